@@ -1,0 +1,177 @@
+"""Batches of a source: stateless in the step, so that resuming needs only the step number."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ppvit_jax.data.source import ArraySource, Source
+from ppvit_jax.errors import UserError
+
+_PADDING = -1
+_MAX_THREADS = 16
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Number of full batches in `count` examples; the incomplete last one is dropped.
+
+    Raises:
+        UserError: there is not one full batch, or the batch size is not positive.
+    """
+    if batch_size < 1:
+        raise UserError(f"the batch size is {batch_size}: give at least 1")
+    if count < batch_size:
+        raise UserError(
+            f"{count} training examples do not fill one batch of {batch_size}: give a smaller batch size"
+        )
+    return count // batch_size
+
+
+def epoch_permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the examples in an epoch: int64 [count], a function of (count, seed, epoch) alone."""
+    sequence = np.random.SeedSequence([seed, epoch])
+    return np.random.Generator(np.random.Philox(sequence)).permutation(count)
+
+
+def train_batches(
+    source: Source,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int,
+    stop_step: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the batches of steps start_step .. stop_step - 1.
+
+    Each epoch visits the examples in a new order, drawn from (seed, epoch), and drops the incomplete last
+    batch. A process takes its contiguous part of each global batch, so the batch is the same whatever the
+    number of processes.
+
+    Args:
+        source: the training images.
+        seed: the seed of the order.
+        batch_size: examples in a global batch, a multiple of `process_count`.
+        start_step: the first step, counted from 0 over all epochs.
+        stop_step: the step to stop before.
+        process_index: which process this is, from 0.
+        process_count: how many processes share a batch.
+
+    Yields:
+        {"image": uint8 [b, height, width, 3], "label": int32 [b]}, with b = batch_size / process_count.
+
+    Raises:
+        UserError: at once, on sizes that do not fit; while iterating, on an image that cannot be read.
+    """
+    local = _local_size(batch_size, process_index, process_count)
+    per_epoch = steps_per_epoch(len(source), batch_size)
+    if seed < 0 or start_step < 0:
+        raise UserError(f"the seed is {seed} and the first step {start_step}: give numbers from 0 on")
+    # Threads work across the end of an epoch, so two orders are alive at a time.
+    order = functools.lru_cache(maxsize=2)(functools.partial(epoch_permutation, len(source), seed))
+
+    def indices(step: int) -> np.ndarray:
+        epoch, position = divmod(step, per_epoch)
+        start = position * batch_size + process_index * local
+        return order(epoch)[start : start + local]
+
+    return _gather(source, indices, range(start_step, stop_step), local)
+
+
+def test_batches(
+    source: Source, *, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields every example once, in order; the last batch is padded with zeros.
+
+    Every process yields the same number of batches, ceil(n / batch_size).
+
+    Args:
+        source: the test images.
+        batch_size: examples in a global batch, a multiple of `process_count`.
+        process_index: which process this is, from 0.
+        process_count: how many processes share a batch.
+
+    Yields:
+        {"image": uint8 [b, height, width, 3], "label": int32 [b], "mask": float32 [b]}, with
+        b = batch_size / process_count and mask 1 for an example, 0 for padding.
+
+    Raises:
+        UserError: at once, on sizes that do not fit; while iterating, on an image that cannot be read.
+    """
+    local = _local_size(batch_size, process_index, process_count)
+    count = len(source)
+
+    def indices(step: int) -> np.ndarray:
+        positions = np.arange(local) + step * batch_size + process_index * local
+        return np.where(positions < count, positions, _PADDING)
+
+    return _masked(source, indices, range(-(-count // batch_size)), local)
+
+
+# pytest would otherwise collect it wherever a test imports it.
+test_batches.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(
+            f"a batch of {batch_size} cannot be shared by {process_count} process(es): "
+            f"give a positive multiple of {process_count}"
+        )
+    if not 0 <= process_index < process_count:
+        raise UserError(f"process {process_index} of {process_count} does not exist: count from 0")
+    return batch_size // process_count
+
+
+def _masked(
+    source: Source, indices: Callable[[int], np.ndarray], steps: range, local: int
+) -> Iterator[dict[str, np.ndarray]]:
+    for step, batch in zip(steps, _gather(source, indices, steps, local), strict=True):
+        yield batch | {"mask": (indices(step) != _PADDING).astype(np.float32)}
+
+
+def _gather(
+    source: Source, indices: Callable[[int], np.ndarray], steps: range, local: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields {"image", "label"} of each step's indices, zeros for _PADDING."""
+    if isinstance(source, ArraySource):
+        for step in steps:
+            chosen = indices(step)
+            batch = {"image": source.images[chosen], "label": source.labels[chosen]}
+            for values in batch.values():
+                values[chosen == _PADDING] = 0
+            yield batch
+        return
+
+    import grain  # Takes a second to import, which data in memory need not pay.
+
+    threads = min(_MAX_THREADS, 2 * (os.cpu_count() or 1))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * local, 2 * threads))
+    examples = grain.MapDataset.source(_Examples(source, indices, steps, local))
+    iterator = iter(examples.to_iter_dataset(options).batch(local))
+    try:
+        yield from iterator
+    finally:
+        # The reading threads of an abandoned iterator would go on for a while.
+        iterator.close()
+
+
+class _Examples:
+    """The examples of all steps in one sequence, for Grain's reading threads."""
+
+    def __init__(self, source: Source, indices: Callable[[int], np.ndarray], steps: range, local: int):
+        self._source, self._indices, self._steps, self._local = source, indices, steps, local
+
+    def __len__(self) -> int:
+        return len(self._steps) * self._local
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        step, offset = divmod(int(index), self._local)
+        chosen = int(self._indices(self._steps[step])[offset])
+        if chosen == _PADDING:
+            return {"image": np.zeros(self._source.image_shape, np.uint8), "label": np.zeros((), np.int32)}
+        return {"image": self._source.fetch(chosen), "label": self._source.labels[chosen]}

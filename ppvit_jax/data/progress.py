@@ -1,0 +1,49 @@
+"""One line on stderr that says how far a long piece of work has come."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+_SILENT_SECONDS = 3.0
+_TERMINAL_INTERVAL = 0.5
+_LOG_INTERVAL = 10.0
+
+
+class Progress:
+    """Reports rate and remaining time, but only on work that takes more than 3 seconds.
+
+    A terminal gets one line that is rewritten, anything else a line every 10 seconds. A total of 0 means an
+    unknown one.
+    """
+
+    def __init__(self, what: str, total: int, unit: str = "images", stream: TextIO | None = None):
+        self._what, self._total, self._unit = what, total, unit
+        self._stream = sys.stderr if stream is None else stream
+        self._start = time.monotonic()
+        self._next = self._start + _SILENT_SECONDS
+        self._line_open = False
+
+    def update(self, done: int) -> None:
+        """Says that `done` of the total are done."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        rate = max(done, 1) / (now - self._start)
+        line = f"{self._what}: {done:,} {self._unit}, {rate:,.0f} {self._unit}/s"
+        if self._total:
+            line += f", {(self._total - done) / rate:.0f} s left of {self._total:,} {self._unit}"
+        if self._stream.isatty():
+            self._stream.write("\r" + line.ljust(100))
+            self._next, self._line_open = now + _TERMINAL_INTERVAL, True
+        else:
+            self._stream.write(line + "\n")
+            self._next = now + _LOG_INTERVAL
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Ends the line on a terminal."""
+        if self._line_open:
+            self._stream.write("\n")
+            self._line_open = False

@@ -1,0 +1,148 @@
+"""What a data set is: two sources of labelled uint8 images, in memory or decoded on access."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import Protocol
+
+import numpy as np
+
+from ppvit_jax.data.progress import Progress
+from ppvit_jax.errors import UserError
+
+_CHUNK = 256
+_MAX_THREADS = 8  # More contend for the interpreter lock without decoding faster.
+
+
+class Source(Protocol):
+    """Labelled images of one shape, in a fixed order."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The class of each image: int32 [n]."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, 3) of what `fetch` returns."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def fetch(self, index: int) -> np.ndarray:
+        """Image `index`, uint8 [height, width, 3].
+
+        Raises:
+            UserError: the image cannot be read.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set.
+
+    Attributes:
+        name: its name, such as "cifar10", "digits" or the name of the folder.
+        train: the images to train on.
+        test: the images to evaluate on.
+        class_names: the name of class i at place i.
+    """
+
+    name: str
+    train: Source
+    test: Source
+    class_names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySource:
+    """A source whose images lie decoded in memory.
+
+    Attributes:
+        images: uint8 [n, height, width, 3].
+        labels: int32 [n].
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fetch(self, index: int) -> np.ndarray:
+        """Image `index`, uint8 [height, width, 3]."""
+        return self.images[index]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StreamSource:
+    """A source that decodes an image each time it is asked for.
+
+    Attributes:
+        labels: int32 [n].
+        image_shape: (height, width, 3) of every image.
+        read: index -> uint8 [height, width, 3]; called from several threads at once.
+    """
+
+    labels: np.ndarray
+    image_shape: tuple[int, int, int]
+    read: Callable[[int], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fetch(self, index: int) -> np.ndarray:
+        """Image `index`, uint8 [height, width, 3].
+
+        Raises:
+            UserError: the image cannot be read.
+        """
+        return self.read(index)
+
+
+def subset(count: int, examples: int, seed: int, what: str) -> np.ndarray:
+    """Draws which of `count` examples a quick trial uses, in ascending order.
+
+    A smaller subset of the same seed lies within a larger one.
+
+    Args:
+        count: how many examples there are.
+        examples: how many to keep; 0 keeps all.
+        seed: the seed of the draw.
+        what: the configuration field that asked for it, for the message.
+
+    Returns:
+        int64 [examples], or [count] for examples = 0.
+
+    Raises:
+        UserError: fewer than `examples` examples exist, or a number is negative.
+    """
+    if not 0 <= examples <= count:
+        raise UserError(f"{what} is {examples}, but there are {count} examples: give 0 (all) to {count}")
+    if seed < 0:
+        raise UserError(f"the seed is {seed}: give a number from 0 on")
+    if examples == 0:
+        return np.arange(count)
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, count])))
+    return np.sort(generator.permutation(count)[:examples])
+
+
+def map_chunks(count: int, work: Callable[[Sequence[int]], None], progress: Progress) -> None:
+    """Calls `work` on consecutive chunks of range(count) in threads; the first exception ends it."""
+    chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+    executor = futures.ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
+    try:
+        for chunk, _ in zip(chunks, executor.map(work, chunks), strict=True):
+            progress.update(chunk.stop)
+    finally:
+        executor.shutdown(cancel_futures=True)
+        progress.close()

@@ -1,0 +1,5 @@
+"""Models, one file a family; nothing outside this package imports flax.linen."""
+
+from ppvit_jax.models.vit import Model, ViTConfig, build, parse_name, resize_position_embedding
+
+__all__ = ["Model", "ViTConfig", "build", "parse_name", "resize_position_embedding"]

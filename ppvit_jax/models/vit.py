@@ -1,0 +1,235 @@
+"""The Vision Transformer of Dosovitskiy et al. (arXiv 2010.11929), with Google's parameter names.
+
+The parameter tree is the key set of the published `.npz` files (those of Flax before Linen:
+`LayerNorm_0`, `MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3`), so that loading a
+checkpoint is unflattening it. Reference implementation: google-research/vision_transformer.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.ndimage
+
+from ppvit_jax.errors import UserError
+
+Params = dict[str, Any]
+
+# hidden size, layers, heads, MLP size: arXiv 2010.11929 table 1; Ti and S of arXiv 2106.10270;
+# Micro is the shape of the small checkpoint that this project ships.
+SIZES = {
+    "Micro": (128, 6, 4, 512),
+    "Ti": (192, 12, 3, 768),
+    "S": (384, 12, 6, 1536),
+    "B": (768, 12, 12, 3072),
+    "L": (1024, 24, 16, 4096),
+    "H": (1280, 32, 16, 5120),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig:
+    """The shape of a Vision Transformer.
+
+    `representation_size` is the width of the `pre_logits` layer (a dense layer and tanh between the class
+    token and the head), or None for a model without one. `dtype` is the compute dtype; the parameters keep
+    theirs.
+    """
+
+    patch_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    mlp_size: int
+    image_size: int
+    num_classes: int
+    representation_size: int | None = None
+    dtype: str = "float32"
+
+    @property
+    def grid_size(self) -> int:
+        """Patches along one side of the image."""
+        return self.image_size // self.patch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model as two pure functions: `init(rng) -> params` and `apply(params, images) -> logits`.
+
+    `images` is [batch, image_size, image_size, 3], normalised, floating point; `logits` is
+    [batch, num_classes] in float32 (float64 if the compute dtype is float64).
+    """
+
+    config: ViTConfig
+    init: Callable[[jax.Array], Params]
+    apply: Callable[[Params, jax.Array], jax.Array]
+
+
+def parse_name(
+    name: str,
+    *,
+    image_size: int,
+    num_classes: int,
+    representation_size: int | None = None,
+    dtype: str = "float32",
+) -> ViTConfig:
+    """Reads a model name such as `ViT-B/16` (or `ViT-B_16`, as the files are called).
+
+    Raises:
+      UserError: an unknown name, or an image size that is not a multiple of the patch size.
+    """
+    match = re.fullmatch(r"ViT-([A-Za-z]+)[/_](\d+)", name)
+    if match is None or match[1] not in SIZES or int(match[2]) == 0:
+        raise UserError(
+            f"unknown model {name!r}: use ViT-SIZE/PATCH with SIZE one of {', '.join(SIZES)}, e.g. ViT-B/16"
+        )
+    patch_size = int(match[2])
+    if image_size <= 0 or image_size % patch_size:
+        below = max(image_size // patch_size, 1) * patch_size
+        raise UserError(
+            f"image size {image_size} is not a multiple of the patch size {patch_size} of {name}: "
+            f"use for example {below} or {below + patch_size}"
+        )
+    hidden_size, layers, heads, mlp_size = SIZES[match[1]]
+    return ViTConfig(
+        patch_size=patch_size,
+        hidden_size=hidden_size,
+        layers=layers,
+        heads=heads,
+        mlp_size=mlp_size,
+        image_size=image_size,
+        num_classes=num_classes,
+        representation_size=representation_size,
+        dtype=dtype,
+    )
+
+
+def build(config: ViTConfig) -> Model:
+    """Builds the two functions of a model; the same `config` gives equal ones."""
+    module = _VisionTransformer(config)
+
+    def init(rng: jax.Array) -> Params:
+        images = jnp.zeros((1, config.image_size, config.image_size, 3), jnp.float32)
+        return module.init(rng, images)["params"]
+
+    def apply(params: Params, images: jax.Array) -> jax.Array:
+        return module.apply({"params": params}, images)  # pyright: ignore[reportReturnType]
+
+    return Model(config=config, init=init, apply=apply)
+
+
+def resize_position_embedding(position_embedding: np.ndarray, grid_size: int) -> np.ndarray:
+    """Interpolates a position embedding to another grid, as the original code does.
+
+    Args:
+      position_embedding: [1, 1 + old_grid**2, hidden_size], the class token's row first.
+      grid_size: patches along one side of the new image.
+
+    Returns:
+      [1, 1 + grid_size**2, hidden_size] in the same dtype; the class token's row is unchanged. The
+      interpolation is `scipy.ndimage.zoom` of order 1 (`interpolate_posembed` of
+      google-research/vision_transformer), whose corners stay where they are.
+
+    Raises:
+      UserError: the rows after the first do not form a square grid.
+    """
+    position_embedding = np.asarray(position_embedding)
+    count = position_embedding.shape[1] - 1
+    old_grid = round(count**0.5)
+    if old_grid**2 != count or count < 1:
+        raise UserError(
+            f"a position embedding of {count + 1} rows is not a class token and a square grid: "
+            "the checkpoint is of another kind of model (no class token, or not square)"
+        )
+    if old_grid == grid_size:
+        return position_embedding
+    class_row, grid = position_embedding[:, :1], position_embedding[0, 1:]
+    grid = grid.reshape(old_grid, old_grid, -1)
+    zoom = grid_size / old_grid
+    # zoom computes in at least float32: bfloat16 is not a type that scipy knows
+    resized = scipy.ndimage.zoom(grid.astype(np.promote_types(grid.dtype, np.float32)), (zoom, zoom, 1), order=1)
+    resized = resized.reshape(1, grid_size**2, -1).astype(position_embedding.dtype)
+    return np.concatenate([class_row, resized], axis=1)
+
+
+class _MlpBlock(nn.Module):
+    size: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel_init = nn.initializers.xavier_uniform()
+        bias_init = nn.initializers.normal(stddev=1e-6)
+        hidden = nn.Dense(
+            self.size, dtype=self.dtype, kernel_init=kernel_init, bias_init=bias_init, name="Dense_0"
+        )(x)
+        hidden = nn.gelu(hidden, approximate=True)
+        return nn.Dense(
+            x.shape[-1], dtype=self.dtype, kernel_init=kernel_init, bias_init=bias_init, name="Dense_1"
+        )(hidden)
+
+
+class _EncoderBlock(nn.Module):
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dtype = jnp.dtype(self.config.dtype)
+        y = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="LayerNorm_0")(x)
+        y = nn.MultiHeadDotProductAttention(
+            num_heads=self.config.heads,
+            dtype=dtype,
+            kernel_init=nn.initializers.xavier_uniform(),
+            deterministic=True,
+            name="MultiHeadDotProductAttention_1",
+        )(y, y)
+        x = x + y
+        y = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="LayerNorm_2")(x)
+        return x + _MlpBlock(self.config.mlp_size, dtype, name="MlpBlock_3")(y)
+
+
+class _PositionEmbedding(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        embedding = self.param("pos_embedding", nn.initializers.normal(stddev=0.02), (1, *x.shape[1:]))
+        return x + embedding.astype(x.dtype)
+
+
+class _Encoder(nn.Module):
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = _PositionEmbedding(name="posembed_input")(x)
+        for layer in range(self.config.layers):
+            x = _EncoderBlock(self.config, name=f"encoderblock_{layer}")(x)
+        return nn.LayerNorm(epsilon=1e-6, dtype=jnp.dtype(self.config.dtype), name="encoder_norm")(x)
+
+
+class _VisionTransformer(nn.Module):
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        config = self.config
+        dtype = jnp.dtype(config.dtype)
+        batch, height, width, channels = images.shape
+        patch = config.patch_size
+        # One matrix product over (row, column, channel) of each patch: a convolution whose stride is its size.
+        patches = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
+        patches = patches.swapaxes(2, 3).reshape(batch, -1, patch, patch, channels)
+        x = nn.DenseGeneral(config.hidden_size, axis=(-3, -2, -1), dtype=dtype, name="embedding")(patches)
+
+        class_token = self.param("cls", nn.initializers.zeros, (1, 1, config.hidden_size))
+        x = jnp.concatenate([jnp.tile(class_token.astype(x.dtype), (batch, 1, 1)), x], axis=1)
+        x = _Encoder(config, name="Transformer")(x)[:, 0]
+
+        if config.representation_size is not None:
+            x = nn.tanh(nn.Dense(config.representation_size, dtype=dtype, name="pre_logits")(x))
+        logits = nn.Dense(config.num_classes, dtype=dtype, kernel_init=nn.initializers.zeros, name="head")(x)
+        return logits.astype(jnp.promote_types(dtype, jnp.float32))

@@ -1,0 +1,167 @@
+"""Image folders: what is found, how it is split, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppvit_jax.data import folder
+from ppvit_jax.data.source import ArraySource, StreamSource
+from ppvit_jax.errors import UserError
+
+
+def write(path: Path, value: int = 0, size: tuple[int, int] = (6, 4)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value, value)).save(path)
+    return path
+
+
+def names(files: folder.Files, root: Path) -> list[tuple[str, int]]:
+    return [(path.relative_to(root).as_posix(), label) for path, label in files]
+
+
+def make_classes(root: Path, **counts: int) -> Path:
+    for name, count in counts.items():
+        for index in range(count):
+            write(root / name / f"{index:03d}.png", index)
+    return root
+
+
+def split(root: Path, test_fraction: float = 0.25, seed: int = 0):
+    return folder.list_splits(root, "train", "val", test_fraction, seed)
+
+
+def test_lists_nested_files_of_any_known_kind_in_order(tmp_path):
+    for name in ("b/z.PNG", "b/deep/er/a.jpeg", "a/2.webp", "a/1.tiff", "a/3.bmp", "a/4.gif", "c/x.JpG"):
+        write(tmp_path / name)
+    for hidden in ("a/.secret.png", ".cache/x.png", "b/.thumbnails/x.png"):
+        write(tmp_path / hidden)
+    (tmp_path / "a/notes.txt").write_text("not an image")
+    (tmp_path / "manifest.json").write_text("{}")
+    files, class_names = folder.list_files(tmp_path)
+    assert class_names == ("a", "b", "c")
+    assert names(files, tmp_path) == [
+        *(("a/1.tiff", 0), ("a/2.webp", 0), ("a/3.bmp", 0), ("a/4.gif", 0)),
+        *(("b/deep/er/a.jpeg", 1), ("b/z.PNG", 1), ("c/x.JpG", 2)),
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no symbolic links here")
+def test_symbolic_links_are_followed_but_not_round_in_circles(tmp_path):
+    outside = write(tmp_path / "elsewhere/x.png").parent
+    write(tmp_path / "root/a/y.png")
+    (tmp_path / "root/a/linked").symlink_to(outside, target_is_directory=True)
+    (tmp_path / "root/a/loop").symlink_to(tmp_path / "root/a", target_is_directory=True)
+    files, _ = folder.list_files(tmp_path / "root")
+    assert names(files, tmp_path / "root") == [("a/linked/x.png", 0), ("a/y.png", 0)]
+
+
+def test_sub_folders_are_the_splits_and_test_labels_follow_train(tmp_path):
+    make_classes(tmp_path / "train", ant=2, bee=1, cat=1)
+    make_classes(tmp_path / "val", cat=2, bee=1)
+    train, test, class_names = split(tmp_path)
+    assert class_names == ("ant", "bee", "cat")
+    assert [label for _, label in train] == [0, 0, 1, 2]
+    assert names(test, tmp_path / "val") == [("bee/000.png", 1), ("cat/000.png", 2), ("cat/001.png", 2)]
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.25, 0.5, 0.99])
+def test_a_folder_without_splits_is_split_within_each_class(tmp_path, fraction):
+    counts = {"a": 20, "b": 7, "c": 2}
+    make_classes(tmp_path, **counts)
+    train, test, class_names = split(tmp_path, fraction)
+    assert sorted(train + test) == sorted(folder.list_files(tmp_path)[0])
+    for label, name in enumerate(class_names):
+        held_out = sum(found == label for _, found in test)
+        assert 1 <= held_out < counts[name]
+        assert abs(held_out - fraction * counts[name]) <= 1
+
+
+def test_the_split_depends_on_the_seed_alone(tmp_path):
+    make_classes(tmp_path / "one", a=30, b=30)
+    make_classes(tmp_path / "two", b=30, a=30)
+    first, second = (names(split(tmp_path / name)[1], tmp_path / name) for name in ("one", "two"))
+    assert first == second
+    assert first != names(split(tmp_path / "one", seed=1)[1], tmp_path / "one")
+
+
+def test_fetch_decodes_resizes_and_keeps_the_order(tmp_path):
+    make_classes(tmp_path, a=3, b=2)
+    files, _ = folder.list_files(tmp_path)
+    options = {"image_size": 8, "resize": "centre_crop", "max_pixels": 24}
+    stream = folder.make_source(files, **options, in_memory=False)
+    memory = folder.make_source(files, **options, in_memory=True)
+    assert isinstance(stream, StreamSource) and isinstance(memory, ArraySource)
+    for source in (stream, memory):
+        assert len(source) == 5 and source.image_shape == (8, 8, 3)
+        assert source.labels.dtype == np.int32 and list(source.labels) == [0, 0, 0, 1, 1]
+        for index, value in enumerate((0, 1, 2, 0, 1)):
+            image = source.fetch(index)
+            assert image.dtype == np.uint8 and image.shape == (8, 8, 3) and (image == value).all()
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_unreadable_and_too_large_files_are_named(tmp_path, in_memory):
+    bad = tmp_path / "a/bad.png"
+    write(bad)
+    bad.write_bytes(bad.read_bytes()[:40])
+    big = write(tmp_path / "b/big.png", size=(10, 10))
+
+    def fetch(path: Path) -> None:
+        options = {"image_size": 4, "resize": "squash", "max_pixels": 99}
+        folder.make_source([(path, 0)], **options, in_memory=in_memory).fetch(0)
+
+    with pytest.raises(UserError, match=r"a/bad\.png"):
+        fetch(bad)
+    with pytest.raises(UserError, match=r"b/big\.png has 10 x 10 pixels"):
+        fetch(big)
+
+
+def test_missing_and_empty_folders(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read the folder .*nowhere"):
+        split(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="has no class folders"):
+        split(tmp_path)
+    file = write(tmp_path / "x.png")
+    with pytest.raises(UserError, match="has no class folders"):
+        split(tmp_path)
+    with pytest.raises(UserError, match="cannot read the folder"):
+        split(file)
+
+
+def test_a_class_without_images_is_named(tmp_path):
+    make_classes(tmp_path, a=3)
+    (tmp_path / "hollow").mkdir()
+    (tmp_path / "hollow/readme.txt").write_text("")
+    with pytest.raises(UserError, match="hollow has no image"):
+        split(tmp_path)
+
+
+def test_only_one_of_the_splits(tmp_path):
+    make_classes(tmp_path / "train", a=1)
+    make_classes(tmp_path / "test", a=1)
+    with pytest.raises(UserError, match="folder 'train' but none named 'val'"):
+        split(tmp_path)
+
+
+def test_a_test_class_unknown_to_training_is_named(tmp_path):
+    make_classes(tmp_path / "train", a=1, b=1)
+    make_classes(tmp_path / "val", a=1, wolf=1)
+    with pytest.raises(UserError, match=r"class 'wolf', which .*train lacks"):
+        split(tmp_path)
+
+
+def test_a_class_of_one_image_cannot_be_split(tmp_path):
+    make_classes(tmp_path, a=3, single=1)
+    with pytest.raises(UserError, match="'single' has 1 image"):
+        split(tmp_path)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
+def test_wrong_fraction(tmp_path, fraction):
+    with pytest.raises(UserError, match="test_fraction"):
+        split(make_classes(tmp_path, a=3), fraction)
