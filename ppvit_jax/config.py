@@ -1,0 +1,148 @@
+"""The configuration of a run: every field with its default, loading from a file, and checking."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from ppvit_jax import models
+from ppvit_jax.data.preprocess import AUGMENTATIONS
+from ppvit_jax.encryption import permutations_needed
+from ppvit_jax.errors import UserError
+from ppvit_jax.optimizer import OPTIMIZERS, SCHEDULES
+
+DTYPES = ("float32", "bfloat16", "float64")
+
+
+def default_config() -> ConfigDict:
+    """The paper's protocol: ViT-B/16 at 224x224, batch 32, SGD, 15 epochs, block scrambling + pixel shuffling."""
+    return ConfigDict(
+        {
+            # A .npz file in Google's layout; "embedded" is the small one in the package; "" trains from scratch.
+            "checkpoint": "ViT-B_16.npz",
+            "model": "ViT-B/16",
+            # Width of the pre_logits layer; 0 for none, as usual for fine-tuning.
+            "representation_size": 0,
+            # "new" (zeros) or "keep" (the checkpoint's; the number of classes must agree).
+            "head": "new",
+            "image_size": 224,
+            # "none", "bs", "ps" or "bs+ps"
+            "encryption": "bs+ps",
+            "adapt": True,
+            # "" makes secret.key in the workdir.
+            "key_file": "",
+            # A file whose first line opens a sealed key file.
+            "passphrase_file": "",
+            "seed": 0,
+            "data": {
+                # "tfds", "image_folder" or "embedded"
+                "source": "tfds",
+                "name": "cifar10",
+                "dir": "",
+                "train_split": "train",
+                "test_split": "test",
+                "test_fraction": 0.2,
+                # "centre_crop" or "squash", for images of any size
+                "resize": "centre_crop",
+                "max_pixels": 89_478_485,
+                # 0 for all
+                "train_examples": 0,
+                "test_examples": 0,
+                "in_memory": "auto",
+            },
+            "augmentation": "none",
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+            "optimizer": {
+                "name": "sgd",
+                "learning_rate": 0.001,
+                "momentum": 0.9,
+                "nesterov": False,
+                "weight_decay": 0.0005,
+                "b1": 0.9,
+                "b2": 0.999,
+                "schedule": "constant",
+                "warmup_steps": 0,
+                # 0 for no clipping
+                "clip_norm": 0.0,
+            },
+            "label_smoothing": 0.0,
+            # Regular expressions; a parameter whose whole name one matches is not trained.
+            "freeze": (),
+            "epochs": 15,
+            "batch_size": 32,
+            "eval_batch_size": 256,
+            # Parts of a batch that are computed one after another, to save memory.
+            "accumulation": 1,
+            "dtype": "float32",
+            # A checkpoint for resuming every so many steps; 0 for once an epoch.
+            "checkpoint_steps": 0,
+            "log_steps": 50,
+            "tensorboard": True,
+        }
+    )
+
+
+def load(path: str, overrides: list[str] | None = None) -> ConfigDict:
+    """Loads a configuration file and applies `--config.name=value` overrides.
+
+    Raises:
+      UserError: a missing or failing file, an unknown field, a value of the wrong type.
+    """
+    if not Path(path.split(":")[0]).is_file():
+        raise UserError(f"no configuration file {path}: give one such as --config=configs/demo.py")
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    try:
+        rest = values(["ppvit_jax", f"--config={path}", *(overrides or [])])
+        config = values.config
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, ImportError, SyntaxError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot use the configuration {path} with {overrides or 'no overrides'}: {reason}") from None
+    if len(rest) > 1:
+        raise UserError(f"unknown arguments {' '.join(rest[1:])}: overrides are written --config.epochs=3")
+    return check(config)
+
+
+def check(config: ConfigDict) -> ConfigDict:
+    """Returns the configuration if its values make sense together.
+
+    Raises:
+      UserError: one line about the first value that does not.
+    """
+
+    def choose(name: str, value: Any, choices: tuple) -> None:
+        if value not in choices:
+            raise UserError(f"config.{name} is {value!r}: use one of {', '.join(map(repr, choices))}")
+
+    models.parse_name(config.model, image_size=config.image_size, num_classes=1)
+    permutations_needed(config.encryption)
+    choose("head", config.head, ("new", "keep"))
+    choose("dtype", config.dtype, DTYPES)
+    choose("augmentation", config.augmentation, AUGMENTATIONS)
+    choose("optimizer.name", config.optimizer.name, OPTIMIZERS)
+    choose("optimizer.schedule", config.optimizer.schedule, SCHEDULES)
+    for name in ("batch_size", "eval_batch_size", "accumulation", "epochs", "log_steps"):
+        if config[name] < 1:
+            raise UserError(f"config.{name} is {config[name]}: give at least 1")
+    for name in ("seed", "checkpoint_steps", "representation_size"):
+        if config[name] < 0:
+            raise UserError(f"config.{name} is {config[name]}: give 0 or more")
+    if config.batch_size % config.accumulation:
+        raise UserError(
+            f"config.batch_size {config.batch_size} is not a multiple of config.accumulation {config.accumulation}"
+        )
+    rate = config.optimizer.learning_rate
+    if not (math.isfinite(rate) and rate > 0):
+        raise UserError(f"config.optimizer.learning_rate is {rate}: give a positive number")
+    if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
+        raise UserError("config.mean and config.std need three numbers each, those of std positive")
+    per_channel = len(set(config.mean)) > 1 or len(set(config.std)) > 1
+    if config.adapt and config.encryption != "none" and per_channel:
+        raise UserError(
+            "config.mean and config.std differ between channels, and pixel shuffling mixes channels: under "
+            "adaptation use the same for all three, such as 0.5"
+        )
+    return config

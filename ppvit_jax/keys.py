@@ -1,0 +1,179 @@
+"""Secret keys and the permutations derived from them (key format version 1).
+
+The format, to the bit, is in docs/key_format.md, with test vectors. Master key: 32 random bytes. Every
+permutation has a subkey of its own by HKDF-SHA256 (RFC 5869), expanded by SHAKE256 (FIPS 202) into the words
+of a Fisher-Yates shuffle without modulo bias.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import secrets
+import stat
+from base64 import b64decode, b64encode
+from pathlib import Path
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from ppvit_jax.encryption import Permutations, permutations_needed
+from ppvit_jax.errors import UserError
+
+VERSION = 1
+_SCRYPT = {"n": 2**15, "r": 8, "p": 1}
+_ASSOCIATED_DATA = b"ppvit/v1/key-file"
+
+
+@dataclasses.dataclass(frozen=True)
+class SecretKey:
+    """A master key of 32 bytes. Its repr shows the fingerprint, never the key."""
+
+    master: bytes = dataclasses.field(repr=False)
+
+    def __post_init__(self):
+        if len(self.master) != 32:
+            raise UserError("a master key has 32 bytes: the key is damaged")
+
+    def __repr__(self) -> str:
+        return f"SecretKey(fingerprint={self.fingerprint})"
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that identify the key and do not reveal it."""
+        return self._subkey(b"fingerprint", 16).hex()
+
+    def permutation(self, kind: str, length: int) -> np.ndarray:
+        """The permutation of `length` places: int32 [length], out[i] = in[permutation[i]].
+
+        `kind` is "block" (places are blocks, row-major) or "pixel" (places are the values of a block in
+        (row, column, channel) order).
+        """
+        subkey = self._subkey(f"{kind}/{length}".encode("ascii"), 32)
+        return _fisher_yates(subkey, length)
+
+    def permutations(self, encryption: str, *, image_size: int, patch_size: int) -> Permutations:
+        """The permutations that an encryption ("none", "bs", "ps", "bs+ps") of square images needs.
+
+        Raises:
+          UserError: an unknown encryption, or an image size that is not a multiple of the patch size.
+        """
+        block, pixel = permutations_needed(encryption)
+        if image_size <= 0 or patch_size <= 0 or image_size % patch_size:
+            raise UserError(f"image size {image_size} is not a multiple of the block size {patch_size}")
+        return Permutations(
+            block=self.permutation("block", (image_size // patch_size) ** 2) if block else None,
+            pixel=self.permutation("pixel", patch_size**2 * 3) if pixel else None,
+        )
+
+    def _subkey(self, label: bytes, length: int) -> bytes:
+        return HKDF(SHA256(), length=length, salt=b"", info=b"ppvit/v1/" + label).derive(self.master)
+
+
+def generate() -> SecretKey:
+    """A new key from the operating system's randomness."""
+    return SecretKey(secrets.token_bytes(32))
+
+
+def save(key: SecretKey, path: str | os.PathLike, passphrase: bytes | None = None) -> None:
+    """Writes a key file: JSON, mode 0600, never over an existing file.
+
+    With a passphrase the master key is sealed by ChaCha20-Poly1305 under scrypt (n=2^15, r=8, p=1).
+
+    Raises:
+      UserError: the file exists or cannot be created.
+    """
+    content: dict = {"format": "ppvit-key", "version": VERSION, "fingerprint": key.fingerprint}
+    if passphrase is None:
+        content["master"] = b64encode(key.master).decode()
+    else:
+        salt, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
+        sealed = _cipher(passphrase, salt).encrypt(nonce, key.master, _ASSOCIATED_DATA)
+        content["sealed"] = {
+            name: b64encode(value).decode()
+            for name, value in {"salt": salt, "nonce": nonce, "master": sealed}.items()
+        }
+    try:
+        # Exclusive creation with the final mode: there is no moment at which others could read it.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UserError(f"{path} exists: a key file is never overwritten, choose another name") from None
+    except OSError as error:
+        raise UserError(f"cannot create the key file {path}: {error.strerror}") from None
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(content, file)
+        file.write("\n")
+
+
+def load(path: str | os.PathLike, passphrase: bytes | None = None) -> SecretKey:
+    """Reads a key file.
+
+    Raises:
+      UserError: the file is missing, readable by others, damaged, of another version, or the passphrase is
+        missing or wrong. No message contains anything of the key.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+        if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+            raise UserError(f"the key file {path} can be read by others: run chmod 600 {path}")
+        content = json.loads(path.read_text())
+        version = content["version"]
+        if content["format"] != "ppvit-key":
+            raise KeyError
+    except OSError as error:
+        raise UserError(f"cannot read the key file {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not a key file of this program, or it is damaged") from None
+    if version != VERSION:
+        raise UserError(f"{path} is a key file of version {version}, and this program reads version {VERSION}")
+    try:
+        if "sealed" in content:
+            if passphrase is None:
+                raise UserError(f"the key file {path} is sealed: give its passphrase")
+            sealed = {name: b64decode(value) for name, value in content["sealed"].items()}
+            master = _cipher(passphrase, sealed["salt"]).decrypt(
+                sealed["nonce"], sealed["master"], _ASSOCIATED_DATA
+            )
+        else:
+            master = b64decode(content["master"], validate=True)
+        key = SecretKey(master)
+        if key.fingerprint != content["fingerprint"]:
+            raise KeyError
+    except InvalidTag:
+        raise UserError(f"the passphrase does not open the key file {path}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"the key file {path} is damaged") from None
+    return key
+
+
+def _cipher(passphrase: bytes, salt: bytes) -> ChaCha20Poly1305:
+    return ChaCha20Poly1305(Scrypt(salt=salt, length=32, **_SCRYPT).derive(passphrase))
+
+
+def _fisher_yates(subkey: bytes, length: int) -> np.ndarray:
+    # SHAKE256 has no incremental output in hashlib: take a longer prefix in the rare case of many rejections.
+    words = np.frombuffer(hashlib.shake_256(subkey).digest(4 * (length + 64)), "<u4").tolist()
+    order = list(range(length))
+    position = 0
+    for i in range(length - 1, 0, -1):
+        limit = 2**32 - 2**32 % (i + 1)
+        while True:
+            if position == len(words):
+                words = np.frombuffer(hashlib.shake_256(subkey).digest(8 * len(words)), "<u4").tolist()
+            word = words[position]
+            position += 1
+            if word < limit:
+                break
+        j = word % (i + 1)
+        order[i], order[j] = order[j], order[i]
+    return np.array(order, np.int32)

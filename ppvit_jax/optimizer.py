@@ -1,0 +1,79 @@
+"""The optimiser of a run, as an optax transformation built from `config.optimizer`."""
+
+import re
+from typing import Any
+
+import jax
+import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ppvit_jax.errors import UserError
+
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("constant", "cosine")
+
+
+def make_schedule(optimizer: Any, total_steps: int) -> optax.Schedule:
+    """Learning rate by step: linear warm-up from 0 over `warmup_steps`, then constant or cosine to 0."""
+    rate, warmup = optimizer.learning_rate, optimizer.warmup_steps
+    if optimizer.schedule == "cosine":
+        after = optax.cosine_decay_schedule(rate, max(total_steps - warmup, 1))
+    else:
+        after = optax.constant_schedule(rate)
+    return optax.join_schedules([optax.linear_schedule(0.0, rate, max(warmup, 1)), after], [warmup])
+
+
+def make_optimizer(
+    optimizer: Any, total_steps: int, params: Any, freeze: tuple[str, ...] = ()
+) -> optax.GradientTransformation:
+    """Builds the optimiser.
+
+    "sgd": the weight decay is a term of the loss, weight_decay/2 * |w|^2 over all parameters, so it is added to
+    the gradient before the momentum (as in PyTorch's SGD, and as the paper means it). "adamw": decoupled
+    weight decay (arXiv 1711.05101), on matrices only. Every step is elementwise, up to the norm used for
+    clipping, so adaptation commutes with training.
+
+    Args:
+      optimizer: `config.optimizer`.
+      total_steps: steps of the run, the end of a cosine schedule.
+      params: the parameter tree, for the names.
+      freeze: regular expressions; parameters whose whole name one matches stay as they are.
+
+    Raises:
+      UserError: an expression of `freeze` that is invalid or matches nothing.
+    """
+    schedule = make_schedule(optimizer, total_steps)
+    steps = []
+    if optimizer.clip_norm:
+        steps.append(optax.clip_by_global_norm(optimizer.clip_norm))
+    if optimizer.name == "sgd":
+        if optimizer.weight_decay:
+            steps.append(optax.add_decayed_weights(optimizer.weight_decay))
+        steps.append(optax.sgd(schedule, momentum=optimizer.momentum or None, nesterov=optimizer.nesterov))
+    else:
+        matrices = jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+        steps.append(
+            optax.adamw(
+                schedule,
+                b1=optimizer.b1,
+                b2=optimizer.b2,
+                weight_decay=optimizer.weight_decay,
+                mask=matrices,
+            )
+        )
+    chain = optax.chain(*steps)
+    if not freeze:
+        return chain
+    names = flatten_dict(params, sep="/")
+    labels = {name: "train" for name in names}
+    for pattern in freeze:
+        try:
+            matched = [name for name in names if re.fullmatch(pattern, name)]
+        except re.error as error:
+            raise UserError(f"config.freeze has an invalid regular expression {pattern!r}: {error}") from None
+        if not matched:
+            raise UserError(f"config.freeze: no parameter's name is matched by {pattern!r} as a whole")
+        labels |= dict.fromkeys(matched, "freeze")
+    return optax.multi_transform(
+        {"train": chain, "freeze": optax.set_to_zero()}, unflatten_dict(labels, sep="/")
+    )
