@@ -1,0 +1,133 @@
+"""The files of a run: configuration, metrics, Orbax checkpoints for resuming, result."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+from tensorboardX import SummaryWriter
+
+from ppvit_jax import checkpoint
+from ppvit_jax.errors import UserError
+
+# Fields that may change between the parts of one run: where files are and how much is told.
+_FREE = ("key_file", "passphrase_file", "data.dir", "log_steps", "tensorboard", "eval_batch_size", "checkpoint_steps")
+
+
+class Workdir:
+    """The folder of one run. Only process 0 writes, apart from Orbax, which needs every process."""
+
+    def __init__(self, path: str | Path, config: ConfigDict, key_fingerprint: str | None):
+        """Opens the folder, or makes it.
+
+        Raises:
+          UserError: it holds a run of another configuration or key, or cannot be written.
+        """
+        self.path = Path(path).expanduser().absolute()
+        self.writes = jax.process_index() == 0
+        current = {"config": json.loads(config.to_json()), "key_fingerprint": key_fingerprint}
+        file = self.path / "config.json"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            known = json.loads(file.read_text()) if file.exists() else None
+        except OSError as error:
+            raise UserError(f"cannot use the workdir {self.path}: {error.strerror}") from None
+        except ValueError:
+            raise UserError(f"{file} is damaged: use another workdir") from None
+        if known is not None and (differences := _differences(known, current)):
+            raise UserError(
+                f"the workdir {self.path} holds a run of another configuration ({'; '.join(differences)}): "
+                "use another workdir, or the same configuration to continue"
+            )
+        if self.writes and known is None:
+            write_json(file, current)
+        self._events = SummaryWriter(str(self.path)) if self.writes and config.tensorboard else None
+        self._manager = ocp.CheckpointManager(
+            self.path / "checkpoints", options=ocp.CheckpointManagerOptions(max_to_keep=1)
+        )
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a complete run, or None."""
+        file = self.path / "result.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def restore(self, state: Any) -> Any:
+        """The latest saved state, or `state`; forgets the metrics logged after it was saved."""
+        step = self._manager.latest_step()
+        if step is not None:
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+            state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        file = self.path / "metrics.jsonl"
+        if self.writes:
+            lines = [line for line in self.history() if line["step"] <= (step or 0)]
+            _write_aside(file, "".join(json.dumps(line) + "\n" for line in lines))
+        return state
+
+    def save(self, step: int, state: Any) -> None:
+        """Saves the state for resuming, and waits until it is on the disk."""
+        self._manager.save(step, args=ocp.args.StandardSave(state))
+        self._manager.wait_until_finished()
+
+    def log(self, kind: str, step: int, **values: float | None) -> None:
+        """Appends a line to metrics.jsonl and to TensorBoard; `kind` is "step" or "epoch"."""
+        if not self.writes:
+            return
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        if self._events is not None:
+            for name, value in values.items():
+                if name != "epoch" and value is not None:
+                    self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def history(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, of one kind or of all; a last line cut short by a kill is left out."""
+        file = self.path / "metrics.jsonl"
+        lines = []
+        for text in file.read_text().splitlines() if file.exists() else []:
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+        return [line for line in lines if kind in (None, line["kind"])]
+
+    def finish(self, result: dict[str, Any], params: Any, metadata: checkpoint.Metadata) -> None:
+        """Writes checkpoint.npz and, last, result.json."""
+        self._manager.close()
+        if not self.writes:
+            return
+        if self._events is not None:
+            self._events.close()
+        checkpoint.write(self.path / "checkpoint.npz", params, metadata)
+        write_json(self.path / "result.json", result)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON aside, then renames, so that the file is whole or absent."""
+    _write_aside(path, json.dumps(content, indent=2) + "\n")
+
+
+def _write_aside(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def _differences(known: Any, current: Any) -> list[str]:
+    def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(tree, dict):
+            return {prefix: tree}
+        return {
+            name: value
+            for key, branch in tree.items()
+            for name, value in flatten(branch, f"{prefix}.{key}" if prefix else key).items()
+        }
+
+    before, now = flatten(known), flatten(current)
+    return [
+        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and name.removeprefix("config.") not in _FREE
+    ]
