@@ -79,9 +79,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Metadata]:
 def write(path: str | os.PathLike, params: Params, metadata: Metadata) -> None:
     """Writes params in Google's layout, uncompressed; aside first, then renamed, so never half-written."""
     path = Path(path)
-    arrays = {
-        name: np.asarray(jax.device_get(array)) for name, array in flatten_dict(params, sep="/").items()
-    }
+    arrays = {name: np.asarray(jax.device_get(array)) for name, array in flatten_dict(params, sep="/").items()}
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with aside.open("wb") as file:
@@ -117,9 +115,7 @@ def to_params(
     arrays = dict(arrays)
     expected = {
         name: leaf.shape
-        for name, leaf in flatten_dict(
-            jax.eval_shape(models.build(config).init, jax.random.key(0)), sep="/"
-        ).items()
+        for name, leaf in flatten_dict(jax.eval_shape(models.build(config).init, jax.random.key(0)), sep="/").items()
     }
     if config.representation_size is None:
         arrays = {name: array for name, array in arrays.items() if not name.startswith("pre_logits/")}

@@ -2,7 +2,7 @@
 
 import importlib.resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -13,16 +13,25 @@ from ppvit_jax.encryption import Permutations, gather_index
 from ppvit_jax.errors import UserError
 from ppvit_jax.train import train
 
+if TYPE_CHECKING:
+    from ppvit_jax import keys
+
 EMBEDDED_CHECKPOINT = "vit_micro8_64_tiny_imagenet.npz"
 
 
-def run(config: ConfigDict, workdir: str | Path, dataset: data.Dataset | None = None) -> dict[str, Any]:
+def run(
+    config: ConfigDict,
+    workdir: str | Path,
+    dataset: data.Dataset | None = None,
+    key_folder: str | Path | None = None,
+) -> dict[str, Any]:
     """Runs one experiment and returns the content of its `result.json`.
 
     Args:
       config: a checked configuration.
       workdir: see `ppvit_jax.train.train`.
       dataset: the data set, if it is loaded already.
+      key_folder: folder of `secret.key` when `config.key_file` is empty; the workdir by default.
 
     Raises:
       UserError: anything that the user can put right.
@@ -42,7 +51,11 @@ def run(config: ConfigDict, workdir: str | Path, dataset: data.Dataset | None = 
 
     permutations, index, fingerprint = Permutations(), None, None
     if config.encryption != "none":
-        permutations, fingerprint = _permutations(config, workdir, model_config.patch_size)
+        key = open_key(config, Path(key_folder or workdir))
+        fingerprint = key.fingerprint
+        permutations = key.permutations(
+            config.encryption, image_size=config.image_size, patch_size=model_config.patch_size
+        )
         index = gather_index(
             permutations,
             height=config.image_size,
@@ -76,7 +89,12 @@ def _pretrained(config: ConfigDict, model_config: models.ViTConfig) -> tuple[Any
     return params, metadata
 
 
-def _permutations(config: ConfigDict, workdir: Path, patch_size: int) -> tuple[Permutations, str]:
+def open_key(config: ConfigDict, folder: Path) -> "keys.SecretKey":
+    """The key of `config.key_file`, or of `folder`/secret.key, which is made if there is none.
+
+    Raises:
+      UserError: a key file or passphrase that cannot be used.
+    """
     # The key is imported where one is used: runs on plain or already encrypted images never load this module.
     from ppvit_jax import keys
 
@@ -86,18 +104,15 @@ def _permutations(config: ConfigDict, workdir: Path, patch_size: int) -> tuple[P
             passphrase = Path(config.passphrase_file).expanduser().read_bytes().splitlines()[0]
         except (OSError, IndexError):
             raise UserError(f"cannot read a passphrase from {config.passphrase_file}") from None
-    key_file = Path(config.key_file).expanduser() if config.key_file else workdir / "secret.key"
-    if not config.key_file:
-        if jax.process_index() == 0 and not key_file.exists():
-            workdir.mkdir(parents=True, exist_ok=True)
-            keys.save(keys.generate(), key_file, passphrase)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("secret key made")
-    key = keys.load(key_file, passphrase)
-    return (
-        key.permutations(config.encryption, image_size=config.image_size, patch_size=patch_size),
-        key.fingerprint,
-    )
+    if config.key_file:
+        return keys.load(Path(config.key_file).expanduser(), passphrase)
+    key_file = folder / "secret.key"
+    if jax.process_index() == 0 and not key_file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        keys.save(keys.generate(), key_file, passphrase)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("secret key made")
+    return keys.load(key_file, passphrase)
 
 
 def _adapt(

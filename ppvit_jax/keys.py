@@ -95,8 +95,7 @@ def save(key: SecretKey, path: str | os.PathLike, passphrase: bytes | None = Non
         salt, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
         sealed = _cipher(passphrase, salt).encrypt(nonce, key.master, _ASSOCIATED_DATA)
         content["sealed"] = {
-            name: b64encode(value).decode()
-            for name, value in {"salt": salt, "nonce": nonce, "master": sealed}.items()
+            name: b64encode(value).decode() for name, value in {"salt": salt, "nonce": nonce, "master": sealed}.items()
         }
     try:
         # Exclusive creation with the final mode: there is no moment at which others could read it.
@@ -139,9 +138,7 @@ def load(path: str | os.PathLike, passphrase: bytes | None = None) -> SecretKey:
             if passphrase is None:
                 raise UserError(f"the key file {path} is sealed: give its passphrase")
             sealed = {name: b64decode(value) for name, value in content["sealed"].items()}
-            master = _cipher(passphrase, sealed["salt"]).decrypt(
-                sealed["nonce"], sealed["master"], _ASSOCIATED_DATA
-            )
+            master = _cipher(passphrase, sealed["salt"]).decrypt(sealed["nonce"], sealed["master"], _ASSOCIATED_DATA)
         else:
             master = b64decode(content["master"], validate=True)
         key = SecretKey(master)

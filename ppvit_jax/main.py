@@ -25,9 +25,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--config", required=True, help="configuration file, such as configs/cifar10.py")
     parser.add_argument("--workdir", required=True, help="folder for results; the same one continues a run")
-    parser.add_argument(
-        "--coordinator-address", help="HOST:PORT of process 0, or 'auto' on a TPU pod or a cluster"
-    )
+    parser.add_argument("--coordinator-address", help="HOST:PORT of process 0, or 'auto' on a TPU pod or a cluster")
     parser.add_argument("--num-processes", type=int, help="processes that train together")
     parser.add_argument("--process-id", type=int, help="this process, from 0")
     known, overrides = parser.parse_known_args(arguments)

@@ -65,7 +65,7 @@ def make_optimizer(
     if not freeze:
         return chain
     names = flatten_dict(params, sep="/")
-    labels = {name: "train" for name in names}
+    labels = dict.fromkeys(names, "train")
     for pattern in freeze:
         try:
             matched = [name for name in names if re.fullmatch(pattern, name)]
@@ -74,6 +74,4 @@ def make_optimizer(
         if not matched:
             raise UserError(f"config.freeze: no parameter's name is matched by {pattern!r} as a whole")
         labels |= dict.fromkeys(matched, "freeze")
-    return optax.multi_transform(
-        {"train": chain, "freeze": optax.set_to_zero()}, unflatten_dict(labels, sep="/")
-    )
+    return optax.multi_transform({"train": chain, "freeze": optax.set_to_zero()}, unflatten_dict(labels, sep="/"))

@@ -1,7 +1,5 @@
 """The training loop: batches of uint8 images in, a tuned checkpoint, metrics and a result out."""
 
-import functools
-import json
 import math
 import sys
 import time
@@ -10,7 +8,6 @@ from typing import Any
 
 import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -20,13 +17,10 @@ import ppvit_jax
 from ppvit_jax import checkpoint, models
 from ppvit_jax.data import Dataset, test_batches, train_batches
 from ppvit_jax.data.loader import steps_per_epoch
-from ppvit_jax.data.preprocess import normalise, preprocess
-from ppvit_jax.encryption import apply_index
 from ppvit_jax.errors import UserError
-from ppvit_jax.optimizer import make_optimizer, make_schedule
+from ppvit_jax.optimizer import make_schedule
+from ppvit_jax.step import compile_steps, zero_metrics
 from ppvit_jax.workdir import Workdir
-
-State = dict[str, Any]
 
 
 def train(
@@ -75,7 +69,7 @@ def train(
     if result := files.result():
         print(f"{files.path} is complete already: nothing to do", file=sys.stderr)
         return result
-    init_state, train_step, eval_step = _compiled(model_config, _step_settings(config), total_steps)
+    init_state, train_step, eval_step = compile_steps(model_config, config, total_steps)
     state = jax.device_put(init_state(params), replicated)
     state = files.restore(state)
     step = int(state["step"])
@@ -127,8 +121,7 @@ def train(
                 images_per_second=clock.rate,
             )
             clock.report(
-                f"epoch {epoch + 1}/{config.epochs} step {step}/{total_steps} "
-                f"loss {loss:.4f} accuracy {accuracy:.2%}",
+                f"epoch {epoch + 1}/{config.epochs} step {step}/{total_steps} loss {loss:.4f} accuracy {accuracy:.2%}",
                 remaining_steps=total_steps - step,
             )
         if in_epoch + 1 == per_epoch:
@@ -151,7 +144,7 @@ def train(
                 remaining_steps=total_steps - step,
                 now=True,
             )
-            state["metrics"] = jax.device_put(_zero_metrics(), replicated)
+            state["metrics"] = jax.device_put(zero_metrics(), replicated)
             clock.resume()
         every = config.checkpoint_steps or per_epoch
         if step % every == 0 or step == total_steps:
@@ -227,91 +220,3 @@ class _Clock:
             minutes, seconds = divmod(round(remaining_steps * self.batch_size / rate), 60)
             text += f" | {rate:.1f} images/s, {minutes}:{seconds:02d} left"
         print(text, file=sys.stderr, flush=True)
-
-
-def _step_settings(config: ConfigDict) -> str:
-    names = ("optimizer", "freeze", "augmentation", "mean", "std", "label_smoothing", "accumulation", "dtype")
-    return ConfigDict({name: config[name] for name in names}).to_json()
-
-
-def _zero_metrics() -> dict[str, np.ndarray]:
-    return {name: np.zeros((), np.float32) for name in ("loss", "correct", "count")}
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(model_config: models.ViTConfig, settings: str, total_steps: int) -> tuple[Any, Any, Any]:
-    """The jitted functions of a run. Cached, so that runs of one shape in one process compile once."""
-    config = ConfigDict(json.loads(settings))
-    model = models.build(model_config)
-    optimizer = make_optimizer(
-        config.optimizer,
-        total_steps,
-        jax.eval_shape(model.init, jax.random.key(0)),
-        tuple(config.freeze),
-    )
-    dtype = jnp.dtype(config.dtype)
-
-    def init_state(params: Any) -> State:
-        return {
-            "params": params,
-            "opt_state": optimizer.init(params),
-            "step": jnp.zeros((), jnp.int32),
-            "metrics": _zero_metrics(),
-        }
-
-    def prepare(images: jax.Array, rng: jax.Array | None, index: jax.Array | None) -> jax.Array:
-        augmentation = config.augmentation if rng is not None else "none"
-        images = preprocess(images, model_config.image_size, augmentation, rng)
-        # The index is an argument, not a constant: a compiled program or its cache never holds the key.
-        return images if index is None else apply_index(images, index)
-
-    def loss_and_correct(params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = model.apply(params, normalise(images, config.mean, config.std, dtype))
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), config.label_smoothing)
-        loss = optax.softmax_cross_entropy(logits, targets)
-        return loss.mean(), (jnp.argmax(logits, -1) == labels).sum()
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state: State, batch: Any, rng: jax.Array, index: jax.Array | None) -> State:
-        images = prepare(batch["image"], jax.random.fold_in(rng, state["step"]), index)
-        gradient = jax.value_and_grad(loss_and_correct, has_aux=True)
-        parts = config.accumulation
-        if parts == 1:
-            (loss, correct), grads = gradient(state["params"], images, batch["label"])
-        else:
-
-            def add(total: Any, part: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, total, gradient(state["params"], *part)), None
-
-            # Each part takes every parts-th example, so that every device keeps its own examples.
-            pieces = jax.tree.map(
-                lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), (images, batch["label"])
-            )
-            first = jax.tree.map(lambda a: a[0], pieces)
-            rest = jax.tree.map(lambda a: a[1:], pieces)
-            total, _ = jax.lax.scan(add, gradient(state["params"], *first), rest)
-            (loss, correct), grads = total
-            loss, grads = jax.tree.map(lambda a: a / parts, (loss, grads))
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-        count = len(batch["label"])
-        metrics = state["metrics"]
-        return {
-            "params": optax.apply_updates(state["params"], updates),
-            "opt_state": opt_state,
-            "step": state["step"] + 1,
-            "metrics": {
-                "loss": metrics["loss"] + (loss * count).astype(jnp.float32),
-                "correct": metrics["correct"] + correct,
-                "count": metrics["count"] + count,
-            },
-        }
-
-    @jax.jit
-    def eval_step(params: Any, batch: Any, index: jax.Array | None) -> dict[str, jax.Array]:
-        logits = model.apply(params, normalise(prepare(batch["image"], None, index), config.mean, config.std, dtype))
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-        correct = jnp.argmax(logits, -1) == batch["label"]
-        mask = batch["mask"]
-        return {"loss": (loss * mask).sum(), "correct": (correct * mask).sum(), "count": mask.sum()}
-
-    return init_state, train_step, eval_step

@@ -14,7 +14,15 @@ from ppvit_jax import checkpoint
 from ppvit_jax.errors import UserError
 
 # Fields that may change between the parts of one run: where files are and how much is told.
-_FREE = ("key_file", "passphrase_file", "data.dir", "log_steps", "tensorboard", "eval_batch_size", "checkpoint_steps")
+_FREE = (
+    "key_file",
+    "passphrase_file",
+    "data.dir",
+    "log_steps",
+    "tensorboard",
+    "eval_batch_size",
+    "checkpoint_steps",
+)
 
 
 class Workdir:
@@ -63,7 +71,7 @@ class Workdir:
         file = self.path / "metrics.jsonl"
         if self.writes:
             lines = [line for line in self.history() if line["step"] <= (step or 0)]
-            _write_aside(file, "".join(json.dumps(line) + "\n" for line in lines))
+            write_text(file, "".join(json.dumps(line) + "\n" for line in lines))
         return state
 
     def save(self, step: int, state: Any) -> None:
@@ -83,15 +91,8 @@ class Workdir:
                     self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def history(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, of one kind or of all; a last line cut short by a kill is left out."""
-        file = self.path / "metrics.jsonl"
-        lines = []
-        for text in file.read_text().splitlines() if file.exists() else []:
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
-        return [line for line in lines if kind in (None, line["kind"])]
+        """See `read_history`."""
+        return read_history(self.path, kind)
 
     def finish(self, result: dict[str, Any], params: Any, metadata: checkpoint.Metadata) -> None:
         """Writes checkpoint.npz and, last, result.json."""
@@ -104,12 +105,25 @@ class Workdir:
         write_json(self.path / "result.json", result)
 
 
+def read_history(workdir: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """The lines of a workdir's metrics.jsonl, of one kind or of all; a last line cut short by a kill is left out."""
+    file = workdir / "metrics.jsonl"
+    lines = []
+    for text in file.read_text().splitlines() if file.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return [line for line in lines if kind in (None, line["kind"])]
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON aside, then renames, so that the file is whole or absent."""
-    _write_aside(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def _write_aside(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes text aside, then renames, so that the file is whole or absent."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     aside.write_text(text)
     aside.replace(path)

@@ -102,9 +102,7 @@ def prepare(
         return Path(builder.data_path)
     except OSError as error:
         where = error.filename or root
-        raise UserError(
-            f"cannot prepare {name} ({where}: {error.strerror or error}): correct the path"
-        ) from error
+        raise UserError(f"cannot prepare {name} ({where}: {error.strerror or error}): correct the path") from error
     finally:
         for folder in created:
             if folder.is_dir() and not any(folder.iterdir()):
@@ -140,9 +138,7 @@ def _examples(
     """Yields (number, example) as tfds' own builder does, but for the encoded image."""
     keys = tuple(layout.labels)
     records = (
-        record
-        for file in files
-        for record in np.frombuffer(members[file], np.uint8).reshape(-1, len(keys) + _PIXELS)
+        record for file in files for record in np.frombuffer(members[file], np.uint8).reshape(-1, len(keys) + _PIXELS)
     )
     for number, record in enumerate(records):
         labels = {key: int(value) for key, value in zip(keys, record, strict=False)}
@@ -202,9 +198,7 @@ def _read_archive(path: Path, layout: _Layout) -> dict[str, bytes]:
         raise UserError(f"cannot read the archive {path} ({error}): download it again") from error
     missing = [file for file in wanted.values() if file not in members]
     if missing:
-        raise UserError(
-            f"{path} lacks {layout.folder}/{missing[0]}: pass the binary version, {layout.archive}"
-        )
+        raise UserError(f"{path} lacks {layout.folder}/{missing[0]}: pass the binary version, {layout.archive}")
     limits = np.array([layout.classes[key] for key in layout.labels])
     for file in data_files:
         values = np.frombuffer(members[file], np.uint8)
@@ -215,9 +209,7 @@ def _read_archive(path: Path, layout: _Layout) -> dict[str, bytes]:
             raise UserError(f"{file} in {path} has a label out of range: download the archive again")
     for key, file in layout.labels.items():
         if len(_label_names(members, file)) != layout.classes[key]:
-            raise UserError(
-                f"{file} in {path} does not name {layout.classes[key]} classes: download it again"
-            )
+            raise UserError(f"{file} in {path} does not name {layout.classes[key]} classes: download it again")
     return members
 
 

@@ -75,9 +75,7 @@ def _load_folder(data: Any, image_size: int, seed: int) -> Dataset:
     if not data.dir:
         raise UserError("data.dir is empty: give the folder of images")
     path = Path(data.dir).expanduser()
-    train, test, class_names = folder.list_splits(
-        path, data.train_split, data.test_split, data.test_fraction, seed
-    )
+    train, test, class_names = folder.list_splits(path, data.train_split, data.test_split, data.test_fraction, seed)
     train_source, test_source = [
         folder.make_source(
             folder.choose(files, examples, seed, what),

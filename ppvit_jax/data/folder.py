@@ -133,16 +133,12 @@ def _images_below(folder: Path) -> list[Path]:
         visited.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [
-            Path(root, name)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+            Path(root, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
         ]
     return found
 
 
-def _split(
-    files: Files, class_names: tuple[str, ...], test_fraction: float, seed: int
-) -> tuple[Files, Files]:
+def _split(files: Files, class_names: tuple[str, ...], test_fraction: float, seed: int) -> tuple[Files, Files]:
     if not 0 < test_fraction < 1:
         raise UserError(f"data.test_fraction is {test_fraction}: give a number between 0 and 1, such as 0.2")
     labels = np.array([label for _, label in files])
@@ -151,9 +147,7 @@ def _split(
     for label, class_name in enumerate(class_names):
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
-            raise UserError(
-                f"the class {class_name!r} has 1 image, and a split needs 2: add one or remove the class"
-            )
+            raise UserError(f"the class {class_name!r} has 1 image, and a split needs 2: add one or remove the class")
         count = min(max(round(len(members) * test_fraction), 1), len(members) - 1)
         in_test[generator.permutation(members)[:count]] = True
     train = [file for file, test in zip(files, in_test, strict=True) if not test]

@@ -24,9 +24,7 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     if batch_size < 1:
         raise UserError(f"the batch size is {batch_size}: give at least 1")
     if count < batch_size:
-        raise UserError(
-            f"{count} training examples do not fill one batch of {batch_size}: give a smaller batch size"
-        )
+        raise UserError(f"{count} training examples do not fill one batch of {batch_size}: give a smaller batch size")
     return count // batch_size
 
 

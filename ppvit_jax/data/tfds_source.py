@@ -44,9 +44,7 @@ def find_prepared(name: str, data_dir: str) -> Path:
     if (root / "dataset_info.json").is_file():
         found = _name_in(root)
         if found != name.split("/")[0]:
-            raise UserError(
-                f"{root} holds the data set {found!r}, not {name!r}: correct data.name or data.dir"
-            )
+            raise UserError(f"{root} holds the data set {found!r}, not {name!r}: correct data.name or data.dir")
         return root
     versions = [path for path in _prepared_in(root / name) if version in ("", path.name)]
     if versions:
@@ -61,9 +59,7 @@ def find_prepared(name: str, data_dir: str) -> Path:
         else f"tfds build {name} --data_dir={root} --file_format=array_record"
     )
     wanted = f"{name!r} version {version}" if version else repr(name)
-    raise UserError(
-        f"no prepared data set {wanted} in {root}: prepare it with `{command}`, or correct data.dir"
-    )
+    raise UserError(f"no prepared data set {wanted} in {root}: prepare it with `{command}`, or correct data.dir")
 
 
 class Records:
@@ -100,9 +96,7 @@ class Records:
         known = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
         image, label = known.get("image"), known.get("label")
         if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
-            raise UserError(
-                f"{folder} lacks the features 'image' and 'label': choose an image classification set"
-            )
+            raise UserError(f"{folder} lacks the features 'image' and 'label': choose an image classification set")
         try:
             self._data: Any = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         except ValueError as error:

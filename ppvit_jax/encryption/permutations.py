@@ -60,7 +60,10 @@ def gather_index(
         )
     rows, columns = height // patch_size, width // patch_size
     blocks, values = rows * columns, patch_size * patch_size * channels
-    for what, permutation, length in (("block", permutations.block, blocks), ("pixel", permutations.pixel, values)):
+    for what, permutation, length in (
+        ("block", permutations.block, blocks),
+        ("pixel", permutations.pixel, values),
+    ):
         if permutation is not None and permutation.shape != (length,):
             raise UserError(
                 f"the {what} permutation has shape {permutation.shape}, and images of {height}x{width} with "
@@ -96,9 +99,7 @@ def apply_index(images: Any, index: Any) -> Any:
 def permute(images: Any, permutations: Permutations, patch_size: int) -> Any:
     """Applies block and pixel permutations to images [..., height, width, channels] in one gather."""
     height, width, channels = images.shape[-3:]
-    index = gather_index(
-        permutations, height=height, width=width, patch_size=patch_size, channels=channels
-    )
+    index = gather_index(permutations, height=height, width=width, patch_size=patch_size, channels=channels)
     return apply_index(images, index)
 
 

@@ -165,13 +165,11 @@ class _MlpBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel_init = nn.initializers.xavier_uniform()
         bias_init = nn.initializers.normal(stddev=1e-6)
-        hidden = nn.Dense(
-            self.size, dtype=self.dtype, kernel_init=kernel_init, bias_init=bias_init, name="Dense_0"
-        )(x)
+        hidden = nn.Dense(self.size, dtype=self.dtype, kernel_init=kernel_init, bias_init=bias_init, name="Dense_0")(x)
         hidden = nn.gelu(hidden, approximate=True)
-        return nn.Dense(
-            x.shape[-1], dtype=self.dtype, kernel_init=kernel_init, bias_init=bias_init, name="Dense_1"
-        )(hidden)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=kernel_init, bias_init=bias_init, name="Dense_1")(
+            hidden
+        )
 
 
 class _EncoderBlock(nn.Module):

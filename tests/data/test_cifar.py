@@ -212,9 +212,7 @@ def test_another_archive_is_refused(tmp_path, archives):
 def test_a_download_is_checked_and_a_failed_one_explained(tmp_path, archives, monkeypatch):
     root = tmp_path / "data"
     monkeypatch.setattr(cifar, "_URL", f"{tmp_path.as_uri()}/")
-    with pytest.raises(
-        UserError, match=r"cannot download .*cifar-10-binary\.tar\.gz.*--archive FILE"
-    ) as caught:
+    with pytest.raises(UserError, match=r"cannot download .*cifar-10-binary\.tar\.gz.*--archive FILE") as caught:
         cifar.prepare("cifar10", str(root))
     assert "\n" not in str(caught.value) and not root.exists()
     archives["cifar10"].rename(tmp_path / "cifar-10-binary.tar.gz")

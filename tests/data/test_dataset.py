@@ -60,9 +60,7 @@ def test_digits_are_scikit_learns():
 
     # 0..16 to 0..255: within half a step of the exact value, and as many of each as there were.
     def keys(pairs, scale):
-        return sorted(
-            (tuple(np.rint(values.ravel() * scale).astype(int)), int(label)) for values, label in pairs
-        )
+        return sorted((tuple(np.rint(values.ravel() * scale).astype(int)), int(label)) for values, label in pairs)
 
     assert keys(found, 16 / 255) == keys(expected, 1)
     exact = {tuple(values.ravel().astype(int)): values * 255 / 16 for values, _ in expected}

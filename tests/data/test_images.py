@@ -79,9 +79,7 @@ def test_transparent_colour_becomes_white():
     expected = pixels.copy()
     expected[2, 1] = 255
     transparent = tuple(int(value) for value in pixels[2, 1])
-    np.testing.assert_array_equal(
-        decoded(encoded(Image.fromarray(pixels), transparency=transparent)), expected
-    )
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(pixels), transparency=transparent)), expected)
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped():
@@ -103,9 +101,7 @@ def test_deep_tiff(dtype):
     values = noise(8, 8, top=65536, dtype=np.int32)
     values[0, :2] = 0, 65535
     stored = values if dtype is np.int32 else (values / 65535).astype(np.float32)
-    np.testing.assert_array_equal(
-        decoded(encoded(Image.fromarray(stored), "TIFF"))[..., 2], np.rint(values / 257)
-    )
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(stored), "TIFF"))[..., 2], np.rint(values / 257))
 
 
 @pytest.mark.parametrize("value", [-1, 65536, 1.5, -0.1, float("nan")])
@@ -214,9 +210,7 @@ def test_squash_sees_the_whole_image():
     pixels[:, 20:40] = 200
     squashed = images.fit(Image.fromarray(pixels), 30, "squash")
     # Ten of thirty columns come from the centre.
-    assert (
-        (squashed[:, 12:18] == 200).all() and (squashed[:, :8] == 0).all() and (squashed[:, 22:] == 0).all()
-    )
+    assert (squashed[:, 12:18] == 200).all() and (squashed[:, :8] == 0).all() and (squashed[:, 22:] == 0).all()
 
 
 def test_shrinking_averages():

@@ -18,9 +18,7 @@ from ppvit_jax.data.source import ArraySource, StreamSource
 from ppvit_jax.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "shared/data/tfds"
-needs_shared = pytest.mark.skipif(
-    not SHARED.is_dir(), reason="the real data sets are not at ../shared/data/tfds"
-)
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data sets are not at ../shared/data/tfds")
 
 COUNTS = {"train": 300, "test": 5}  # more than one chunk of reading
 

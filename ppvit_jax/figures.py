@@ -1,0 +1,83 @@
+"""The pictures of the results, drawn by matplotlib without a display."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Okabe and Ito's colours, with a marker each: told apart in grey and by every kind of sight.
+_STYLES = (("#0072B2", "o", "-"), ("#E69F00", "s", "--"), ("#D55E00", "^", "-"), ("#009E73", "D", "-"))
+_ENCRYPTION_TITLES = {
+    "plain": "plain",
+    "ps": "pixel shuffling",
+    "bs": "block scrambling",
+    "bs+ps": "block scrambling\n+ pixel shuffling",
+}
+
+
+def draw_curves(histories: dict[str, list[dict[str, Any]]], path: Path, subtitle: str) -> None:
+    """Draws accuracy and loss by epoch, training and testing (the paper's Figure 6).
+
+    Args:
+      histories: curves by label; the "epoch" lines of a run's metrics.jsonl.
+      path: the PNG to write.
+      subtitle: what was trained on what.
+    """
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    for column, (part, title) in enumerate((("train", "Training"), ("test", "Testing"))):
+        for row, (quantity, scale, label) in enumerate((("accuracy", 100, "Accuracy (%)"), ("loss", 1, "Loss"))):
+            axes = figure.add_subplot(2, 2, 1 + 2 * row + column)
+            for number, (name, history) in enumerate(histories.items()):
+                colour, marker, line = _STYLES[number % len(_STYLES)]
+                axes.plot(
+                    [entry["epoch"] for entry in history],
+                    [scale * entry[f"{part}_{quantity}"] for entry in history],
+                    color=colour,
+                    marker=marker,
+                    markersize=4 + 3 * (number == 0),
+                    markerfacecolor="none" if number == 0 else colour,
+                    linestyle=line,
+                    label=name,
+                )
+            axes.set(xlabel="Epoch", ylabel=label, title=title if row == 0 else None)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(alpha=0.3)
+            if (row, column) == (0, 1):
+                axes.legend()
+    figure.suptitle(subtitle, fontsize=8)
+    _save(figure, path)
+
+
+def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, block_size: int) -> None:
+    """Draws images beside their encryptions (the paper's Figure 4).
+
+    Args:
+      rows: a label and images by encryption, uint8 [height, width, 3], for each row.
+      path: the PNG to write.
+      block_size: side of a block in pixels, for the title.
+    """
+    columns = list(rows[0][1])
+    figure = Figure(figsize=(2.2 * len(columns) + 0.4, 2.2 * len(rows) + 0.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    for row, (label, images) in enumerate(rows):
+        for column, name in enumerate(columns):
+            axes = figure.add_subplot(len(rows), len(columns), 1 + row * len(columns) + column)
+            axes.imshow(images[name], interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            if row == 0:
+                axes.set_title(_ENCRYPTION_TITLES[name], fontsize=10)
+            if column == 0:
+                axes.set_ylabel(label)
+    height, width = rows[0][1][columns[0]].shape[:2]
+    figure.suptitle(f"{height}x{width} pixels, blocks of {block_size}x{block_size}", fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    aside = path.with_name(f".{path.name}.tmp")
+    figure.savefig(aside, dpi=120, format="png")
+    aside.replace(path)
