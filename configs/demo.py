@@ -4,12 +4,10 @@ Command:  python -m ppvit_jax reproduce --table=1 --config=configs/demo.py --out
 One run:  python -m ppvit_jax.main --config=configs/demo.py --workdir=runs/digits
 """
 
-from ml_collections import ConfigDict
-
-from ppvit_jax.config import default_config
+from ppvit_jax.config import Config, default_config
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     """Micro ViT at 64x64, SGD 0.01, 4 epochs."""
     config = default_config()
     config.checkpoint = "embedded"

@@ -5,6 +5,7 @@ import resource
 import statistics
 import sys
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"\nPeak memory of the {_peak_memory(device)}")
 
 
-def _peak_memory(device: jax.Device) -> str:
+def _peak_memory(device: Any) -> str:
     statistics_of_device = device.memory_stats() or {}
     if "peak_bytes_in_use" in statistics_of_device:
         return f"device: {statistics_of_device['peak_bytes_in_use'] / 2**30:.2f} GiB"

@@ -113,10 +113,8 @@ def to_params(
       UserError: one line that names every missing, extra and wrongly shaped parameter.
     """
     arrays = dict(arrays)
-    expected = {
-        name: leaf.shape
-        for name, leaf in flatten_dict(jax.eval_shape(models.build(config).init, jax.random.key(0)), sep="/").items()
-    }
+    shapes: dict[str, Any] = flatten_dict(jax.eval_shape(models.build(config).init, jax.random.key(0)), sep="/")
+    expected = {name: leaf.shape for name, leaf in shapes.items()}
     if config.representation_size is None:
         arrays = {name: array for name, array in arrays.items() if not name.startswith("pre_logits/")}
     if not keep_head:

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -13,10 +13,12 @@ from ppvit_jax.encryption import permutations_needed
 from ppvit_jax.errors import UserError
 from ppvit_jax.optimizer import OPTIMIZERS, SCHEDULES
 
+# An ml_collections.ConfigDict. Its attributes depend on the file it came from, so no type checker knows them.
+Config: TypeAlias = Any
 DTYPES = ("float32", "bfloat16", "float64")
 
 
-def default_config() -> ConfigDict:
+def default_config() -> Config:
     """The paper's protocol: ViT-B/16 at 224x224, batch 32, SGD, 15 epochs, block scrambling + pixel shuffling."""
     return ConfigDict(
         {
@@ -85,7 +87,7 @@ def default_config() -> ConfigDict:
     )
 
 
-def load(path: str, overrides: list[str] | None = None) -> ConfigDict:
+def load(path: str, overrides: list[str] | None = None) -> Config:
     """Loads a configuration file and applies `--config.name=value` overrides.
 
     Raises:
@@ -106,7 +108,7 @@ def load(path: str, overrides: list[str] | None = None) -> ConfigDict:
     return check(config)
 
 
-def check(config: ConfigDict) -> ConfigDict:
+def check(config: Config) -> Config:
     """Returns the configuration if its values make sense together.
 
     Raises:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict
 
 from ppvit_jax import adaptation, checkpoint, data, models
+from ppvit_jax.config import Config
 from ppvit_jax.encryption import Permutations, gather_index
 from ppvit_jax.errors import UserError
 from ppvit_jax.train import train
@@ -20,7 +20,7 @@ EMBEDDED_CHECKPOINT = "vit_micro8_64_tiny_imagenet.npz"
 
 
 def run(
-    config: ConfigDict,
+    config: Config,
     workdir: str | Path,
     dataset: data.Dataset | None = None,
     key_folder: str | Path | None = None,
@@ -73,7 +73,7 @@ def resolve_checkpoint(name: str) -> Path:
     return Path(name).expanduser()
 
 
-def _pretrained(config: ConfigDict, model_config: models.ViTConfig) -> tuple[Any, checkpoint.Metadata]:
+def _pretrained(config: Config, model_config: models.ViTConfig) -> tuple[Any, checkpoint.Metadata]:
     if not config.checkpoint:
         params = models.build(model_config).init(jax.random.key(config.seed))
         return jax.device_get(params), checkpoint.Metadata(model=config.model, image_size=config.image_size)
@@ -89,7 +89,7 @@ def _pretrained(config: ConfigDict, model_config: models.ViTConfig) -> tuple[Any
     return params, metadata
 
 
-def open_key(config: ConfigDict, folder: Path) -> "keys.SecretKey":
+def open_key(config: Config, folder: Path) -> "keys.SecretKey":
     """The key of `config.key_file`, or of `folder`/secret.key, which is made if there is none.
 
     Raises:
@@ -116,7 +116,7 @@ def open_key(config: ConfigDict, folder: Path) -> "keys.SecretKey":
 
 
 def _adapt(
-    config: ConfigDict,
+    config: Config,
     params: Any,
     metadata: checkpoint.Metadata,
     permutations: Permutations,

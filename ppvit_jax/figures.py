@@ -44,6 +44,7 @@ def draw_curves(histories: dict[str, list[dict[str, Any]]], path: Path, subtitle
                     label=name,
                 )
             axes.set(xlabel="Epoch", ylabel=label, title=title if row == 0 else None)
+            axes.set_xlim(0.5, 0.5 + max(len(history) for history in histories.values()))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(alpha=0.3)
             if (row, column) == (0, 1):

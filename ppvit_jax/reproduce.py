@@ -8,10 +8,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from ppvit_jax import config as configuration
 from ppvit_jax import data, experiment, figures, models
+from ppvit_jax.config import Config
 from ppvit_jax.data.preprocess import preprocess
 from ppvit_jax.encryption import encrypt
 from ppvit_jax.errors import UserError
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(output / name)
 
 
-def draw_samples(config: ConfigDict, output: Path, dataset: data.Dataset) -> None:
+def draw_samples(config: Config, output: Path, dataset: data.Dataset) -> None:
     """Writes samples.png: one test image of each of three classes, plain and in the three encryptions.
 
     Raises:
@@ -177,9 +177,11 @@ def markdown(results: dict[Arm, dict[str, Any]]) -> str:
 def _describe(results: dict[Arm, dict[str, Any]]) -> str:
     result = next(iter(results.values()))
     size = result["image_size"]
-    origin = f"from checkpoint {Path(result['checkpoint']).name}" if result["checkpoint"] else "from scratch"
+    origin = "from scratch"
+    if result["checkpoint"]:
+        origin = f"from {experiment.resolve_checkpoint(result['checkpoint']).name}"
     return (
-        f"{result['dataset']}, {result['model']} {origin}, {size}x{size}, {result['epochs']} epochs of "
+        f"{result['dataset']}, {result['model']} {origin}, {size}x{size}, epochs: {result['epochs']} of "
         f"{result['train_examples']:,} images, seed {result['seed']}, {result['test_examples']:,} test images"
     )
 

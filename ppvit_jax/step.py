@@ -12,6 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from ppvit_jax import models
+from ppvit_jax.config import Config
 from ppvit_jax.data.preprocess import normalise, preprocess
 from ppvit_jax.encryption import apply_index
 from ppvit_jax.optimizer import make_optimizer
@@ -33,7 +34,7 @@ class Steps(NamedTuple):
     eval_step: Callable[[Any, Any, jax.Array | None], dict[str, jax.Array]]
 
 
-def compile_steps(model_config: models.ViTConfig, config: ConfigDict, total_steps: int) -> Steps:
+def compile_steps(model_config: models.ViTConfig, config: Config, total_steps: int) -> Steps:
     """Builds the functions of a run; runs that differ in data, key and parameters alone share one compilation.
 
     Args:
@@ -56,7 +57,7 @@ def zero_metrics() -> dict[str, np.ndarray]:
 
 @functools.lru_cache(maxsize=8)
 def _compiled(model_config: models.ViTConfig, settings: str, total_steps: int) -> Steps:
-    config = ConfigDict(json.loads(settings))
+    config: Config = ConfigDict(json.loads(settings))
     model = models.build(model_config)
     optimizer = make_optimizer(
         config.optimizer,

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
 import ppvit_jax
 from ppvit_jax import checkpoint, models
+from ppvit_jax.config import Config
 from ppvit_jax.data import Dataset, test_batches, train_batches
 from ppvit_jax.data.loader import steps_per_epoch
 from ppvit_jax.errors import UserError
@@ -24,7 +24,7 @@ from ppvit_jax.workdir import Workdir
 
 
 def train(
-    config: ConfigDict,
+    config: Config,
     workdir: str | Path,
     dataset: Dataset,
     model_config: models.ViTConfig,
@@ -96,6 +96,7 @@ def train(
         **processes,
     )
     clock = _Clock(config.batch_size)
+    loss = accuracy = math.nan
     while step < total_steps:
         state = train_step(state, place(next(batches)), rng, index)
         step += 1
@@ -117,7 +118,7 @@ def train(
                 epoch=step / per_epoch,
                 train_loss=loss,
                 train_accuracy=accuracy,
-                learning_rate=float(schedule(step - 1)),
+                learning_rate=float(np.asarray(schedule(step - 1))),
                 images_per_second=clock.rate,
             )
             clock.report(

@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
 from ppvit_jax import checkpoint
+from ppvit_jax.config import Config
 from ppvit_jax.errors import UserError
 
 # Fields that may change between the parts of one run: where files are and how much is told.
@@ -28,7 +28,7 @@ _FREE = (
 class Workdir:
     """The folder of one run. Only process 0 writes, apart from Orbax, which needs every process."""
 
-    def __init__(self, path: str | Path, config: ConfigDict, key_fingerprint: str | None):
+    def __init__(self, path: str | Path, config: Config, key_fingerprint: str | None):
         """Opens the folder, or makes it.
 
         Raises:

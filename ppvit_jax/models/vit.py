@@ -115,7 +115,7 @@ def build(config: ViTConfig) -> Model:
 
     def init(rng: jax.Array) -> Params:
         images = jnp.zeros((1, config.image_size, config.image_size, 3), jnp.float32)
-        return module.init(rng, images)["params"]
+        return dict(module.init(rng, images)["params"])
 
     def apply(params: Params, images: jax.Array) -> jax.Array:
         return module.apply({"params": params}, images)  # pyright: ignore[reportReturnType]
@@ -152,7 +152,8 @@ def resize_position_embedding(position_embedding: np.ndarray, grid_size: int) ->
     grid = grid.reshape(old_grid, old_grid, -1)
     zoom = grid_size / old_grid
     # zoom computes in at least float32: bfloat16 is not a type that scipy knows
-    resized = scipy.ndimage.zoom(grid.astype(np.promote_types(grid.dtype, np.float32)), (zoom, zoom, 1), order=1)
+    precise = grid.astype(np.promote_types(grid.dtype, np.float32))
+    resized = np.asarray(scipy.ndimage.zoom(precise, (zoom, zoom, 1), order=1))
     resized = resized.reshape(1, grid_size**2, -1).astype(position_embedding.dtype)
     return np.concatenate([class_row, resized], axis=1)
 

@@ -1,0 +1,70 @@
+"""What several tests share: a tiny model with random weights, and random images."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ppvit_jax import models
+from ppvit_jax.data import Dataset
+from ppvit_jax.data.source import ArraySource
+
+
+def tiny_model(image_size: int = 16, patch_size: int = 4, num_classes: int = 3, **fields: Any) -> models.ViTConfig:
+    return models.ViTConfig(
+        patch_size=patch_size,
+        hidden_size=16,
+        layers=2,
+        heads=2,
+        mlp_size=32,
+        image_size=image_size,
+        num_classes=num_classes,
+        **fields,
+    )
+
+
+def random_params(config: models.ViTConfig, seed: int = 0, dtype: Any = np.float32) -> dict[str, Any]:
+    """Every leaf random, also those that a new model has at zero (head, biases, class token)."""
+    random = np.random.default_rng(seed)
+    shapes: dict[str, Any] = flatten_dict(jax.eval_shape(models.build(config).init, jax.random.key(0)), sep="/")
+    arrays = {}
+    for name, leaf in shapes.items():
+        fan_in = np.prod(leaf.shape[:-1]) if name.endswith("kernel") else 1
+        scale = fan_in**-0.5 if name.endswith("kernel") else 0.2
+        arrays[name] = (random.standard_normal(leaf.shape) * scale + name.endswith("scale")).astype(dtype)
+    return unflatten_dict(arrays, sep="/")
+
+
+def random_images(count: int, size: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def random_dataset(train: int = 24, test: int = 10, size: int = 16, num_classes: int = 3, seed: int = 0) -> Dataset:
+    """Images of noise on a background whose brightness tells the class."""
+    random = np.random.default_rng(seed)
+
+    def source(count: int) -> ArraySource:
+        labels = random.integers(0, num_classes, count).astype(np.int32)
+        images = random.integers(0, 80, (count, size, size, 3)) + labels[:, None, None, None] * 80
+        return ArraySource(images.astype(np.uint8), labels)
+
+    return Dataset("noise", source(train), source(test), tuple(f"class {i}" for i in range(num_classes)))
+
+
+def assert_same_tree(actual: Any, expected: Any) -> None:
+    """Equal bit for bit, in structure too."""
+    actual, expected = flatten_dict(actual, sep="/"), flatten_dict(expected, sep="/")
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(np.asarray(actual[name]), np.asarray(expected[name]), err_msg=name)
+
+
+def assert_close_tree(actual: Any, expected: Any, tolerance: float) -> None:
+    """Equal to an absolute tolerance, and the same structure."""
+    actual, expected = flatten_dict(actual, sep="/"), flatten_dict(expected, sep="/")
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(
+            np.asarray(actual[name]), np.asarray(expected[name]), rtol=0, atol=tolerance, err_msg=name
+        )
