@@ -1,0 +1,99 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ppvit_jax.data.preprocess import AUGMENTATIONS, normalise, preprocess
+from ppvit_jax.encryption import encrypt
+from ppvit_jax.keys import SecretKey
+
+
+def _images(count, height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
+
+
+def test_images_of_the_right_size_come_back_unchanged():
+    images = _images(3, 24, 24)
+    result = preprocess(jnp.asarray(images), 24)
+    assert result.dtype == jnp.uint8
+    np.testing.assert_array_equal(result, images)
+
+
+@settings(deadline=None, max_examples=15)
+@given(height=st.integers(4, 40), width=st.integers(4, 40), size=st.sampled_from([8, 24, 48]))
+def test_resizing_agrees_with_pillow(height, width, size):
+    images = _images(2, height, width)
+    expected = [np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR)) for i in images]
+    # Pillow rounds its coefficients to fixed point, and rounds between the two directions.
+    difference = np.asarray(preprocess(jnp.asarray(images), size), np.int32) - np.asarray(expected, np.int32)
+    assert abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("augmentation", [name for name in AUGMENTATIONS if name != "none"])
+def test_augmentation_is_a_function_of_its_random_key(augmentation):
+    images = jnp.asarray(_images(16, 32, 32))
+    one, same, other = (preprocess(images, 32, augmentation, jax.random.key(seed)) for seed in (1, 1, 2))
+    assert one.dtype == jnp.uint8 and one.shape == images.shape
+    np.testing.assert_array_equal(one, same)
+    assert (np.asarray(one) != np.asarray(other)).any()
+
+
+def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
+    images = _images(200, 8, 8)
+    flipped = np.asarray(preprocess(jnp.asarray(images), 8, "flip", jax.random.key(0)))
+    mirrored = sum(np.array_equal(a, b[:, ::-1]) for a, b in zip(flipped, images, strict=True))
+    kept = sum(np.array_equal(a, b) for a, b in zip(flipped, images, strict=True))
+    assert mirrored + kept == 200 and 70 < mirrored < 130
+
+
+def test_crop_is_a_window_of_the_zero_padded_image_and_every_window_occurs():
+    images = _images(300, 16, 16)
+    cropped = np.asarray(preprocess(jnp.asarray(images), 16, "crop", jax.random.key(0)))
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    seen = set()
+    for image, whole in zip(cropped, padded, strict=True):
+        windows = [(y, x) for y in range(5) for x in range(5) if (whole[y : y + 16, x : x + 16] == image).all()]
+        assert len(windows) == 1
+        seen.update(windows)
+    assert len(seen) == 25
+
+
+def test_random_resized_crop_takes_windows_of_the_stated_area():
+    # On a ramp the slope of the result tells the window's width.
+    ramp = np.broadcast_to((np.arange(64) * 4)[None, None, :, None], (200, 64, 64, 3)).astype(np.uint8)
+    for images, axis in ((ramp, 2), (ramp.swapaxes(1, 2), 1)):
+        result = np.asarray(
+            preprocess(jnp.asarray(images), 64, "random_resized_crop", jax.random.key(0)), np.float64
+        ).mean(axis=(3 - axis, 3))
+        sides = abs(result[:, 48] - result[:, 16]) / 32 / 4
+        assert sides.min() > np.sqrt(0.35 * 3 / 4) - 0.03
+        assert sides.max() < 1.03
+        assert sides.max() - sides.min() > 0.3
+
+
+def test_a_flat_image_stays_flat_under_random_resized_crop():
+    images = jnp.full((32, 20, 20, 3), 77, jnp.uint8)
+    result = preprocess(images, 16, "random_resized_crop", jax.random.key(0))
+    assert (np.asarray(result) == 77).all()
+
+
+def test_normalise_is_the_formula_in_every_dtype():
+    images = _images(2, 4, 4)
+    np.testing.assert_allclose(normalise(images, [0.5] * 3, [0.5] * 3, jnp.float32), images / 127.5 - 1, atol=1e-6)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(
+        normalise(images, mean, std, jnp.float32), (images / 255 - np.array(mean)) / np.array(std), atol=1e-5
+    )
+    assert normalise(images, mean, std, jnp.bfloat16).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(("mean", "commutes"), [((0.5, 0.5, 0.5), True), ((0.485, 0.456, 0.406), False)])
+def test_normalisation_commutes_with_encryption_only_if_channels_are_alike(mean, commutes):
+    images = _images(2, 16, 16)
+    permutations = SecretKey(bytes(32)).permutations("bs+ps", image_size=16, patch_size=4)
+    first = normalise(encrypt(images, permutations, 4), mean, (0.5, 0.5, 0.5), jnp.float32)
+    last = encrypt(np.asarray(normalise(images, mean, (0.5, 0.5, 0.5), jnp.float32)), permutations, 4)
+    assert np.array_equal(first, last) == commutes

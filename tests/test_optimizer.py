@@ -1,0 +1,113 @@
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+from ppvit_jax.config import default_config
+from ppvit_jax.errors import UserError
+from ppvit_jax.optimizer import make_optimizer, make_schedule
+
+
+def _settings(**fields):
+    optimizer = default_config().optimizer
+    optimizer.update(fields)
+    return optimizer
+
+
+def _parameters():
+    random = np.random.default_rng(0)
+    return {"layer": {"kernel": random.normal(size=(3, 4)), "bias": random.normal(size=4)}}
+
+
+def _gradients(steps):
+    random = np.random.default_rng(1)
+    return [
+        {"layer": {name: random.normal(size=s).astype(np.float32) for name, s in (("kernel", (3, 4)), ("bias", 4))}}
+        for _ in range(steps)
+    ]
+
+
+def _run(optimizer, gradients, freeze=(), total_steps=10):
+    params = {"layer": {name: jnp.asarray(a, jnp.float32) for name, a in _parameters()["layer"].items()}}
+    transformation = make_optimizer(optimizer, total_steps, params, freeze)
+    state = transformation.init(params)
+    for gradient in gradients:
+        updates, state = transformation.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    return params["layer"]  # pyright: ignore[reportIndexIssue]
+
+
+def _run_torch(make, gradients, clip=0.0):
+    tensors = {name: torch.nn.Parameter(torch.tensor(a)) for name, a in _parameters()["layer"].items()}
+    optimizer = make(tensors)
+    for gradient in gradients:
+        for name, tensor in tensors.items():
+            tensor.grad = torch.tensor(gradient["layer"][name]).double()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(list(tensors.values()), clip)
+        optimizer.step()
+    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_sgd_is_that_of_pytorch(nesterov, clip):
+    gradients = _gradients(10)
+    ours = _run(_settings(learning_rate=0.1, weight_decay=0.05, nesterov=nesterov, clip_norm=clip), gradients)
+    theirs = _run_torch(
+        lambda tensors: torch.optim.SGD(tensors.values(), lr=0.1, momentum=0.9, weight_decay=0.05, nesterov=nesterov),
+        gradients,
+        clip,
+    )
+    for name, expected in theirs.items():
+        np.testing.assert_allclose(ours[name], expected, atol=1e-5)
+
+
+def test_adamw_is_that_of_pytorch_with_decay_on_matrices_only():
+    gradients = _gradients(10)
+    ours = _run(_settings(name="adamw", learning_rate=0.1, weight_decay=0.05, b2=0.99), gradients)
+    theirs = _run_torch(
+        lambda tensors: torch.optim.AdamW(
+            [
+                {"params": [tensors["kernel"]], "weight_decay": 0.05},
+                {"params": [tensors["bias"]], "weight_decay": 0.0},
+            ],
+            lr=0.1,
+            betas=(0.9, 0.99),
+        ),
+        gradients,
+    )
+    for name, expected in theirs.items():
+        np.testing.assert_allclose(ours[name], expected, atol=1e-5)
+
+
+def test_constant_schedule_without_warm_up_starts_at_the_rate():
+    schedule = make_schedule(_settings(learning_rate=0.3), 100)
+    np.testing.assert_allclose([schedule(step) for step in (0, 1, 50, 99)], 0.3, rtol=1e-6)
+
+
+def test_cosine_schedule_with_warm_up():
+    schedule = make_schedule(_settings(learning_rate=0.3, warmup_steps=10, schedule="cosine"), 110)
+
+    def expected(step):
+        return 0.3 * step / 10 if step < 10 else 0.3 * (1 + math.cos(math.pi * (step - 10) / 100)) / 2
+
+    np.testing.assert_allclose([schedule(s) for s in range(111)], [expected(s) for s in range(111)], atol=1e-7)
+
+
+def test_frozen_parameters_stay_as_they_are_and_the_others_do_not():
+    gradients = _gradients(3)
+    trained = _run(_settings(learning_rate=0.1), gradients, freeze=(".*bias",))
+    np.testing.assert_array_equal(trained["bias"], np.float32(_parameters()["layer"]["bias"]))
+    free = _run(_settings(learning_rate=0.1), gradients)
+    np.testing.assert_array_equal(trained["kernel"], free["kernel"])
+    assert (np.asarray(free["bias"]) != np.asarray(trained["bias"])).all()
+
+
+@pytest.mark.parametrize(("pattern", "message"), [("bias", "no parameter's name"), ("(", "invalid regular")])
+def test_a_freeze_that_means_nothing_is_named(pattern, message):
+    with pytest.raises(UserError, match=message):
+        _run(_settings(), [], freeze=(pattern,))
