@@ -66,7 +66,16 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Metadata]:
             known = {field.name for field in dataclasses.fields(Metadata)}
             fields = json.loads(comment[len(_COMMENT) :])
             metadata = Metadata(**{name: value for name, value in fields.items() if name in known})
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise UserError(
             f"the checkpoint {path} is truncated, damaged or not a .npz file ({error}): fetch it again"
         ) from None

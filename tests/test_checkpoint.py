@@ -1,0 +1,204 @@
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from tiny import assert_same_tree, random_params, tiny_model
+
+from ppvit_jax import checkpoint, models
+from ppvit_jax.checkpoint import Metadata
+from ppvit_jax.errors import UserError
+from ppvit_jax.experiment import resolve_checkpoint
+
+CONFIG = tiny_model(representation_size=8)
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "vit_micro8_64_tiny_imagenet.npz"
+
+
+def _arrays(config=CONFIG, seed=0):
+    return dict(flatten_dict(random_params(config, seed), sep="/"))
+
+
+def _save(path, arrays):
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+    return path
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    path, params = tmp_path / "model.npz", random_params(CONFIG)
+    metadata = Metadata("ViT-B/16", 224, "bs+ps", "00112233")
+    checkpoint.write(path, jax.tree.map(jax.numpy.asarray, params), metadata)
+    arrays, found = checkpoint.read(path)
+    assert found == metadata
+    assert_same_tree(checkpoint.to_params(arrays, CONFIG, keep_head=True), params)
+
+
+def test_other_loaders_see_nothing_but_googles_arrays(tmp_path):
+    path = tmp_path / "model.npz"
+    checkpoint.write(path, random_params(CONFIG), Metadata("ViT-B/16", 224, "bs", "00112233"))
+    with np.load(path, allow_pickle=False) as file:
+        assert_same_tree(dict(file), _arrays())
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert json.loads(archive.comment.removeprefix(b"ppvit "))["encryption"] == "bs"
+
+
+def test_an_unfinished_file_never_takes_the_place_of_a_whole_one(tmp_path, monkeypatch):
+    path = tmp_path / "model.npz"
+    checkpoint.write(path, random_params(CONFIG), Metadata())
+    before = path.read_bytes()
+
+    def fail(file, **arrays):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoint.np, "savez", fail)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.write(path, random_params(CONFIG, 1), Metadata())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("prefix", ["opt/target/", "params/", "target/"])
+def test_prefixes_of_training_states_are_taken_off_and_the_optimiser_left(tmp_path, prefix):
+    arrays = {prefix + name: array for name, array in _arrays().items()}
+    arrays |= {"opt/state/step": np.int32(5), "opt/state/param_states/cls/momentum": np.zeros((1, 1, 16))}
+    found, metadata = checkpoint.read(_save(tmp_path / "state.npz", arrays))
+    assert metadata == Metadata()
+    assert_same_tree(checkpoint.to_params(found, CONFIG, keep_head=True), random_params(CONFIG))
+
+
+def test_a_published_file_with_pre_logits_fits_a_model_without():
+    without = tiny_model()
+    params = checkpoint.to_params(_arrays(), without, keep_head=False)
+    assert "pre_logits" not in params
+    # The head follows the representation layer, of another width here, so only a new head can fit.
+    np.testing.assert_array_equal(params["head"]["kernel"], np.zeros((16, 3)))
+    rest = {name: array for name, array in _arrays().items() if not name.startswith(("head", "pre_logits"))}
+    assert {name: flatten_dict(params, sep="/")[name].tobytes() for name in rest} == {
+        name: array.tobytes() for name, array in rest.items()
+    }
+
+
+def test_head_is_dropped_for_another_number_of_classes_or_kept():
+    arrays = _arrays(tiny_model(num_classes=21))
+    params = checkpoint.to_params(arrays, tiny_model(num_classes=5), keep_head=False)
+    assert params["head"]["kernel"].shape == (16, 5)
+    assert not params["head"]["kernel"].any() and not params["head"]["bias"].any()
+    kept = checkpoint.to_params(arrays, tiny_model(num_classes=21), keep_head=True)
+    np.testing.assert_array_equal(kept["head"]["kernel"], arrays["head/kernel"])
+    with pytest.raises(UserError, match=r"head/kernel has \(16, 21\) and needs \(16, 5\)"):
+        checkpoint.to_params(arrays, tiny_model(num_classes=5), keep_head=True)
+
+
+def test_another_resolution_interpolates_the_position_embedding():
+    arrays = _arrays(tiny_model(image_size=16))
+    params = checkpoint.to_params(arrays, tiny_model(image_size=24), keep_head=True)
+    expected = models.resize_position_embedding(arrays[checkpoint.POSITION_EMBEDDING], 6)
+    np.testing.assert_array_equal(params["Transformer"]["posembed_input"]["pos_embedding"], expected)
+
+
+def test_bfloat16_which_numpy_stores_as_void_is_recovered(tmp_path):
+    arrays = {name: array.astype(ml_dtypes.bfloat16) for name, array in _arrays().items()}
+    found, _ = checkpoint.read(_save(tmp_path / "half.npz", arrays))
+    params = checkpoint.to_params(found, CONFIG, keep_head=True)
+    assert_same_tree(
+        params, jax.tree.map(lambda a: a.astype(ml_dtypes.bfloat16).astype("float32"), random_params(CONFIG))
+    )
+    with jax.enable_x64(True):
+        wide = checkpoint.to_params(found, tiny_model(representation_size=8, dtype="float64"), keep_head=True)
+    assert {leaf.dtype for leaf in jax.tree.leaves(wide)} == {np.dtype("float64")}
+
+
+def test_everything_that_does_not_fit_is_in_one_line():
+    arrays = _arrays()
+    del arrays["cls"], arrays["Transformer/encoder_norm/scale"]
+    arrays["Transformer/encoderblock_2/LayerNorm_0/bias"] = np.zeros(16, np.float32)
+    arrays["embedding/kernel"] = np.zeros((8, 8, 3, 16), np.float32)
+    arrays["Transformer/encoder_norm/bias"] = np.zeros((1, 16), np.float32)
+    with pytest.raises(UserError) as caught:
+        checkpoint.to_params(arrays, CONFIG, keep_head=True, where="weights.npz")
+    assert str(caught.value) == (
+        "weights.npz does not fit the model: missing Transformer/encoder_norm/scale, cls; "
+        "extra Transformer/encoderblock_2/LayerNorm_0/bias; "
+        "wrong shapes: Transformer/encoder_norm/bias has (1, 16) and needs (16,), "
+        "embedding/kernel has (8, 8, 3, 16) and needs (4, 4, 3, 16)"
+    )
+
+
+def _damages():
+    def truncate(share):
+        return lambda content: content[: int(len(content) * share)]
+
+    def flip(content):
+        middle = len(content) // 2
+        return content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+
+    return {
+        "empty": lambda content: b"",
+        "cut to a tenth": truncate(0.1),
+        "cut by a hundredth": truncate(0.99),
+        "one byte changed": flip,
+        "a web page": lambda content: b"<html>403 Forbidden</html>",
+        "a pickle": lambda content: pickle.dumps({"cls": 1}),
+        "a single array": lambda content: b"\x93NUMPY" + content[6:],
+    }
+
+
+@pytest.mark.parametrize("damage", _damages())
+def test_damaged_files_give_one_line(tmp_path, damage):
+    path = tmp_path / "model.npz"
+    checkpoint.write(path, random_params(CONFIG), Metadata())
+    path.write_bytes(_damages()[damage](path.read_bytes()))
+    with pytest.raises(UserError, match=r"truncated, damaged or not a \.npz file"):
+        checkpoint.read(path)
+
+
+def test_pickled_objects_are_never_loaded(tmp_path):
+    path = _save(tmp_path / "model.npz", {"cls": np.array([{"object": 1}], dtype=object)})
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("comment", [b"ppvit {", b"ppvit []", b"ppvit \xff"])
+def test_damaged_metadata_is_not_taken_for_a_plain_model(tmp_path, comment):
+    path = tmp_path / "model.npz"
+    checkpoint.write(path, random_params(CONFIG), Metadata())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = comment
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.read(path)
+
+
+def test_a_comment_of_another_program_is_no_metadata(tmp_path):
+    path = tmp_path / "model.npz"
+    checkpoint.write(path, random_params(CONFIG), Metadata(encryption="bs"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"made by something else"
+    assert checkpoint.read(path)[1] == Metadata()
+
+
+@pytest.mark.parametrize("name", ["missing.npz", "."])
+def test_files_that_cannot_be_read_are_named(tmp_path, name):
+    with pytest.raises(UserError, match="cannot read the checkpoint"):
+        checkpoint.read(tmp_path / name)
+
+
+def test_the_checkpoint_in_the_package_loads():
+    arrays, metadata = checkpoint.read(resolve_checkpoint("embedded"))
+    assert metadata == Metadata()
+    config = models.parse_name("ViT-Micro/8", image_size=64, num_classes=200)
+    params = checkpoint.to_params(arrays, config, keep_head=True)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 1_248_840
+
+
+def test_the_checkpoint_in_the_package_is_the_one_that_was_trained():
+    if not SHARED.exists():
+        pytest.skip("the folder of the original checkpoint is not here")
+    assert resolve_checkpoint("embedded").read_bytes() == SHARED.read_bytes()
