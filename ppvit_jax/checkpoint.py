@@ -147,7 +147,7 @@ def to_params(
         problems.append(f"wrong shapes: {', '.join(wrong)}")
     if problems:
         raise UserError(f"{where} does not fit the model: {'; '.join(problems)}")
-    dtype = np.promote_types(np.float32, np.float64 if config.dtype == "float64" else np.float32)
+    dtype = np.float64 if config.dtype == "float64" else np.float32
     return unflatten_dict({name: arrays[name].astype(dtype) for name in expected}, sep="/")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 
 from ppvit_jax import adaptation, checkpoint, data, models
@@ -75,8 +76,9 @@ def resolve_checkpoint(name: str) -> Path:
 
 def _pretrained(config: Config, model_config: models.ViTConfig) -> tuple[Any, checkpoint.Metadata]:
     if not config.checkpoint:
-        params = models.build(model_config).init(jax.random.key(config.seed))
-        return jax.device_get(params), checkpoint.Metadata(model=config.model, image_size=config.image_size)
+        arrays = flatten_dict(jax.device_get(models.build(model_config).init(jax.random.key(config.seed))), sep="/")
+        params = checkpoint.to_params(arrays, model_config, keep_head=True)
+        return params, checkpoint.Metadata(model=config.model, image_size=config.image_size)
     path = resolve_checkpoint(config.checkpoint)
     arrays, metadata = checkpoint.read(path)
     position_rows = getattr(arrays.get(checkpoint.POSITION_EMBEDDING), "shape", (0, 0))[1]

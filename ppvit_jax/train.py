@@ -86,7 +86,8 @@ def train(
         loss, correct, count = (math.fsum(float(s[name]) for s in sums) for name in ("loss", "correct", "count"))
         return loss / count, correct / count, round(count)
 
-    rng = jax.device_put(jax.random.key(config.seed), replicated)
+    # Made on all devices at once: device_put does not send a random key to other processes.
+    rng = jax.jit(jax.random.key, static_argnums=0, out_shardings=replicated)(config.seed)
     batches = train_batches(
         dataset.train,
         seed=config.seed,
