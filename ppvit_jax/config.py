@@ -20,7 +20,7 @@ DTYPES = ("float32", "bfloat16", "float64")
 
 def default_config() -> Config:
     """The paper's protocol: ViT-B/16 at 224x224, batch 32, SGD, 15 epochs, block scrambling + pixel shuffling."""
-    return ConfigDict(
+    config = ConfigDict(
         {
             # A .npz file in Google's layout; "embedded" is the small one in the package; "" trains from scratch.
             "checkpoint": "ViT-B_16.npz",
@@ -85,6 +85,8 @@ def default_config() -> Config:
             "tensorboard": True,
         }
     )
+    # A misspelt field is an error, in configuration files too.
+    return config.lock()
 
 
 def load(path: str, overrides: list[str] | None = None) -> Config:
@@ -95,14 +97,22 @@ def load(path: str, overrides: list[str] | None = None) -> Config:
     """
     if not Path(path.split(":")[0]).is_file():
         raise UserError(f"no configuration file {path}: give one such as --config=configs/demo.py")
+    arguments = ["ppvit_jax", f"--config={path}", *(overrides or [])]
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
-        rest = values(["ppvit_jax", f"--config={path}", *(overrides or [])])
+        rest = values(arguments)
         config = values.config
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, ImportError, SyntaxError) as error:
-        reason = " ".join(str(error).split())
+        # The first access of a field brings out some errors of the file.
+        missing = set(default_config()) - set(config)
+    # The file is the user's program: anything may go wrong in it.
+    except Exception as error:
+        # Some messages of ml_collections end in a whole traceback, whose last line says what happened.
+        reason = str(error).strip()
+        reason = reason.splitlines()[-1] if "Traceback" in reason else " ".join(reason.split())
         raise UserError(f"cannot use the configuration {path} with {overrides or 'no overrides'}: {reason}") from None
+    if missing:
+        raise UserError(f"the configuration {path} lacks {', '.join(sorted(missing))}: begin it with default_config()")
     if len(rest) > 1:
         raise UserError(f"unknown arguments {' '.join(rest[1:])}: overrides are written --config.epochs=3")
     return check(config)
