@@ -76,7 +76,9 @@ def resolve_checkpoint(name: str) -> Path:
 
 def _pretrained(config: Config, model_config: models.ViTConfig) -> tuple[Any, checkpoint.Metadata]:
     if not config.checkpoint:
-        arrays = flatten_dict(jax.device_get(models.build(model_config).init(jax.random.key(config.seed))), sep="/")
+        arrays: dict[str, Any] = flatten_dict(
+            jax.device_get(models.build(model_config).init(jax.random.key(config.seed))), sep="/"
+        )
         params = checkpoint.to_params(arrays, model_config, keep_head=True)
         return params, checkpoint.Metadata(model=config.model, image_size=config.image_size)
     path = resolve_checkpoint(config.checkpoint)

@@ -30,8 +30,8 @@ class Steps(NamedTuple):
     """
 
     init_state: Callable[[Any], State]
-    train_step: Callable[[State, Any, jax.Array, jax.Array | None], State]
-    eval_step: Callable[[Any, Any, jax.Array | None], dict[str, jax.Array]]
+    train_step: Callable[[State, Any, jax.Array, jax.Array | np.ndarray | None], State]
+    eval_step: Callable[[Any, Any, jax.Array | np.ndarray | None], dict[str, jax.Array]]
 
 
 def compile_steps(model_config: models.ViTConfig, config: Config, total_steps: int) -> Steps:
@@ -75,7 +75,7 @@ def _compiled(model_config: models.ViTConfig, settings: str, total_steps: int) -
             "metrics": zero_metrics(),
         }
 
-    def prepare(images: jax.Array, rng: jax.Array | None, index: jax.Array | None) -> jax.Array:
+    def prepare(images: jax.Array, rng: jax.Array | None, index: jax.Array | np.ndarray | None) -> jax.Array:
         augmentation = config.augmentation if rng is not None else "none"
         images = preprocess(images, model_config.image_size, augmentation, rng)
         # The index is an argument, not a constant: a compiled program or its cache never holds the key.
@@ -88,7 +88,7 @@ def _compiled(model_config: models.ViTConfig, settings: str, total_steps: int) -
         return loss.mean(), (jnp.argmax(logits, -1) == labels).sum()
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state: State, batch: Any, rng: jax.Array, index: jax.Array | None) -> State:
+    def train_step(state: State, batch: Any, rng: jax.Array, index: jax.Array | np.ndarray | None) -> State:
         images = prepare(batch["image"], jax.random.fold_in(rng, state["step"]), index)
         gradient = jax.value_and_grad(loss_and_correct, has_aux=True)
         parts = config.accumulation
@@ -121,7 +121,7 @@ def _compiled(model_config: models.ViTConfig, settings: str, total_steps: int) -
         }
 
     @jax.jit
-    def eval_step(params: Any, batch: Any, index: jax.Array | None) -> dict[str, jax.Array]:
+    def eval_step(params: Any, batch: Any, index: jax.Array | np.ndarray | None) -> dict[str, jax.Array]:
         logits = model.apply(params, normalise(prepare(batch["image"], None, index), config.mean, config.std, dtype))
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         correct = jnp.argmax(logits, -1) == batch["label"]

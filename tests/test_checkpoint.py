@@ -7,8 +7,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
-from tiny import assert_same_tree, random_params, tiny_model
+from tiny import assert_same_tree, flatten, random_params, tiny_model
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata
@@ -20,7 +19,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data" / "vit_micro8_64_tiny_ima
 
 
 def _arrays(config=CONFIG, seed=0):
-    return dict(flatten_dict(random_params(config, seed), sep="/"))
+    return flatten(random_params(config, seed))
 
 
 def _save(path, arrays):
@@ -81,7 +80,7 @@ def test_a_published_file_with_pre_logits_fits_a_model_without():
     # The head follows the representation layer, of another width here, so only a new head can fit.
     np.testing.assert_array_equal(params["head"]["kernel"], np.zeros((16, 3)))
     rest = {name: array for name, array in _arrays().items() if not name.startswith(("head", "pre_logits"))}
-    assert {name: flatten_dict(params, sep="/")[name].tobytes() for name in rest} == {
+    assert {name: flatten(params)[name].tobytes() for name in rest} == {
         name: array.tobytes() for name, array in rest.items()
     }
 

@@ -88,7 +88,8 @@ def test_constants_of_each_channel_are_allowed_where_nothing_is_adapted():
         ("import nothing_of_this_name", "nothing_of_this_name"),
         ("x = 1", "get_config"),
         (
-            "from ppvit_jax.config import default_config\ndef get_config():\n    c = default_config()\n    c.optimizer.rate = 1\n    return c",
+            "from ppvit_jax.config import default_config as d\n"
+            "def get_config():\n    c = d()\n    c.rate = 1\n    return c",
             "rate",
         ),
         ("def get_config():\n    return 5", "'int' object"),

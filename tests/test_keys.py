@@ -31,11 +31,10 @@ def _reference_subkey(master, label, length):
     """HKDF-SHA256 as RFC 5869 writes it, by the standard library alone."""
     pseudorandom = hmac.new(bytes(32), master, hashlib.sha256).digest()
     block = output = b""
-    for counter in itertools.count(1):
-        if len(output) >= length:
-            return output[:length]
+    for counter in range(1, 1 + -(-length // 32)):
         block = hmac.new(pseudorandom, block + b"ppvit/v1/" + label + bytes([counter]), hashlib.sha256).digest()
         output += block
+    return output[:length]
 
 
 def _reference_permutation(master, kind, length):

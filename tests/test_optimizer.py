@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,13 +32,13 @@ def _gradients(steps):
 
 
 def _run(optimizer, gradients, freeze=(), total_steps=10):
-    params = {"layer": {name: jnp.asarray(a, jnp.float32) for name, a in _parameters()["layer"].items()}}
+    params: Any = {"layer": {name: jnp.asarray(a, jnp.float32) for name, a in _parameters()["layer"].items()}}
     transformation = make_optimizer(optimizer, total_steps, params, freeze)
     state = transformation.init(params)
     for gradient in gradients:
         updates, state = transformation.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
-    return params["layer"]  # pyright: ignore[reportIndexIssue]
+    return params["layer"]
 
 
 def _run_torch(make, gradients, clip=0.0):
@@ -86,7 +87,7 @@ def test_adamw_is_that_of_pytorch_with_decay_on_matrices_only():
 
 def test_constant_schedule_without_warm_up_starts_at_the_rate():
     schedule = make_schedule(_settings(learning_rate=0.3), 100)
-    np.testing.assert_allclose([schedule(step) for step in (0, 1, 50, 99)], 0.3, rtol=1e-6)
+    np.testing.assert_allclose([float(np.asarray(schedule(step))) for step in (0, 1, 50, 99)], 0.3, rtol=1e-6)
 
 
 def test_cosine_schedule_with_warm_up():
@@ -95,7 +96,9 @@ def test_cosine_schedule_with_warm_up():
     def expected(step):
         return 0.3 * step / 10 if step < 10 else 0.3 * (1 + math.cos(math.pi * (step - 10) / 100)) / 2
 
-    np.testing.assert_allclose([schedule(s) for s in range(111)], [expected(s) for s in range(111)], atol=1e-7)
+    np.testing.assert_allclose(
+        [float(np.asarray(schedule(s))) for s in range(111)], [expected(s) for s in range(111)], atol=1e-7
+    )
 
 
 def test_frozen_parameters_stay_as_they_are_and_the_others_do_not():

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 from command import SMALL_RUN, finish, make_key, start
-from flax.traverse_util import flatten_dict
-from tiny import assert_close_tree, assert_same_tree, random_dataset, random_params, tiny_model
+from tiny import assert_close_tree, assert_same_tree, flatten, random_dataset, random_params, tiny_model
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata
@@ -125,7 +124,7 @@ def test_the_order_of_the_images_is_the_seeds(tmp_path):
 def test_frozen_parameters_stay_and_the_others_move(tmp_path):
     _train(tmp_path, _config(freeze=("Transformer/.*", "embedding/kernel")))
     tuned = _tuned(tmp_path)
-    for name, before in flatten_dict(random_params(MODEL), sep="/").items():
+    for name, before in flatten(random_params(MODEL)).items():
         same = (tuned[name] == before).all()
         assert same == (name.startswith("Transformer/") or name == "embedding/kernel"), name
 

@@ -27,13 +27,18 @@ def tiny_model(image_size: int = 16, patch_size: int = 4, num_classes: int = 3, 
 def random_params(config: models.ViTConfig, seed: int = 0, dtype: Any = np.float32) -> dict[str, Any]:
     """Every leaf random, also those that a new model has at zero (head, biases, class token)."""
     random = np.random.default_rng(seed)
-    shapes: dict[str, Any] = flatten_dict(jax.eval_shape(models.build(config).init, jax.random.key(0)), sep="/")
+    shapes = flatten(jax.eval_shape(models.build(config).init, jax.random.key(0)))
     arrays = {}
     for name, leaf in shapes.items():
         fan_in = np.prod(leaf.shape[:-1]) if name.endswith("kernel") else 1
         scale = fan_in**-0.5 if name.endswith("kernel") else 0.2
         arrays[name] = (random.standard_normal(leaf.shape) * scale + name.endswith("scale")).astype(dtype)
     return unflatten_dict(arrays, sep="/")
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """Leaves by name, such as "embedding/kernel"."""
+    return dict(flatten_dict(tree, sep="/"))
 
 
 def random_images(count: int, size: int, seed: int = 0) -> np.ndarray:
@@ -54,7 +59,7 @@ def random_dataset(train: int = 24, test: int = 10, size: int = 16, num_classes:
 
 def assert_same_tree(actual: Any, expected: Any) -> None:
     """Equal bit for bit, in structure too."""
-    actual, expected = flatten_dict(actual, sep="/"), flatten_dict(expected, sep="/")
+    actual, expected = flatten(actual), flatten(expected)
     assert actual.keys() == expected.keys()
     for name in expected:
         np.testing.assert_array_equal(np.asarray(actual[name]), np.asarray(expected[name]), err_msg=name)
@@ -62,7 +67,7 @@ def assert_same_tree(actual: Any, expected: Any) -> None:
 
 def assert_close_tree(actual: Any, expected: Any, tolerance: float) -> None:
     """Equal to an absolute tolerance, and the same structure."""
-    actual, expected = flatten_dict(actual, sep="/"), flatten_dict(expected, sep="/")
+    actual, expected = flatten(actual), flatten(expected)
     assert actual.keys() == expected.keys()
     for name in expected:
         np.testing.assert_allclose(

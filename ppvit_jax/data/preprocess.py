@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 AUGMENTATIONS = ("none", "flip", "crop", "flip+crop", "random_resized_crop")
 _PADDING = 8  # crops move by up to 1/8 of the side: 4 pixels of CIFAR's 32, as usual there
@@ -53,7 +54,7 @@ def preprocess(
     return _round(jax.image.resize(images.astype(jnp.float32), shape, "bilinear"))
 
 
-def normalise(images: jax.Array, mean: Any, std: Any, dtype: Any) -> jax.Array:
+def normalise(images: jax.Array | np.ndarray, mean: Any, std: Any, dtype: Any) -> jax.Array:
     """(x / 255 - mean) / std as `dtype`; with mean and std 0.5 this is x / 127.5 - 1.
 
     Args:
@@ -65,7 +66,7 @@ def normalise(images: jax.Array, mean: Any, std: Any, dtype: Any) -> jax.Array:
     precise = jnp.promote_types(dtype, jnp.float32)
     scale = jnp.asarray([1 / (255 * s) for s in std], precise)
     offset = jnp.asarray([m / s for m, s in zip(mean, std, strict=True)], precise)
-    return (images.astype(precise) * scale - offset).astype(dtype)
+    return (jnp.asarray(images, precise) * scale - offset).astype(dtype)
 
 
 def _flip(images: jax.Array, rng: jax.Array) -> jax.Array:

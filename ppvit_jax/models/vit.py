@@ -67,7 +67,7 @@ class Model:
 
     config: ViTConfig
     init: Callable[[jax.Array], Params]
-    apply: Callable[[Params, jax.Array], jax.Array]
+    apply: Callable[[Params, jax.Array | np.ndarray], jax.Array]
 
 
 def parse_name(
@@ -117,7 +117,7 @@ def build(config: ViTConfig) -> Model:
         images = jnp.zeros((1, config.image_size, config.image_size, 3), jnp.float32)
         return dict(module.init(rng, images)["params"])
 
-    def apply(params: Params, images: jax.Array) -> jax.Array:
+    def apply(params: Params, images: jax.Array | np.ndarray) -> jax.Array:
         return module.apply({"params": params}, images)  # pyright: ignore[reportReturnType]
 
     return Model(config=config, init=init, apply=apply)

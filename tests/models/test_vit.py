@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from flax.traverse_util import flatten_dict
-from tiny import random_images, random_params, tiny_model
+from tiny import flatten, random_images, random_params, tiny_model
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.errors import UserError
@@ -57,7 +56,7 @@ def _huggingface(arrays, config):
     model = transformers.ViTModel(dimensions, add_pooling_layer=pooled)
     model.load_state_dict({name: torch.tensor(np.ascontiguousarray(array)) for name, array in state.items()})
     dtype = torch.float64 if config.dtype == "float64" else torch.float32
-    model = model.eval().to(dtype)
+    model: Any = model.eval().to(dtype=dtype)
     head = [torch.tensor(arrays[f"head/{name}"], dtype=dtype) for name in ("kernel", "bias")]
 
     def logits(images):
@@ -131,7 +130,7 @@ def test_gradients_are_those_of_finite_differences():
         step = 1e-5
         difference = (along(step) - along(-step)) / (2 * step)
         np.testing.assert_allclose(sum(jax.tree.leaves(slopes)), difference, rtol=1e-6)
-        for name, leaf in flatten_dict(gradient, sep="/").items():
+        for name, leaf in flatten(gradient).items():
             # Adding the same to all keys of a head changes no attention: softmax does not see it.
             if not name.endswith("key/bias"):
                 assert abs(leaf).max() > 1e-6, name
@@ -156,7 +155,7 @@ def test_parameter_counts_are_the_published_ones(name, count):
 def test_parameter_names_and_shapes_are_those_of_the_published_files():
     config = models.parse_name("ViT-B_16", image_size=224, num_classes=21843, representation_size=768)
     tree = jax.eval_shape(models.build(config).init, jax.random.key(0))
-    shapes = {name: leaf.shape for name, leaf in flatten_dict(tree, sep="/").items()}
+    shapes = {name: leaf.shape for name, leaf in flatten(tree).items()}
     block = {
         "LayerNorm_0/bias": (768,),
         "LayerNorm_0/scale": (768,),

@@ -1,0 +1,139 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from command import ROOT, SMALL_RUN, finish, make_key, start
+
+from ppvit_jax import __main__ as commands
+from ppvit_jax import adaptation, checkpoint, experiment, keys, models
+from ppvit_jax.checkpoint import Metadata
+from ppvit_jax.main import main, run_command
+
+CIFAR10 = f"--config={ROOT / 'configs' / 'cifar10_micro.py'}"
+
+
+@pytest.fixture
+def bad_input(tmp_path):
+    """What users give by mistake: arguments and the message they should read."""
+    embedded = experiment.resolve_checkpoint("embedded")
+    arrays, _ = checkpoint.read(embedded)
+    params = checkpoint.to_params(
+        arrays, models.parse_name("ViT-Micro/8", image_size=64, num_classes=10), keep_head=False
+    )
+    key = keys.load(make_key(tmp_path, 1))
+    permutations = key.permutations("bs+ps", image_size=64, patch_size=8)
+    adapted = tmp_path / "adapted.npz"
+    checkpoint.write(
+        adapted, adaptation.adapt(params, permutations), Metadata("ViT-Micro/8", 64, "bs+ps", key.fingerprint)
+    )
+    truncated = tmp_path / "truncated.npz"
+    truncated.write_bytes(embedded.read_bytes()[:500_000])
+    (shared_key := make_key(tmp_path, 3)).chmod(0o644)
+    (begun := tmp_path / "begun").mkdir()
+    config = json.loads((commands.reproduce.configuration.load(SMALL_RUN[0].split("=")[1])).to_json())
+    (begun / "config.json").write_text(json.dumps({"config": config | {"seed": 5}, "key_fingerprint": None}))
+    small = SMALL_RUN[0]
+    return {
+        "wrong key for a model": (
+            [small, f"--config.checkpoint={adapted}", f"--config.key_file={make_key(tmp_path, 2)}"],
+            "is adapted with the key of fingerprint",
+        ),
+        "key that others can read": ([small, f"--config.key_file={shared_key}"], "run chmod 600"),
+        "no key": ([small, f"--config.key_file={tmp_path}/no.key"], "cannot read the key file"),
+        "truncated checkpoint": ([small, f"--config.checkpoint={truncated}"], "truncated, damaged or not a .npz file"),
+        "no checkpoint": ([small, "--config.checkpoint=no.npz"], "cannot read the checkpoint no.npz"),
+        "wrong shapes": ([small, "--config.model=ViT-Ti/16"], r"does not fit the model: missing .*wrong shapes: "),
+        "kept head of other classes": ([small, "--config.head=keep"], r"head/kernel has \(128, 200\) and needs"),
+        "missing data set": ([CIFAR10, f"--config.data.dir={tmp_path}"], "cifar10"),
+        "missing folder": (
+            [small, "--config.data.source=image_folder", f"--config.data.dir={tmp_path}/images"],
+            "images",
+        ),
+        "image size": ([small, "--config.image_size=225"], "225 is not a multiple of the patch size 8"),
+        "per-channel normalisation": (
+            [small, "--config.mean=(0.485,0.456,0.406)", "--config.std=(0.229,0.224,0.225)"],
+            "under adaptation use the same for all three",
+        ),
+        "workdir of another configuration": (
+            [small, "--config.encryption=none", f"--workdir={begun}"],
+            "holds a run of another configuration .*config.seed was 5 and is 0",
+        ),
+        "unknown field": ([small, "--config.epoch=3"], "epoch"),
+        "unknown argument": ([small, "--epochs=3"], "epochs"),
+        "no configuration": (["--config=none.py"], "no configuration file none.py"),
+        "freeze that matches nothing": ([small, "--config.freeze=('blocks.*',)"], "no parameter's name"),
+        "no coordinator": (
+            [small, "--coordinator-address=nowhere", "--num-processes=0", "--process-id=0"],
+            "cannot join the other processes",
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "wrong key for a model",
+        "key that others can read",
+        "no key",
+        "truncated checkpoint",
+        "no checkpoint",
+        "wrong shapes",
+        "kept head of other classes",
+        "missing data set",
+        "missing folder",
+        "image size",
+        "per-channel normalisation",
+        "workdir of another configuration",
+        "unknown field",
+        "unknown argument",
+        "no configuration",
+        "freeze that matches nothing",
+        "no coordinator",
+    ],
+)
+def test_a_mistake_gives_one_clear_line_and_writes_no_result(bad_input, tmp_path, capsys, mistake):
+    arguments, message = bad_input[mistake]
+    workdir = tmp_path / "workdir"
+    if not any(text.startswith("--workdir") for text in arguments):
+        arguments = [*arguments, f"--workdir={workdir}"]
+    assert run_command(main, arguments) == 1
+    errors = capsys.readouterr().err
+    assert re.search(message, errors), errors
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    # A key that was made for the run may stay; nothing else that looks like one may.
+    assert not {"result.json", "checkpoint.npz", "metrics.jsonl"} & {path.name for path in workdir.rglob("*")}
+
+
+def test_the_command_line_itself(tmp_path):
+    """In a process of its own: the exit status and no traceback, then a run to the end."""
+    bad, good = finish(
+        start([*SMALL_RUN, f"--workdir={tmp_path / 'bad'}", "--config.checkpoint=no.npz"]),
+        start([*SMALL_RUN, f"--workdir={tmp_path / 'good'}", "--config.epochs=1"]),
+    )
+    assert (bad[0], bad[1]) == (1, "")
+    assert bad[2] == "error: cannot read the checkpoint no.npz: No such file or directory\n"
+    assert good[0] == 0, good[2]
+    result = json.loads(good[1])
+    assert result == json.loads((tmp_path / "good" / "result.json").read_text())
+    assert result["test_examples"] == 30 and np.isfinite(result["train_loss"])
+    assert "test accuracy" in good[2]
+    key = keys.load(tmp_path / "good" / "secret.key")
+    assert key.fingerprint == result["key_fingerprint"]
+
+
+def test_an_interrupted_command_says_how_to_go_on(capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    assert run_command(interrupted, []) == 130
+    assert capsys.readouterr().err == "interrupted: run the same command again to continue\n"
+
+
+def test_commands_refuse_what_they_do_not_know(capsys):
+    assert run_command(commands.main, ["benchmark", "--epochs=3"]) == 1
+    assert "unknown arguments --epochs=3" in capsys.readouterr().err
+    for arguments in ([], ["fly"]):
+        with pytest.raises(SystemExit) as caught:
+            commands.main(arguments)
+        assert caught.value.code == 2
