@@ -80,7 +80,7 @@ def test_the_result_is_that_of_the_tuned_checkpoint_on_every_test_image(complete
     params = checkpoint.to_params(_tuned(complete), MODEL, keep_head=True)
     source = random_dataset().test
     images = np.stack([source.fetch(i) for i in range(10)])
-    logits = np.asarray(models.build(MODEL).apply(params, np.float32(images / 127.5 - 1)), np.float64)
+    logits = np.asarray(models.build(MODEL).apply(params, (images / 127.5 - 1).astype(np.float32)), np.float64)
     log_likelihood = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     result = json.loads((complete / "result.json").read_text())
     assert result["test_accuracy"] == (logits.argmax(1) == source.labels).mean()

@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,10 +54,10 @@ def _huggingface(arrays, config):
     if pooled:
         state["pooler.dense.weight"] = arrays["pre_logits/kernel"].T
         state["pooler.dense.bias"] = arrays["pre_logits/bias"]
-    model = transformers.ViTModel(dimensions, add_pooling_layer=pooled)
+    model: Any = transformers.ViTModel(dimensions, add_pooling_layer=pooled)
     model.load_state_dict({name: torch.tensor(np.ascontiguousarray(array)) for name, array in state.items()})
     dtype = torch.float64 if config.dtype == "float64" else torch.float32
-    model: Any = model.eval().to(dtype=dtype)
+    model = model.eval().to(dtype=dtype)
     head = [torch.tensor(arrays[f"head/{name}"], dtype=dtype) for name in ("kernel", "bias")]
 
     def logits(images):
@@ -73,7 +74,7 @@ def _both(config, tmp_path, batch):
     checkpoint.write(tmp_path / "model.npz", random_params(config), checkpoint.Metadata())
     arrays, _ = checkpoint.read(tmp_path / "model.npz")
     params = checkpoint.to_params(arrays, config, keep_head=True)
-    images = np.float32(random_images(batch, config.image_size) / 127.5 - 1)
+    images = (random_images(batch, config.image_size) / 127.5 - 1).astype(np.float32)
     ours = np.asarray(jax.jit(models.build(config).apply)(params, images))
     theirs = _huggingface(dict(np.load(tmp_path / "model.npz")), config)(images)
     assert theirs.std() > 0.1
@@ -100,7 +101,7 @@ def test_logits_are_those_of_huggingface(tmp_path, image_size, patch_size, repre
 
 def test_bfloat16_computes_roughly_the_same_and_returns_float32():
     config = tiny_model()
-    images = np.float32(random_images(8, 16) / 127.5 - 1)
+    images = (random_images(8, 16) / 127.5 - 1).astype(np.float32)
     params = random_params(config)
     precise = models.build(config).apply(params, images)
     rough = models.build(tiny_model(dtype="bfloat16")).apply(params, jnp.asarray(images, jnp.bfloat16))
