@@ -31,7 +31,7 @@ class Progress:
         if now < self._next:
             return
         rate = max(done, 1) / (now - self._start)
-        line = f"{self._what}: {done:,} {self._unit}, {rate:,.0f} {self._unit}/s"
+        line = f"{self._what}: {done:,} {self._unit}, {f'{rate:,.0f}' if rate >= 10 else f'{rate:.2f}'} {self._unit}/s"
         if self._total:
             line += f", {(self._total - done) / rate:.0f} s left of {self._total:,} {self._unit}"
         if self._stream.isatty():
