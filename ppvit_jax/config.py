@@ -108,9 +108,13 @@ def load(path: str, overrides: list[str] | None = None) -> Config:
     # The file is the user's program: anything may go wrong in it.
     except Exception as error:
         # Some messages of ml_collections end in a whole traceback, whose last line says what happened.
-        reason = str(error).strip()
+        cause = error.args[0] if error.args else None
+        # ml_collections wraps the name of an unknown field twice.
+        reason = f"there is no field {cause.args[0]}" if isinstance(cause, KeyError) else str(error).strip()
         reason = reason.splitlines()[-1] if "Traceback" in reason else " ".join(reason.split())
-        raise UserError(f"cannot use the configuration {path} with {overrides or 'no overrides'}: {reason}") from None
+        raise UserError(
+            f"cannot use the configuration {path}{' with ' if overrides else ''}{' '.join(overrides or [])}: {reason}"
+        ) from None
     if missing:
         raise UserError(f"the configuration {path} lacks {', '.join(sorted(missing))}: begin it with default_config()")
     if len(rest) > 1:

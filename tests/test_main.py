@@ -45,10 +45,13 @@ def bad_input(tmp_path):
         "no checkpoint": ([small, "--config.checkpoint=no.npz"], "cannot read the checkpoint no.npz"),
         "wrong shapes": ([small, "--config.model=ViT-Ti/16"], r"does not fit the model: missing .*wrong shapes: "),
         "kept head of other classes": ([small, "--config.head=keep"], r"head/kernel has \(128, 200\) and needs"),
-        "missing data set": ([CIFAR10, f"--config.data.dir={tmp_path}"], "cifar10"),
+        "missing data set": (
+            [CIFAR10, f"--config.data.dir={tmp_path}"],
+            "no prepared data set 'cifar10' in .*prepare it with",
+        ),
         "missing folder": (
             [small, "--config.data.source=image_folder", f"--config.data.dir={tmp_path}/images"],
-            "images",
+            "cannot read the folder .*/images",
         ),
         "image size": ([small, "--config.image_size=225"], "225 is not a multiple of the patch size 8"),
         "per-channel normalisation": (
@@ -59,8 +62,8 @@ def bad_input(tmp_path):
             [small, "--config.encryption=none", f"--workdir={begun}"],
             "holds a run of another configuration .*config.seed was 5 and is 0",
         ),
-        "unknown field": ([small, "--config.epoch=3"], "epoch"),
-        "unknown argument": ([small, "--epochs=3"], "epochs"),
+        "unknown field": ([small, "--config.epoch=3"], "no field 'epoch'"),
+        "unknown argument": ([small, "--epochs=3"], "Unknown command line flag 'epochs'"),
         "no configuration": (["--config=none.py"], "no configuration file none.py"),
         "freeze that matches nothing": ([small, "--config.freeze=('blocks.*',)"], "no parameter's name"),
         "no coordinator": (
