@@ -4,6 +4,7 @@ Our metadata (fingerprint, encryption, sizes) is in the zip archive's comment, w
 """
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -40,8 +41,12 @@ class Metadata:
     key_fingerprint: str | None = None
 
 
-def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Metadata]:
+def read(path: str | os.PathLike, sha256: str = "") -> tuple[dict[str, np.ndarray], Metadata]:
     """Reads a `.npz` checkpoint.
+
+    Args:
+      path: the file.
+      sha256: what the file's SHA-256 must be, in hexadecimal; "" for anything.
 
     Returns:
       Arrays by name ("Transformer/encoderblock_0/LayerNorm_0/scale"), without the prefixes `opt/target/`,
@@ -49,13 +54,16 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], Metadata]:
       where the file has none).
 
     Raises:
-      UserError: the file is missing, truncated, damaged or not a `.npz` file.
+      UserError: the file is missing, truncated, damaged, not a `.npz` file, or of another SHA-256.
     """
     path = Path(path).expanduser()
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from None
+    found = hashlib.sha256(content).hexdigest() if sha256 else ""
+    if found != sha256.lower():
+        raise UserError(f"the checkpoint {path} has the SHA-256 {found} and not {sha256.lower()}: fetch it again")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             comment = archive.comment

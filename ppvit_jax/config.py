@@ -24,6 +24,8 @@ def default_config() -> Config:
         {
             # A .npz file in Google's layout; "embedded" is the small one in the package; "" trains from scratch.
             "checkpoint": "ViT-B_16.npz",
+            # The file's SHA-256 in hexadecimal, to be sure of a download; "" checks nothing.
+            "checkpoint_sha256": "",
             "model": "ViT-B/16",
             # Width of the pre_logits layer; 0 for none, as usual for fine-tuning.
             "representation_size": 0,

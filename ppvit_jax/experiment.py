@@ -82,7 +82,7 @@ def _pretrained(config: Config, model_config: models.ViTConfig) -> tuple[Any, ch
         params = checkpoint.to_params(arrays, model_config, keep_head=True)
         return params, checkpoint.Metadata(model=config.model, image_size=config.image_size)
     path = resolve_checkpoint(config.checkpoint)
-    arrays, metadata = checkpoint.read(path)
+    arrays, metadata = checkpoint.read(path, config.checkpoint_sha256)
     position_rows = getattr(arrays.get(checkpoint.POSITION_EMBEDDING), "shape", (0, 0))[1]
     if metadata.encryption != "none" and position_rows != model_config.grid_size**2 + 1:
         raise UserError(

@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-import jax
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -30,8 +29,8 @@ def make_optimizer(
 
     "sgd": the weight decay is a term of the loss, weight_decay/2 * |w|^2 over all parameters, so it is added to
     the gradient before the momentum (as in PyTorch's SGD, and as the paper means it). "adamw": decoupled
-    weight decay (arXiv 1711.05101), on matrices only. Every step is elementwise, up to the norm used for
-    clipping, so adaptation commutes with training.
+    weight decay (arXiv 1711.05101), on kernels only, as big_vision does it. Every step is elementwise, up to the
+    norm used for clipping, so adaptation commutes with training.
 
     Args:
       optimizer: `config.optimizer`.
@@ -51,14 +50,15 @@ def make_optimizer(
             steps.append(optax.add_decayed_weights(optimizer.weight_decay))
         steps.append(optax.sgd(schedule, momentum=optimizer.momentum or None, nesterov=optimizer.nesterov))
     else:
-        matrices = jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+        # By name: the biases of an attention layer have two axes as well, heads and values.
+        kernels = unflatten_dict({name: name[-1] == "kernel" for name in flatten_dict(params)})
         steps.append(
             optax.adamw(
                 schedule,
                 b1=optimizer.b1,
                 b2=optimizer.b2,
                 weight_decay=optimizer.weight_decay,
-                mask=matrices,
+                mask=kernels,
             )
         )
     chain = optax.chain(*steps)

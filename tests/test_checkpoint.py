@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pickle
 import zipfile
@@ -157,6 +158,15 @@ def test_damaged_files_give_one_line(tmp_path, damage):
     path.write_bytes(_damages()[damage](path.read_bytes()))
     with pytest.raises(UserError, match=r"truncated, damaged or not a \.npz file"):
         checkpoint.read(path)
+
+
+def test_another_file_than_expected_is_named(tmp_path):
+    path = tmp_path / "model.npz"
+    checkpoint.write(path, random_params(CONFIG), Metadata())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    checkpoint.read(path, digest.upper())
+    with pytest.raises(UserError, match=f"has the SHA-256 {digest} and not 00ff"):
+        checkpoint.read(path, "00ff")
 
 
 def test_pickled_objects_are_never_loaded(tmp_path):

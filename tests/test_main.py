@@ -42,6 +42,10 @@ def bad_input(tmp_path):
         "key that others can read": ([small, f"--config.key_file={shared_key}"], "run chmod 600"),
         "no key": ([small, f"--config.key_file={tmp_path}/no.key"], "cannot read the key file"),
         "truncated checkpoint": ([small, f"--config.checkpoint={truncated}"], "truncated, damaged or not a .npz file"),
+        "another checkpoint than expected": (
+            [small, f"--config.checkpoint_sha256={'0' * 64}"],
+            "has the SHA-256 [0-9a-f]{64} and not 0{64}",
+        ),
         "no checkpoint": ([small, "--config.checkpoint=no.npz"], "cannot read the checkpoint no.npz"),
         "wrong shapes": ([small, "--config.model=ViT-Ti/16"], r"does not fit the model: missing .*wrong shapes: "),
         "kept head of other classes": ([small, "--config.head=keep"], r"head/kernel has \(128, 200\) and needs"),
@@ -80,6 +84,7 @@ def bad_input(tmp_path):
         "key that others can read",
         "no key",
         "truncated checkpoint",
+        "another checkpoint than expected",
         "no checkpoint",
         "wrong shapes",
         "kept head of other classes",

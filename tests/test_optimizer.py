@@ -20,13 +20,17 @@ def _settings(**fields):
 
 def _parameters():
     random = np.random.default_rng(0)
-    return {"layer": {"kernel": random.normal(size=(3, 4)), "bias": random.normal(size=4)}}
+    return {"layer": {"kernel": random.normal(size=(3, 4)), "bias": random.normal(size=(2, 2))}}
 
 
 def _gradients(steps):
     random = np.random.default_rng(1)
     return [
-        {"layer": {name: random.normal(size=s).astype(np.float32) for name, s in (("kernel", (3, 4)), ("bias", 4))}}
+        {
+            "layer": {
+                name: random.normal(size=s).astype(np.float32) for name, s in (("kernel", (3, 4)), ("bias", (2, 2)))
+            }
+        }
         for _ in range(steps)
     ]
 
@@ -67,7 +71,7 @@ def test_sgd_is_that_of_pytorch(nesterov, clip):
         np.testing.assert_allclose(ours[name], expected, atol=1e-5)
 
 
-def test_adamw_is_that_of_pytorch_with_decay_on_matrices_only():
+def test_adamw_is_that_of_pytorch_with_decay_on_kernels_only():
     gradients = _gradients(10)
     ours = _run(_settings(name="adamw", learning_rate=0.1, weight_decay=0.05, b2=0.99), gradients)
     theirs = _run_torch(

@@ -143,6 +143,16 @@ def test_accumulation_changes_memory_and_nothing_else(tmp_path, optimizer):
     np.testing.assert_allclose([e["train_loss"] for e in four], [e["train_loss"] for e in one], rtol=1e-6)
 
 
+def test_bfloat16_products_train_float32_parameters(tmp_path):
+    results = {}
+    for dtype in ("float32", "bfloat16"):
+        results[dtype] = _train(tmp_path / dtype, _config(dtype=dtype), tiny_model(dtype=dtype))
+    assert {array.dtype for array in _tuned(tmp_path / "bfloat16").values()} == {np.dtype("float32")}
+    # bfloat16 keeps 8 bits: some hundredths after six steps.
+    np.testing.assert_allclose(results["bfloat16"]["train_loss"], results["float32"]["train_loss"], rtol=0.1)
+    assert results["bfloat16"]["train_loss"] != results["float32"]["train_loss"]
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_with_one_line(tmp_path):
     config = _config()
     config.optimizer.learning_rate = 1e30
