@@ -1,6 +1,7 @@
 """Fine-tuning: python -m ppvit_jax.main --config=configs/cifar10.py --workdir=DIR [--config.FIELD=VALUE ...]"""
 
 import argparse
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -10,6 +11,9 @@ import jax
 from ppvit_jax import config as configuration
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiment import run
+
+# A full, read-only, failing or foreign disk, at whatever place it shows.
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
 
 def main(arguments: list[str]) -> None:
@@ -49,6 +53,12 @@ def run_command(command: Callable[[list[str]], None], arguments: list[str]) -> i
         command(arguments)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        print(f"error: {what}; put it right, then run the same command again to continue", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,18 @@ class Workdir:
         return state
 
     def save(self, step: int, state: Any) -> None:
-        """Saves the state for resuming, and waits until it is on the disk."""
+        """Saves the state for resuming, and waits until it is on the disk.
+
+        Raises:
+          UserError: the disk has no room for it; the state saved before stays.
+        """
+        # Asked beforehand, because Orbax on a full disk fails in many threads at once.
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if self.writes and (free := shutil.disk_usage(self.path).free) < needed:
+            raise UserError(
+                f"no room for the state at step {step} in {self.path}: {needed / 2**20:.1f} MiB are needed and "
+                f"{free / 2**20:.1f} MiB are free; make room, then run the same command again to continue"
+            )
         self._manager.save(step, args=ocp.args.StandardSave(state))
         self._manager.wait_until_finished()
 

@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +137,24 @@ def test_an_interrupted_command_says_how_to_go_on(capsys):
 
     assert run_command(interrupted, []) == 130
     assert capsys.readouterr().err == "interrupted: run the same command again to continue\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
+def test_a_full_disk_gives_one_line(capsys):
+    def fill(arguments):
+        Path("/dev/full").write_text("x")
+
+    assert run_command(fill, []) == 1
+    expected = "error: No space left on device; put it right, then run the same command again to continue\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_an_error_of_the_program_keeps_its_traceback():
+    def missing(arguments):
+        Path("no such file").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        run_command(missing, [])
 
 
 def test_commands_refuse_what_they_do_not_know(capsys):

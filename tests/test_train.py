@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import socket
 import time
@@ -192,6 +193,17 @@ def test_a_run_stopped_at_any_step_ends_like_one_that_was_not(tmp_path, complete
     for line in stopped + whole:
         line.pop("images_per_second")
     assert stopped == whole
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, complete, monkeypatch):
+    real = shutil.disk_usage(tmp_path)
+    free = iter([real.free, 1_000])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=next(free)))
+    with pytest.raises(UserError, match=r"no room for the state at step 6 .* MiB are needed and 0\.0 MiB are free"):
+        _train(tmp_path)
+    monkeypatch.undo()
+    _train(tmp_path)
+    assert_same_tree(_tuned(tmp_path), _tuned(complete))
 
 
 @pytest.fixture(scope="module")
