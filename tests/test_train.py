@@ -201,6 +201,8 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, complete, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=next(free)))
     with pytest.raises(UserError, match=r"no room for the state at step 6 .* MiB are needed and 0\.0 MiB are free"):
         _train(tmp_path)
+    # The result alone would be the same from a new beginning.
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
     monkeypatch.undo()
     _train(tmp_path)
     assert_same_tree(_tuned(tmp_path), _tuned(complete))
