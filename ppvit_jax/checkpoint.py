@@ -26,6 +26,8 @@ POSITION_EMBEDDING = "Transformer/posembed_input/pos_embedding"
 # Training states of the original code keep the parameters under one of these.
 _PREFIXES = ("opt/target/", "params/", "target/")
 _COMMENT = b"ppvit "
+# Weights hardly compress; what expands so is made to fill the memory.
+_MAX_EXPANSION = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +35,35 @@ class Metadata:
     """What a checkpoint says of itself.
 
     encryption and key_fingerprint: what the model is adapted to, or "none" and None for a plain one.
+    class_names: of the head's outputs, in their order; empty if unknown.
     """
 
     model: str = ""
     image_size: int = 0
     encryption: str = "none"
     key_fingerprint: str | None = None
+    class_names: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Metadata":
+        """Reads what `to_json` wrote, here or by a later version: unknown fields are passed over.
+
+        Raises:
+          ValueError: text that is not such JSON.
+        """
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError("the metadata is not a JSON object")
+        known = {field.name for field in dataclasses.fields(cls)}
+        metadata = cls(**{name: value for name, value in fields.items() if name in known})
+        strings = (metadata.model, metadata.encryption, metadata.key_fingerprint or "", *metadata.class_names)
+        if not (all(isinstance(value, str) for value in strings) and isinstance(metadata.image_size, int)):
+            raise ValueError("the metadata has a field of the wrong type")
+        return dataclasses.replace(metadata, class_names=tuple(metadata.class_names))
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
 
 
 def read(path: str | os.PathLike, sha256: str = "") -> tuple[dict[str, np.ndarray], Metadata]:
@@ -54,7 +79,8 @@ def read(path: str | os.PathLike, sha256: str = "") -> tuple[dict[str, np.ndarra
       where the file has none).
 
     Raises:
-      UserError: the file is missing, truncated, damaged, not a `.npz` file, or of another SHA-256.
+      UserError: the file is missing, truncated, damaged, not a `.npz` file, of another SHA-256, or holds what no
+        checkpoint does: pickled Python objects, paths as names, or arrays far larger than the file.
     """
     path = Path(path).expanduser()
     try:
@@ -67,13 +93,12 @@ def read(path: str | os.PathLike, sha256: str = "") -> tuple[dict[str, np.ndarra
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             comment = archive.comment
+            _refuse_traps(path, archive.infolist(), len(content))
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: _recover_bfloat16(file[name]) for name in file.files}
         metadata = Metadata()
         if comment.startswith(_COMMENT):
-            known = {field.name for field in dataclasses.fields(Metadata)}
-            fields = json.loads(comment[len(_COMMENT) :])
-            metadata = Metadata(**{name: value for name, value in fields.items() if name in known})
+            metadata = Metadata.from_json(comment[len(_COMMENT) :])
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -83,7 +108,10 @@ def read(path: str | os.PathLike, sha256: str = "") -> tuple[dict[str, np.ndarra
         KeyError,
         TypeError,
         AttributeError,
+        MemoryError,
     ) as error:
+        if "Object arrays cannot be loaded" in str(error):
+            raise UserError(f"the checkpoint {path} holds pickled Python objects, which could run code") from None
         raise UserError(
             f"the checkpoint {path} is truncated, damaged or not a .npz file ({error}): fetch it again"
         ) from None
@@ -94,15 +122,21 @@ def read(path: str | os.PathLike, sha256: str = "") -> tuple[dict[str, np.ndarra
 
 
 def write(path: str | os.PathLike, params: Params, metadata: Metadata) -> None:
-    """Writes params in Google's layout, uncompressed; aside first, then renamed, so never half-written."""
+    """Writes params in Google's layout, uncompressed; aside first, then renamed, so never half-written.
+
+    Names of classes that take more than the zip format's 65,535 bytes of comment are left out.
+    """
     path = Path(path)
+    comment = _COMMENT + metadata.to_json().encode()
+    if len(comment) > zipfile.ZIP_MAX_COMMENT:
+        comment = _COMMENT + dataclasses.replace(metadata, class_names=()).to_json().encode()
     arrays = {name: np.asarray(jax.device_get(array)) for name, array in flatten_dict(params, sep="/").items()}
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with aside.open("wb") as file:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
         with zipfile.ZipFile(aside, "a") as archive:
-            archive.comment = _COMMENT + json.dumps(dataclasses.asdict(metadata)).encode()
+            archive.comment = comment
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -157,6 +191,19 @@ def to_params(
         raise UserError(f"{where} does not fit the model: {'; '.join(problems)}")
     dtype = np.float64 if config.dtype == "float64" else np.float32
     return unflatten_dict({name: arrays[name].astype(dtype) for name in expected}, sep="/")
+
+
+def _refuse_traps(path: Path, members: list[zipfile.ZipInfo], size: int) -> None:
+    for member in members:
+        parts = member.filename.split("/")
+        if "\\" in member.filename or ":" in parts[0] or {"", ".", ".."} & set(parts):
+            raise UserError(
+                f"the checkpoint {path} has a path as an array's name, {member.filename!r}: do not trust it"
+            )
+    if sum(member.file_size for member in members) > _MAX_EXPANSION * size:
+        raise UserError(
+            f"the checkpoint {path} would unpack to more than {_MAX_EXPANSION} times its size: do not trust it"
+        )
 
 
 def _recover_bfloat16(array: np.ndarray) -> np.ndarray:

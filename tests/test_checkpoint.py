@@ -171,7 +171,7 @@ def test_another_file_than_expected_is_named(tmp_path):
 
 def test_pickled_objects_are_never_loaded(tmp_path):
     path = _save(tmp_path / "model.npz", {"cls": np.array([{"object": 1}], dtype=object)})
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match="holds pickled Python objects"):
         checkpoint.read(path)
 
 
@@ -211,3 +211,31 @@ def test_the_checkpoint_in_the_package_is_the_one_that_was_trained():
     if not SHARED.exists():
         pytest.skip("the folder of the original checkpoint is not here")
     assert resolve_checkpoint("embedded").read_bytes() == SHARED.read_bytes()
+
+
+def test_names_of_classes_are_kept_unless_they_are_too_many_for_the_file(tmp_path):
+    path, names = tmp_path / "model.npz", tuple(f"class {i}" for i in range(3))
+    checkpoint.write(path, random_params(CONFIG), Metadata("ViT-B/16", 224, class_names=names))
+    assert checkpoint.read(path)[1].class_names == names
+    checkpoint.write(path, random_params(CONFIG), Metadata("ViT-B/16", 224, class_names=names * 10_000))
+    arrays, metadata = checkpoint.read(path)
+    assert metadata == Metadata("ViT-B/16", 224)
+    assert_same_tree(checkpoint.to_params(arrays, CONFIG, keep_head=True), random_params(CONFIG))
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "C:/evil", "a\\evil"])
+def test_a_path_as_a_name_is_refused(tmp_path, name):
+    path = _save(tmp_path / "trap.npz", _arrays())
+    with zipfile.ZipFile(path, "a") as archive:
+        # ZipInfo's constructor would mend some of these.
+        (entry := zipfile.ZipInfo("a")).filename = f"{name}.npy"
+        archive.writestr(entry, b"")
+    with pytest.raises(UserError, match="has a path as an array's name"):
+        checkpoint.read(path)
+
+
+def test_an_archive_made_to_fill_the_memory_is_refused(tmp_path):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, a=np.zeros(10_000_000))
+    with pytest.raises(UserError, match="more than 100 times its size"):
+        checkpoint.read(path)

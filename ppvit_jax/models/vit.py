@@ -6,6 +6,7 @@ checkpoint is unflattening it. Reference implementation: google-research/vision_
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -107,6 +108,51 @@ def parse_name(
         representation_size=representation_size,
         dtype=dtype,
     )
+
+
+def infer_config(arrays: dict[str, np.ndarray], *, where: str, dtype: str = "float32") -> ViTConfig:
+    """Reads the shape of a model off its checkpoint's arrays.
+
+    Args:
+      arrays: by Google's names, such as "Transformer/encoderblock_0/LayerNorm_0/scale".
+      where: the checkpoint's name, for messages.
+      dtype: the compute dtype to set.
+
+    Returns:
+      The shape; `num_classes` is 0 for a checkpoint without a head.
+
+    Raises:
+      UserError: an array without which the shape is unknown is missing or of another rank.
+    """
+
+    def shape(name: str, rank: int) -> tuple[int, ...]:
+        found = arrays[name].shape if name in arrays else None
+        if found is None or len(found) != rank:
+            what = "lacks" if found is None else f"has another shape, {found}, of"
+            raise UserError(f"{where} is not a Vision Transformer in Google's layout: it {what} {name}")
+        return found
+
+    patch_size, _, _, hidden_size = shape("embedding/kernel", 4)
+    rows = shape("Transformer/posembed_input/pos_embedding", 3)[1]
+    first = "Transformer/encoderblock_0"
+    numbers = [re.match(r"Transformer/encoderblock_(\d+)/", name) for name in arrays]
+    return ViTConfig(
+        patch_size=patch_size,
+        hidden_size=hidden_size,
+        layers=1 + max((int(number[1]) for number in numbers if number), default=0),
+        heads=shape(f"{first}/MultiHeadDotProductAttention_1/query/kernel", 3)[1],
+        mlp_size=shape(f"{first}/MlpBlock_3/Dense_0/kernel", 2)[1],
+        image_size=math.isqrt(max(rows - 1, 0)) * patch_size,
+        num_classes=shape("head/kernel", 2)[1] if "head/kernel" in arrays else 0,
+        representation_size=shape("pre_logits/kernel", 2)[1] if "pre_logits/kernel" in arrays else None,
+        dtype=dtype,
+    )
+
+
+def model_name(config: ViTConfig) -> str:
+    """The name that `parse_name` reads, such as "ViT-B/16"; "" for a shape that has none."""
+    shape = (config.hidden_size, config.layers, config.heads, config.mlp_size)
+    return next((f"ViT-{name}/{config.patch_size}" for name, size in SIZES.items() if size == shape), "")
 
 
 def build(config: ViTConfig) -> Model:

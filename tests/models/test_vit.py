@@ -5,8 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import transformers
+from pytorch import torch, transformers
 from tiny import flatten, random_images, random_params, tiny_model
 
 from ppvit_jax import checkpoint, models
@@ -232,3 +231,23 @@ def test_position_embedding_of_the_same_grid_is_unchanged():
 def test_position_embedding_that_is_no_square_grid_is_named(rows):
     with pytest.raises(UserError, match=f"{rows} rows is not a class token and a square grid"):
         resize_position_embedding(np.zeros((1, rows, 4), np.float32), 7)
+
+
+@pytest.mark.parametrize("representation_size", [None, 24])
+def test_the_shape_is_read_off_the_arrays(representation_size):
+    config = tiny_model(representation_size=representation_size)
+    arrays = flatten(random_params(config))
+    assert models.infer_config(arrays, where="it") == config
+    assert models.model_name(config) == ""
+    headless = {name: array for name, array in arrays.items() if not name.startswith("head/")}
+    assert models.infer_config(headless, where="it").num_classes == 0
+    for name in ("embedding/kernel", "Transformer/posembed_input/pos_embedding"):
+        with pytest.raises(UserError, match=f"it is not a Vision Transformer in Google's layout: it lacks {name}"):
+            models.infer_config({n: a for n, a in arrays.items() if n != name}, where="it")
+        with pytest.raises(UserError, match=rf"it has another shape, \(4,\), of {name}"):
+            models.infer_config(arrays | {name: np.zeros(4)}, where="it")
+
+
+@pytest.mark.parametrize("name", ["ViT-Micro/8", "ViT-B/16", "ViT-H/14"])
+def test_a_shape_gets_its_name_back(name):
+    assert models.model_name(models.parse_name(name, image_size=224, num_classes=3)) == name
