@@ -1,16 +1,25 @@
-"""Commands beside fine-tuning: python -m ppvit_jax COMMAND (see --help)."""
+"""Commands beside fine-tuning: python -m ppvit_jax COMMAND, or ppvit COMMAND (see --help)."""
 
 import argparse
+import importlib
 import sys
 
-from ppvit_jax import benchmark, prepare, reproduce
+from ppvit_jax.command_line import run_command
 from ppvit_jax.errors import UserError
-from ppvit_jax.main import run_command
 
+# The module of a command has its name, and is loaded when it is run: what is for the cloud never loads a key's module.
 _COMMANDS = {
-    "reproduce": (reproduce, "a table of the paper with its figures, measured"),
-    "prepare": (prepare, "a public data set, made readable without TensorFlow"),
-    "benchmark": (benchmark, "speed and memory of training steps, plain beside encrypted"),
+    "keygen": "owner: make a secret key",
+    "encrypt": "owner: encrypt images",
+    "decrypt": "owner: undo the encryption of images",
+    "adapt": "owner: adapt a plain model to encrypted images",
+    "restore": "owner: make a plain model of an adapted one",
+    "rekey": "owner: move an adapted model to another key",
+    "predict": "cloud: a model's predictions on images, without any key",
+    "info": "what a checkpoint, a key or a folder of images is; never secrets",
+    "reproduce": "a table of the paper with its figures, measured",
+    "prepare": "a public data set, made readable without TensorFlow",
+    "benchmark": "speed and memory of training steps, plain beside encrypted",
 }
 
 
@@ -21,19 +30,28 @@ def main(arguments: list[str]) -> None:
       UserError: anything that the user can put right.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m ppvit_jax",
+        prog="ppvit",
         description="Fine-tune Vision Transformers on images permuted with a secret key.",
-        epilog="Fine-tuning itself: python -m ppvit_jax.main --help",
+        epilog="Fine-tuning itself, in the cloud: python -m ppvit_jax.main --help",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (module, text) in _COMMANDS.items():
-        module.add_arguments(commands.add_parser(name, help=text, description=f"{name}: {text}."))
+    modules = {}
+    for name, text in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        if name == next((text for text in arguments if not text.startswith("-")), None):
+            modules[name] = importlib.import_module(f"ppvit_jax.commands.{name}")
+            modules[name].add_arguments(command)
     known, overrides = parser.parse_known_args(arguments)
     if unknown := [text for text in overrides if known.command != "reproduce" or not text.startswith("--config.")]:
-        raise UserError(f"unknown arguments {' '.join(unknown)}: see python -m ppvit_jax {known.command} --help")
+        raise UserError(f"unknown arguments {' '.join(unknown)}: see ppvit {known.command} --help")
     known.overrides = overrides
-    _COMMANDS[known.command][0].run(known)
+    modules[known.command].run(known)
+
+
+def console_script() -> int:
+    """The entry point `ppvit`; returns the exit status."""
+    return run_command(main, sys.argv[1:])
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, sys.argv[1:]))
+    sys.exit(console_script())

@@ -5,6 +5,7 @@ Our metadata (fingerprint, encryption, sizes) is in the zip archive's comment, w
 
 import dataclasses
 import hashlib
+import importlib.resources
 import io
 import json
 import os
@@ -25,6 +26,7 @@ Params = dict[str, Any]
 POSITION_EMBEDDING = "Transformer/posembed_input/pos_embedding"
 # Training states of the original code keep the parameters under one of these.
 _PREFIXES = ("opt/target/", "params/", "target/")
+EMBEDDED = "vit_micro8_64_tiny_imagenet.npz"
 _COMMENT = b"ppvit "
 # Weights hardly compress; what expands so is made to fill the memory.
 _MAX_EXPANSION = 100
@@ -64,6 +66,13 @@ class Metadata:
     def to_json(self) -> str:
         """One line of JSON."""
         return json.dumps(dataclasses.asdict(self))
+
+
+def resolve(name: str) -> Path:
+    """The path of a checkpoint that a user names; "embedded" is the small one in the package."""
+    if name == "embedded":
+        return Path(str(importlib.resources.files("ppvit_jax") / "assets" / EMBEDDED))
+    return Path(name).expanduser()
 
 
 def read(path: str | os.PathLike, sha256: str = "") -> tuple[dict[str, np.ndarray], Metadata]:

@@ -32,9 +32,12 @@ def default_config() -> Config:
             # "new" (zeros) or "keep" (the checkpoint's; the number of classes must agree).
             "head": "new",
             "image_size": 224,
-            # "none", "bs", "ps" or "bs+ps"
+            # "none", "bs", "ps" or "bs+ps": what this run does to plain images. Of images that are encrypted
+            # already, their folder's manifest says it, and this is "none".
             "encryption": "bs+ps",
             "adapt": True,
+            # Train on images of another key or encryption than the model's; for experiments on access control.
+            "allow_mismatch": False,
             # "" makes secret.key in the workdir.
             "key_file": "",
             # A file whose first line opens a sealed key file.
@@ -157,10 +160,19 @@ def check(config: Config) -> Config:
         raise UserError(f"config.optimizer.learning_rate is {rate}: give a positive number")
     if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
         raise UserError("config.mean and config.std need three numbers each, those of std positive")
-    per_channel = len(set(config.mean)) > 1 or len(set(config.std)) > 1
-    if config.adapt and config.encryption != "none" and per_channel:
+    if config.adapt and config.encryption != "none":
+        check_normalisation(config)
+    return config
+
+
+def check_normalisation(config: Config) -> None:
+    """Makes sure that normalisation commutes with pixel shuffling.
+
+    Raises:
+      UserError: mean or standard deviation differ between channels.
+    """
+    if len(set(config.mean)) > 1 or len(set(config.std)) > 1:
         raise UserError(
             "config.mean and config.std differ between channels, and pixel shuffling mixes channels: under "
             "adaptation use the same for all three, such as 0.5"
         )
-    return config

@@ -1,6 +1,6 @@
 """The all-in-one experiment: key, data, pre-trained model and adaptation, then training, in one process."""
 
-import importlib.resources
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +9,15 @@ from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 
 from ppvit_jax import adaptation, checkpoint, data, models
-from ppvit_jax.config import Config
-from ppvit_jax.encryption import Permutations, gather_index
+from ppvit_jax.config import Config, check_normalisation
+from ppvit_jax.data.manifest import Header
+from ppvit_jax.encryption import gather_index
 from ppvit_jax.errors import UserError
+from ppvit_jax.matching import PLAIN, check_match
 from ppvit_jax.train import train
 
 if TYPE_CHECKING:
     from ppvit_jax import keys
-
-EMBEDDED_CHECKPOINT = "vit_micro8_64_tiny_imagenet.npz"
 
 
 def run(
@@ -48,12 +48,15 @@ def run(
         representation_size=config.representation_size or None,
         dtype=config.dtype,
     )
+    folder = str(dataset.manifest.folder) if dataset.manifest else dataset.name
+    header = dataset.manifest.header if dataset.manifest else None
+    if header and header.encryption != "none":
+        _check_encrypted(config, header, folder)
     params, metadata = _pretrained(config, model_config)
 
-    permutations, index, fingerprint = Permutations(), None, None
+    index = None
     if config.encryption != "none":
         key = open_key(config, Path(key_folder or workdir))
-        fingerprint = key.fingerprint
         permutations = key.permutations(
             config.encryption, image_size=config.image_size, patch_size=model_config.patch_size
         )
@@ -63,15 +66,24 @@ def run(
             width=config.image_size,
             patch_size=model_config.patch_size,
         )
-    params, metadata = _adapt(config, params, metadata, permutations, fingerprint)
-    return train(config, workdir, dataset, model_config, params, index, metadata, fingerprint)
-
-
-def resolve_checkpoint(name: str) -> Path:
-    """The path of `config.checkpoint`; "embedded" is the file in the package."""
-    if name == "embedded":
-        return Path(str(importlib.resources.files("ppvit_jax") / "assets" / EMBEDDED_CHECKPOINT))
-    return Path(name).expanduser()
+        if metadata.encryption == "none" and config.adapt:
+            params = adaptation.adapt(params, permutations)
+            metadata = dataclasses.replace(metadata, encryption=config.encryption, key_fingerprint=key.fingerprint)
+        header = Header(config.encryption, key.fingerprint, config.image_size, model_config.patch_size, origin="")
+    check_match(
+        metadata,
+        header,
+        checkpoint=config.checkpoint,
+        folder=folder,
+        image_size=config.image_size,
+        patch_size=model_config.patch_size,
+        # A plain model on encrypted images without adaptation is what config.adapt=False asks for.
+        allow_mismatch=config.allow_mismatch or (config.encryption != "none" and metadata.encryption == "none"),
+    )
+    metadata = dataclasses.replace(
+        metadata, model=config.model, image_size=config.image_size, class_names=dataset.class_names
+    )
+    return train(config, workdir, dataset, model_config, params, index, metadata, header or PLAIN)
 
 
 def _pretrained(config: Config, model_config: models.ViTConfig) -> tuple[Any, checkpoint.Metadata]:
@@ -81,7 +93,7 @@ def _pretrained(config: Config, model_config: models.ViTConfig) -> tuple[Any, ch
         )
         params = checkpoint.to_params(arrays, model_config, keep_head=True)
         return params, checkpoint.Metadata(model=config.model, image_size=config.image_size)
-    path = resolve_checkpoint(config.checkpoint)
+    path = checkpoint.resolve(config.checkpoint)
     arrays, metadata = checkpoint.read(path, config.checkpoint_sha256)
     position_rows = getattr(arrays.get(checkpoint.POSITION_EMBEDDING), "shape", (0, 0))[1]
     if metadata.encryption != "none" and position_rows != model_config.grid_size**2 + 1:
@@ -102,12 +114,7 @@ def open_key(config: Config, folder: Path) -> "keys.SecretKey":
     # The key is imported where one is used: runs on plain or already encrypted images never load this module.
     from ppvit_jax import keys
 
-    passphrase = None
-    if config.passphrase_file:
-        try:
-            passphrase = Path(config.passphrase_file).expanduser().read_bytes().splitlines()[0]
-        except (OSError, IndexError):
-            raise UserError(f"cannot read a passphrase from {config.passphrase_file}") from None
+    passphrase = keys.read_passphrase(config.passphrase_file) if config.passphrase_file else None
     if config.key_file:
         return keys.load(Path(config.key_file).expanduser(), passphrase)
     key_file = folder / "secret.key"
@@ -119,32 +126,15 @@ def open_key(config: Config, folder: Path) -> "keys.SecretKey":
     return keys.load(key_file, passphrase)
 
 
-def _adapt(
-    config: Config,
-    params: Any,
-    metadata: checkpoint.Metadata,
-    permutations: Permutations,
-    fingerprint: str | None,
-) -> tuple[Any, checkpoint.Metadata]:
-    """Adapts a plain model if asked; a model that is adapted already must agree with images and key."""
-    adapted_to = metadata.encryption
-    if adapted_to != "none":
-        if config.encryption != adapted_to:
-            raise UserError(
-                f"{config.checkpoint} is adapted to encryption {adapted_to!r}, and config.encryption is "
-                f"{config.encryption!r}: use the same, or restore the model first"
-            )
-        if fingerprint != metadata.key_fingerprint:
-            raise UserError(
-                f"{config.checkpoint} is adapted with the key of fingerprint {metadata.key_fingerprint}, and the "
-                f"key given has fingerprint {fingerprint}: use the model's key"
-            )
-    elif config.adapt and config.encryption != "none":
-        params, adapted_to = adaptation.adapt(params, permutations), config.encryption
-    adapted = adapted_to != "none"
-    return params, checkpoint.Metadata(
-        model=config.model,
-        image_size=config.image_size,
-        encryption=adapted_to,
-        key_fingerprint=fingerprint if adapted else None,
-    )
+def _check_encrypted(config: Config, header: Header, folder: str) -> None:
+    """What cannot be done to images that are encrypted already."""
+    if config.encryption != "none":
+        raise UserError(
+            f"the images in {folder} are encrypted already, by {header.encryption!r}: set config.encryption=none"
+        )
+    if config.augmentation != "none":
+        raise UserError(
+            f"config.augmentation={config.augmentation} would break the encrypted images in {folder}, as augmentation "
+            "comes before encryption: set it to none, and let their owner encrypt augmented copies"
+        )
+    check_normalisation(config)

@@ -8,8 +8,10 @@ of a Fisher-Yates shuffle without modulo bias.
 import dataclasses
 import functools
 import hashlib
+import hmac
 import json
 import os
+import re
 import secrets
 import stat
 from base64 import b64decode, b64encode
@@ -71,6 +73,10 @@ class SecretKey:
             pixel=self.permutation("pixel", patch_size**2 * 3) if pixel else None,
         )
 
+    def authenticate(self, content: bytes) -> str:
+        """HMAC-SHA256 of `content` under a subkey, in hexadecimal: only who has the key can make it."""
+        return hmac.new(self._subkey(b"authentication", 32), content, hashlib.sha256).hexdigest()
+
     def _subkey(self, label: bytes, length: int) -> bytes:
         return HKDF(SHA256(), length=length, salt=b"", info=b"ppvit/v1/" + label).derive(self.master)
 
@@ -116,23 +122,7 @@ def load(path: str | os.PathLike, passphrase: bytes | None = None) -> SecretKey:
       UserError: the file is missing, readable by others, damaged, of another version, or the passphrase is
         missing or wrong. No message contains anything of the key.
     """
-    path = Path(path)
-    try:
-        mode = path.stat().st_mode
-        if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
-            raise UserError(f"the key file {path} can be read by others: run chmod 600 {path}")
-        content = json.loads(path.read_text())
-        version = content["version"]
-        if content["format"] != "ppvit-key":
-            raise KeyError
-    except OSError as error:
-        raise UserError(f"cannot read the key file {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is not a key file of this program, or it is damaged") from None
-    if version != VERSION:
-        raise UserError(f"{path} is a key file of version {version}, and this program reads version {VERSION}")
+    content = _read(Path(path))
     try:
         if "sealed" in content:
             if passphrase is None:
@@ -151,6 +141,59 @@ def load(path: str | os.PathLike, passphrase: bytes | None = None) -> SecretKey:
             raise
         raise UserError(f"the key file {path} is damaged") from None
     return key
+
+
+def read_passphrase(path: str | os.PathLike) -> bytes:
+    """The first line of a file, without its end.
+
+    Raises:
+      UserError: the file cannot be read, or its first line is empty.
+    """
+    try:
+        line = Path(path).expanduser().read_bytes().splitlines()[0]
+    except (OSError, IndexError):
+        line = b""
+    if not line:
+        raise UserError(f"cannot read a passphrase from {path}: its first line should be the passphrase")
+    return line
+
+
+def describe(path: str | os.PathLike) -> dict[str, str]:
+    """What a key file tells without its passphrase, and without the key: its version, fingerprint and protection.
+
+    Raises:
+      UserError: as `load`, but for the passphrase.
+    """
+    content = _read(Path(path))
+    fingerprint = content.get("fingerprint")
+    if not isinstance(fingerprint, str) or not re.fullmatch("[0-9a-f]{32}", fingerprint):
+        raise UserError(f"the key file {path} is damaged")
+    sealed = "sealed" in content
+    return {
+        "key file": f"version {VERSION}",
+        "key fingerprint": fingerprint,
+        "protection": "sealed by a passphrase" if sealed else "file permissions alone",
+    }
+
+
+def _read(path: Path) -> dict:
+    try:
+        mode = path.stat().st_mode
+        if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+            raise UserError(f"the key file {path} can be read by others: run chmod 600 {path}")
+        content = json.loads(path.read_text())
+        version = content["version"]
+        if content["format"] != "ppvit-key":
+            raise KeyError
+    except OSError as error:
+        raise UserError(f"cannot read the key file {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not a key file of this program, or it is damaged") from None
+    if version != VERSION:
+        raise UserError(f"{path} is a key file of version {version}, and this program reads version {VERSION}")
+    return content
 
 
 def _cipher(passphrase: bytes, salt: bytes) -> ChaCha20Poly1305:

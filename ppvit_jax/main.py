@@ -1,19 +1,15 @@
 """Fine-tuning: python -m ppvit_jax.main --config=configs/cifar10.py --workdir=DIR [--config.FIELD=VALUE ...]"""
 
 import argparse
-import errno
 import json
 import sys
-from collections.abc import Callable
 
 import jax
 
 from ppvit_jax import config as configuration
+from ppvit_jax.command_line import run_command
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiment import run
-
-# A full, read-only, failing or foreign disk, at whatever place it shows.
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
 
 def main(arguments: list[str]) -> None:
@@ -32,6 +28,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--coordinator-address", help="HOST:PORT of process 0, or 'auto' on a TPU pod or a cluster")
     parser.add_argument("--num-processes", type=int, help="processes that train together")
     parser.add_argument("--process-id", type=int, help="this process, from 0")
+    parser.add_argument(
+        "--allow-mismatch", action="store_true", help="accept images of another key or encryption than the model's"
+    )
     known, overrides = parser.parse_known_args(arguments)
     if known.coordinator_address:
         try:
@@ -41,29 +40,12 @@ def main(arguments: list[str]) -> None:
                 jax.distributed.initialize(known.coordinator_address, known.num_processes, known.process_id)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"cannot join the other processes: {' '.join(str(error).split())}") from None
+    if known.allow_mismatch:
+        overrides.append("--config.allow_mismatch=True")
     config = configuration.load(known.config, overrides)
     result = run(config, known.workdir)
     if jax.process_index() == 0:
         print(json.dumps(result, indent=2))
-
-
-def run_command(command: Callable[[list[str]], None], arguments: list[str]) -> int:
-    """Runs a command; a user's mistake becomes one line on standard error. Returns the exit status."""
-    try:
-        command(arguments)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno not in _OF_THE_DISK:
-            raise
-        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        print(f"error: {what}; put it right, then run the same command again to continue", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to continue", file=sys.stderr)
-        return 130
-    return 0
 
 
 if __name__ == "__main__":

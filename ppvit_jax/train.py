@@ -17,6 +17,7 @@ from ppvit_jax import checkpoint, models
 from ppvit_jax.config import Config
 from ppvit_jax.data import Dataset, test_batches, train_batches
 from ppvit_jax.data.loader import steps_per_epoch
+from ppvit_jax.data.manifest import Header
 from ppvit_jax.errors import UserError
 from ppvit_jax.optimizer import make_schedule
 from ppvit_jax.step import compile_steps, zero_metrics
@@ -31,7 +32,7 @@ def train(
     params: Any,
     encryption_index: np.ndarray | None,
     metadata: checkpoint.Metadata,
-    key_fingerprint: str | None,
+    images: Header,
 ) -> dict[str, Any]:
     """Trains, evaluates every epoch, and writes the workdir; continues what the workdir has begun.
 
@@ -45,7 +46,7 @@ def train(
       encryption_index: the gather of `ppvit_jax.encryption.gather_index` that encrypts each image on the
         device, or None for plain images (or images that are encrypted already).
       metadata: what `checkpoint.npz` says of itself.
-      key_fingerprint: of the key that encrypts the images, or None.
+      images: what the model is trained on: the encryption and the key's fingerprint, whoever encrypts.
 
     Returns:
       The content of `result.json`.
@@ -65,7 +66,7 @@ def train(
     per_epoch = steps_per_epoch(len(dataset.train), config.batch_size)
     total_steps = per_epoch * config.epochs
 
-    files = Workdir(workdir, config, key_fingerprint)
+    files = Workdir(workdir, config, metadata, images)
     if result := files.result():
         print(f"{files.path} is complete already: nothing to do", file=sys.stderr)
         return result
@@ -160,8 +161,8 @@ def train(
         "model": config.model,
         "checkpoint": config.checkpoint,
         "image_size": config.image_size,
-        "encryption": config.encryption,
-        "adapt": bool(config.adapt and config.encryption != "none"),
+        "encryption": images.encryption,
+        "adapt": metadata.encryption != "none",
         "seed": config.seed,
         "steps": total_steps,
         "epochs": config.epochs,
@@ -169,7 +170,7 @@ def train(
         **{name: last[name] for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")},
         "test_examples": last["test_examples"],
         "images_per_second": last["images_per_second"],
-        "key_fingerprint": key_fingerprint,
+        "key_fingerprint": images.key_fingerprint,
         "device": f"{len(devices)} x {devices[0].device_kind}",
         "versions": {
             "ppvit_jax": ppvit_jax.__version__,
@@ -180,7 +181,7 @@ def train(
             "python": sys.version.split()[0],
         },
     }
-    files.finish(result, state["params"], metadata)
+    files.finish(result, state["params"])
     return result
 
 

@@ -12,6 +12,7 @@ from tensorboardX import SummaryWriter
 
 from ppvit_jax import checkpoint
 from ppvit_jax.config import Config
+from ppvit_jax.data.manifest import Header
 from ppvit_jax.errors import UserError
 
 # Fields that may change between the parts of one run: where files are and how much is told.
@@ -29,15 +30,27 @@ _FREE = (
 class Workdir:
     """The folder of one run. Only process 0 writes, apart from Orbax, which needs every process."""
 
-    def __init__(self, path: str | Path, config: Config, key_fingerprint: str | None):
+    def __init__(self, path: str | Path, config: Config, metadata: checkpoint.Metadata, images: Header):
         """Opens the folder, or makes it.
+
+        Args:
+          path: the folder.
+          config: of the run.
+          metadata: what `checkpoint.npz` will say of itself.
+          images: what the model is trained on.
 
         Raises:
           UserError: it holds a run of another configuration or key, or cannot be written.
         """
         self.path = Path(path).expanduser().absolute()
         self.writes = jax.process_index() == 0
-        current = {"config": json.loads(config.to_json()), "key_fingerprint": key_fingerprint}
+        self._metadata = metadata
+        current = {
+            "config": json.loads(config.to_json()),
+            "encryption": images.encryption,
+            "key_fingerprint": images.key_fingerprint,
+            "metadata": json.loads(metadata.to_json()),
+        }
         file = self.path / "config.json"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -106,14 +119,14 @@ class Workdir:
         """See `read_history`."""
         return read_history(self.path, kind)
 
-    def finish(self, result: dict[str, Any], params: Any, metadata: checkpoint.Metadata) -> None:
+    def finish(self, result: dict[str, Any], params: Any) -> None:
         """Writes checkpoint.npz and, last, result.json."""
         self._manager.close()
         if not self.writes:
             return
         if self._events is not None:
             self._events.close()
-        checkpoint.write(self.path / "checkpoint.npz", params, metadata)
+        checkpoint.write(self.path / "checkpoint.npz", params, self._metadata)
         write_json(self.path / "result.json", result)
 
 

@@ -21,7 +21,7 @@ except RuntimeError:
     for _name in set(re.findall(r'register_fake\("torchvision::(\w+)"\)', _source)):
         _library.define(f"{_name}(Tensor x) -> Tensor")
 
-import timm
-import transformers
+import timm  # noqa: E402
+import transformers  # noqa: E402
 
 __all__ = ["timm", "torch", "transformers"]

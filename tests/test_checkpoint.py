@@ -13,7 +13,6 @@ from tiny import assert_same_tree, flatten, random_params, tiny_model
 from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.errors import UserError
-from ppvit_jax.experiment import resolve_checkpoint
 
 CONFIG = tiny_model(representation_size=8)
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "vit_micro8_64_tiny_imagenet.npz"
@@ -200,7 +199,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, name):
 
 
 def test_the_checkpoint_in_the_package_loads():
-    arrays, metadata = checkpoint.read(resolve_checkpoint("embedded"))
+    arrays, metadata = checkpoint.read(checkpoint.resolve("embedded"))
     assert metadata == Metadata()
     config = models.parse_name("ViT-Micro/8", image_size=64, num_classes=200)
     params = checkpoint.to_params(arrays, config, keep_head=True)
@@ -210,7 +209,7 @@ def test_the_checkpoint_in_the_package_loads():
 def test_the_checkpoint_in_the_package_is_the_one_that_was_trained():
     if not SHARED.exists():
         pytest.skip("the folder of the original checkpoint is not here")
-    assert resolve_checkpoint("embedded").read_bytes() == SHARED.read_bytes()
+    assert checkpoint.resolve("embedded").read_bytes() == SHARED.read_bytes()
 
 
 def test_names_of_classes_are_kept_unless_they_are_too_many_for_the_file(tmp_path):

@@ -7,8 +7,9 @@ import pytest
 from command import ROOT, SMALL_RUN, finish, make_key, start
 
 from ppvit_jax import __main__ as commands
-from ppvit_jax import adaptation, checkpoint, experiment, keys, models
+from ppvit_jax import adaptation, checkpoint, keys, models
 from ppvit_jax.checkpoint import Metadata
+from ppvit_jax.config import load
 from ppvit_jax.main import main, run_command
 
 CIFAR10 = f"--config={ROOT / 'configs' / 'cifar10_micro.py'}"
@@ -17,7 +18,7 @@ CIFAR10 = f"--config={ROOT / 'configs' / 'cifar10_micro.py'}"
 @pytest.fixture
 def bad_input(tmp_path):
     """What users give by mistake: arguments and the message they should read."""
-    embedded = experiment.resolve_checkpoint("embedded")
+    embedded = checkpoint.resolve("embedded")
     arrays, _ = checkpoint.read(embedded)
     params = checkpoint.to_params(
         arrays, models.parse_name("ViT-Micro/8", image_size=64, num_classes=10), keep_head=False
@@ -32,7 +33,7 @@ def bad_input(tmp_path):
     truncated.write_bytes(embedded.read_bytes()[:500_000])
     (shared_key := make_key(tmp_path, 3)).chmod(0o644)
     (begun := tmp_path / "begun").mkdir()
-    config = json.loads((commands.reproduce.configuration.load(SMALL_RUN[0].split("=")[1])).to_json())
+    config = json.loads((load(SMALL_RUN[0].split("=")[1])).to_json())
     (begun / "config.json").write_text(json.dumps({"config": config | {"seed": 5}, "key_fingerprint": None}))
     small = SMALL_RUN[0]
     return {

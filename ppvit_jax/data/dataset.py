@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from ppvit_jax.data import embedded, folder, images, tfds_source
+from ppvit_jax.data import embedded, folder, images, manifest, tfds_source
 from ppvit_jax.data.source import ArraySource, Dataset, subset
 from ppvit_jax.errors import UserError
 
@@ -50,6 +50,9 @@ def load(data: ml_collections.ConfigDict, image_size: int, seed: int = 0) -> Dat
 
 def _load_tfds(data: Any, image_size: int, seed: int) -> Dataset:
     path = tfds_source.find_prepared(data.name, data.dir)
+    found = manifest.read(path)
+    if found:
+        found.check_files()
     # Both are opened first: a misspelt test split should not wait for the training images to be decoded.
     train, test = tfds_source.Records(path, data.train_split), tfds_source.Records(path, data.test_split)
     train_source, test_source = [
@@ -68,13 +71,16 @@ def _load_tfds(data: Any, image_size: int, seed: int) -> Dataset:
             (test, data.test_examples, "data.test_examples"),
         )
     ]
-    return Dataset(train.name, train_source, test_source, train.class_names)
+    return Dataset(train.name, train_source, test_source, train.class_names, found)
 
 
 def _load_folder(data: Any, image_size: int, seed: int) -> Dataset:
     if not data.dir:
         raise UserError("data.dir is empty: give the folder of images")
     path = Path(data.dir).expanduser()
+    found = manifest.read(path)
+    if found:
+        found.check_listing(folder.list_images(path)[0], path)
     train, test, class_names = folder.list_splits(path, data.train_split, data.test_split, data.test_fraction, seed)
     train_source, test_source = [
         folder.make_source(
@@ -83,13 +89,14 @@ def _load_folder(data: Any, image_size: int, seed: int) -> Dataset:
             resize=data.resize,
             max_pixels=data.max_pixels,
             in_memory=data.in_memory is True,
+            manifest=found,
         )
         for files, examples, what in (
             (train, data.train_examples, "data.train_examples"),
             (test, data.test_examples, "data.test_examples"),
         )
     ]
-    return Dataset(path.resolve().name, train_source, test_source, class_names)
+    return Dataset(path.resolve().name, train_source, test_source, class_names, found)
 
 
 def _load_embedded(data: Any, seed: int) -> Dataset:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ppvit_jax.data import images
+from ppvit_jax.data.manifest import Manifest
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.source import ArraySource, StreamSource, map_chunks, subset
 from ppvit_jax.errors import UserError
@@ -33,14 +34,30 @@ def list_files(folder: Path) -> tuple[Files, tuple[str, ...]]:
         raise UserError(f"{folder} has no class folders: put the images of each class in a folder of its own")
     files: Files = []
     for label, class_name in enumerate(class_names):
-        paths = sorted(_images_below(folder / class_name), key=lambda path: path.as_posix())
+        paths, _ = _images_below(folder / class_name)
         if not paths:
             raise UserError(
                 f"the class folder {folder / class_name} has no image ({', '.join(sorted(EXTENSIONS))}): "
                 "add one or remove the folder"
             )
-        files.extend((path, label) for path in paths)
+        files.extend((folder / class_name / path, label) for path in paths)
     return files, class_names
+
+
+def list_images(folder: Path) -> tuple[list[str], int]:
+    """Lists all images below a folder, labelled or not, hidden files ignored.
+
+    Returns:
+        Their paths inside the folder, with "/", ordered part by part; and how many other files there are.
+
+    Raises:
+        UserError: the folder is missing or holds no image.
+    """
+    _visible_folders(folder)
+    paths, others = _images_below(folder)
+    if not paths:
+        raise UserError(f"{folder} has no images ({', '.join(sorted(EXTENSIONS))}): give a folder of image files")
+    return paths, others
 
 
 def list_splits(
@@ -84,15 +101,21 @@ def list_splits(
 
 
 def make_source(
-    files: Files, *, image_size: int, resize: images.Resize, max_pixels: int, in_memory: bool
+    files: Files,
+    *,
+    image_size: int,
+    resize: images.Resize,
+    max_pixels: int,
+    in_memory: bool,
+    manifest: Manifest | None = None,
 ) -> ArraySource | StreamSource:
-    """A source of image files, resized to image_size x image_size.
+    """A source of image files, resized to image_size x image_size, each compared with the manifest if there is one.
 
     Raises:
-        UserError: an image cannot be read: at once when in memory, else when it is fetched.
+        UserError: an image cannot be read, or is not the manifest's: at once when in memory, else when it is fetched.
     """
     labels = np.array([label for _, label in files], np.int32)
-    read = functools.partial(_read, files, image_size, resize, max_pixels)
+    read = functools.partial(_read, files, image_size, resize, max_pixels, manifest)
     if not in_memory:
         return StreamSource(labels, (image_size, image_size, 3), read)
     array = np.empty((len(files), image_size, image_size, 3), np.uint8)
@@ -110,9 +133,18 @@ def choose(files: Files, examples: int, seed: int, what: str) -> Files:
     return [files[index] for index in subset(len(files), examples, seed, what)]
 
 
-def _read(files: Files, image_size: int, resize: images.Resize, max_pixels: int, index: int) -> np.ndarray:
+def _read(
+    files: Files, image_size: int, resize: images.Resize, max_pixels: int, manifest: Manifest | None, index: int
+) -> np.ndarray:
     path = files[index][0]
-    return images.fit(images.decode(path, name=str(path), max_pixels=max_pixels), image_size, resize)
+    if manifest is None:
+        return images.fit(images.decode(path, name=str(path), max_pixels=max_pixels), image_size, resize)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): replace it") from error
+    manifest.check(path, content)
+    return images.fit(images.decode(content, name=str(path), max_pixels=max_pixels), image_size, resize)
 
 
 def _visible_folders(folder: Path) -> set[str]:
@@ -122,8 +154,9 @@ def _visible_folders(folder: Path) -> set[str]:
         raise UserError(f"cannot read the folder {folder} ({error.strerror}): check data.dir") from error
 
 
-def _images_below(folder: Path) -> list[Path]:
-    found, visited = [], set()
+def _images_below(folder: Path) -> tuple[list[str], int]:
+    """As `list_images`; paths are strings, which are small, for there may be millions."""
+    images, others, visited = [], 0, set()
     for root, folders, names in os.walk(folder, followlinks=True):
         # A symbolic link to a folder above would otherwise be followed for ever.
         place = os.path.realpath(root)
@@ -132,10 +165,13 @@ def _images_below(folder: Path) -> list[Path]:
             continue
         visited.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(root, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
-        ]
-    return found
+        visible = [name for name in names if not name.startswith(".")]
+        chosen = [name for name in visible if os.path.splitext(name)[1].lower() in EXTENSIONS]
+        prefix = Path(root).relative_to(folder)
+        images += [(prefix / name).as_posix() for name in chosen]
+        others += len(visible) - len(chosen)
+    images.sort(key=lambda path: path.split("/"))
+    return images, others
 
 
 def _split(files: Files, class_names: tuple[str, ...], test_fraction: float, seed: int) -> tuple[Files, Files]:

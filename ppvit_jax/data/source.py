@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ppvit_jax.data.manifest import Manifest
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
 
@@ -50,12 +51,14 @@ class Dataset:
         train: the images to train on.
         test: the images to evaluate on.
         class_names: the name of class i at place i.
+        manifest: what the images' folder says of them, such as how they are encrypted; None where it says nothing.
     """
 
     name: str
     train: Source
     test: Source
     class_names: tuple[str, ...]
+    manifest: Manifest | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

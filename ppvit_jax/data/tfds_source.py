@@ -62,6 +62,20 @@ def find_prepared(name: str, data_dir: str) -> Path:
     raise UserError(f"no prepared data set {wanted} in {root}: prepare it with `{command}`, or correct data.dir")
 
 
+def split_names(folder: Path) -> list[str]:
+    """The splits of a prepared data set, in its own order.
+
+    Raises:
+        UserError: the folder is damaged.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        return list(tfds.builder_from_directory(folder).info.splits)
+    except Exception as error:  # tfds documents no type for a damaged folder
+        raise _damaged(str(folder), error) from error
+
+
 class Records:
     """One split of a prepared data set, its images still encoded.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppvit_jax import prepare as command
+from ppvit_jax.commands import prepare as command
 from ppvit_jax.data import cifar
 from ppvit_jax.errors import UserError
 

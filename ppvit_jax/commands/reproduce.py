@@ -9,8 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from ppvit_jax import checkpoint, data, experiment, figures, models
 from ppvit_jax import config as configuration
-from ppvit_jax import data, experiment, figures, models
 from ppvit_jax.config import Config
 from ppvit_jax.data.preprocess import preprocess
 from ppvit_jax.encryption import encrypt
@@ -179,7 +179,7 @@ def _describe(results: dict[Arm, dict[str, Any]]) -> str:
     size = result["image_size"]
     origin = "from scratch"
     if result["checkpoint"]:
-        origin = f"from {experiment.resolve_checkpoint(result['checkpoint']).name}"
+        origin = f"from {checkpoint.resolve(result['checkpoint']).name}"
     return (
         f"{result['dataset']}, {result['model']} {origin}, {size}x{size}, epochs: {result['epochs']} of "
         f"{result['train_examples']:,} images, seed {result['seed']}, {result['test_examples']:,} test images"

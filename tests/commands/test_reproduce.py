@@ -6,7 +6,8 @@ from command import ROOT
 from PIL import Image
 
 from ppvit_jax import __main__ as commands
-from ppvit_jax import figures, keys, reproduce
+from ppvit_jax import figures, keys
+from ppvit_jax.commands import reproduce
 from ppvit_jax.encryption import decrypt
 from ppvit_jax.main import run_command
 

@@ -1,11 +1,8 @@
 """The command `python -m ppvit_jax benchmark`: training steps of real size, plain beside encrypted."""
 
 import argparse
-import resource
 import statistics
-import sys
 import time
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,6 +12,7 @@ from ppvit_jax.config import DTYPES, default_config
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.encryption import gather_index
 from ppvit_jax.errors import UserError
+from ppvit_jax.memory import peak_memory
 from ppvit_jax.step import compile_steps
 
 
@@ -74,13 +72,8 @@ def run(arguments: argparse.Namespace) -> None:
     for name, median in medians.items():
         rate = arguments.batch_size / median
         print(f"| {name} | {median:.3f} | {rate:.2f} | {medians['plain'] / median:.3f} |")
-    print(f"\nPeak memory of the {_peak_memory(device)}")
-
-
-def _peak_memory(device: Any) -> str:
     statistics_of_device = device.memory_stats() or {}
     if "peak_bytes_in_use" in statistics_of_device:
-        return f"device: {statistics_of_device['peak_bytes_in_use'] / 2**30:.2f} GiB"
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return f"process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB"
+        print(f"\nDevice: peak memory {statistics_of_device['peak_bytes_in_use'] / 2**30:.2f} GiB")
+    else:
+        print(f"\nProcess: {peak_memory()}")

@@ -1,0 +1,37 @@
+"""The command `ppvit adapt`: a plain model -> one for encrypted images."""
+
+import argparse
+
+from ppvit_jax import adaptation, checkpoint
+from ppvit_jax.commands import adapting
+from ppvit_jax.commands import arguments as shared
+from ppvit_jax.commands.output import new_path
+from ppvit_jax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    shared.add_key(parser)
+    adapting.add_files(parser)
+    shared.add_encryption(parser)
+    parser.add_argument("--image-size", type=int, default=224, help="of the images, in pixels (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Resizes the position embedding to the images' size, permutes the two tensors, and writes the adapted model.
+
+    Raises:
+      UserError: anything that the user can put right.
+    """
+    new_path(arguments.output, "the checkpoint")
+    key = shared.open_key(arguments.key, arguments.passphrase_file)
+    path = checkpoint.resolve(arguments.checkpoint)
+    params, metadata, shape = adapting.open_model(path, arguments.image_size)
+    if metadata.encryption != "none":
+        raise UserError(
+            f"{path} is adapted already, to {metadata.encryption} with the key of fingerprint "
+            f"{metadata.key_fingerprint}: use ppvit rekey for another key, or ppvit restore"
+        )
+    permutations = key.permutations(arguments.encryption, image_size=shape.image_size, patch_size=shape.patch_size)
+    adapted = adaptation.adapt(params, permutations)
+    adapting.write_model(arguments, adapted, metadata, shape, arguments.encryption, key.fingerprint)

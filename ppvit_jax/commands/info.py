@@ -1,0 +1,101 @@
+"""The command `ppvit info`: what a file or folder is; never secrets."""
+
+import argparse
+import json
+from pathlib import Path
+
+from ppvit_jax import checkpoint, models
+from ppvit_jax.data import manifest as manifests
+from ppvit_jax.errors import UserError
+
+Facts = dict[str, str]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "file", metavar="FILE", help="a checkpoint (.npz), a key, a folder of encrypted images, or a run's workdir"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints a line for each fact.
+
+    Raises:
+      UserError: nothing there that is known, or it is damaged.
+    """
+    path = checkpoint.resolve(arguments.file)
+    if path.name == manifests.NAME:
+        path = path.parent
+    if not path.exists():
+        raise UserError(f"there is no {path}")
+    facts = _folder(path) if path.is_dir() else _file(path)
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _file(path: Path) -> Facts:
+    with path.open("rb") as file:
+        begin = file.read(2)
+    if begin == b"PK":
+        return _checkpoint(path)
+    if begin[:1] == b"{":
+        from ppvit_jax import keys
+
+        return keys.describe(path)
+    raise UserError(f"{path} is neither a checkpoint (.npz) nor a key")
+
+
+def _checkpoint(path: Path) -> Facts:
+    arrays, metadata = checkpoint.read(path)
+    shape = models.infer_config(arrays, where=str(path))
+    name = metadata.model or models.model_name(shape) or "Vision Transformer"
+    types = ", ".join(sorted({str(array.dtype) for array in arrays.values()}))
+    millions = sum(array.size for array in arrays.values()) / 1e6
+    classes = str(shape.num_classes) if shape.num_classes else "no head"
+    if metadata.class_names:
+        shown = ", ".join(metadata.class_names[:10])
+        classes += f" ({shown}{', ...' if len(metadata.class_names) > 10 else ''})"
+    return {
+        "checkpoint": f"{name}, {millions:.2f} million parameters, {types}",
+        "image size": f"{shape.image_size}x{shape.image_size}, patches of {shape.patch_size}x{shape.patch_size}",
+        "shape": f"hidden {shape.hidden_size}, {shape.layers} layers, {shape.heads} heads, MLP {shape.mlp_size}",
+        "pre_logits": str(shape.representation_size or "none"),
+        "classes": classes,
+        "adapted to": metadata.encryption if metadata.encryption != "none" else "nothing, a plain model",
+        "key fingerprint": metadata.key_fingerprint or "none",
+    }
+
+
+def _folder(path: Path) -> Facts:
+    if (path / "config.json").is_file() and not (path / manifests.NAME).exists():
+        return _workdir(path)
+    manifest = manifests.read(path)
+    if manifest is None:
+        raise UserError(f"{path} has neither a {manifests.NAME} nor a run's config.json: nothing is known about it")
+    header = manifest.header
+    return {
+        "images": f"{len(manifest.files):,} files of {path}",
+        "image size": f"{header.image_size}x{header.image_size}, blocks of {header.patch_size}x{header.patch_size}",
+        "encryption": header.encryption if header.encryption != "none" else "none, plain images",
+        "key fingerprint": header.key_fingerprint or "none",
+        "signed by owner": "yes" if manifest.authentication else "no",
+    }
+
+
+def _workdir(path: Path) -> Facts:
+    try:
+        content = json.loads((path / "config.json").read_text())
+        config, metadata = content["config"], checkpoint.Metadata.from_json(json.dumps(content["metadata"]))
+        facts = {
+            "workdir": f"{metadata.model}, {metadata.image_size}x{metadata.image_size}, {config['epochs']} epochs",
+            "model adapted to": f"{metadata.encryption}, key fingerprint {metadata.key_fingerprint or 'none'}",
+            "images": f"{content['encryption']}, key fingerprint {content['key_fingerprint'] or 'none'}",
+        }
+        if not (path / "result.json").exists():
+            return facts | {"result": "not complete"}
+        result = json.loads((path / "result.json").read_text())
+        return facts | {"result": f"test accuracy {result['test_accuracy']:.2%} on {result['test_examples']:,} images"}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is not a run's workdir, or it is damaged") from None

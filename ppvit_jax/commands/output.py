@@ -1,0 +1,30 @@
+"""Where commands write: new files, whole or absent."""
+
+import os
+from pathlib import Path
+
+from ppvit_jax.errors import UserError
+
+
+def new_path(text: str, what: str) -> Path:
+    """A path to write to, which must not exist, in a folder that does.
+
+    Raises:
+      UserError: it does, or it does not.
+    """
+    path = Path(text).expanduser()
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} exists: choose another name for {what}")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent}: make it first, or choose another place for {what}")
+    return path
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Writes a file aside, then renames it, so that it is whole or absent."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,133 @@
+"""The command `ppvit predict`: a model's logits or classes for images. It holds no key and needs none."""
+
+import argparse
+import csv
+import io
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ppvit_jax import checkpoint, models
+from ppvit_jax.commands.output import new_path, write_aside
+from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data.loader import test_batches
+from ppvit_jax.data.preprocess import normalise, preprocess
+from ppvit_jax.data.progress import Progress
+from ppvit_jax.data.source import StreamSource
+from ppvit_jax.errors import UserError
+from ppvit_jax.matching import check_match
+from ppvit_jax.offline.inputs import Decoding, Images, open_files, open_tfds
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("--checkpoint", required=True, metavar="CKPT", help="a .npz in Google's layout, with a head")
+    parser.add_argument(
+        "--input", required=True, metavar="DIR", help="a folder of images, plain or encrypted, or a tfds version folder"
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help=".npz (logits, files) or .csv (file, class, probability)",
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="(default: %(default)s)")
+    parser.add_argument(
+        "--resize", choices=("centre_crop", "squash"), default="centre_crop", help="of plain images (%(default)s)"
+    )
+    parser.add_argument("--max-pixels", type=int, default=89_478_485, help="refuse larger images (%(default)s)")
+    parser.add_argument(
+        "--allow-mismatch", action="store_true", help="accept images of another key or encryption than the model's"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Predicts every image once, in the order of the files' paths, and writes --output.
+
+    Raises:
+      UserError: anything that the user can put right.
+    """
+    output = new_path(arguments.output, "the predictions")
+    if output.suffix not in (".npz", ".csv"):
+        raise UserError(f"--output {output} ends neither in .npz nor in .csv: choose one of them")
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch-size is {arguments.batch_size}: give at least 1")
+    path = checkpoint.resolve(arguments.checkpoint)
+    arrays, metadata = checkpoint.read(path)
+    shape = models.infer_config(arrays, where=str(path))
+    if not shape.num_classes:
+        raise UserError(f"{path} has no head, so that it cannot predict: fine-tune it first")
+    params = checkpoint.to_params(arrays, shape, keep_head=True, where=str(path))
+
+    folder = Path(arguments.input).expanduser()
+    manifest = manifests.read(folder if folder.is_dir() else folder.parent)
+    check_match(
+        metadata,
+        manifest.header if manifest else None,
+        checkpoint=str(path),
+        folder=str(folder),
+        image_size=shape.image_size,
+        patch_size=shape.patch_size,
+        allow_mismatch=arguments.allow_mismatch,
+    )
+    images = _open(folder, Decoding(shape.image_size, arguments.resize, arguments.max_pixels), manifest)
+    started = time.monotonic()
+    files = [split.original(index) for split in images.splits for index in range(split.count)]
+    logits = _predict(shape, params, images, arguments.batch_size)
+    seconds = time.monotonic() - started
+    write_aside(output, _table(files, logits, metadata.class_names, output.suffix))
+    print(f"{output}: {len(files):,} images in {seconds:.1f} s, {len(files) / seconds:.1f} images/s")
+
+
+def _open(folder: Path, decoding: Decoding, manifest: manifests.Manifest | None) -> Images:
+    if not folder.exists():
+        raise UserError(f"there is no {folder}: give a folder of images as --input")
+    if (folder / "dataset_info.json").is_file():
+        return open_tfds(folder, (), decoding)
+    return open_files(folder, decoding, keep_names=False, manifest=manifest)
+
+
+def _predict(shape: models.ViTConfig, params: checkpoint.Params, images: Images, batch_size: int) -> np.ndarray:
+    """Logits of all images, float32 [n, classes]."""
+    model = models.build(shape)
+
+    @jax.jit
+    def apply(params: checkpoint.Params, batch: np.ndarray) -> jax.Array:
+        pixels = preprocess(jax.numpy.asarray(batch), shape.image_size)
+        return model.apply(params, normalise(pixels, (0.5,) * 3, (0.5,) * 3, shape.dtype))
+
+    def read(number: int) -> np.ndarray:
+        split, index = images.locate(number)
+        return split.read(index)[0]
+
+    first = read(0).shape
+    source = StreamSource(np.zeros(images.count, np.int32), (first[0], first[1], 3), read)
+    on_device = jax.device_put(params)
+    logits = np.empty((images.count, shape.num_classes), np.float32)
+    progress = Progress("predicting", images.count)
+    for number, batch in enumerate(test_batches(source, batch_size=min(batch_size, images.count))):
+        start = number * len(batch["image"])
+        count = int(batch["mask"].sum())
+        logits[start : start + count] = np.asarray(apply(on_device, batch["image"]))[:count]
+        progress.update(start + count)
+    progress.close()
+    return logits
+
+
+def _table(files: list[str], logits: np.ndarray, class_names: tuple[str, ...], suffix: str) -> bytes:
+    content = io.BytesIO()
+    if suffix == ".npz":
+        np.savez(content, logits=logits, files=np.array(files))
+        return content.getvalue()
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    text = io.TextIOWrapper(content, newline="", write_through=True)
+    rows = csv.writer(text)
+    rows.writerow(["file", "class", "probability"])
+    for file, row in zip(files, probabilities, strict=True):
+        best = int(row.argmax())
+        name = class_names[best] if len(class_names) == logits.shape[1] else best
+        rows.writerow([file, name, f"{row[best]:.6f}"])
+    return content.getvalue()

@@ -1,0 +1,30 @@
+"""The command `ppvit rekey`: an adapted model -> the same model for images of another key."""
+
+import argparse
+
+from ppvit_jax import adaptation
+from ppvit_jax.commands import adapting
+from ppvit_jax.commands import arguments as shared
+from ppvit_jax.commands.output import new_path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    shared.add_key(parser, what="the key that the model is adapted with")
+    shared.add_key(parser, "new-", "the key to adapt it with")
+    adapting.add_files(parser)
+    adapting.add_lost_encryption(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Moves the model from one key to another in one step; no plain model exists in between.
+
+    Raises:
+      UserError: anything that the user can put right.
+    """
+    new_path(arguments.output, "the checkpoint")
+    old = shared.open_key(arguments.key, arguments.passphrase_file)
+    new = shared.open_key(arguments.new_key, arguments.new_passphrase_file)
+    model = adapting.open_adapted(arguments, old)
+    rekeyed = adaptation.rekey(model.params, model.permutations(old), model.permutations(new))
+    adapting.write_model(arguments, rekeyed, model.metadata, model.shape, model.encryption, new.fingerprint)

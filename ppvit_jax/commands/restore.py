@@ -1,0 +1,28 @@
+"""The command `ppvit restore`: an adapted model -> a plain one."""
+
+import argparse
+
+from ppvit_jax import adaptation
+from ppvit_jax.commands import adapting
+from ppvit_jax.commands import arguments as shared
+from ppvit_jax.commands.output import new_path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    shared.add_key(parser)
+    adapting.add_files(parser)
+    adapting.add_lost_encryption(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Undoes the adaptation, of a tuned model as well, and writes the model for plain images.
+
+    Raises:
+      UserError: anything that the user can put right.
+    """
+    new_path(arguments.output, "the checkpoint")
+    key = shared.open_key(arguments.key, arguments.passphrase_file)
+    model = adapting.open_adapted(arguments, key)
+    restored = adaptation.restore(model.params, model.permutations(key))
+    adapting.write_model(arguments, restored, model.metadata, model.shape, "none", None)

@@ -1,0 +1,216 @@
+"""The manifest of a folder of images that `ppvit encrypt` or `decrypt` wrote: what they are, and every file's SHA-256.
+
+`manifest.json` lies at the top of the folder and is its last file to be written. Its own SHA-256 is at its end,
+against accidents and carelessness; so is a message authentication code under the owner's key, which the owner's
+programs check, and which nobody else can make.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ppvit_jax.data.progress import Progress
+from ppvit_jax.encryption import permutations_needed
+from ppvit_jax.errors import UserError
+
+NAME = "manifest.json"
+# The list of what is done already: as long as it exists, the folder is not complete.
+JOURNAL = ".unfinished.jsonl"
+FORMAT, VERSION = "ppvit-images", 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What the images of a folder are.
+
+    encryption: "none", "bs", "ps" or "bs+ps".
+    key_fingerprint: of the key that encrypted them; None for plain images.
+    image_size, patch_size: side of every image and of its blocks, in pixels.
+    origin: identifies the input images and the options that made the folder; under the owner's key, so that it
+        tells nobody else anything.
+    """
+
+    encryption: str
+    key_fingerprint: str | None
+    image_size: int
+    patch_size: int
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """A manifest that was read and agrees with itself.
+
+    folder: where it lies, an absolute path.
+    header: see `Header`.
+    files: the SHA-256 of each file, in hexadecimal, by its path inside the folder, with "/".
+    digest: SHA-256 over header and files.
+    authentication: HMAC of the digest under the owner's key, or None.
+    """
+
+    folder: Path
+    header: Header
+    files: dict[str, str]
+    digest: str
+    authentication: str | None
+
+    def name(self, path: Path) -> str:
+        """What the manifest calls a path."""
+        return path.absolute().relative_to(self.folder).as_posix()
+
+    def check_listing(self, found: Iterable[str], below: Path) -> None:
+        """Compares the files that are there, by their paths inside `below`, with those that should be.
+
+        `below` is the manifest's folder or one inside.
+
+        Raises:
+            UserError: the first of those that are missing or too many.
+        """
+        start = PurePosixPath(self.name(below))
+        names = {(start / path).as_posix() for path in found}
+        prefix = start.parts
+        expected = {name for name in self.files if PurePosixPath(name).parts[: len(prefix)] == prefix}
+        for what, wrong in (("not in", sorted(names - expected)), ("missing, but in", sorted(expected - names))):
+            if wrong:
+                others = f" (and {len(wrong) - 1} others)" if len(wrong) > 1 else ""
+                raise UserError(f"{self.folder / wrong[0]}{others} is {what} the manifest: {_REMEDY}")
+
+    def check(self, path: Path, content: bytes) -> None:
+        """Compares one file's content with the manifest.
+
+        Raises:
+            UserError: the content is another.
+        """
+        if hashlib.sha256(content).hexdigest() != self.files.get(self.name(path)):
+            raise UserError(f"{path} is not the file that the manifest describes: {_REMEDY}")
+
+    def check_files(self) -> None:
+        """Compares every file with the manifest, reading each in pieces.
+
+        Raises:
+            UserError: a file is missing or another.
+        """
+        progress = Progress(f"checking {self.folder}", len(self.files), "files")
+        for number, (name, expected) in enumerate(self.files.items(), start=1):
+            try:
+                with (self.folder / name).open("rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise UserError(f"cannot read {self.folder / name} ({error.strerror}): {_REMEDY}") from None
+            if found != expected:
+                raise UserError(f"{self.folder / name} is not the file that the manifest describes: {_REMEDY}")
+            progress.update(number)
+        progress.close()
+
+
+_REMEDY = "fetch the folder again from its owner"
+
+
+def read(folder: Path) -> Manifest | None:
+    """Reads the manifest of a folder, or that of one of the two folders above it, if it lists files in this one.
+
+    Returns:
+        None for a folder without one: images of any other origin.
+
+    Raises:
+        UserError: the manifest is damaged or was changed, or the folder is not complete.
+    """
+    folder = folder.absolute()
+    found = _read(folder)
+    for above in () if found else list(folder.parents)[:2]:
+        try:
+            candidate = _read(above)
+        except UserError:
+            # Another project's file may have that name; and if it is ours, the folder's own command says so.
+            continue
+        prefix = f"{folder.relative_to(above).as_posix()}/"
+        if candidate and any(name.startswith(prefix) for name in candidate.files):
+            return candidate
+    return found
+
+
+def _read(folder: Path) -> Manifest | None:
+    path = folder / NAME
+    if (folder / JOURNAL).exists():
+        raise UserError(f"{folder} is not complete: run the command that writes it again, it will continue")
+    try:
+        content = json.loads(path.read_bytes())
+        if not str(content.get("format", "")).startswith("ppvit"):
+            return None
+        if content["format"] != FORMAT or content["version"] != VERSION:
+            raise UserError(f"{path} is of another version than this program reads, {VERSION}: update this program")
+        header = Header(**{field.name: content[field.name] for field in dataclasses.fields(Header)})
+        files: dict[str, str] = content["files"]
+        digest = _digest(header, files.items()).hexdigest()
+        if digest != content["sha256"]:
+            raise UserError(f"{path} was changed or damaged, its SHA-256 does not agree: {_REMEDY}")
+        manifest = Manifest(folder, header, files, digest, content["authentication"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{path} is damaged, or not a manifest of this program: {_REMEDY}") from None
+    _check_values(path, manifest)
+    return manifest
+
+
+def write(
+    folder: Path, header: Header, files: Iterable[tuple[str, str]], authenticate: Callable[[bytes], str] | None
+) -> None:
+    """Writes a folder's manifest, aside first and then renamed; in constant memory.
+
+    Args:
+        folder: where the files lie.
+        header: what they are.
+        files: (path inside the folder, SHA-256) of each; iterated once.
+        authenticate: the owner's `SecretKey.authenticate`, or None without a key.
+    """
+    aside = folder / f".{NAME}.tmp"
+    with aside.open("w") as file:
+        fields = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(header)}
+        for name, value in fields.items():
+            file.write(f"{'{' if name == 'format' else ','}\n {json.dumps(name)}: {json.dumps(value)}")
+        file.write(',\n "files": {')
+
+        def written() -> Iterable[tuple[str, str]]:
+            for number, (name, sha256) in enumerate(files):
+                file.write(f"{',' if number else ''}\n  {json.dumps(name)}: {json.dumps(sha256)}")
+                yield name, sha256
+
+        digest = _digest(header, written())
+        authentication = authenticate(digest.digest()) if authenticate else None
+        file.write(f'\n }},\n "sha256": "{digest.hexdigest()}",\n "authentication": {json.dumps(authentication)}\n}}\n')
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(folder / NAME)
+
+
+def _digest(header: Header, files: Iterable[tuple[str, str]]) -> Any:
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(header), sort_keys=True).encode())
+    for name, sha256 in files:
+        digest.update(f"\n{sha256} {json.dumps(name)}".encode())
+    return digest
+
+
+def _check_values(path: Path, manifest: Manifest) -> None:
+    """The SHA-256 has no secret: whoever changes a manifest on purpose can make it agree."""
+    header = manifest.header
+    permutations_needed(header.encryption)
+    sizes = (header.image_size, header.patch_size)
+    if not all(isinstance(size, int) and size > 0 for size in sizes) or header.image_size % header.patch_size:
+        raise UserError(f"{path} has impossible sizes, {sizes[0]} and {sizes[1]}: {_REMEDY}")
+    if (header.key_fingerprint is None) != (header.encryption == "none"):
+        raise UserError(f"{path} names encryption {header.encryption!r} but key {header.key_fingerprint!r}: {_REMEDY}")
+    for name in manifest.files:
+        place = PurePosixPath(name)
+        if place.is_absolute() or ".." in place.parts or name != str(place):
+            raise UserError(f"{path} lists {name!r}, a path outside the folder: do not trust it")

@@ -1,0 +1,207 @@
+"""The images that go in: a folder, one file, or a data set that tensorflow-datasets has prepared."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ppvit_jax.data import folder, images, tfds_source
+from ppvit_jax.data import manifest as manifests
+from ppvit_jax.errors import UserError
+
+SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
+_TRAINING = "train"
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How to read an image.
+
+    image_size: side of the result; None demands that size of nothing and keeps the image as it is.
+    resize: "centre_crop" or "squash", to reach that size.
+    max_pixels: images of more pixels are refused.
+    """
+
+    image_size: int | None
+    resize: images.Resize
+    max_pixels: int
+
+    def decode(self, file: Path | bytes, name: str) -> np.ndarray:
+        """uint8 [height, width, 3] of a path or of a file's bytes; `name` is for messages."""
+        image = images.decode(file, name=name, max_pixels=self.max_pixels)
+        return np.asarray(image) if self.image_size is None else images.fit(image, self.image_size, self.resize)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images that belong together.
+
+    Attributes:
+        name: "train" or another; "" where the input has no splits.
+        count: how many images.
+        original: index -> what the image is called in the input.
+        output: index -> its path in an output folder, without an ending, such as "cat/00000012".
+        read: index -> uint8 [height, width, 3] and the class, or None where the folder tells it; called from
+            several threads at once.
+    """
+
+    name: str
+    count: int
+    original: Callable[[int], str]
+    output: Callable[[int], str]
+    read: Callable[[int], tuple[np.ndarray, int | None]]
+
+    @property
+    def is_training(self) -> bool:
+        """Whether augmented copies make sense: everything but what is for testing."""
+        return self.name in ("", _TRAINING)
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """What goes in.
+
+    Attributes:
+        splits: one or more.
+        identity: text that differs when the images do: of their names and sizes, or of a data set's version.
+        ignored: files that are not images.
+        dataset: (name, version, class names) of a tfds data set; None for files.
+    """
+
+    splits: tuple[Split, ...]
+    identity: str
+    ignored: int = 0
+    dataset: tuple[str, str, tuple[str, ...]] | None = None
+
+    @property
+    def count(self) -> int:
+        """The images of all splits."""
+        return sum(split.count for split in self.splits)
+
+    def locate(self, number: int) -> tuple[Split, int]:
+        """The split of an image, counted over all splits, and its index there."""
+        for split in self.splits:
+            if number < split.count:
+                return split, number
+            number -= split.count
+        raise IndexError(number)
+
+
+def open_files(path: Path, decoding: Decoding, *, keep_names: bool, manifest: manifests.Manifest | None) -> Images:
+    """Lists a folder of images, or one image.
+
+    Unless names are kept, an image is called by its number in the order of the paths, for a name may tell what the
+    image shows. Class folders keep theirs: below the top, or below train and test folders at the top. A folder with
+    images at its top has no classes, and the names of its folders go as well.
+
+    Args:
+        path: the folder or the file.
+        decoding: see `Decoding`.
+        keep_names: keep the paths, but for the ending.
+        manifest: the folder's manifest, if it has one; files are compared with it.
+
+    Raises:
+        UserError: nothing there that is an image, or two files that only their ending tells apart.
+    """
+    if path.is_dir():
+        root, (names, ignored) = path, folder.list_images(path)
+    else:
+        root, names, ignored = path.parent, [path.name], 0
+    if manifest is not None:
+        manifest.check_listing(names, root if path.is_dir() else path)
+    depth = _depth_of_classes(names)
+    if keep_names:
+        stems = collections.Counter(os.path.splitext(name)[0] for name in names)
+        if len(stems) < len(names):
+            raise UserError(f"{root / stems.most_common(1)[0][0]} is the name of several images: rename one of them")
+
+    def output(number: int) -> str:
+        if keep_names:
+            return os.path.splitext(names[number])[0]
+        return "/".join([*names[number].split("/")[:depth], f"{number:08d}"])
+
+    def read(number: int) -> tuple[np.ndarray, None]:
+        file = root / names[number]
+        if manifest is None:
+            return decoding.decode(file, str(file)), None
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror}") from None
+        manifest.check(file, content)
+        return decoding.decode(content, str(file)), None
+
+    identity = hashlib.sha256()
+    # Ordered part by part, so that the images of a split follow each other.
+    counts: dict[str, int] = {}
+    for name in names:
+        split = name.split("/")[0] if depth == 2 else ""
+        counts[split] = counts.get(split, 0) + 1
+        try:
+            identity.update(json.dumps([name, os.path.getsize(root / name)]).encode())
+        except OSError as error:
+            raise UserError(f"cannot read {root / name} ({error.strerror}): replace or remove it") from None
+
+    def make_split(name: str, start: int) -> Split:
+        return Split(
+            name,
+            counts[name],
+            lambda index: names[start + index],
+            lambda index: output(start + index),
+            lambda index: read(start + index),
+        )
+
+    starts = itertools.accumulate(counts.values(), initial=0)
+    splits = tuple(make_split(name, start) for name, start in zip(counts, starts, strict=False))
+    return Images(splits, identity.hexdigest(), ignored)
+
+
+def open_tfds(path: Path, splits: Sequence[str], decoding: Decoding) -> Images:
+    """Opens a data set that tensorflow-datasets has prepared as array_record files.
+
+    Images of one fixed size keep it, to be resized as in training; those of several sizes are resized by `decoding`.
+
+    Args:
+        path: the folder of a version, from `ppvit_jax.data.tfds_source.find_prepared`.
+        splits: their names; none for all that there are.
+        decoding: see `Decoding`.
+
+    Raises:
+        UserError: there is no such split, or the data set or its manifest is damaged.
+    """
+    if found := manifests.read(path):
+        found.check_files()
+    opened = {split: tfds_source.Records(path, split) for split in splits or tfds_source.split_names(path)}
+
+    def make_split(split: str, records: tfds_source.Records) -> Split:
+        native = dataclasses.replace(decoding, image_size=None) if records.native_shape else decoding
+
+        def read(index: int) -> tuple[np.ndarray, int]:
+            record = records.read([index])[0]
+            return native.decode(record["image"], records.describe(index)), int(record["label"])
+
+        def name(index: int) -> str:
+            return f"{split}/{index:08d}"
+
+        return Split(split, len(records), name, name, read)
+
+    made = tuple(make_split(*item) for item in opened.items())
+    identity = json.dumps([path.parent.name, path.name, [[split.name, split.count] for split in made]])
+    first = next(iter(opened.values()))
+    return Images(made, identity, dataset=(first.name, path.name, first.class_names))
+
+
+def _depth_of_classes(names: Sequence[str]) -> int:
+    """How many folders of each path are splits and classes."""
+    shallowest = min(name.count("/") for name in names)
+    if shallowest > 1 and {name.split("/")[0] for name in names} <= SPLITS:
+        return 2
+    return min(shallowest, 1)

@@ -1,0 +1,128 @@
+"""What is done already in an output folder, so that an interrupted command continues; and its manifest at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data.progress import Progress
+from ppvit_jax.errors import UserError
+
+
+class Journal:
+    """Opened with an output folder, closed by `finish` or by leaving the `with` block.
+
+    Attributes:
+        done: how many entries are there already.
+        complete: whether the folder is complete, by the same command.
+    """
+
+    def __init__(self, folder: Path, header: manifests.Header, authenticate: Callable[[bytes], str] | None):
+        """Opens the folder, or makes it.
+
+        Raises:
+            UserError: it holds other files or another command's output, another process writes it, or it cannot be
+                written.
+        """
+        self.folder, self._header, self._authenticate = folder, header, authenticate
+        self.done, self.complete = 0, False
+        self._path = folder / manifests.JOURNAL
+        first = json.dumps(dataclasses.asdict(header))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            begun = self._path.exists()
+            if not begun and any(folder.iterdir()):
+                found = manifests.read(folder)
+                self.complete = found is not None and found.header == header
+                if self.complete:
+                    return
+                raise UserError(
+                    f"{folder} holds other files already, or other images or options made it: choose a new folder"
+                )
+            self._file = self._path.open("r+b" if begun else "xb")
+            _lock(self._file, folder)
+            if begun and self._file.readline() not in (b"", f"{first}\n".encode()):
+                self._file.close()
+                raise UserError(
+                    f"{folder} was begun with another key, other images or other options: repeat the command that "
+                    "began it, or choose a new folder"
+                )
+            if begun and self._file.tell():
+                self._continue()
+            else:
+                self._write(json.loads(first))
+        except OSError as error:
+            raise UserError(f"cannot write to {error.filename or folder}: {error.strerror}") from None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.complete:
+            self._file.close()
+
+    def add(self, files: dict[str, str]) -> None:
+        """Notes the files of the next entry, by name with their SHA-256, after they have been written."""
+        self._write(files)
+        self.done += 1
+
+    def entries(self) -> Iterator[dict[str, str]]:
+        """What has been noted, in order."""
+        with self._path.open() as file:
+            next(file)
+            for line in file:
+                yield json.loads(line)
+
+    def finish(self) -> None:
+        """Writes the manifest and removes the journal."""
+        files = (item for entry in self.entries() for item in entry.items())
+        manifests.write(self.folder, self._header, files, self._authenticate)
+        self._path.unlink()
+        self._file.close()
+
+    def _continue(self) -> None:
+        """Counts the entries whose files are there and whole, and forgets the rest: what a kill or a crash cut."""
+        progress = Progress(f"checking what is in {self.folder}", 0, "files")
+        end = self._file.tell()
+        for line in self._file:
+            if not (line.endswith(b"\n") and self._is_there(json.loads(line))):
+                break
+            self.done += 1
+            end += len(line)
+            progress.update(self.done)
+        progress.close()
+        self._file.seek(end)
+        self._file.truncate()
+
+    def _is_there(self, files: dict[str, str]) -> bool:
+        try:
+            for name, sha256 in files.items():
+                with (self.folder / name).open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                        return False
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _write(self, value: Any) -> None:
+        self._file.write(f"{json.dumps(value)}\n".encode())
+        self._file.flush()
+
+
+def _lock(file: Any, folder: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows has none; there two processes at once are the user's care.
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process is writing to {folder}: wait for it, or choose a new folder") from None
