@@ -77,8 +77,10 @@ def run(
         folder=folder,
         image_size=config.image_size,
         patch_size=model_config.patch_size,
-        # A plain model on encrypted images without adaptation is what config.adapt=False asks for.
-        allow_mismatch=config.allow_mismatch or (config.encryption != "none" and metadata.encryption == "none"),
+        # A new model has no key; a plain one on images encrypted here is what config.adapt=False asks for.
+        allow_mismatch=config.allow_mismatch
+        or not config.checkpoint
+        or (config.encryption != "none" and metadata.encryption == "none"),
     )
     metadata = dataclasses.replace(
         metadata, model=config.model, image_size=config.image_size, class_names=dataset.class_names

@@ -39,7 +39,7 @@ def bad_input(tmp_path):
     return {
         "wrong key for a model": (
             [small, f"--config.checkpoint={adapted}", f"--config.key_file={make_key(tmp_path, 2)}"],
-            "is adapted with the key of fingerprint",
+            r"is adapted to 'bs\+ps' with the key of fingerprint \w+, and .* with the key of fingerprint \w+:",
         ),
         "key that others can read": ([small, f"--config.key_file={shared_key}"], "run chmod 600"),
         "no key": ([small, f"--config.key_file={tmp_path}/no.key"], "cannot read the key file"),

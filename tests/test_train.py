@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import signal
@@ -14,6 +15,7 @@ from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.config import default_config
 from ppvit_jax.errors import UserError
+from ppvit_jax.matching import PLAIN
 from ppvit_jax.train import train
 from ppvit_jax.workdir import Workdir, read_history
 
@@ -37,7 +39,8 @@ def _train(workdir, config=None, model=MODEL, params=None, dataset=None, fingerp
     config = config or _config()
     params = random_params(model) if params is None else params
     dataset = dataset or random_dataset()
-    return train(config, workdir, dataset, model, params, None, Metadata(config.model, 16), fingerprint)
+    images = dataclasses.replace(PLAIN, key_fingerprint=fingerprint)
+    return train(config, workdir, dataset, model, params, None, Metadata(config.model, 16), images)
 
 
 def _tuned(workdir):

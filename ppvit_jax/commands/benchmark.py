@@ -74,6 +74,6 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"| {name} | {median:.3f} | {rate:.2f} | {medians['plain'] / median:.3f} |")
     statistics_of_device = device.memory_stats() or {}
     if "peak_bytes_in_use" in statistics_of_device:
-        print(f"\nDevice: peak memory {statistics_of_device['peak_bytes_in_use'] / 2**30:.2f} GiB")
+        print(f"\nDevice: peak memory {statistics_of_device['peak_bytes_in_use'] / 2**20:,.0f} MiB")
     else:
         print(f"\nProcess: {peak_memory()}")

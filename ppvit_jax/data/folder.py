@@ -166,7 +166,7 @@ def _images_below(folder: Path) -> tuple[list[str], int]:
         visited.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         visible = [name for name in names if not name.startswith(".")]
-        chosen = [name for name in visible if os.path.splitext(name)[1].lower() in EXTENSIONS]
+        chosen = [name for name in visible if Path(name).suffix.lower() in EXTENSIONS]
         prefix = Path(root).relative_to(folder)
         images += [(prefix / name).as_posix() for name in chosen]
         others += len(visible) - len(chosen)

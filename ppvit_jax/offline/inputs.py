@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -116,16 +115,16 @@ def open_files(path: Path, decoding: Decoding, *, keep_names: bool, manifest: ma
     else:
         root, names, ignored = path.parent, [path.name], 0
     if manifest is not None:
-        manifest.check_listing(names, root if path.is_dir() else path)
+        manifest.check_listing(names if path.is_dir() else ["."], path)
     depth = _depth_of_classes(names)
     if keep_names:
-        stems = collections.Counter(os.path.splitext(name)[0] for name in names)
+        stems = collections.Counter(Path(name).with_suffix("").as_posix() for name in names)
         if len(stems) < len(names):
             raise UserError(f"{root / stems.most_common(1)[0][0]} is the name of several images: rename one of them")
 
     def output(number: int) -> str:
         if keep_names:
-            return os.path.splitext(names[number])[0]
+            return Path(names[number]).with_suffix("").as_posix()
         return "/".join([*names[number].split("/")[:depth], f"{number:08d}"])
 
     def read(number: int) -> tuple[np.ndarray, None]:
@@ -146,7 +145,7 @@ def open_files(path: Path, decoding: Decoding, *, keep_names: bool, manifest: ma
         split = name.split("/")[0] if depth == 2 else ""
         counts[split] = counts.get(split, 0) + 1
         try:
-            identity.update(json.dumps([name, os.path.getsize(root / name)]).encode())
+            identity.update(json.dumps([name, (root / name).stat().st_size]).encode())
         except OSError as error:
             raise UserError(f"cannot read {root / name} ({error.strerror}): replace or remove it") from None
 

@@ -1,0 +1,85 @@
+"""`ppvit info`."""
+
+import json
+from base64 import b64encode
+
+import numpy as np
+import pytest
+from command import make_key
+from images import write_images
+
+from ppvit_jax import __main__ as commands
+from ppvit_jax import keys
+from ppvit_jax.command_line import run_command
+
+
+def _info(path, capsys, expected=0):
+    capsys.readouterr()
+    assert run_command(commands.main, ["info", str(path)]) == expected
+    printed = capsys.readouterr()
+    return printed.err if expected else dict(line.split("  ", 1) for line in printed.out.splitlines())
+
+
+def _strip(facts):
+    return {name: value.strip() for name, value in facts.items()}
+
+
+@pytest.mark.parametrize("passphrase", [None, b"correct horse"])
+def test_a_key_tells_its_fingerprint_and_nothing_secret(tmp_path, capsys, passphrase):
+    key, path = keys.generate(), tmp_path / "secret.key"
+    keys.save(key, path, passphrase)
+    facts = _strip(_info(path, capsys))
+    assert facts["key fingerprint"] == key.fingerprint and facts["key file"] == "version 1"
+    assert facts["protection"] == ("sealed by a passphrase" if passphrase else "file permissions alone")
+    secrets = [b64encode(key.master).decode(), key.master.hex()]
+    secrets += list(json.loads(path.read_text()).get("sealed", {}).values())
+    assert not any(secret in str(facts) for secret in secrets)
+
+
+def test_checkpoints_and_encrypted_images(tmp_path, capsys):
+    key = make_key(tmp_path, 1)
+    fingerprint = keys.load(key).fingerprint
+    facts = _strip(_info("embedded", capsys))
+    assert facts["checkpoint"] == "ViT-Micro/8, 1.25 million parameters, float32"
+    assert facts["image size"] == "64x64, patches of 8x8"
+    assert (facts["classes"], facts["adapted to"], facts["key fingerprint"]) == (
+        "200",
+        "nothing, a plain model",
+        "none",
+    )
+    options = ["--key", str(key), "--image-size=64"]
+    adapt = ["adapt", *options, "--checkpoint=embedded", "--output", str(tmp_path / "adapted.npz")]
+    assert run_command(commands.main, adapt) == 0
+    facts = _strip(_info(tmp_path / "adapted.npz", capsys))
+    assert (facts["adapted to"], facts["key fingerprint"]) == ("bs+ps", fingerprint)
+
+    write_images(tmp_path / "images", ["a/1.png", "b/2.png"])
+    encrypt = ["encrypt", *options, "--input", str(tmp_path / "images"), "--output", str(tmp_path / "encrypted")]
+    assert run_command(commands.main, encrypt) == 0
+    for path in (tmp_path / "encrypted", tmp_path / "encrypted" / "manifest.json"):
+        facts = _strip(_info(path, capsys))
+        assert facts["images"].startswith("2 files of ") and facts["encryption"] == "bs+ps"
+        assert (facts["key fingerprint"], facts["signed by owner"]) == (fingerprint, "yes")
+
+
+def test_what_is_unknown_gives_one_line(tmp_path, capsys):
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "zip.npz").write_bytes(b"PK\x03\x04")
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    (tmp_path / "open.key").write_text("{}")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    (tmp_path / "bare").mkdir()
+    for name, message in {
+        "nothing": "there is no",
+        "text": "is neither a checkpoint (.npz) nor a key",
+        "empty": "is neither a checkpoint (.npz) nor a key",
+        "zip.npz": "truncated, damaged or not a .npz file",
+        "other.npz": "is not a Vision Transformer",
+        "open.key": "can be read by others",
+        "run": "is not a run's workdir",
+        "bare": "nothing is known about it",
+    }.items():
+        errors = _info(tmp_path / name, capsys, expected=1)
+        assert message in errors and errors.count("\n") == 1, name
