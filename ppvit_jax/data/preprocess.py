@@ -51,7 +51,11 @@ def preprocess(
     if (height, width) == (image_size, image_size):
         return images
     shape = (batch, image_size, image_size, channels)
-    return _round(jax.image.resize(images.astype(jnp.float32), shape, "bilinear"))
+    # Not jax.image.resize, whose weights, and so a few pixels, depend on whether JAX's float64 is enabled.
+    scale = jnp.array([image_size / height, image_size / width], jnp.float32)
+    start = jnp.zeros(2, jnp.float32)
+    images = images.astype(jnp.float32)
+    return _round(jax.image.scale_and_translate(images, shape, (1, 2), scale, start, "bilinear", antialias=True))
 
 
 def normalise(images: jax.Array | np.ndarray, mean: Any, std: Any, dtype: Any) -> jax.Array:

@@ -97,3 +97,14 @@ def test_normalisation_commutes_with_encryption_only_if_channels_are_alike(mean,
     first = normalise(encrypt(images, permutations, 4), mean, (0.5, 0.5, 0.5), jnp.float32)
     last = encrypt(np.asarray(normalise(images, mean, (0.5, 0.5, 0.5), jnp.float32)), permutations, 4)
     assert np.array_equal(first, last) == commutes
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 9), (100, 100), (32, 32)])
+def test_pixels_do_not_depend_on_the_precision_of_training(height, width):
+    """An owner encrypts in float32, whatever dtype the cloud trains in."""
+    images = np.random.default_rng(0).integers(0, 256, (16, height, width, 3), np.uint8)
+    results = []
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            results.append(np.asarray(preprocess(jnp.asarray(images), 64)))
+    np.testing.assert_array_equal(*results)

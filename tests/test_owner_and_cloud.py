@@ -1,0 +1,225 @@
+"""The whole path as shell commands: the owner in one folder, with the key, and the cloud in another, without."""
+
+import base64
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import ROOT
+from PIL import Image
+
+from ppvit_jax import keys
+from ppvit_jax.data import embedded
+from ppvit_jax.encryption import gather_index
+
+SHARED = ROOT.parent / "shared" / "data" / "tfds" / "cifar10" / "3.0.2"
+COUNT = 500
+SIZES = "--image-size 64 --patch-size 8"
+# Python runs a module of this name when it starts: every import and opened file is noted.
+RECORDER = """
+import os, sys
+log = open(os.environ["AUDIT_LOG"], "a", buffering=1)
+sys.addaudithook(lambda event, args: event in ("open", "import") and log.write(f"{event} {args[0]}\\n"))
+"""
+
+
+def _digits(folder):
+    train, test, _ = embedded.load_digits()
+    for split, source, count in (("train", train, COUNT - 100), ("test", test, 100)):
+        for number in range(count):
+            path = folder / split / f"digit {source.labels[number]}" / f"secret name {number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(source.fetch(number)).save(path)
+
+
+def _cifar10(folder):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(SHARED)
+    names = builder.info.features["label"].names
+    records = builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})
+    for number in range(COUNT):
+        split = "test" if number % 5 == 0 else "train"
+        path = folder / split / names[records[number]["label"]] / f"secret name {number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(records[number]["image"])
+
+
+class Side:
+    """A folder in which commands are run, with a record of what their processes import and open."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir()
+        (recorder := folder.parent / f"recorder of {folder.name}").mkdir()
+        (recorder / "sitecustomize.py").write_text(RECORDER)
+        self._log = recorder / "log"
+        self._environment = os.environ | {"PYTHONPATH": f"{recorder}:{ROOT}", "AUDIT_LOG": str(self._log)}
+        self.printed = ""
+
+    def run(self, command, expected=0):
+        """Runs a shell command line."""
+        done = subprocess.run(
+            command, shell=True, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=300
+        )
+        self.printed += done.stdout + done.stderr
+        assert done.returncode == expected, done.stderr
+        return done.stderr if expected else done.stdout
+
+    @property
+    def record(self):
+        return self._log.read_text(errors="replace").splitlines()
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(_digits, id="digits"),
+        pytest.param(
+            _cifar10,
+            id="cifar10",
+            marks=pytest.mark.skipif(not SHARED.is_dir(), reason="the real data sets are not at ../shared/data"),
+        ),
+    ],
+)
+def sides(request, tmp_path_factory):
+    """Owner and cloud after the whole path."""
+    root = tmp_path_factory.mktemp(request.param.__name__)
+    owner, cloud = Side(root / "owner"), Side(root / "cloud")
+    request.param(owner.folder / "images")
+    ppvit = f"{sys.executable} -m ppvit_jax"
+    owner.run(f"{ppvit} keygen --output secret.key")
+    owner.run(f"{ppvit} encrypt --key secret.key --input images --output encrypted {SIZES} --names names.csv")
+    owner.run(f"{ppvit} adapt --key secret.key --checkpoint embedded --output adapted.npz --image-size 64")
+    for name in ("encrypted", "adapted.npz"):
+        shutil.move(owner.folder / name, cloud.folder / name)
+    # A key that lies about, for the cloud to ignore.
+    shutil.copy(owner.folder / "secret.key", root / "secret.key")
+    cloud.run(
+        f"{sys.executable} -m ppvit_jax.main --config={ROOT / 'configs' / 'cloud.py'} --workdir=run "
+        "--config.model=ViT-Micro/8 --config.image_size=64 --config.epochs=1 --config.optimizer.learning_rate=0.003"
+    )
+    cloud.run(f"{ppvit} predict --checkpoint run/checkpoint.npz --input encrypted --output cloud.npz")
+    cloud.run(f"{ppvit} predict --checkpoint run/checkpoint.npz --input encrypted --output cloud.csv")
+    shutil.copy(cloud.folder / "run" / "checkpoint.npz", owner.folder / "tuned.npz")
+    owner.run(f"{ppvit} restore --key secret.key --checkpoint tuned.npz --output restored.npz")
+    owner.run(f"{ppvit} predict --checkpoint restored.npz --input images --output plain.npz")
+    return owner, cloud
+
+
+def test_restored_logits_on_plain_images_are_the_clouds_on_encrypted_ones(sides):
+    owner, cloud = sides
+    with np.load(owner.folder / "plain.npz") as plain, np.load(cloud.folder / "cloud.npz") as encrypted:
+        assert plain["logits"].shape == (COUNT, 10)
+        assert np.ptp(plain["logits"]) > 1
+        np.testing.assert_allclose(encrypted["logits"], plain["logits"], rtol=0, atol=1e-5)
+        with (owner.folder / "names.csv").open(newline="") as file:
+            originals = {f"{row['name']}.png": row["original"] for row in csv.DictReader(file)}
+        assert [originals[name] for name in encrypted["files"]] == plain["files"].tolist()
+    with (cloud.folder / "cloud.csv").open(newline="") as file:
+        classes = {row["class"] for row in csv.DictReader(file)}
+    assert classes <= {path.name for path in (owner.folder / "images" / "train").iterdir()}
+
+
+def test_the_result_says_what_was_trained_on_what(sides):
+    owner, cloud = sides
+    result = json.loads((cloud.folder / "run" / "result.json").read_text())
+    fingerprint = keys.load(owner.folder / "secret.key").fingerprint
+    assert (result["encryption"], result["adapt"], result["key_fingerprint"]) == ("bs+ps", True, fingerprint)
+    assert (result["train_examples"], result["test_examples"]) == (400, 100)
+
+
+def test_the_cloud_neither_imports_the_keys_module_nor_opens_a_key_file(sides):
+    owner, cloud = sides
+    # What the record would show: the owner does both.
+    assert "import ppvit_jax.keys" in owner.record
+    assert any(line.startswith("open ") and line.endswith("secret.key") for line in owner.record)
+    assert "import ppvit_jax.train" in cloud.record
+    assert not [line for line in cloud.record if "ppvit_jax.keys" in line or line.endswith("keys.py")]
+    assert not [line for line in cloud.record if line.startswith("open ") and ".key" in Path(line[5:]).name]
+    assert not [line for line in cloud.record if str(owner.folder) in line]
+    assert not [line for line in cloud.record if line.startswith("import cryptography")]
+
+
+def _needles(key):
+    """A key, what is derived from it, and the ways to write these down."""
+    permutations = key.permutations("bs+ps", image_size=64, patch_size=8)
+    index = gather_index(permutations, height=64, width=64, patch_size=8)
+    inverse = permutations.inverse()
+    secrets = {"master key": key.master}
+    for kind, length in (("block", 64), ("pixel", 192)):
+        secrets[f"{kind} subkey"] = key._subkey(f"{kind}/{length}".encode(), 32)
+    for name, secret in list(secrets.items()):
+        encoded = {base64.b64encode(secret[offset:]).rstrip(b"=") for offset in range(3)}
+        encoded |= {secret.hex().encode(), secret.hex().upper().encode(), str(list(secret))[1:-1].encode()}
+        yield name, secret
+        yield name, secret[::-1]
+        for text in encoded | {base64.urlsafe_b64encode(secret).rstrip(b"=")}:
+            yield name, text
+    arrays = {
+        "block permutation": permutations.block,
+        "pixel permutation": permutations.pixel,
+        "inverse block permutation": inverse.block,
+        "inverse pixel permutation": inverse.pixel,
+        "rows of the position embedding": np.concatenate([[0], permutations.block + 1]),
+        "gather": index,
+    }
+    for name, array in arrays.items():
+        # A part tells as well: 12 consecutive entries at the beginning, in the middle and at the end.
+        for start in (0, len(array) // 2, len(array) - 12):
+            part = array[start : start + 12]
+            for dtype in ("u1", "<i2", ">i2", "<i4", ">i4", "<i8", ">i8", "<f4", "<f8"):
+                if part.max() < 256 or dtype != "u1":
+                    yield name, part.astype(dtype).tobytes()
+            for separator in (",", ", ", " ", ",\n", "\n"):
+                yield name, separator.join(map(str, part)).encode()
+
+
+def test_no_secret_is_in_anything_that_the_cloud_has(sides):
+    owner, cloud = sides
+    key = keys.load(owner.folder / "secret.key")
+    needles = list(_needles(key))
+    # The search finds what is there: in the key file, and in permutations written down.
+    written = key.permutation("pixel", 192)
+    for hay in ((owner.folder / "secret.key").read_bytes(), written.tobytes(), json.dumps(written.tolist()).encode()):
+        assert [name for name, needle in needles if needle in hay]
+    artefacts = {path: path.read_bytes() for path in cloud.folder.rglob("*") if path.is_file()}
+    artefacts[Path("what both sides printed")] = (owner.printed + cloud.printed).encode()
+    artefacts[Path("names of files")] = "\n".join(map(str, artefacts)).encode()
+    # Arrays as they are, where a file packs them.
+    for path in list(artefacts):
+        if path.suffix == ".npz":
+            with np.load(path) as file:
+                artefacts |= {path / name: file[name].tobytes() for name in file.files}
+    assert len(artefacts) > COUNT and {"config.json", "metrics.jsonl", "manifest.json"} <= {p.name for p in artefacts}
+    found = [(name, str(path)) for path, content in artefacts.items() for name, needle in needles if needle in content]
+    assert not found
+    told = [str(path) for path, content in artefacts.items() if b"secret name" in content]
+    assert told == []
+
+
+def test_a_model_and_images_of_different_keys_are_refused_by_the_cloud(sides, tmp_path):
+    owner, cloud = sides
+    ppvit = f"{sys.executable} -m ppvit_jax"
+    other = tmp_path / "other"
+    owner.run(f"{ppvit} keygen --output {tmp_path}/other.key")
+    owner.run(f"{ppvit} encrypt --key {tmp_path}/other.key --input images --output {other} {SIZES}")
+    train = (
+        f"{sys.executable} -m ppvit_jax.main --config={ROOT / 'configs' / 'cloud.py'} --workdir={tmp_path}/run "
+        f"--config.model=ViT-Micro/8 --config.image_size=64 --config.epochs=1 --config.data.dir={other}"
+    )
+    errors = cloud.run(train, expected=1)
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    for path in (owner.folder / "secret.key", tmp_path / "other.key"):
+        assert keys.load(path).fingerprint in errors
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert (
+        json.loads(cloud.run(f"{train} --allow-mismatch"))["key_fingerprint"]
+        == keys.load(tmp_path / "other.key").fingerprint
+    )
