@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def _digits(folder):
 def _cifar10(folder):
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(SHARED)
+    builder: Any = tfds.builder_from_directory(SHARED)
     names = builder.info.features["label"].names
     records = builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})
     for number in range(COUNT):

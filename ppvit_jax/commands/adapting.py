@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ppvit_jax import checkpoint, models
-from ppvit_jax.commands.arguments import add_encryption
+from ppvit_jax.commands.arguments import ENCRYPTED
 from ppvit_jax.commands.output import new_path
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
@@ -35,7 +35,11 @@ def add_files(parser: argparse.ArgumentParser) -> None:
 
 def add_lost_encryption(parser: argparse.ArgumentParser) -> None:
     """Adds --encryption, for a checkpoint that no longer says what it is adapted to."""
-    add_encryption(parser, default=None)
+    parser.add_argument(
+        "--encryption",
+        choices=ENCRYPTED,
+        help="what the model is adapted to, if another program has lost what it says of itself",
+    )
 
 
 def open_model(path: Path, image_size: int | None) -> tuple[Any, checkpoint.Metadata, models.ViTConfig]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from ppvit_jax import keys
 from ppvit_jax.encryption import ENCRYPTIONS
 
+ENCRYPTED = tuple(name for name in ENCRYPTIONS if name != "none")
+
 
 def add_key(parser: argparse.ArgumentParser, prefix: str = "", what: str = "the key") -> None:
     """Adds --key and --passphrase-file, or with the prefix "new-" --new-key and --new-passphrase-file."""
@@ -25,10 +27,6 @@ def open_key(path: str, passphrase_file: str | None) -> keys.SecretKey:
 
 
 def add_encryption(parser: argparse.ArgumentParser, default: str | None = "bs+ps") -> None:
-    """Adds --encryption."""
-    choices = [name for name in ENCRYPTIONS if name != "none"]
-    parser.add_argument("--encryption", choices=choices, default=default, help=_default("bs+ps", default))
-
-
-def _default(value: str, default: str | None) -> str:
-    return "(default: %(default)s)" if default else f"(default: what the input says of itself, else {value})"
+    """Adds --encryption; the default None is for input that may say it itself."""
+    said = "(default: %(default)s)" if default else "(default: what the input says of itself, else bs+ps)"
+    parser.add_argument("--encryption", choices=ENCRYPTED, default=default, help=said)

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import filecmp
 import json
 import time
 from pathlib import Path
@@ -102,9 +103,9 @@ def permute(
         # As tfds lays them out, so that --data-dir or config.data.dir can name the output.
         folder = output / arguments.tfds.partition(":")[0] / images.dataset[1]
     started = time.monotonic()
+    if names is not None:
+        _write_names(names, images)
     with Journal(folder, header, key.authenticate) as journal:
-        if names is not None:
-            _write_names(names, images)
         if journal.complete:
             print(f"{folder} is complete already: nothing to do")
             return
@@ -133,9 +134,14 @@ def permute(
 
 def _write_names(path: Path, images: Images) -> None:
     aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["name", "original"])
-        for split in images.splits:
-            rows.writerows((split.output(index), split.original(index)) for index in range(split.count))
-    aside.replace(path)
+    try:
+        with aside.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["name", "original"])
+            for split in images.splits:
+                rows.writerows((split.output(index), split.original(index)) for index in range(split.count))
+        if path.exists() and not filecmp.cmp(aside, path, shallow=False):
+            raise UserError(f"{path} exists and is another list: choose another name for --names")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -104,13 +104,18 @@ def write_tfds(images: Images, recipe: Recipe, journal: Journal, *, what: str, s
             ]
 
         aside = journal.folder / f".{file_name}.tmp"
-        writer = ArrayRecordWriter(str(aside), "group_size:1")
-        with contextlib.closing(_results(work, members, left_out if skip_unreadable else None)) as results:
-            for index, examples in results:
-                for example in examples or ():
-                    writer.write(example)
-                progress.update(before + index + 1)
-        writer.close()
+        try:
+            writer = ArrayRecordWriter(str(aside), "group_size:1")
+            with contextlib.closing(_results(work, members, left_out if skip_unreadable else None)) as results:
+                for index, examples in results:
+                    for example in examples or ():
+                        writer.write(example)
+                    progress.update(before + index + 1)
+            writer.close()
+        # What array_record raises for a disk that is full or fails.
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"cannot write {aside} ({reason}); run the same command again to continue") from None
         aside.replace(journal.folder / file_name)
         journal.add(_sha256(journal.folder, [file_name]))
     progress.close()

@@ -81,5 +81,5 @@ def test_what_is_unknown_gives_one_line(tmp_path, capsys):
         "run": "is not a run's workdir",
         "bare": "nothing is known about it",
     }.items():
-        errors = _info(tmp_path / name, capsys, expected=1)
+        errors = str(_info(tmp_path / name, capsys, expected=1))
         assert message in errors and errors.count("\n") == 1, name

@@ -133,12 +133,13 @@ def _other_size(folder):
 def _pickled(folder):
     arrays = flatten(PARAMS) | {"evil": np.array([{"object": 1}], dtype=object)}
     with (folder / "plain.npz").open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def _path_as_name(folder):
+    arrays = flatten(PARAMS) | {"../../evil": np.zeros(3)}
     with (folder / "plain.npz").open("wb") as file:
-        np.savez(file, **flatten(PARAMS), **{"../../evil": np.zeros(3)})
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def _tampered(folder):
