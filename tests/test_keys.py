@@ -67,6 +67,13 @@ def test_published_fingerprint():
     assert VECTOR_KEY.fingerprint == _reference_subkey(VECTOR_KEY.master, b"fingerprint", 16).hex()
 
 
+def test_published_authentication():
+    subkey = _reference_subkey(VECTOR_KEY.master, b"authentication", 32)
+    expected = hmac.new(subkey, b"ppvit", hashlib.sha256).hexdigest()
+    assert VECTOR_KEY.authenticate(b"ppvit") == expected
+    assert f"`{expected}`" in DOCUMENT.read_text()
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     master=st.binary(min_size=32, max_size=32),

@@ -4,6 +4,7 @@ import argparse
 import csv
 import filecmp
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def permute(
             images, recipe, journal, what=f"{arguments.command}ing", skip_unreadable=arguments.skip_unreadable
         )
     for message in left_out:
-        print(f"left out: {message}")
+        print(f"left out: {message}", file=sys.stderr)
     if images.ignored:
         print(f"left out: {images.ignored:,} files that are not images")
     count = images.count
@@ -135,7 +136,8 @@ def permute(
 def _write_names(path: Path, images: Images) -> None:
     aside = path.with_name(f".{path.name}.tmp")
     try:
-        with aside.open("w", newline="") as file:
+        # Names of files are bytes, which need not be text.
+        with aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = csv.writer(file)
             rows.writerow(["name", "original"])
             for split in images.splits:

@@ -123,7 +123,7 @@ def _table(files: list[str], logits: np.ndarray, class_names: tuple[str, ...], s
         return content.getvalue()
     exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    text = io.TextIOWrapper(content, newline="", write_through=True)
+    text = io.TextIOWrapper(content, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
     rows = csv.writer(text)
     rows.writerow(["file", "class", "probability"])
     for file, row in zip(files, probabilities, strict=True):

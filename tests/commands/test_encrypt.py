@@ -265,9 +265,9 @@ def test_what_cannot_be_read_can_be_left_out(tmp_path, key, capsys):
     assert _run(*options) == 1
     assert "a/2.png is not an image that can be read" in capsys.readouterr().err
     assert _run(*options, "--skip-unreadable") == 0
-    printed = capsys.readouterr().out
-    assert "left out: " in printed and "a/2.png is not an image" in printed
-    assert "left out: 1 files that are not images" in printed
+    printed = capsys.readouterr()
+    assert "left out: " in printed.err and "a/2.png is not an image" in printed.err
+    assert "left out: 1 files that are not images" in printed.out
     assert list(read_images(tmp_path / "out")) == ["a/00000000.png", "a/00000002.png"]
     manifest = manifests.read(tmp_path / "out")
     assert manifest is not None and len(manifest.files) == 2
@@ -449,3 +449,22 @@ def test_a_full_disk_gives_one_line_and_the_command_continues(tmp_path, key, mon
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     assert _run(*options) == 0
     assert len(read_images(tmp_path / "files")) == 1
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take text alone")
+def test_names_need_not_be_text(tmp_path, key):
+    """In a process of its own, whose output is a file."""
+    write_images(tmp_path, ["1.png"])
+    odd = tmp_path / "in" / os.fsdecode(b"caf\xe9\n")
+    odd.mkdir(parents=True)
+    shutil.copy(tmp_path / "1.png", odd / os.fsdecode(b"a\xff.png"))
+    (odd / "broken.png").write_bytes(b"")
+    command = ["encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "out", "--keep-names"]
+    command += ["--skip-unreadable", "--names", tmp_path / "names.csv"]
+    done = subprocess.run([sys.executable, "-m", "ppvit_jax", *map(str, command)], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    manifest = manifests.read(tmp_path / "out")
+    assert manifest is not None
+    manifest.check_files()
+    assert [os.fsencode(name) for name in manifest.files] == [b"caf\xe9\n/a\xff.png"]
+    assert b"a\xff.png" in (tmp_path / "names.csv").read_bytes()

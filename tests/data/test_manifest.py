@@ -50,6 +50,13 @@ def test_the_authentication_is_an_hmac_under_a_subkey_of_the_key(folder):
     assert manifest.authentication == expected
 
 
+def test_the_digest_is_of_the_bytes_that_the_document_describes(folder):
+    content = json.loads((folder / "manifest.json").read_text())
+    text = json.dumps({name: content[name] for name in sorted(vars(HEADER))})
+    text += "".join(f"\n{sha256} {json.dumps(name)}" for name, sha256 in content["files"].items())
+    assert content["sha256"] == hashlib.sha256(text.encode()).hexdigest()
+
+
 def test_a_folder_inside_finds_the_manifest_above(folder):
     assert _read(folder / "cat") == _read(folder)
     (folder / "other").mkdir()
