@@ -1,0 +1,1 @@
+"""Checkpoints of other programs <-> Google's `.npz` layout: python -m checkpoints_convert.SCRIPT SOURCE TARGET."""

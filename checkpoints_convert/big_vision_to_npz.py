@@ -1,0 +1,73 @@
+"""A checkpoint of big_vision (`.npz`) -> one in Google's `.npz` layout, that of vision_transformer.
+
+Command:  python -m checkpoints_convert.big_vision_to_npz big_vision.npz ViT-B_16.npz
+
+The names are those of big_vision/models/vit.py, with the blocks one by one or stacked (`scan=True`). big_vision adds
+the position embedding before it puts the class token in front, so the class token's row becomes zero. Models that
+pool otherwise than by a class token (`gap`, `map`) have no place in the layout.
+"""
+
+import argparse
+import re
+
+import numpy as np
+
+from checkpoints_convert import command
+from ppvit_jax import checkpoint
+from ppvit_jax.errors import UserError
+
+_RENAMED = (
+    ("LayerNorm_1", "LayerNorm_2"),
+    ("MlpBlock_0", "MlpBlock_3"),
+    ("MultiHeadDotProductAttention_0", "MultiHeadDotProductAttention_1"),
+)
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """Reads `arguments.source` and writes `arguments.target`.
+
+    Raises:
+      UserError: a file that cannot be read or written, or is of another kind of model.
+    """
+    where = str(arguments.source)
+    arrays, _ = checkpoint.read(arguments.source)
+    # The image tower of a model of images and texts.
+    if any(name.startswith("img/") for name in arrays):
+        arrays = {name.removeprefix("img/"): array for name, array in arrays.items() if name.startswith("img/")}
+    if any("MAPHead" in name for name in arrays):
+        raise UserError(f"{where} pools by an attention head ('map'), for which Google's layout has no place")
+    if "pos_embedding" not in arrays or arrays["pos_embedding"].ndim != 3:
+        raise UserError(f"{where} is not a Vision Transformer of big_vision with a learned position embedding")
+    if "cls" not in arrays:
+        raise UserError(f"{where} has no class token (it pools by 'gap'), for which Google's layout has no place")
+    embedding = arrays.pop("pos_embedding")
+    converted = {
+        "Transformer/posembed_input/pos_embedding": np.concatenate([np.zeros_like(embedding[:, :1]), embedding], axis=1)
+    }
+    for name, array in arrays.items():
+        stacked = re.fullmatch(r"Transformer/encoderblock/(.+)", name)
+        single = re.fullmatch(r"(Transformer/encoderblock_\d+)/(.+)", name)
+        if stacked:
+            for number, part in enumerate(array):
+                converted[f"Transformer/encoderblock_{number}/{_rename(stacked[1])}"] = part
+        elif single:
+            converted[f"{single[1]}/{_rename(single[2])}"] = array
+        else:
+            converted[name] = array
+    command.write_npz(arguments.target, converted, checkpoint.Metadata(), where=where)
+
+
+def _rename(name: str) -> str:
+    for theirs, google in _RENAMED:
+        name = re.sub(f"^{theirs}/", f"{google}/", name)
+    return name
+
+
+if __name__ == "__main__":
+    command.main(
+        "big_vision_to_npz",
+        "Converts a checkpoint of big_vision to one in Google's .npz layout.",
+        "a .npz of big_vision",
+        "the checkpoint to write",
+        convert,
+    )

@@ -1,0 +1,185 @@
+"""What every script shares: arguments, reading and writing of files."""
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import ml_dtypes
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError, safe_open
+
+from ppvit_jax import checkpoint, models
+from ppvit_jax.command_line import run_command
+from ppvit_jax.errors import UserError
+from ppvit_jax.models.vit import SIZES
+
+METADATA = "ppvit"
+_PICKLES = (".pth", ".pt", ".bin")
+
+
+def main(
+    module: str,
+    description: str,
+    source: str,
+    target: str,
+    convert: Callable[[argparse.Namespace], None],
+    add_arguments: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
+) -> NoReturn:
+    """Parses SOURCE and TARGET, converts, and ends the process with its exit status.
+
+    Args:
+      module: the script's name.
+      description: what it does.
+      source, target: what the two arguments are.
+      convert: does it; its arguments have `source` and `target`, paths.
+      add_arguments: adds the script's own.
+    """  # fmt: skip
+
+    def command(arguments: list[str]) -> None:
+        parser = argparse.ArgumentParser(prog=f"python -m checkpoints_convert.{module}", description=description)
+        parser.add_argument("source", type=Path, help=source)
+        parser.add_argument("target", type=Path, help=target)
+        add_arguments(parser)
+        known = parser.parse_args(arguments)
+        known.source, known.target = known.source.expanduser(), known.target.expanduser()
+        if known.target.exists() or known.target.is_symlink():
+            raise UserError(f"{known.target} exists: choose another name")
+        if not known.target.parent.is_dir():
+            raise UserError(f"there is no folder {known.target.parent}: make it first")
+        convert(known)
+        print(f"{known.target} is written")
+
+    sys.exit(run_command(command, sys.argv[1:]))
+
+
+@contextlib.contextmanager
+def aside(target: Path) -> Iterator[Path]:
+    """A path beside the target, renamed to it at the end and removed after an error: nothing is half-written."""
+    path = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield path
+        path.rename(target)
+    finally:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def read_npz(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata, models.ViTConfig]:
+    """Arrays, metadata and shape of a checkpoint in Google's layout, which must be complete but for its head.
+
+    Raises:
+      UserError: a file that cannot be read, or is not a whole Vision Transformer's.
+    """
+    arrays, metadata = checkpoint.read(path)
+    shape = models.infer_config(arrays, where=str(path))
+    check = checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=str(path))
+    names = flatten_dict(check, sep="/")
+    return {name: array for name, array in arrays.items() if name in names}, metadata, shape
+
+
+def write_npz(path: Path, arrays: dict[str, np.ndarray], metadata: checkpoint.Metadata, *, where: str) -> None:
+    """Writes a checkpoint in Google's layout, after making sure that the model is whole.
+
+    Metadata without a model's name or image size get those of the arrays.
+
+    Raises:
+      UserError: an array is missing, too many or of another shape.
+    """
+    shape = models.infer_config(arrays, where=where)
+    checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=where)
+    if not metadata.model:
+        metadata = checkpoint.Metadata(
+            models.model_name(shape), shape.image_size, metadata.encryption, metadata.key_fingerprint,
+            metadata.class_names,
+        )  # fmt: skip
+    checkpoint.write(path, unflatten_dict(arrays, sep="/"), metadata)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata]:
+    """Tensors of a `.safetensors` file, or of PyTorch's `.pth`, `.pt` or `.bin`, read as weights alone.
+
+    Raises:
+      UserError: a file that cannot be read, or holds something else than tensors.
+    """
+    if path.suffix in _PICKLES:
+        return _read_pickle(path), checkpoint.Metadata()
+    try:
+        with safe_open(path, "np") as file:
+            text = (file.metadata() or {}).get(METADATA)
+            # safetensors has no bfloat16 of numpy, and gives such tensors as raw bytes do.
+            tensors = {name: _tensor(file, name) for name in file.keys()}  # noqa: SIM118
+        return tensors, checkpoint.Metadata.from_json(text) if text else checkpoint.Metadata()
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise UserError(f"cannot read {path} as safetensors: {error}") from None
+
+
+def add_without_head(parser: argparse.ArgumentParser) -> None:
+    """Adds --without-head."""
+    parser.add_argument("--without-head", action="store_true", help="leave out the head and the pre_logits layer")
+
+
+def drop_pre_logits(arrays: dict[str, np.ndarray], arguments: argparse.Namespace) -> dict[str, np.ndarray]:
+    """The arrays for a program whose models have no pre_logits layer; with --without-head also without the head.
+
+    Raises:
+      UserError: there is such a layer, and the head that follows it is to be kept.
+    """
+    if arguments.without_head:
+        return {name: array for name, array in arrays.items() if not name.startswith(("pre_logits/", "head/"))}
+    if any(name.startswith("pre_logits/") for name in arrays):
+        raise UserError(
+            f"{arguments.source} has a pre_logits layer, for which the other program has no place: give "
+            "--without-head, or fine-tune it first, which leaves the layer out"
+        )
+    return arrays
+
+
+def heads_of(hidden_size: int, given: int | None, where: str) -> int:
+    """The number of attention heads: as given, or as usual for the hidden size.
+
+    Raises:
+      UserError: none is usual, or the hidden size is not a multiple of it.
+    """
+    usual = {hidden: heads for hidden, _, heads, _ in SIZES.values()}
+    heads = given or usual.get(hidden_size, 0)
+    if heads < 1 or hidden_size % heads:
+        raise UserError(f"{where} has a hidden size of {hidden_size}: say by --heads how many attention heads it has")
+    return heads
+
+
+def _tensor(file: Any, name: str) -> np.ndarray:
+    tensor = np.asarray(file.get_tensor(name))
+    return tensor.view(ml_dtypes.bfloat16) if tensor.dtype == np.dtype("V2") else tensor
+
+
+def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError:
+        raise UserError(f"{path} needs PyTorch to be read: pip install torch, or use a .safetensors file") from None
+    try:
+        # Nothing but tensors and plain containers is made of the file's content.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    # PyTorch documents no type for a damaged file or one with other objects.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"cannot read {path} as weights alone: {reason}") from None
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise UserError(f"{path} is not a state dict: it holds other things than tensors")
+    # numpy has no bfloat16.
+    return {
+        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy() for name, tensor in content.items()
+    }

@@ -1,0 +1,78 @@
+"""The Orbax checkpoint of a run's workdir -> a checkpoint in Google's `.npz` layout.
+
+Command:  python -m checkpoints_convert.orbax_to_npz runs/cifar10 model.npz [--step N]
+
+For a run that is not complete: a complete one has its checkpoint.npz already. Needs no key, and no optimiser.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from flax.traverse_util import flatten_dict
+
+from checkpoints_convert import command
+from ppvit_jax import checkpoint
+from ppvit_jax.errors import UserError
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """Reads the workdir `arguments.source` and writes `arguments.target`.
+
+    Raises:
+      UserError: it is not a workdir, or has no such step.
+    """
+    workdir: Path = arguments.source
+    try:
+        metadata = checkpoint.Metadata.from_json(
+            json.dumps(json.loads((workdir / "config.json").read_text())["metadata"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{workdir} is not the workdir of a run: it has no config.json that says so") from None
+    folder = workdir.absolute() / "checkpoints"
+    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+    if not steps:
+        raise UserError(f"{workdir} has no checkpoint yet: let the run go on to its first")
+    step = arguments.step or steps[-1]
+    if step not in steps:
+        raise UserError(f"{workdir} has no checkpoint of step {step}: choose among {', '.join(map(str, steps))}")
+    arrays: dict[str, Any] = flatten_dict(_params(folder / str(step) / "default"), sep="/")
+    command.write_npz(arguments.target, arrays, metadata, where=str(workdir))
+
+
+def _params(path: Path) -> Any:
+    """The parameters alone, as numpy arrays, wherever they were when they were saved."""
+    # Orbax warns of what a checkpoint of its manager does not have.
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            structure = checkpointer.metadata(path).item_metadata.tree["params"]
+            item = {"params": structure}
+            restore_args = {"params": _map(structure, lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray))}
+            restored = checkpointer.restore(
+                path, args=ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
+            )
+    # Orbax documents no type for damaged files.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"cannot read {path} ({reason}): it is damaged, or of another version of Orbax") from None
+    return restored["params"]
+
+
+def _map(tree: Any, function: Any) -> Any:
+    return {name: _map(leaf, function) for name, leaf in tree.items()} if isinstance(tree, dict) else function(tree)
+
+
+if __name__ == "__main__":
+    command.main(
+        "orbax_to_npz",
+        "Converts the Orbax checkpoint of a run's workdir to a checkpoint in Google's .npz layout.",
+        "the workdir",
+        "the checkpoint to write",
+        convert,
+        lambda parser: parser.add_argument("--step", type=int, help="(default: the last)"),
+    )
