@@ -78,6 +78,34 @@ def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, b
     _save(figure, path)
 
 
+def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, path: Path, subtitle: str) -> None:
+    """Draws how well a model does on images of several keys: a point for each, a bar for their mean.
+
+    Args:
+      rows: (model, images, accuracies in percent).
+      chance: accuracy in percent of always saying the most frequent class.
+      path: the PNG to write.
+      subtitle: what was measured on what.
+    """
+    figure = Figure(figsize=(9, 0.55 * len(rows) + 1.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    colours = dict(zip(dict.fromkeys(model for model, _, _ in rows), (style[0] for style in _STYLES), strict=False))
+    for place, (model, _, accuracies) in enumerate(rows):
+        mean = sum(accuracies) / len(accuracies)
+        axes.barh(place, mean, height=0.6, color=colours[model], alpha=0.55)
+        axes.plot(accuracies, [place] * len(accuracies), "|", color="black", markersize=9)
+        axes.text(max(accuracies) + 1.5, place, f"{mean:.1f}", va="center", fontsize=9)
+    axes.axvline(chance, color="black", linestyle="--", linewidth=1, label=f"most frequent class, {chance:.1f}")
+    axes.set_yticks(range(len(rows)), [f"{model} model, {images}" for model, images, _ in rows])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 108), xlabel="Test accuracy (%); a mark for each key")
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3, axis="x")
+    figure.suptitle(subtitle, fontsize=8)
+    _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> None:
     aside = path.with_name(f".{path.name}.tmp")
     figure.savefig(aside, dpi=120, format="png")

@@ -1,0 +1,1 @@
+"""What `ppvit reproduce` measures, one file a table."""
