@@ -1,11 +1,21 @@
 """How much memory a process has taken."""
 
+import re
 import resource
 import sys
+from pathlib import Path
 
 
 def peak_memory() -> str:
     """The most memory that this process has held at a time, such as "peak memory 350 MiB"."""
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:,.0f} MiB"
+    try:
+        # The kernel's other count begins with what the parent process held when it started this one.
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    if found:
+        size = int(found[1]) * 1024
+    else:
+        # Linux counts in KiB, macOS in bytes.
+        size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return f"peak memory {size / 2**20:,.0f} MiB"
