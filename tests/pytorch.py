@@ -8,6 +8,7 @@ enough.
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +22,12 @@ except RuntimeError:
     for _name in set(re.findall(r'register_fake\("torchvision::(\w+)"\)', _source)):
         _library.define(f"{_name}(Tensor x) -> Tensor")
 
-import timm  # noqa: E402
-import transformers  # noqa: E402
+import timm as _timm  # noqa: E402
+import timm.data  # noqa: E402
+import transformers as _transformers  # noqa: E402
+
+# Their types are looser than their use.
+timm: Any = _timm
+transformers: Any = _transformers
 
 __all__ = ["timm", "torch", "transformers"]

@@ -190,15 +190,28 @@ def _start(*arguments):
     )
 
 
-def _kill_in_the_middle(process, journal, lines):
-    """SIGKILL as soon as the journal has so many lines."""
+def _stop_in_the_middle(process, journal, lines, how):
+    """Sends the signal as soon as the journal has so many lines; what the process says."""
     while process.poll() is None:
         if journal.exists() and journal.read_bytes().count(b"\n") >= lines:
-            process.send_signal(signal.SIGKILL)
+            process.send_signal(how)
             break
         time.sleep(0.001)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "it was complete before it could be killed"
+    errors = process.communicate()[1]
+    assert process.returncode == (130 if how == signal.SIGINT else -how), "it was complete before it could be stopped"
+    return errors
+
+
+def test_interrupted_it_says_how_to_go_on_and_does(tmp_path, key):
+    write_images(tmp_path / "in", [f"a/{i}.png" for i in range(200)])
+    options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--image-size=224"]
+    assert _run(*options, "--output", tmp_path / "whole") == 0
+    stopped = tmp_path / "stopped"
+    process = _start(*options, "--output", stopped)
+    errors = _stop_in_the_middle(process, stopped / manifests.JOURNAL, 20, signal.SIGINT)
+    assert errors == "interrupted: run the same command again to continue\n"
+    assert _run(*options, "--output", stopped) == 0
+    assert contents(stopped) == contents(tmp_path / "whole")
 
 
 def test_killed_and_continued_it_is_the_same_file_for_file(tmp_path, key, capsys):
@@ -208,7 +221,7 @@ def test_killed_and_continued_it_is_the_same_file_for_file(tmp_path, key, capsys
     assert _run(*options, "--output", tmp_path / "whole") == 0
     killed = tmp_path / "killed"
     journal = killed / manifests.JOURNAL
-    _kill_in_the_middle(_start(*options, "--output", killed), journal, 20)
+    _stop_in_the_middle(_start(*options, "--output", killed), journal, 20, signal.SIGKILL)
     assert not (killed / "manifest.json").exists()
     done = journal.read_bytes()
     # What a crash of the machine may leave as well: a file cut short, and half a line.

@@ -1,5 +1,6 @@
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from command import ROOT
@@ -49,7 +50,7 @@ def test_every_number_is_that_of_an_independent_computation(output):
     config = load(CONFIG, OVERRIDES)
     dataset = data.load(config.data, 32, config.seed)
     images = np.stack([dataset.test.fetch(index) for index in range(len(dataset.test))])
-    images = np.asarray(preprocess(images, 32))
+    images = np.asarray(preprocess(jnp.asarray(images), 32))
     model = models.parse_name("ViT-Micro/8", image_size=32, num_classes=10)
     right = keys.load(output / "secret.key").permutations("bs+ps", image_size=32, patch_size=8)
     others = [access.wrong_key(0, n).permutations("bs+ps", image_size=32, patch_size=8) for n in range(3)]
