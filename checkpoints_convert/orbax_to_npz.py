@@ -7,6 +7,7 @@ For a run that is not complete: a complete one has its checkpoint.npz already. N
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ def _params(path: Path) -> Any:
     logging.set_verbosity(logging.ERROR)
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            structure = checkpointer.metadata(path).item_metadata.tree["params"]
+            metadata = checkpointer.metadata(path).item_metadata
+            if metadata is None:
+                raise ValueError("its list of arrays cannot be read")
+            structure = metadata.tree["params"]
             item = {"params": structure}
             restore_args = {"params": _map(structure, lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray))}
             restored = checkpointer.restore(
@@ -58,6 +62,8 @@ def _params(path: Path) -> Any:
             )
     # Orbax documents no type for damaged files.
     except Exception as error:
+        # Its threads may find the same fault once more while this process ends.
+        sys.unraisablehook = sys.excepthook = lambda *fault: None
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot read {path} ({reason}): it is damaged, or of another version of Orbax") from None
     return restored["params"]
