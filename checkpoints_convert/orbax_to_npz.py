@@ -49,6 +49,9 @@ def _params(path: Path) -> Any:
     """The parameters alone, as numpy arrays, wherever they were when they were saved."""
     # Orbax warns of what a checkpoint of its manager does not have.
     logging.set_verbosity(logging.ERROR)
+    # Of a damaged file its threads print tracebacks, until the process ends; the error below says it in one line.
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook = sys.unraisablehook = lambda *fault: None
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             metadata = checkpointer.metadata(path).item_metadata
@@ -62,10 +65,9 @@ def _params(path: Path) -> Any:
             )
     # Orbax documents no type for damaged files.
     except Exception as error:
-        # Its threads may find the same fault once more while this process ends.
-        sys.unraisablehook = sys.excepthook = lambda *fault: None
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot read {path} ({reason}): it is damaged, or of another version of Orbax") from None
+    sys.excepthook, sys.unraisablehook = hooks
     return restored["params"]
 
 
