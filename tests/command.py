@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ppvit_jax import __main__ as commands
 from ppvit_jax import keys
+from ppvit_jax.command_line import run_command
 
 ROOT = Path(__file__).parents[1]
 # The small checkpoint in the package on some digits; float64, so that only the arithmetic's order is forgiven.
@@ -34,6 +36,11 @@ def start(arguments: list[str], **environment: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def run_ppvit(*arguments: object) -> int:
+    """Runs a command of `ppvit` in this process; the exit status."""
+    return run_command(commands.main, [str(argument) for argument in arguments])
 
 
 def finish(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:

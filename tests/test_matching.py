@@ -6,13 +6,11 @@ import re
 
 import numpy as np
 import pytest
-from command import make_key
+from command import make_key, run_ppvit
 from images import write_images
 from tiny import assert_close_tree
 
-from ppvit_jax import __main__ as commands
 from ppvit_jax import checkpoint, experiment
-from ppvit_jax.command_line import run_command
 from ppvit_jax.config import default_config
 from ppvit_jax.errors import UserError
 
@@ -21,7 +19,7 @@ SIZES = ["--image-size=32", "--patch-size=8"]
 
 
 def _run(*arguments):
-    assert run_command(commands.main, [str(argument) for argument in arguments]) == 0
+    assert run_ppvit(*arguments) == 0
 
 
 @pytest.fixture(scope="module")

@@ -7,20 +7,15 @@ import jax
 import numpy as np
 import pytest
 from command import make_key
+from command import run_ppvit as _run
 from tiny import assert_same_tree, flatten, random_params, tiny_model
 
-from ppvit_jax import __main__ as commands
 from ppvit_jax import adaptation, checkpoint, keys, models
 from ppvit_jax.checkpoint import Metadata
-from ppvit_jax.command_line import run_command
 
 MODEL = tiny_model()
 PARAMS = random_params(MODEL)
 NAMES = ("a", "b", "c")
-
-
-def _run(*arguments):
-    return run_command(commands.main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture

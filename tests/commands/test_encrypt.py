@@ -1,27 +1,22 @@
-"""`ppvit encrypt` and `ppvit decrypt`."""
+"""`ppvit encrypt` and `ppvit decrypt`: what they do."""
 
 import csv
-import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from command import make_key
+from command import run_ppvit as _run
 from images import contents, read_images, write_images
 from PIL import Image
 from toy import COUNTS, build
 
-from ppvit_jax import __main__ as commands
 from ppvit_jax import encryption, keys
-from ppvit_jax.command_line import run_command
 from ppvit_jax.data import manifest as manifests
 
 SIZES = ["--image-size=32", "--patch-size=8"]
@@ -33,10 +28,6 @@ NUMBERED = [
     "train/cat/00000003.png",
     "train/dog/00000004.png",
 ]
-
-
-def _run(*arguments):
-    return run_command(commands.main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -184,92 +175,6 @@ def test_a_complete_folder_is_left_as_it_is_and_another_run_is_refused(tmp_path,
     assert contents(tmp_path / "out") == before
 
 
-def _start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "ppvit_jax", *map(str, arguments)], stderr=subprocess.PIPE, text=True
-    )
-
-
-def _stop_in_the_middle(process, journal, lines, how):
-    """Sends the signal as soon as the journal has so many lines; what the process says."""
-    while process.poll() is None:
-        if journal.exists() and journal.read_bytes().count(b"\n") >= lines:
-            process.send_signal(how)
-            break
-        time.sleep(0.001)
-    errors = process.communicate()[1]
-    assert process.returncode == (130 if how == signal.SIGINT else -how), "it was complete before it could be stopped"
-    return errors
-
-
-def test_interrupted_it_says_how_to_go_on_and_does(tmp_path, key):
-    write_images(tmp_path / "in", [f"a/{i}.png" for i in range(200)])
-    options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--image-size=224"]
-    assert _run(*options, "--output", tmp_path / "whole") == 0
-    stopped = tmp_path / "stopped"
-    process = _start(*options, "--output", stopped)
-    errors = _stop_in_the_middle(process, stopped / manifests.JOURNAL, 20, signal.SIGINT)
-    assert errors == "interrupted: run the same command again to continue\n"
-    assert _run(*options, "--output", stopped) == 0
-    assert contents(stopped) == contents(tmp_path / "whole")
-
-
-def test_killed_and_continued_it_is_the_same_file_for_file(tmp_path, key, capsys):
-    names = [f"{split}/{label}/{i}.png" for split in ("train", "test") for label in "ab" for i in range(50)]
-    write_images(tmp_path / "in", names)
-    options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--augmentations=2", "--image-size=224"]
-    assert _run(*options, "--output", tmp_path / "whole") == 0
-    killed = tmp_path / "killed"
-    journal = killed / manifests.JOURNAL
-    _stop_in_the_middle(_start(*options, "--output", killed), journal, 20, signal.SIGKILL)
-    assert not (killed / "manifest.json").exists()
-    done = journal.read_bytes()
-    # What a crash of the machine may leave as well: a file cut short, and half a line.
-    *_, last = done.splitlines()
-    (killed / next(iter(json.loads(last)))).write_bytes(b"half")
-    journal.write_bytes(done + b'{"half')
-    capsys.readouterr()
-    assert _run(*options, "--image-size=32", "--output", killed) == 1
-    assert "was begun with another key, other images or other options" in capsys.readouterr().err
-    assert _run(*options, "--output", killed) == 0
-    assert "continued where it had stopped" in capsys.readouterr().out
-    assert contents(killed) == contents(tmp_path / "whole")
-
-
-def test_a_tfds_data_set_killed_and_continued_is_the_same(tmp_path, key, monkeypatch):
-    from ppvit_jax.offline import outputs
-    from ppvit_jax.offline.journal import Journal
-
-    monkeypatch.setattr(outputs, "_SHARD_EXAMPLES", 100)
-    build(tmp_path / "plain", fixed=True)
-    options = ["encrypt", "--key", key, "--tfds=toy", "--data-dir", tmp_path / "plain", *SIZES]
-    assert _run(*options, "--output", tmp_path / "whole") == 0
-    add = Journal.add
-
-    def add_and_stop(self, files):
-        add(self, files)
-        if self.done == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Journal, "add", add_and_stop)
-    assert _run(*options, "--output", tmp_path / "killed") == 130
-    monkeypatch.setattr(Journal, "add", add)
-    assert _run(*options, "--output", tmp_path / "killed") == 0
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-    assert len([name for name in contents(tmp_path / "whole") if "array_record" in name]) == 4
-
-
-def test_two_at_once_do_not_mix(tmp_path, key, capsys):
-    write_images(tmp_path / "in", ["a/1.png", "a/2.png"])
-    options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "out", *SIZES]
-    header = manifests.Header("bs", "00", 16, 8, "other")
-    from ppvit_jax.offline.journal import Journal
-
-    with Journal(tmp_path / "out", header, None):
-        assert _run(*options) == 1
-    assert "another process is writing to" in capsys.readouterr().err
-
-
 def test_what_cannot_be_read_can_be_left_out(tmp_path, key, capsys):
     write_images(tmp_path / "in", ["a/1.png", "a/2.png", "a/3.png"])
     (tmp_path / "in" / "a" / "2.png").write_bytes(b"not an image")
@@ -284,184 +189,6 @@ def test_what_cannot_be_read_can_be_left_out(tmp_path, key, capsys):
     assert list(read_images(tmp_path / "out")) == ["a/00000000.png", "a/00000002.png"]
     manifest = manifests.read(tmp_path / "out")
     assert manifest is not None and len(manifest.files) == 2
-
-
-def _bomb(folder):
-    Image.new("1", (20_000, 20_000)).save(folder / "bomb.png")
-
-
-def _truncated(folder):
-    path = folder / "a" / "1.png"
-    path.write_bytes(path.read_bytes()[:200])
-
-
-def _file_loop(folder):
-    (folder / "a" / "loop.png").symlink_to(folder / "a" / "loop.png")
-
-
-HOSTILE = {
-    "a decompression bomb": (_bomb, [], r"bomb.png.*(pixels|400000000)"),
-    "a truncated PNG": (_truncated, [], "cannot read .*1.png"),
-    "a non-image named .png": (lambda f: (f / "a" / "1.png").write_text("MZ"), [], "1.png is not an image"),
-    "an empty PNG": (lambda f: (f / "a" / "1.png").write_bytes(b""), [], "1.png is not an image"),
-    "a link to itself": (_file_loop, [], "loop.png.*Too many levels of symbolic links"),
-    "a link to nothing": (lambda f: (f / "a" / "no.png").symlink_to("nothing.png"), [], "no.png.*No such file"),
-    "no images": (lambda f: shutil.rmtree(f / "a"), [], "has no images"),
-    "no folder": (lambda f: shutil.rmtree(f), [], "there is no .*/in"),
-    "output in input": (lambda f: None, ["--output={tmp}/in/out"], "lies in the input"),
-    "output is input": (lambda f: None, ["--output={tmp}/in"], "lies in the input"),
-    "names in output": (lambda f: None, ["--names={tmp}/out/names.csv"], "goes to the cloud"),
-    "names nowhere": (lambda f: None, ["--names={tmp}/no/names.csv"], "there is no folder"),
-    "a key for all to read": (lambda f: (f.parent / "1.key").chmod(0o644), [], "run chmod 600"),
-    "no key": (lambda f: (f.parent / "1.key").unlink(), [], "cannot read the key file"),
-    "an output that is a file": (lambda f: (f.parent / "out").write_text("x"), [], "cannot write to .*out: "),
-    "an output of other files": (lambda f: write_images(f.parent / "out", ["mine.png"]), [], "holds other files"),
-    "names in another file": (lambda f: None, ["--names={tmp}/1.key"], "exists and is another list"),
-    "negative copies": (lambda f: None, ["--augmentations=-1"], "need 0 or more"),
-    "no pixels": (lambda f: None, ["--max-pixels=0"], "--max-pixels is 0"),
-    "options of tfds": (lambda f: None, ["--splits=train"], "are for --tfds"),
-    "an unknown argument": (lambda f: None, ["--keys=3"], "unknown arguments --keys=3"),
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_input_gives_one_line_and_nothing_outside_the_output(tmp_path, key, capsys, kind):
-    make, extra, message = HOSTILE[kind]
-    write_images(tmp_path / "in", ["a/1.png"])
-    make(tmp_path / "in")
-    before = {name: content for name, content in contents(tmp_path).items() if not name.startswith("out/")}
-    options = ["--key", key, "--input", tmp_path / "in", "--output", tmp_path / "out", *SIZES]
-    assert _run("encrypt", *options, *(text.format(tmp=tmp_path) for text in extra)) == 1
-    errors = capsys.readouterr().err
-    assert re.search(message, errors), errors
-    assert errors.startswith("error: ") and errors.count("\n") == 1
-    assert {name: content for name, content in contents(tmp_path).items() if not name.startswith("out/")} == before
-    assert not (tmp_path / "out" / "manifest.json").exists()
-
-
-def test_links_in_a_circle_are_followed_once(tmp_path, key):
-    write_images(tmp_path / "in", ["a/1.png", "a/b/2.png"])
-    (tmp_path / "in" / "a" / "b" / "up").symlink_to(tmp_path / "in" / "a", target_is_directory=True)
-    (tmp_path / "in" / "a" / "self").symlink_to(tmp_path / "in" / "a" / "self", target_is_directory=True)
-    assert _run("encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "out", *SIZES) == 0
-    assert len(read_images(tmp_path / "out")) == 2
-
-
-def _edit_manifest(folder):
-    path = folder / "manifest.json"
-    path.write_text(path.read_text().replace("bs+ps", "ps"))
-
-
-def _forge_manifest(folder):
-    """By somebody without the key, who makes its SHA-256 agree."""
-    manifest = manifests.read(folder)
-    assert manifest is not None
-    manifests.write(folder, manifest.header, manifest.files.items(), lambda digest: "00" * 32)
-
-
-def _swap(folder):
-    one, other = sorted(folder.rglob("*.png"))[:2]
-    shutil.copy(one, other)
-
-
-DAMAGES = {
-    "another key": (lambda f: None, ["--key={tmp}/2.key"], r"fingerprint \w+, and the key given has fingerprint \w+"),
-    "an edited manifest": (_edit_manifest, [], "its SHA-256 does not agree"),
-    "a forged manifest": (_forge_manifest, [], "not made with this key, or was changed since"),
-    "an image in another's place": (_swap, [], "is not the file that the manifest describes"),
-    "an image less": (lambda f: next(f.rglob("*.png")).unlink(), [], "is missing, but in the manifest"),
-    "an image more": (lambda f: write_images(f, ["a/new.png"]), [], "is not in the manifest"),
-    "another encryption": (lambda f: None, ["--encryption=bs"], "its encryption is bs\\+ps, and --encryption is bs"),
-    "another size": (lambda f: None, ["--image-size=64"], "its image_size is 32, and --image-size is 64"),
-    "an unfinished folder": (lambda f: (f / manifests.JOURNAL).write_text(""), [], "is not complete"),
-    "no manifest and another size": (lambda f: (f / "manifest.json").unlink(), [], "32 x 32 pixels, and an encrypted"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_folder_is_not_decrypted(tmp_path, key, capsys, damage):
-    make_key(tmp_path, 2)
-    write_images(tmp_path / "in", ["a/1.png", "a/2.png"])
-    assert _run("encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "out", *SIZES) == 0
-    make, extra, message = DAMAGES[damage]
-    make(tmp_path / "out")
-    capsys.readouterr()
-    options = ["--key", key, "--input", tmp_path / "out", "--output", tmp_path / "back"]
-    assert _run("decrypt", *options, *(text.format(tmp=tmp_path) for text in extra)) == 1
-    errors = capsys.readouterr().err
-    assert re.search(message, errors), errors
-    assert errors.startswith("error: ") and errors.count("\n") == 1
-    assert not (tmp_path / "back" / "manifest.json").exists()
-
-
-def test_encrypting_twice_and_decrypting_twice_are_refused(tmp_path, key, capsys):
-    write_images(tmp_path / "in", ["a/1.png"])
-    options = ["--key", key, *SIZES]
-    assert _run("encrypt", *options, "--input", tmp_path / "in", "--output", tmp_path / "out") == 0
-    assert _run("encrypt", *options, "--input", tmp_path / "out", "--output", tmp_path / "twice") == 1
-    assert "are encrypted already" in capsys.readouterr().err
-    assert _run("decrypt", "--key", key, "--input", tmp_path / "out" / "a", "--output", tmp_path / "back") == 0
-    assert _run("decrypt", *options, "--input", tmp_path / "back", "--output", tmp_path / "twice") == 1
-    assert "are not encrypted" in capsys.readouterr().err
-    assert not (tmp_path / "twice").exists()
-
-
-def test_memory_does_not_grow_with_the_number_of_images(tmp_path, key):
-    """A process of its own; a decoded image of 224x224 takes 0.14 MiB, so that 600 held at once would show."""
-    write_images(tmp_path / "first", ["a/0.png"])
-    peaks = []
-    for count in (100, 700):
-        folder = tmp_path / str(count)
-        (folder / "a").mkdir(parents=True)
-        for number in range(count):
-            os.link(tmp_path / "first" / "a" / "0.png", folder / "a" / f"{number}.png")
-        command = ["encrypt", "--key", key, "--input", folder, "--output", tmp_path / f"out{count}"]
-        printed = subprocess.run(
-            [sys.executable, "-m", "ppvit_jax", *map(str, command)], capture_output=True, text=True, check=True
-        ).stdout
-        found = re.search(rf"{count} images in [\d.]+ s, \d+ images/s, peak memory ([\d,]+) MiB", printed)
-        assert found, printed
-        peaks.append(int(found[1].replace(",", "")))
-    assert peaks[1] - peaks[0] < 30, peaks
-
-
-def test_a_full_disk_gives_one_line_and_the_command_continues(tmp_path, key, monkeypatch, capsys):
-    import array_record.python.array_record_module as array_record
-
-    build(tmp_path / "plain", fixed=True)
-    options = ["encrypt", "--key", key, "--tfds=toy", "--data-dir", tmp_path / "plain", *SIZES]
-
-    class Full:
-        def __init__(self, path, options):
-            self.count = 0
-
-        def write(self, example):
-            self.count += 1
-            if self.count > 7:
-                raise RuntimeError("write() failed: No space left on device;\n at byte 20967424")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(array_record, "ArrayRecordWriter", Full)
-        assert _run(*options, "--output", tmp_path / "out") == 1
-        errors = capsys.readouterr().err
-        assert re.search(r"error: cannot write .* No space left on device; .* to continue\n$", errors), errors
-    assert _run(*options, "--output", tmp_path / "out") == 0
-    assert _run(*options, "--output", tmp_path / "whole") == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-
-    write_images(tmp_path / "in", ["a/1.png"])
-    write_bytes = Path.write_bytes
-
-    def full(path, content):
-        raise OSError(28, "No space left on device")
-
-    options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "files", *SIZES]
-    monkeypatch.setattr(Path, "write_bytes", full)
-    assert _run(*options) == 1
-    assert "error: No space left on device; put it right" in capsys.readouterr().err
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    assert _run(*options) == 0
-    assert len(read_images(tmp_path / "files")) == 1
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take text alone")

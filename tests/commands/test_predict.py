@@ -7,23 +7,18 @@ import jax
 import numpy as np
 import pytest
 from command import make_key
+from command import run_ppvit as _run
 from images import read_images, write_images
 from tiny import flatten, random_params, tiny_model
 from toy import COUNTS, build
 
-from ppvit_jax import __main__ as commands
 from ppvit_jax import adaptation, checkpoint, keys, models
 from ppvit_jax.checkpoint import Metadata
-from ppvit_jax.command_line import run_command
 
 MODEL = tiny_model(image_size=32, patch_size=8)
 PARAMS = random_params(MODEL)
 CLASSES = ("cat", "dog", "owl")
 FILES = ["cat/a.png", "cat/b.jpg", "dog/c.png", "dog/sub/d.png", "e f/g.png"]
-
-
-def _run(*arguments):
-    return run_command(commands.main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
