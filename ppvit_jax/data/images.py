@@ -41,7 +41,7 @@ def decode(file: Path | bytes, *, name: str, max_pixels: int) -> Image.Image:
             if image.width * image.height > max_pixels:
                 raise UserError(
                     f"{name} has {image.width} x {image.height} pixels, more than the {max_pixels:,} "
-                    "allowed: make it smaller, or raise data.max_pixels"
+                    "allowed: make it smaller, or allow more by data.max_pixels or --max-pixels"
                 )
             image.load()
             ImageOps.exif_transpose(image, in_place=True)

@@ -59,7 +59,9 @@ def find_prepared(name: str, data_dir: str) -> Path:
         else f"tfds build {name} --data_dir={root} --file_format=array_record"
     )
     wanted = f"{name!r} version {version}" if version else repr(name)
-    raise UserError(f"no prepared data set {wanted} in {root}: prepare it with `{command}`, or correct data.dir")
+    raise UserError(
+        f"no prepared data set {wanted} in {root}: prepare it with `{command}`, or correct data.dir (--data-dir)"
+    )
 
 
 def split_names(folder: Path) -> list[str]:
