@@ -170,7 +170,8 @@ def _images_below(folder: Path) -> tuple[list[str], int]:
         prefix = Path(root).relative_to(folder)
         images += [(prefix / name).as_posix() for name in chosen]
         others += len(visible) - len(chosen)
-    images.sort(key=lambda path: path.split("/"))
+    # Part by part: nothing sorts before the character put between the parts.
+    images.sort(key=lambda path: path.replace("/", "\0"))
     return images, others
 
 
