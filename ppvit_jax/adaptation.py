@@ -1,8 +1,9 @@
-"""Domain adaptation: the permutations of the images, applied to the two weight tensors that meet them.
+"""Domain adaptation: what the encryption does to the images, done to the weights that meet them.
 
-The patch embedding's rows follow the pixel permutation (the paper's equation 19), the position embedding's
-rows the block permutation (equations 17 and 18). The adapted model then computes on encrypted images what
-the original computes on plain ones.
+The patch embedding's rows follow the pixel permutation (the paper's equation 19), the position embedding's rows the
+block permutation (equations 17 and 18). The adapted model then computes on encrypted images what the original computes
+on plain ones. Beyond the paper: the patch embedding's rows change their sign where the encryption inverts values, and
+a ConvMixer's adaptive matrix follows the block permutation.
 """
 
 from typing import Any
@@ -15,30 +16,41 @@ from ppvit_jax.errors import UserError
 Params = dict[str, Any]
 
 
-def adapt(params: Params, permutations: Permutations) -> Params:
+def adapt(params: Params, permutations: Permutations, offset: float = 0.0) -> Params:
     """Adapts a plain model to encrypted images.
 
     Args:
-      params: a ViT's parameters; `embedding/kernel` [patch, patch, 3, hidden], `pos_embedding`
-        [1, 1 + blocks, hidden], already of the target grid. Numpy or JAX arrays; also gradients or
-        optimiser moments of that structure.
-      permutations: those that encrypt the images.
+      params: a model's parameters, those of `embedding` [patch, patch, 3, hidden] and [hidden]; of a ViT
+        `pos_embedding` [1, 1 + blocks, hidden], already of the target grid; of a ConvMixer `adaptive_matrix`
+        [blocks, blocks] if it has one. Numpy or JAX arrays; also gradients or optimiser moments of that structure.
+      permutations: those that encrypt the images, alike in all blocks.
+      offset: what a normalised value and its inverse sum up to, `inversion_offset(mean, std)`. At mean 0.5 it is 0, an
+        inversion is a change of sign, and gradients and optimiser moments adapt like parameters. Elsewhere the bias
+        moves as well: logits stay exact, and training does not.
 
     Returns:
       A new tree that shares the untouched leaves; `params` is not changed. The class token's row stays.
 
     Raises:
-      UserError: the permutations are of another size than the tensors.
+      UserError: the permutations are of another size than the tensors, differ from block to block, or move blocks of
+        a model that has nothing to follow them.
     """
-    return _permute(params, permutations.block, permutations.pixel)
+    if not permutations.alike:
+        raise UserError("permutations that differ from block to block cannot be absorbed by one patch embedding")
+    params = dict(params)
+    if permutations.pixel is not None or permutations.negative is not None:
+        params["embedding"] = _embedding(params, permutations.pixel, permutations.negative, offset)
+    if permutations.block is not None:
+        params |= _positions(params, permutations.block)
+    return params
 
 
-def restore(params: Params, permutations: Permutations) -> Params:
+def restore(params: Params, permutations: Permutations, offset: float = 0.0) -> Params:
     """The inverse of `adapt`: the model for plain images."""
-    return adapt(params, permutations.inverse())
+    return adapt(params, permutations.inverse(), offset)
 
 
-def rekey(params: Params, old: Permutations, new: Permutations) -> Params:
+def rekey(params: Params, old: Permutations, new: Permutations, offset: float = 0.0) -> Params:
     """Moves a model adapted with `old` to `new` in one step, without a plain model in between.
 
     The same as `adapt(restore(params, old), new)`; either may lack a permutation that the other has.
@@ -46,39 +58,79 @@ def rekey(params: Params, old: Permutations, new: Permutations) -> Params:
     Raises:
       UserError: the permutations are of another size than the tensors.
     """
-
-    def compose(old_one: np.ndarray | None, new_one: np.ndarray | None) -> np.ndarray | None:
-        if old_one is None:
-            return new_one
-        undone = np.argsort(old_one)
-        if new_one is None:
-            return undone
-        if len(new_one) != len(undone):
-            raise UserError(f"permutations of {len(undone)} and {len(new_one)} places are of different sizes")
-        return undone[new_one]
-
-    return _permute(params, compose(old.block, new.block), compose(old.pixel, new.pixel))
+    undone = old.inverse()
+    return adapt(
+        params,
+        Permutations(
+            block=_compose(undone.block, new.block),
+            pixel=_compose(undone.pixel, new.pixel),
+            negative=_negatives(undone, new),
+        ),
+        offset,
+    )
 
 
-def _permute(params: Params, block: np.ndarray | None, pixel: np.ndarray | None) -> Params:
-    params = dict(params)
+def inversion_offset(mean: float, std: float) -> float:
+    """What a value x, normalised as (x / 255 - mean) / std, and its inverse 255 - x sum up to."""
+    return (1 - 2 * mean) / std
+
+
+def _embedding(params: Params, pixel: np.ndarray | None, negative: np.ndarray | None, offset: float) -> Params:
+    if "embedding" not in params:
+        raise UserError("the model has no patch embedding to adapt: of a ViT or a ConvMixer it absorbs an encryption")
+    embedding = dict(params["embedding"])
+    kernel = embedding["kernel"]
+    rows = kernel.reshape(-1, kernel.shape[-1])
     if pixel is not None:
-        kernel = params["embedding"]["kernel"]
-        _check("pixel", "values in a patch", pixel, int(np.prod(kernel.shape[:3])))
-        rows = kernel.reshape(-1, kernel.shape[-1])[pixel]
-        params["embedding"] = {**params["embedding"], "kernel": rows.reshape(kernel.shape)}
-    if block is not None:
+        _check("pixel permutation", "values in a patch", pixel, len(rows))
+        rows = rows[pixel]
+    if negative is not None:
+        _check("mask of inverted values", "values in a patch", negative, len(rows))
+        if offset:
+            # Through the inverted values the plain rows see offset - x.
+            embedding["bias"] = embedding["bias"] + offset * rows[negative].sum(0)
+        signs = np.where(negative, -1, 1).astype(rows.dtype)
+        rows = rows * signs[:, None]
+    return {**embedding, "kernel": rows.reshape(kernel.shape)}
+
+
+def _positions(params: Params, block: np.ndarray) -> Params:
+    if "Transformer" in params:
         transformer = params["Transformer"]
         embedding = transformer["posembed_input"]["pos_embedding"]
-        _check("block", "patches in an image", block, embedding.shape[1] - 1)
+        _check("block permutation", "patches in an image", block, embedding.shape[1] - 1)
         rows = embedding[:, np.concatenate([[0], np.asarray(block) + 1])]
-        params["Transformer"] = {**transformer, "posembed_input": {"pos_embedding": rows}}
-    return params
+        return {"Transformer": {**transformer, "posembed_input": {"pos_embedding": rows}}}
+    if "adaptive_matrix" in params:
+        matrix = params["adaptive_matrix"]
+        _check("block permutation", "patches in an image", block, matrix.shape[1])
+        return {"adaptive_matrix": matrix[:, np.asarray(block)]}
+    raise UserError(
+        "the model has no position embedding, so that nothing in it can follow scrambled blocks: use an encryption "
+        "that leaves blocks in their places, or config.adapt=False"
+    )
 
 
-def _check(kind: str, what: str, permutation: np.ndarray, length: int) -> None:
-    if len(permutation) != length:
+def _compose(undone: np.ndarray | None, new: np.ndarray | None) -> np.ndarray | None:
+    if undone is None or new is None:
+        return new if undone is None else undone
+    if len(new) != len(undone):
+        raise UserError(f"permutations of {len(undone)} and {len(new)} places are of different sizes")
+    return undone[new]
+
+
+def _negatives(undone: Permutations, new: Permutations) -> np.ndarray | None:
+    before = undone.negative
+    if before is not None and new.pixel is not None:
+        before = before[new.pixel]
+    if before is None or new.negative is None:
+        return new.negative if before is None else before
+    return before ^ new.negative
+
+
+def _check(kind: str, what: str, part: np.ndarray, length: int) -> None:
+    if len(part) != length:
         raise UserError(
-            f"the {kind} permutation has {len(permutation)} places, and the model has {length} {what}: "
+            f"the {kind} has {len(part)} places, and the model has {length} {what}: "
             "resize the model to the images' size before adapting it, with permutations of that size"
         )

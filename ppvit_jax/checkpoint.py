@@ -8,6 +8,7 @@ import hashlib
 import importlib.resources
 import io
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -23,6 +24,8 @@ from ppvit_jax import models
 from ppvit_jax.errors import UserError
 
 Params = dict[str, Any]
+# Where a checkpoint keeps what is not trained, such as a batch normalisation's running mean.
+_STATISTICS = "statistics"
 POSITION_EMBEDDING = "Transformer/posembed_input/pos_embedding"
 # Training states of the original code keep the parameters under one of these.
 _PREFIXES = ("opt/target/", "params/", "target/")
@@ -151,8 +154,21 @@ def write(path: str | os.PathLike, params: Params, metadata: Metadata) -> None:
         aside.unlink(missing_ok=True)
 
 
+def join(params: Params, statistics: models.Statistics) -> Params:
+    """What `write` takes: parameters, and beside them the statistics of a model that has any."""
+    return {**params, _STATISTICS: statistics} if statistics else params
+
+
+def split(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], models.Statistics]:
+    """The parameters' arrays that `read` gave, by name, and the tree of statistics ({} where there are none)."""
+    prefix = f"{_STATISTICS}/"
+    statistics = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    params = {name: array for name, array in arrays.items() if not name.startswith(prefix)}
+    return params, unflatten_dict(statistics, sep="/")
+
+
 def to_params(
-    arrays: dict[str, np.ndarray], config: models.ViTConfig, *, keep_head: bool, where: str = "the checkpoint"
+    arrays: dict[str, np.ndarray], config: models.ModelConfig, *, keep_head: bool, where: str = "the checkpoint"
 ) -> Params:
     """Fits a checkpoint's arrays to a model.
 
@@ -174,17 +190,19 @@ def to_params(
     """
     arrays = dict(arrays)
     # In float64 JAX would warn where it is not enabled, and shapes are the same.
-    model = models.build(dataclasses.replace(config, dtype="float32"))
+    shape: Any = config
+    model = models.build(dataclasses.replace(shape, dtype="float32"))
     shapes: dict[str, Any] = flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep="/")
     expected = {name: leaf.shape for name, leaf in shapes.items()}
-    if config.representation_size is None:
+    if "pre_logits/kernel" not in expected:
         arrays = {name: array for name, array in arrays.items() if not name.startswith("pre_logits/")}
     if not keep_head:
         head = {name: np.zeros(shape, np.float32) for name, shape in expected.items() if name.startswith("head/")}
         arrays = {name: array for name, array in arrays.items() if not name.startswith("head/")} | head
     embedding = arrays.get(POSITION_EMBEDDING)
-    if embedding is not None and embedding.ndim == 3 and embedding.shape != expected[POSITION_EMBEDDING]:
-        arrays[POSITION_EMBEDDING] = models.resize_position_embedding(embedding, config.grid_size)
+    wanted = expected.get(POSITION_EMBEDDING)
+    if wanted is not None and embedding is not None and embedding.ndim == 3 and embedding.shape != wanted:
+        arrays[POSITION_EMBEDDING] = models.resize_position_embedding(embedding, math.isqrt(wanted[1] - 1))
 
     problems = []
     if missing := sorted(expected.keys() - arrays.keys()):

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict, config_flags
 
 from ppvit_jax import models
 from ppvit_jax.data.preprocess import AUGMENTATIONS
-from ppvit_jax.encryption import permutations_needed
+from ppvit_jax.encryption import Encryption, create
 from ppvit_jax.errors import UserError
 from ppvit_jax.optimizer import OPTIMIZERS, SCHEDULES
 
@@ -27,14 +27,19 @@ def default_config() -> Config:
             # The file's SHA-256 in hexadecimal, to be sure of a download; "" checks nothing.
             "checkpoint_sha256": "",
             "model": "ViT-B/16",
+            # What the model's name leaves open; see ppvit_jax/models/families.py.
+            "model_options": dict(models.OPTIONS),
             # Width of the pre_logits layer; 0 for none, as usual for fine-tuning.
             "representation_size": 0,
             # "new" (zeros) or "keep" (the checkpoint's; the number of classes must agree).
             "head": "new",
             "image_size": 224,
-            # "none", "bs", "ps" or "bs+ps": what this run does to plain images. Of images that are encrypted
-            # already, their folder's manifest says it, and this is "none".
+            # What this run does to plain images: "none" or a method such as "bs+ps", with options such as
+            # "etc:shared=True". Of images that are encrypted already, their folder's manifest says it, and this is
+            # "none".
             "encryption": "bs+ps",
+            # Side of the encryption's blocks in pixels; 0 for that of the model's patches.
+            "block_size": 0,
             "adapt": True,
             # Train on images of another key or encryption than the model's; for experiments on access control.
             "allow_mismatch": False,
@@ -72,6 +77,9 @@ def default_config() -> Config:
                 "b2": 0.999,
                 "schedule": "constant",
                 "warmup_steps": 0,
+                # Of the schedules "step" and "triangular": parts of the run, and a factor.
+                "milestones": (0.5, 0.75),
+                "decay": 0.1,
                 # 0 for no clipping
                 "clip_norm": 0.0,
             },
@@ -138,8 +146,7 @@ def check(config: Config) -> Config:
         if value not in choices:
             raise UserError(f"config.{name} is {value!r}: use one of {', '.join(map(repr, choices))}")
 
-    models.parse_name(config.model, image_size=config.image_size, num_classes=1)
-    permutations_needed(config.encryption)
+    method = make_encryption(config, make_model(config, num_classes=1))
     choose("head", config.head, ("new", "keep"))
     choose("dtype", config.dtype, DTYPES)
     choose("augmentation", config.augmentation, AUGMENTATIONS)
@@ -158,11 +165,39 @@ def check(config: Config) -> Config:
     rate = config.optimizer.learning_rate
     if not (math.isfinite(rate) and rate > 0):
         raise UserError(f"config.optimizer.learning_rate is {rate}: give a positive number")
+    places = config.optimizer.milestones
+    if not places or list(places) != sorted(places) or not 0 <= min(places) <= max(places) <= 1:
+        raise UserError(f"config.optimizer.milestones is {tuple(places)}: give ascending parts of the run, 0 to 1")
     if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
         raise UserError("config.mean and config.std need three numbers each, those of std positive")
-    if config.adapt and config.encryption != "none":
+    if config.adapt and method is not None:
         check_normalisation(config)
     return config
+
+
+def make_model(config: Config, num_classes: int) -> Any:
+    """The shape of the configured model, of any family.
+
+    Raises:
+      UserError: an unknown name or option, or sizes that do not fit.
+    """
+    return models.parse_name(
+        config.model,
+        image_size=config.image_size,
+        num_classes=num_classes,
+        representation_size=config.representation_size or None,
+        dtype=config.dtype,
+        options=config.model_options.to_dict(),
+    )
+
+
+def make_encryption(config: Config, model_config: models.ModelConfig) -> Encryption | None:
+    """The configured encryption, None for "none"; its blocks are the model's patches unless `block_size` says else.
+
+    Raises:
+      UserError: an unknown name or option, or a method of blocks without their size.
+    """
+    return create(config.encryption, config.block_size or model_config.patch_size)
 
 
 def check_normalisation(config: Config) -> None:

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 
 from ppvit_jax import adaptation, checkpoint, data, models
-from ppvit_jax.config import Config, check_normalisation
+from ppvit_jax.config import Config, check_normalisation, make_encryption, make_model
 from ppvit_jax.data.manifest import Header
-from ppvit_jax.encryption import gather_index
+from ppvit_jax.encryption import Encryption, Permutations
 from ppvit_jax.errors import UserError
 from ppvit_jax.matching import PLAIN, check_match
 from ppvit_jax.train import train
@@ -41,35 +42,24 @@ def run(
         jax.config.update("jax_enable_x64", True)
     workdir = Path(workdir).expanduser()
     dataset = dataset or data.load(config.data, config.image_size, config.seed)
-    model_config = models.parse_name(
-        config.model,
-        image_size=config.image_size,
-        num_classes=len(dataset.class_names),
-        representation_size=config.representation_size or None,
-        dtype=config.dtype,
-    )
+    model_config = make_model(config, len(dataset.class_names))
+    method = make_encryption(config, model_config)
     folder = str(dataset.manifest.folder) if dataset.manifest else dataset.name
     header = dataset.manifest.header if dataset.manifest else None
     if header and header.encryption != "none":
         _check_encrypted(config, header, folder)
-    params, metadata = _pretrained(config, model_config)
+    params, statistics, metadata = _pretrained(config, model_config)
 
-    index = None
-    if config.encryption != "none":
+    secret = None
+    if method is not None:
         key = open_key(config, Path(key_folder or workdir))
-        permutations = key.permutations(
-            config.encryption, image_size=config.image_size, patch_size=model_config.patch_size
-        )
-        index = gather_index(
-            permutations,
-            height=config.image_size,
-            width=config.image_size,
-            patch_size=model_config.patch_size,
-        )
+        size = config.image_size
+        secret = method.derive(key, height=size, width=size)
         if metadata.encryption == "none" and config.adapt:
-            params = adaptation.adapt(params, permutations)
-            metadata = dataclasses.replace(metadata, encryption=config.encryption, key_fingerprint=key.fingerprint)
-        header = Header(config.encryption, key.fingerprint, config.image_size, model_config.patch_size, origin="")
+            params = adaptation.adapt(params, _absorbed(config, method, key))
+            metadata = dataclasses.replace(metadata, encryption=method.spec, key_fingerprint=key.fingerprint)
+        header = Header(method.spec, key.fingerprint, size, method.block_size, origin="")
+    _check_input(config, model_config, method, secret)
     check_match(
         metadata,
         header,
@@ -80,31 +70,71 @@ def run(
         # A new model has no key; a plain one on images encrypted here is what config.adapt=False asks for.
         allow_mismatch=config.allow_mismatch
         or not config.checkpoint
-        or (config.encryption != "none" and metadata.encryption == "none"),
+        or (method is not None and metadata.encryption == "none"),
     )
     metadata = dataclasses.replace(
         metadata, model=config.model, image_size=config.image_size, class_names=dataset.class_names
     )
-    return train(config, workdir, dataset, model_config, params, index, metadata, header or PLAIN)
+    return train(config, workdir, dataset, model_config, params, statistics, secret, metadata, header or PLAIN)
 
 
-def _pretrained(config: Config, model_config: models.ViTConfig) -> tuple[Any, checkpoint.Metadata]:
-    if not config.checkpoint:
-        arrays: dict[str, Any] = flatten_dict(
-            jax.device_get(models.build(model_config).init(jax.random.key(config.seed))), sep="/"
+def _absorbed(config: Config, method: Encryption, key: "keys.SecretKey") -> Permutations:
+    try:
+        permutations = method.absorb(key, height=config.image_size, width=config.image_size)
+    except UserError as error:
+        raise UserError(f"{error}; config.adapt=False trains without adaptation") from None
+    offset = adaptation.inversion_offset(config.mean[0], config.std[0])
+    if permutations.negative is not None and offset:
+        raise UserError(
+            f"under adaptation to {method.spec}, which inverts values, training is only exact where an inversion is a "
+            f"change of sign: set config.mean to 0.5, it is {config.mean[0]}"
         )
+    return permutations
+
+
+def _check_input(config: Config, model_config: models.ModelConfig, method: Encryption | None, secret: Any) -> None:
+    """Whether the model takes what the encryption gives."""
+    expected = models.input_shape(model_config)
+    given = shape = (config.image_size, config.image_size, 3)
+    if method is not None:
+        batch = jax.ShapeDtypeStruct((1, *shape), np.uint8)
+        given = jax.eval_shape(method.encrypt, batch, secret, jax.ShapeDtypeStruct((1,), np.uint32)).shape[1:]
+    if given != expected:
+        raise UserError(
+            f"{config.model} takes inputs of shape {'x'.join(map(str, expected))}, and encryption "
+            f"{config.encryption} gives {'x'.join(map(str, given))}: choose a model and an encryption that go together"
+        )
+
+
+def _pretrained(config: Config, model_config: models.ModelConfig) -> tuple[Any, Any, checkpoint.Metadata]:
+    """Parameters, statistics, and what the checkpoint says of itself."""
+    model = models.build(model_config)
+    rng = jax.random.key(config.seed)
+    # In one program each: some families have hundreds of layers.
+    statistics = jax.device_get(jax.jit(model.init_statistics)(rng))
+    if config.dtype == "float64":
+        statistics = jax.tree.map(lambda leaf: leaf.astype(np.float64), statistics)
+    if not config.checkpoint:
+        arrays: dict[str, Any] = flatten_dict(jax.device_get(jax.jit(model.init)(rng)), sep="/")
         params = checkpoint.to_params(arrays, model_config, keep_head=True)
-        return params, checkpoint.Metadata(model=config.model, image_size=config.image_size)
+        return params, statistics, checkpoint.Metadata(model=config.model, image_size=config.image_size)
     path = checkpoint.resolve(config.checkpoint)
     arrays, metadata = checkpoint.read(path, config.checkpoint_sha256)
-    position_rows = getattr(arrays.get(checkpoint.POSITION_EMBEDDING), "shape", (0, 0))[1]
-    if metadata.encryption != "none" and position_rows != model_config.grid_size**2 + 1:
+    arrays, kept = checkpoint.split(arrays)
+    position_embedding = arrays.get(checkpoint.POSITION_EMBEDDING)
+    if (
+        metadata.encryption != "none"
+        and position_embedding is not None
+        and position_embedding.shape[1] != (config.image_size // model_config.patch_size) ** 2 + 1
+    ):
         raise UserError(
             f"{path} is adapted to encrypted images of {metadata.image_size}x{metadata.image_size}, and its "
             f"position embedding cannot be resized: use config.image_size={metadata.image_size}, or restore it first"
         )
     params = checkpoint.to_params(arrays, model_config, keep_head=config.head == "keep", where=str(path))
-    return params, metadata
+    if jax.tree.map(np.shape, kept) != jax.tree.map(np.shape, statistics):
+        raise UserError(f"{path} does not fit the model: its statistics are of another shape")
+    return params, jax.tree.map(lambda new, old: old.astype(new.dtype), statistics, kept), metadata
 
 
 def open_key(config: Config, folder: Path) -> "keys.SecretKey":

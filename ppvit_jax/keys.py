@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from ppvit_jax.encryption import Permutations, permutations_needed
+from ppvit_jax.encryption import Permutations, create
 from ppvit_jax.errors import UserError
 
 VERSION = 1
@@ -53,25 +53,42 @@ class SecretKey:
     def permutation(self, kind: str, length: int) -> np.ndarray:
         """The permutation of `length` places: int32 [length], out[i] = in[permutation[i]].
 
-        `kind` is "block" (places are blocks, row-major) or "pixel" (places are the values of a block in
-        (row, column, channel) order).
+        `kind` names what it is for, such as "block" (places are blocks, row-major) or "pixel" (places are the values
+        of a block in (row, column, channel) order); see docs/key_format.md.
         """
-        subkey = self._subkey(f"{kind}/{length}".encode("ascii"), 32)
-        return _fisher_yates(subkey, length)
+        return _fisher_yates(self._subkey(f"{kind}/{length}".encode("ascii"), 32), length)
+
+    def words(self, kind: str, count: int) -> np.ndarray:
+        """The first `count` words of a stream of its own: uint32 [count]."""
+        return _words(self._subkey(f"{kind}/{count}".encode("ascii"), 32), count)
+
+    def bits(self, kind: str, count: int) -> np.ndarray:
+        """Random bits: bool [count], of the words' bytes, the lowest bit of a byte first."""
+        words = self.words(kind, count)
+        return np.unpackbits(words.astype("<u4").view(np.uint8), count=count, bitorder="little").astype(bool)
+
+    def integers(self, kind: str, count: int, bound: int) -> np.ndarray:
+        """Integers from 0 to bound - 1 without bias: int32 [count], words that are too large being passed over."""
+        subkey = self._subkey(f"{kind}/{count}".encode("ascii"), 32)
+        length = count + 64
+        while True:
+            words = _words(subkey, length)
+            kept = words[words < 2**32 - 2**32 % bound]
+            if len(kept) >= count:
+                return (kept[:count] % np.uint32(bound)).astype(np.int32)
+            length *= 2
 
     def permutations(self, encryption: str, *, image_size: int, patch_size: int) -> Permutations:
-        """The permutations that an encryption ("none", "bs", "ps", "bs+ps") of square images needs.
+        """The permutations that a model absorbs, for an encryption of square images ("none", "bs+ps", ...).
 
         Raises:
-          UserError: an unknown encryption, or an image size that is not a multiple of the patch size.
+          UserError: an unknown encryption, one that no model can absorb, or an image size that is not a multiple of
+            the patch size.
         """
-        block, pixel = permutations_needed(encryption)
         if image_size <= 0 or patch_size <= 0 or image_size % patch_size:
             raise UserError(f"image size {image_size} is not a multiple of the block size {patch_size}")
-        return Permutations(
-            block=self.permutation("block", (image_size // patch_size) ** 2) if block else None,
-            pixel=self.permutation("pixel", patch_size**2 * 3) if pixel else None,
-        )
+        method = create(encryption, patch_size)
+        return Permutations() if method is None else method.absorb(self, height=image_size, width=image_size)
 
     def authenticate(self, content: bytes) -> str:
         """HMAC-SHA256 of `content` under a subkey, in hexadecimal: only who has the key can make it."""
@@ -200,16 +217,20 @@ def _cipher(passphrase: bytes, salt: bytes) -> ChaCha20Poly1305:
     return ChaCha20Poly1305(Scrypt(salt=salt, length=32, **_SCRYPT).derive(passphrase))
 
 
+def _words(subkey: bytes, count: int) -> np.ndarray:
+    return np.frombuffer(hashlib.shake_256(subkey).digest(4 * count), "<u4").astype(np.uint32)
+
+
 def _fisher_yates(subkey: bytes, length: int) -> np.ndarray:
     # SHAKE256 has no incremental output in hashlib: take a longer prefix in the rare case of many rejections.
-    words = np.frombuffer(hashlib.shake_256(subkey).digest(4 * (length + 64)), "<u4").tolist()
+    words = _words(subkey, length + 64).tolist()
     order = list(range(length))
     position = 0
     for i in range(length - 1, 0, -1):
         limit = 2**32 - 2**32 % (i + 1)
         while True:
             if position == len(words):
-                words = np.frombuffer(hashlib.shake_256(subkey).digest(8 * len(words)), "<u4").tolist()
+                words = _words(subkey, 2 * len(words)).tolist()
             word = words[position]
             position += 1
             if word < limit:

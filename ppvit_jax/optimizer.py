@@ -8,15 +8,28 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ppvit_jax.errors import UserError
 
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("constant", "cosine")
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "step", "triangular")
 
 
 def make_schedule(optimizer: Any, total_steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up from 0 over `warmup_steps`, then constant or cosine to 0."""
+    """Learning rate by step: linear warm-up from 0 over `warmup_steps`, then as `schedule` says.
+
+    "constant"; "cosine" to 0; "step", multiplied by `decay` at each of `milestones`, parts of the run; "triangular",
+    from 0 to the rate at the first milestone and back to 0 at the end.
+    """
     rate, warmup = optimizer.learning_rate, optimizer.warmup_steps
+    rest = max(total_steps - warmup, 1)
+    places = [round(part * total_steps) - warmup for part in optimizer.milestones]
     if optimizer.schedule == "cosine":
-        after = optax.cosine_decay_schedule(rate, max(total_steps - warmup, 1))
+        after = optax.cosine_decay_schedule(rate, rest)
+    elif optimizer.schedule == "step":
+        after = optax.piecewise_constant_schedule(rate, dict.fromkeys(places, float(optimizer.decay)))
+    elif optimizer.schedule == "triangular":
+        peak = min(max(places[0], 1), rest)
+        after = optax.join_schedules(
+            [optax.linear_schedule(0.0, rate, peak), optax.linear_schedule(rate, 0.0, max(rest - peak, 1))], [peak]
+        )
     else:
         after = optax.constant_schedule(rate)
     return optax.join_schedules([optax.linear_schedule(0.0, rate, max(warmup, 1)), after], [warmup])
@@ -28,9 +41,10 @@ def make_optimizer(
     """Builds the optimiser.
 
     "sgd": the weight decay is a term of the loss, weight_decay/2 * |w|^2 over all parameters, so it is added to
-    the gradient before the momentum (as in PyTorch's SGD, and as the paper means it). "adamw": decoupled
-    weight decay (arXiv 1711.05101), on kernels only, as big_vision does it. Every step is elementwise, up to the
-    norm used for clipping, so adaptation commutes with training.
+    the gradient before the momentum (as in PyTorch's SGD, and as the paper means it). "adam": the same term, before
+    Adam's moments (as in PyTorch's Adam). "adamw": decoupled weight decay (arXiv 1711.05101), on kernels only, as
+    big_vision does it. Every step is elementwise, up to the norm used for clipping, so adaptation commutes with
+    training.
 
     Args:
       optimizer: `config.optimizer`.
@@ -45,10 +59,12 @@ def make_optimizer(
     steps = []
     if optimizer.clip_norm:
         steps.append(optax.clip_by_global_norm(optimizer.clip_norm))
+    if optimizer.name != "adamw" and optimizer.weight_decay:
+        steps.append(optax.add_decayed_weights(optimizer.weight_decay))
     if optimizer.name == "sgd":
-        if optimizer.weight_decay:
-            steps.append(optax.add_decayed_weights(optimizer.weight_decay))
         steps.append(optax.sgd(schedule, momentum=optimizer.momentum or None, nesterov=optimizer.nesterov))
+    elif optimizer.name == "adam":
+        steps.append(optax.adam(schedule, b1=optimizer.b1, b2=optimizer.b2))
     else:
         # By name: the biases of an attention layer have two axes as well, heads and values.
         kernels = unflatten_dict({name: name[-1] == "kernel" for name in flatten_dict(params)})

@@ -12,42 +12,46 @@ import optax
 from ml_collections import ConfigDict
 
 from ppvit_jax import models
-from ppvit_jax.config import Config
+from ppvit_jax.config import Config, make_encryption
 from ppvit_jax.data.preprocess import normalise, preprocess
-from ppvit_jax.encryption import apply_index
+from ppvit_jax.encryption import Encryption, Secret
 from ppvit_jax.optimizer import make_optimizer
 
 State = dict[str, Any]
 
 
 class Steps(NamedTuple):
-    """Pure functions; a batch is {"image": uint8 [batch, height, width, 3], "label": int [batch]}.
+    """Pure functions; a batch is {"image": uint8 [batch, height, width, 3], "label": int [batch]}, and "number": uint32
+    [batch] where every image has a key of its own.
 
-    init_state(params) -> state: a dict of params, opt_state, step and the sums of the epoch's metrics.
-    train_step(state, batch, rng, index) -> state; the given state is donated.
-    eval_step(params, batch, index) -> sums of loss, correct and count over the batch's float "mask" [batch].
-    `index` is the gather that encrypts each image (`ppvit_jax.encryption.gather_index`), or None.
+    init_state(params, statistics) -> state: a dict of params, statistics, opt_state, step and the sums of the epoch's
+      metrics.
+    train_step(state, batch, rng, secret) -> state; the given state is donated.
+    eval_step(params, statistics, batch, secret) -> sums of loss, correct and count over the batch's float "mask"
+      [batch].
+    `secret` is what the configured encryption derived from a key, or None for images that stay as they are.
     """
 
-    init_state: Callable[[Any], State]
-    train_step: Callable[[State, Any, jax.Array, jax.Array | np.ndarray | None], State]
-    eval_step: Callable[[Any, Any, jax.Array | np.ndarray | None], dict[str, jax.Array]]
+    init_state: Callable[[Any, Any], State]
+    train_step: Callable[[State, Any, jax.Array, Secret | None], State]
+    eval_step: Callable[[Any, Any, Any, Secret | None], dict[str, jax.Array]]
 
 
-def compile_steps(model_config: models.ViTConfig, config: Config, total_steps: int) -> Steps:
+def compile_steps(model_config: models.ModelConfig, config: Config, total_steps: int) -> Steps:
     """Builds the functions of a run; runs that differ in data, key and parameters alone share one compilation.
 
     Args:
       model_config: the model's shape.
-      config: see `ppvit_jax.config.default_config`; of its fields those of the optimiser, `freeze`,
-        `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation` and `dtype` matter here.
-      total_steps: steps of the run, the end of a cosine schedule.
+      config: see `ppvit_jax.config.default_config`; of its fields those of the optimiser, `freeze`, `encryption`,
+        `block_size`, `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation` and `dtype` matter here.
+      total_steps: steps of the run, the end of a schedule.
 
     Raises:
-      UserError: an expression of `config.freeze` that is invalid or matches nothing.
+      UserError: an unknown encryption, or an expression of `config.freeze` that is invalid or matches nothing.
     """
     names = ("optimizer", "freeze", "augmentation", "mean", "std", "label_smoothing", "accumulation", "dtype")
-    return _compiled(model_config, ConfigDict({name: config[name] for name in names}).to_json(), total_steps)
+    settings = ConfigDict({name: config[name] for name in names}).to_json()
+    return _compiled(model_config, make_encryption(config, model_config), settings, total_steps)
 
 
 def zero_metrics() -> dict[str, np.ndarray]:
@@ -56,7 +60,7 @@ def zero_metrics() -> dict[str, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(model_config: models.ViTConfig, settings: str, total_steps: int) -> Steps:
+def _compiled(model_config: models.ModelConfig, method: Encryption | None, settings: str, total_steps: int) -> Steps:
     config: Config = ConfigDict(json.loads(settings))
     model = models.build(model_config)
     optimizer = make_optimizer(
@@ -67,50 +71,66 @@ def _compiled(model_config: models.ViTConfig, settings: str, total_steps: int) -
     )
     dtype = jnp.dtype(config.dtype)
 
-    def init_state(params: Any) -> State:
+    def init_state(params: Any, statistics: Any) -> State:
         return {
             "params": params,
+            "statistics": statistics,
             "opt_state": optimizer.init(params),
             "step": jnp.zeros((), jnp.int32),
             "metrics": zero_metrics(),
         }
 
-    def prepare(images: jax.Array, rng: jax.Array | None, index: jax.Array | np.ndarray | None) -> jax.Array:
+    def prepare(batch: Any, rng: jax.Array | None, secret: Secret | None) -> jax.Array:
         augmentation = config.augmentation if rng is not None else "none"
-        images = preprocess(images, model_config.image_size, augmentation, rng)
-        # The index is an argument, not a constant: a compiled program or its cache never holds the key.
-        return images if index is None else apply_index(images, index)
+        images = preprocess(batch["image"], model_config.image_size, augmentation, rng)
+        if method is None or secret is None:
+            return images
+        # The secret is an argument, not a constant: a compiled program or its cache never holds the key.
+        return method.encrypt(images, secret, batch.get("number"))
 
-    def loss_and_correct(params: Any, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = model.apply(params, normalise(images, config.mean, config.std, dtype))
+    def finish(images: jax.Array) -> jax.Array:
+        if images.dtype != jnp.uint8:
+            return images.astype(dtype)
+        return normalise(images, config.mean, config.std, dtype)
+
+    def loss_and_sums(
+        params: Any, statistics: Any, images: jax.Array, labels: jax.Array, rng: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        logits, statistics, penalty = model.train(params, statistics, finish(images), rng)
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), config.label_smoothing)
-        loss = optax.softmax_cross_entropy(logits, targets)
-        return loss.mean(), (jnp.argmax(logits, -1) == labels).sum()
+        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        return loss + penalty, (statistics, loss, (jnp.argmax(logits, -1) == labels).sum())
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state: State, batch: Any, rng: jax.Array, index: jax.Array | np.ndarray | None) -> State:
-        images = prepare(batch["image"], jax.random.fold_in(rng, state["step"]), index)
-        gradient = jax.value_and_grad(loss_and_correct, has_aux=True)
+    def train_step(state: State, batch: Any, rng: jax.Array, secret: Secret | None) -> State:
+        rng = jax.random.fold_in(rng, state["step"])
+        images, labels = prepare(batch, rng, secret), batch["label"]
+        gradient = jax.grad(loss_and_sums, has_aux=True)
         parts = config.accumulation
+        model_rngs = jax.random.split(jax.random.fold_in(rng, 1), parts)
         if parts == 1:
-            (loss, correct), grads = gradient(state["params"], images, batch["label"])
+            grads, (statistics, loss, correct) = gradient(
+                state["params"], state["statistics"], images, labels, model_rngs[0]
+            )
         else:
 
-            def add(total: Any, part: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, total, gradient(state["params"], *part)), None
+            def add(carry: Any, part: Any) -> tuple[Any, None]:
+                total, statistics = carry
+                grads, (statistics, *sums) = gradient(state["params"], statistics, *part)
+                return (jax.tree.map(jnp.add, total, (grads, sums)), statistics), None
 
             # Each part takes every parts-th example, so that every device keeps its own examples.
-            pieces = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), (images, batch["label"]))
-            first = jax.tree.map(lambda a: a[0], pieces)
-            rest = jax.tree.map(lambda a: a[1:], pieces)
-            total, _ = jax.lax.scan(add, gradient(state["params"], *first), rest)
-            (loss, correct), grads = total
+            pieces = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), (images, labels))
+            first, rest = (jax.tree.map(lambda a, c=cut: a[c], (*pieces, model_rngs)) for cut in (0, slice(1, None)))
+            grads, (statistics, *sums) = gradient(state["params"], state["statistics"], *first)
+            ((grads, (loss, correct)), statistics), _ = jax.lax.scan(add, ((grads, sums), statistics), rest)
             loss, grads = jax.tree.map(lambda a: a / parts, (loss, grads))
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-        count = len(batch["label"])
+        count = len(labels)
         metrics = state["metrics"]
         return {
             "params": optax.apply_updates(state["params"], updates),
+            "statistics": statistics,
             "opt_state": opt_state,
             "step": state["step"] + 1,
             "metrics": {
@@ -121,8 +141,8 @@ def _compiled(model_config: models.ViTConfig, settings: str, total_steps: int) -
         }
 
     @jax.jit
-    def eval_step(params: Any, batch: Any, index: jax.Array | np.ndarray | None) -> dict[str, jax.Array]:
-        logits = model.apply(params, normalise(prepare(batch["image"], None, index), config.mean, config.std, dtype))
+    def eval_step(params: Any, statistics: Any, batch: Any, secret: Secret | None) -> dict[str, jax.Array]:
+        logits = model.apply(params, finish(prepare(batch, None, secret)), statistics)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         correct = jnp.argmax(logits, -1) == batch["label"]
         mask = batch["mask"]

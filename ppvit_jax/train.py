@@ -18,6 +18,7 @@ from ppvit_jax.config import Config
 from ppvit_jax.data import Dataset, test_batches, train_batches
 from ppvit_jax.data.loader import steps_per_epoch
 from ppvit_jax.data.manifest import Header
+from ppvit_jax.encryption import Secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.optimizer import make_schedule
 from ppvit_jax.step import compile_steps, zero_metrics
@@ -28,9 +29,10 @@ def train(
     config: Config,
     workdir: str | Path,
     dataset: Dataset,
-    model_config: models.ViTConfig,
+    model_config: models.ModelConfig,
     params: Any,
-    encryption_index: np.ndarray | None,
+    statistics: Any,
+    secret: Secret | None,
     metadata: checkpoint.Metadata,
     images: Header,
 ) -> dict[str, Any]:
@@ -42,9 +44,9 @@ def train(
         TensorBoard events.
       dataset: training and test images.
       model_config: the model's shape.
-      params: the parameters to begin with, numpy arrays.
-      encryption_index: the gather of `ppvit_jax.encryption.gather_index` that encrypts each image on the
-        device, or None for plain images (or images that are encrypted already).
+      params, statistics: those to begin with, numpy arrays.
+      secret: what `config.encryption` derived from the key, to encrypt each image on the device, or None for plain
+        images (or images that are encrypted already).
       metadata: what `checkpoint.npz` says of itself.
       images: what the model is trained on: the encryption and the key's fingerprint, whoever encrypts.
 
@@ -71,19 +73,19 @@ def train(
         print(f"{files.path} is complete already: nothing to do", file=sys.stderr)
         return result
     init_state, train_step, eval_step = compile_steps(model_config, config, total_steps)
-    state = jax.device_put(init_state(params), replicated)
+    state = jax.device_put(init_state(params, statistics), replicated)
     state = files.restore(state)
     step = int(state["step"])
-    index = None if encryption_index is None else jax.device_put(encryption_index, replicated)
+    secret = None if secret is None else jax.device_put(secret, replicated)
     schedule = make_schedule(config.optimizer, total_steps)
     processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
 
     def place(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         return {name: jax.make_array_from_process_local_data(by_example, a) for name, a in batch.items()}
 
-    def evaluate(params: Any) -> tuple[float, float, int]:
+    def evaluate(params: Any, statistics: Any) -> tuple[float, float, int]:
         batches = test_batches(dataset.test, batch_size=config.eval_batch_size, **processes)
-        sums = [eval_step(params, place(batch), index) for batch in batches]
+        sums = [eval_step(params, statistics, place(batch), secret) for batch in batches]
         loss, correct, count = (math.fsum(float(s[name]) for s in sums) for name in ("loss", "correct", "count"))
         return loss / count, correct / count, round(count)
 
@@ -100,7 +102,7 @@ def train(
     clock = _Clock(config.batch_size)
     loss = accuracy = math.nan
     while step < total_steps:
-        state = train_step(state, place(next(batches)), rng, index)
+        state = train_step(state, place(next(batches)), rng, secret)
         step += 1
         if clock.images == 0:
             jax.block_until_ready(state)
@@ -129,7 +131,7 @@ def train(
             )
         if in_epoch + 1 == per_epoch:
             clock.pause()
-            test_loss, test_accuracy, test_examples = evaluate(state["params"])
+            test_loss, test_accuracy, test_examples = evaluate(state["params"], state["statistics"])
             files.log(
                 "epoch",
                 step,
@@ -169,6 +171,7 @@ def train(
         "train_examples": len(dataset.train),
         **{name: last[name] for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")},
         "test_examples": last["test_examples"],
+        "best_test_accuracy": max(epoch["test_accuracy"] for epoch in files.history("epoch")),
         "images_per_second": last["images_per_second"],
         "key_fingerprint": images.key_fingerprint,
         "device": f"{len(devices)} x {devices[0].device_kind}",
@@ -181,7 +184,7 @@ def train(
             "python": sys.version.split()[0],
         },
     }
-    files.finish(result, state["params"])
+    files.finish(result, checkpoint.join(state["params"], state["statistics"]))
     return result
 
 

@@ -11,7 +11,8 @@ from ppvit_jax import models
 from ppvit_jax.adaptation import adapt, rekey, restore
 from ppvit_jax.config import default_config
 from ppvit_jax.data.preprocess import normalise
-from ppvit_jax.encryption import Permutations, encrypt, gather_index
+from ppvit_jax.encryption import Permutations, encrypt
+from ppvit_jax.encryption.blockwise import gather
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 from ppvit_jax.step import compile_steps
@@ -76,19 +77,20 @@ def _train(config, params, images, labels, optimizer, permutations, steps=20):
     """Parameters and optimiser state after `steps` batches of the real training step."""
     settings_ = default_config()
     settings_.dtype = "float64"
+    settings_.encryption = "bs+ps"
     settings_.augmentation = "flip+crop"
     settings_.label_smoothing = 0.1
     settings_.optimizer.update(optimizer)
     functions = compile_steps(config, settings_, total_steps=steps)
     size = config.image_size
-    index = None
+    secret = None
     if permutations is not None:
         params = adapt(params, permutations)
-        index = gather_index(permutations, height=size, width=size, patch_size=config.patch_size)
-    state = functions.init_state(jax.tree.map(jax.numpy.array, params))
+        secret = gather(permutations, size, size, config.patch_size)
+    state = functions.init_state(jax.tree.map(jax.numpy.array, params), {})
     for step in range(steps):
         batch = {"image": images[step], "label": labels[step]}
-        state = functions.train_step(state, batch, jax.random.key(1), index)
+        state = functions.train_step(state, batch, jax.random.key(1), secret)
     return jax.device_get(state)
 
 

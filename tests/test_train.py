@@ -40,7 +40,7 @@ def _train(workdir, config=None, model=MODEL, params=None, dataset=None, fingerp
     params = random_params(model) if params is None else params
     dataset = dataset or random_dataset()
     images = dataclasses.replace(PLAIN, key_fingerprint=fingerprint)
-    return train(config, workdir, dataset, model, params, None, Metadata(config.model, 16), images)
+    return train(config, workdir, dataset, model, params, {}, None, Metadata(config.model, 16), images)
 
 
 def _tuned(workdir):

@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"{path} is adapted already, to {metadata.encryption} with the key of fingerprint "
             f"{metadata.key_fingerprint}: use ppvit rekey for another key, or ppvit restore"
         )
-    permutations = key.permutations(arguments.encryption, image_size=shape.image_size, patch_size=shape.patch_size)
+    method = shared.open_encryption(arguments.encryption, shape.patch_size)
+    permutations = method.absorb(key, height=shape.image_size, width=shape.image_size)
     adapted = adaptation.adapt(params, permutations)
-    adapting.write_model(arguments, adapted, metadata, shape, arguments.encryption, key.fingerprint)
+    adapting.write_model(arguments, adapted, metadata, shape, method.spec, key.fingerprint)

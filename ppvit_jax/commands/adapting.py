@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ppvit_jax import checkpoint, models
-from ppvit_jax.commands.arguments import ENCRYPTED
+from ppvit_jax.commands.arguments import ENCRYPTED, open_encryption
 from ppvit_jax.commands.output import new_path
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
@@ -37,8 +37,8 @@ def add_lost_encryption(parser: argparse.ArgumentParser) -> None:
     """Adds --encryption, for a checkpoint that no longer says what it is adapted to."""
     parser.add_argument(
         "--encryption",
-        choices=ENCRYPTED,
-        help="what the model is adapted to, if another program has lost what it says of itself",
+        metavar="NAME",
+        help=f"what the model is adapted to, if another program has lost what it says of itself: {ENCRYPTED}",
     )
 
 
@@ -77,6 +77,8 @@ def open_adapted(arguments: argparse.Namespace, key: SecretKey) -> Adapted:
     path = checkpoint.resolve(arguments.checkpoint)
     params, metadata, shape = open_model(path, None)
     given, said = arguments.encryption, metadata.encryption
+    if given is not None:
+        given = open_encryption(given, shape.patch_size).spec
     if said == "none" and given is None:
         raise UserError(
             f"{path} does not say that it is adapted: if it is, and lost its metadata in another program, say to "

@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 
 from ppvit_jax import keys
-from ppvit_jax.encryption import ENCRYPTIONS
+from ppvit_jax.encryption import METHODS, Encryption, create
+from ppvit_jax.errors import UserError
 
-ENCRYPTED = tuple(name for name in ENCRYPTIONS if name != "none")
+ENCRYPTED = f"one of {', '.join(METHODS)}, with options such as etc:shared=True"
 
 
 def add_key(parser: argparse.ArgumentParser, prefix: str = "", what: str = "the key") -> None:
@@ -26,7 +27,19 @@ def open_key(path: str, passphrase_file: str | None) -> keys.SecretKey:
     return keys.load(Path(path).expanduser(), keys.read_passphrase(passphrase_file) if passphrase_file else None)
 
 
+def open_encryption(name: str, block_size: int) -> Encryption:
+    """The encryption of --encryption.
+
+    Raises:
+      UserError: an unknown name or option, or "none".
+    """
+    method = create(name, block_size)
+    if method is None:
+        raise UserError(f"--encryption none leaves images plain: choose {ENCRYPTED}")
+    return method
+
+
 def add_encryption(parser: argparse.ArgumentParser, default: str | None = "bs+ps") -> None:
     """Adds --encryption; the default None is for input that may say it itself."""
     said = "(default: %(default)s)" if default else "(default: what the input says of itself, else bs+ps)"
-    parser.add_argument("--encryption", choices=ENCRYPTED, default=default, help=said)
+    parser.add_argument("--encryption", default=default, metavar="NAME", help=f"{ENCRYPTED} {said}")

@@ -8,9 +8,8 @@ import jax
 import numpy as np
 
 from ppvit_jax import keys, models
-from ppvit_jax.config import DTYPES, default_config
+from ppvit_jax.config import DTYPES, default_config, make_encryption
 from ppvit_jax.data.progress import Progress
-from ppvit_jax.encryption import gather_index
 from ppvit_jax.errors import UserError
 from ppvit_jax.memory import peak_memory
 from ppvit_jax.step import compile_steps
@@ -41,17 +40,18 @@ def run(arguments: argparse.Namespace) -> None:
     config = default_config()
     config.dtype = arguments.dtype
     size = arguments.image_size
-    permutations = keys.generate().permutations("bs+ps", image_size=size, patch_size=model_config.patch_size)
-    index = gather_index(permutations, height=size, width=size, patch_size=model_config.patch_size)
+    method = make_encryption(config, model_config)
+    assert method is not None
+    secret = method.derive(keys.generate(), height=size, width=size)
     random = np.random.default_rng(0)
     batch = {
         "image": jax.device_put(random.integers(0, 256, (arguments.batch_size, size, size, 3), np.uint8)),
         "label": jax.device_put(random.integers(0, 10, arguments.batch_size)),
     }
     steps = compile_steps(model_config, config, total_steps=1)
-    state = jax.jit(lambda rng: steps.init_state(models.build(model_config).init(rng)))(jax.random.key(0))
+    state = jax.jit(lambda rng: steps.init_state(models.build(model_config).init(rng), {}))(jax.random.key(0))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
-    kinds = {"plain": None, "encrypted (bs+ps)": jax.device_put(index)}
+    kinds = {"plain": None, "encrypted (bs+ps)": jax.device_put(secret)}
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     progress = Progress("steps", 2 * (arguments.steps + 1), "steps")
     for turn in range(arguments.steps + 1):

@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
             raise UserError(f"{folder} says that its {name} is {said}, and --{name.replace('_', '-')} is {given}")
         settled[name] = said or given or default
     size, patch = settled["image_size"], settled["patch_size"]
-    permutations = key.permutations(settled["encryption"], image_size=size, patch_size=patch).inverse()
+    method, secret = permuting.open_encryption(settled["encryption"], patch, key, size)
+    undone = method.undo(secret)
     images = permuting.open_images(
         arguments, Decoding(None, "squash", arguments.max_pixels), keep_names=True, manifest=manifest
     )
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments,
         images,
         key,
-        permutations,
+        lambda image, _: method.encrypt(image, undone),
         manifests.Header("none", None, size, patch, origin),
         resizes=False,
     )

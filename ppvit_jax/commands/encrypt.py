@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from ppvit_jax.commands import arguments as shared
 from ppvit_jax.commands import permuting
 from ppvit_jax.data import manifest as manifests
@@ -10,7 +12,8 @@ from ppvit_jax.data.images import MAX_PIXELS_LIMIT
 from ppvit_jax.errors import UserError
 from ppvit_jax.offline.inputs import Decoding
 
-_AUGMENTATIONS = ("flip", "crop", "flip+crop", "random_resized_crop")
+# Those of ppvit_jax.data.preprocess, whose import takes JAX's time and memory.
+_AUGMENTATIONS = ("flip", "crop", "flip+crop", "flip+crop+rand", "random_resized_crop")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--max-pixels is {arguments.max_pixels}: give 1 to {MAX_PIXELS_LIMIT}")
     key = shared.open_key(arguments.key, arguments.passphrase_file)
     size, patch = arguments.image_size, arguments.patch_size
-    permutations = key.permutations(arguments.encryption, image_size=size, patch_size=patch)
+    method, secret = permuting.open_encryption(arguments.encryption, patch, key, size)
     found = manifests.read(permuting.input_folder(arguments))
     if found and found.header.encryption != "none":
         raise UserError(
@@ -68,9 +71,9 @@ def run(arguments: argparse.Namespace) -> None:
         arguments,
         images,
         key,
-        permutations,
+        lambda image, number: method.encrypt(image, secret, np.asarray(number, np.uint32)),
         manifests.Header(
-            encryption=arguments.encryption,
+            encryption=method.spec,
             key_fingerprint=key.fingerprint,
             image_size=size,
             patch_size=patch,

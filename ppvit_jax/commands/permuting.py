@@ -6,12 +6,16 @@ import filecmp
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ppvit_jax.commands import arguments as shared
 from ppvit_jax.data import tfds_source
 from ppvit_jax.data.manifest import Header, Manifest
-from ppvit_jax.encryption import Permutations, gather_index
+from ppvit_jax.encryption import Encryption, Secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 from ppvit_jax.memory import peak_memory
@@ -67,6 +71,18 @@ def open_images(
     return open_files(Path(arguments.input).expanduser(), decoding, keep_names=keep_names, manifest=manifest)
 
 
+def open_encryption(spec: str, block_size: int, key: SecretKey, image_size: int) -> tuple[Encryption, Secret]:
+    """An encryption and its secret for images of this size.
+
+    Raises:
+      UserError: an unknown encryption, one whose results are not images, or sizes that do not fit.
+    """
+    method = shared.open_encryption(spec, block_size)
+    if method.encodes:
+        raise UserError(f"--encryption {spec} does not give images: use it while training, by config.encryption")
+    return method, method.derive(key, height=image_size, width=image_size)
+
+
 def origin(key: SecretKey, images: Images, options: dict[str, Any]) -> str:
     """Identifies images and options to the owner alone; see `ppvit_jax.data.manifest.Header`."""
     return key.authenticate(json.dumps([images.identity, options]).encode())
@@ -76,7 +92,7 @@ def permute(
     arguments: argparse.Namespace,
     images: Images,
     key: SecretKey,
-    permutations: Permutations,
+    change: Callable[[np.ndarray, int], np.ndarray],
     header: Header,
     *,
     resizes: bool = True,
@@ -91,8 +107,7 @@ def permute(
       UserError: anything that the user can put right.
     """
     size = header.image_size
-    index = gather_index(permutations, height=size, width=size, patch_size=header.patch_size)
-    recipe = Recipe(size, index, resizes=resizes, copies=copies, augmentation=augmentation, seed=seed)
+    recipe = Recipe(size, change, resizes=resizes, copies=copies, augmentation=augmentation, seed=seed)
     output = Path(arguments.output).expanduser()
     if names is not None:
         if names.resolve().is_relative_to(output.resolve()):

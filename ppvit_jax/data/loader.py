@@ -12,6 +12,8 @@ from ppvit_jax.data.source import ArraySource, Source
 from ppvit_jax.errors import UserError
 
 _PADDING = -1
+# Where the numbers of test images begin, so that no training image has one of them.
+_FIRST_TEST_NUMBER = 2**31
 _MAX_THREADS = 16
 
 
@@ -60,7 +62,8 @@ def train_batches(
         process_count: how many processes share a batch.
 
     Yields:
-        {"image": uint8 [b, height, width, 3], "label": int32 [b]}, with b = batch_size / process_count.
+        {"image": uint8 [b, height, width, 3], "label": int32 [b], "number": uint32 [b]}, with
+        b = batch_size / process_count; the number tells an image from every other one, test images included.
 
     Raises:
         UserError: at once, on sizes that do not fit; while iterating, on an image that cannot be read.
@@ -77,7 +80,10 @@ def train_batches(
         start = position * batch_size + process_index * local
         return order(epoch)[start : start + local]
 
-    return _gather(source, indices, range(start_step, stop_step), local)
+    def extra(chosen: np.ndarray) -> dict[str, np.ndarray]:
+        return {"number": chosen.astype(np.uint32)}
+
+    return _gather_with(extra, source, indices, range(start_step, stop_step), local)
 
 
 def test_batches(
@@ -94,7 +100,7 @@ def test_batches(
         process_count: how many processes share a batch.
 
     Yields:
-        {"image": uint8 [b, height, width, 3], "label": int32 [b], "mask": float32 [b]}, with
+        {"image": uint8 [b, height, width, 3], "label": int32 [b], "number": uint32 [b], "mask": float32 [b]}, with
         b = batch_size / process_count and mask 1 for an example, 0 for padding.
 
     Raises:
@@ -107,7 +113,11 @@ def test_batches(
         positions = np.arange(local) + step * batch_size + process_index * local
         return np.where(positions < count, positions, _PADDING)
 
-    return _masked(source, indices, range(-(-count // batch_size)), local)
+    def extra(chosen: np.ndarray) -> dict[str, np.ndarray]:
+        numbers = (chosen + _FIRST_TEST_NUMBER).astype(np.uint32)
+        return {"number": numbers, "mask": (chosen != _PADDING).astype(np.float32)}
+
+    return _gather_with(extra, source, indices, range(-(-count // batch_size)), local)
 
 
 # pytest would otherwise collect it wherever a test imports it.
@@ -125,11 +135,15 @@ def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
     return batch_size // process_count
 
 
-def _masked(
-    source: Source, indices: Callable[[int], np.ndarray], steps: range, local: int
+def _gather_with(
+    extra: Callable[[np.ndarray], dict[str, np.ndarray]],
+    source: Source,
+    indices: Callable[[int], np.ndarray],
+    steps: range,
+    local: int,
 ) -> Iterator[dict[str, np.ndarray]]:
     for step, batch in zip(steps, _gather(source, indices, steps, local), strict=True):
-        yield batch | {"mask": (indices(step) != _PADDING).astype(np.float32)}
+        yield batch | extra(indices(step))
 
 
 def _gather(

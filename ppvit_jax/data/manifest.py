@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ppvit_jax.data.progress import Progress
-from ppvit_jax.encryption import permutations_needed
+from ppvit_jax.encryption import create
 from ppvit_jax.errors import UserError
 
 NAME = "manifest.json"
@@ -29,7 +29,7 @@ FORMAT, VERSION = "ppvit-images", 1
 class Header:
     """What the images of a folder are.
 
-    encryption: "none", "bs", "ps" or "bs+ps".
+    encryption: "none" or a method with its options, as `ppvit_jax.encryption.create` reads it.
     key_fingerprint: of the key that encrypted them; None for plain images.
     image_size, patch_size: side of every image and of its blocks, in pixels.
     origin: identifies the input images and the options that made the folder; under the owner's key, so that it
@@ -204,10 +204,10 @@ def _digest(header: Header, files: Iterable[tuple[str, str]]) -> Any:
 def _check_values(path: Path, manifest: Manifest) -> None:
     """The SHA-256 has no secret: whoever changes a manifest on purpose can make it agree."""
     header = manifest.header
-    permutations_needed(header.encryption)
     sizes = (header.image_size, header.patch_size)
     if not all(isinstance(size, int) and size > 0 for size in sizes) or header.image_size % header.patch_size:
         raise UserError(f"{path} has impossible sizes, {sizes[0]} and {sizes[1]}: {_REMEDY}")
+    create(header.encryption, header.patch_size)
     if (header.key_fingerprint is None) != (header.encryption == "none"):
         raise UserError(f"{path} names encryption {header.encryption!r} but key {header.key_fingerprint!r}: {_REMEDY}")
     for name in manifest.files:

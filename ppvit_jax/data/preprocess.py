@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-AUGMENTATIONS = ("none", "flip", "crop", "flip+crop", "random_resized_crop")
+from ppvit_jax.data.rand_augment import rand_augment
+
+AUGMENTATIONS = ("none", "flip", "crop", "flip+crop", "flip+crop+rand", "random_resized_crop")
 _PADDING = 8  # crops move by up to 1/8 of the side: 4 pixels of CIFAR's 32, as usual there
 _AREA = (0.35, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
@@ -25,8 +27,8 @@ def preprocess(
       images: uint8 [batch, height, width, 3].
       image_size: side of the result.
       augmentation: "none"; "flip" (horizontal, probability 1/2); "crop" (zero-padding by 1/8 of the side, then
-        a random window of the original size); "flip+crop"; "random_resized_crop" (Inception's, area 0.35 to
-        1, aspect 3/4 to 4/3, and a flip).
+        a random window of the original size); "flip+crop"; "flip+crop+rand" (then RandAugment, two operations of
+        magnitude 12); "random_resized_crop" (Inception's, area 0.35 to 1, aspect 3/4 to 4/3, and a flip).
       rng: a key, needed unless the augmentation is "none".
 
     Returns:
@@ -48,6 +50,8 @@ def preprocess(
             images = _flip(images, flip_rng)
         if "crop" in augmentation:
             images = _crop(images, crop_rng)
+        if "rand" in augmentation:
+            images = rand_augment(images, jax.random.fold_in(rng, 1))
     if (height, width) == (image_size, image_size):
         return images
     shape = (batch, image_size, image_size, channels)

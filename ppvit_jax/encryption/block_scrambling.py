@@ -1,29 +1,18 @@
 """Block scrambling: the blocks of an image change places (the paper's equation 2)."""
 
-from typing import Any
+import dataclasses
 
-import numpy as np
-
-from ppvit_jax.encryption.permutations import Permutations, permute
-
-
-def encrypt(images: Any, permutation: np.ndarray, patch_size: int) -> Any:
-    """Encrypts images.
-
-    Args:
-      images: numpy or JAX array [..., height, width, channels], uint8 or floating point.
-      permutation: int [blocks], of the blocks in row-major order.
-      patch_size: side of a block in pixels.
-
-    Returns:
-      An array like `images`.
-
-    Raises:
-      UserError: sides that are not multiples of `patch_size`, or a permutation of another size.
-    """
-    return permute(images, Permutations(block=permutation), patch_size)
+from ppvit_jax.encryption.blockwise import BlockWise
+from ppvit_jax.encryption.method import Randomness
+from ppvit_jax.encryption.permutations import Permutations
 
 
-def decrypt(images: Any, permutation: np.ndarray, patch_size: int) -> Any:
-    """The inverse of `encrypt`, with the same arguments and errors."""
-    return permute(images, Permutations(block=permutation).inverse(), patch_size)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockScrambling(BlockWise):
+    """Absorbed by the position embedding: the paper's equation 18."""
+
+    name = "bs"
+    title = "Block scrambling"
+
+    def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
+        return Permutations(block=randomness.permutation("block", self.count(height, width)[0]))

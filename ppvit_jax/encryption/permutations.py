@@ -1,4 +1,4 @@
-"""What every permutation-based encryption shares: the permutations, and one gather over an image's values."""
+"""Permutations of the values of an image: what a key derives to, and one gather that applies it."""
 
 import dataclasses
 from typing import Any
@@ -7,102 +7,148 @@ import numpy as np
 
 from ppvit_jax.errors import UserError
 
-# name -> (block scrambling, pixel shuffling)
-ENCRYPTIONS = {"none": (False, False), "bs": (True, False), "ps": (False, True), "bs+ps": (True, True)}
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Permutations:
-    """The two secret permutations, each None where the encryption does not use it.
+    """The secret of a block-wise encryption, each part None where the encryption does not use it.
+
+    Block i of the encrypted image is block `block[i]` of the plain one, and value j in it is that block's value
+    `pixel[j]`, as 255 minus itself where `negative[j]`.
 
     block: int [blocks], of the blocks of an image in row-major order.
-    pixel: int [patch_size * patch_size * 3], of the values of a block in (row, column, channel) order.
-    Both by the convention out[i] = in[permutation[i]].
+    pixel: int [values], of the patch_size * patch_size * 3 values of a block in (row, column, channel) order, alike in
+      all blocks; or int [blocks, values], by encrypted block.
+    negative: bool [values] or [blocks, values], likewise.
     """
 
     block: np.ndarray | None = None
     pixel: np.ndarray | None = None
+    negative: np.ndarray | None = None
+
+    @property
+    def alike(self) -> bool:
+        """Whether all blocks are treated alike, but for their places: then a patch embedding can absorb it."""
+        return all(part is None or part.ndim == 1 for part in (self.pixel, self.negative))
 
     def inverse(self) -> "Permutations":
         """The permutations that undo these."""
-        return Permutations(
-            block=None if self.block is None else np.argsort(self.block).astype(np.int32),
-            pixel=None if self.pixel is None else np.argsort(self.pixel).astype(np.int32),
-        )
+        block = None if self.block is None else np.argsort(self.block).astype(np.int32)
+
+        def placed(part: np.ndarray | None) -> np.ndarray | None:
+            """By plain block instead of encrypted block."""
+            return part if part is None or part.ndim == 1 or block is None else part[block]
+
+        pixel, negative = placed(self.pixel), placed(self.negative)
+        if pixel is None:
+            return Permutations(block, None, negative)
+        back = np.argsort(pixel, axis=-1).astype(np.int32)
+        if negative is not None:
+            negative = np.take_along_axis(*np.broadcast_arrays(negative, back), axis=-1)
+        return Permutations(block, back, negative)
 
 
-def permutations_needed(encryption: str) -> tuple[bool, bool]:
-    """Whether an encryption scrambles blocks, and whether it shuffles pixels.
+def split_blocks(images: Any, block_size: int) -> Any:
+    """[..., height, width, channels] -> [..., blocks, block_size * block_size * channels], blocks in row-major order.
 
     Raises:
-      UserError: an unknown name.
+      UserError: sides that are not multiples of the block size.
     """
-    if encryption not in ENCRYPTIONS:
-        raise UserError(f"unknown encryption {encryption!r}: use one of {', '.join(ENCRYPTIONS)}")
-    return ENCRYPTIONS[encryption]
+    *batch, height, width, channels = images.shape
+    check_size(height, width, block_size)
+    shape = (*batch, height // block_size, block_size, width // block_size, block_size, channels)
+    return images.reshape(shape).swapaxes(-4, -3).reshape(*batch, -1, block_size**2 * channels)
+
+
+def join_blocks(blocks: Any, height: int, width: int, block_size: int) -> Any:
+    """The inverse of `split_blocks`."""
+    batch = blocks.shape[:-2]
+    shape = (*batch, height // block_size, width // block_size, block_size, block_size, -1)
+    return blocks.reshape(shape).swapaxes(-4, -3).reshape(*batch, height, width, -1)
+
+
+def check_size(height: int, width: int, block_size: int) -> None:
+    """Raises UserError unless an image divides into blocks."""
+    if block_size <= 0 or height % block_size or width % block_size or height <= 0 or width <= 0:
+        raise UserError(
+            f"an image of {height}x{width} does not divide into blocks of {block_size}x{block_size}: "
+            "resize it to multiples of the block size"
+        )
 
 
 def gather_index(
     permutations: Permutations, *, height: int, width: int, patch_size: int, channels: int = 3
 ) -> np.ndarray:
-    """The index of one gather that encrypts a flattened image: int32 [height * width * channels].
+    """The index of one gather that moves the values of a flattened image: int32 [height * width * channels].
 
-    `encrypted.reshape(-1) = image.reshape(-1)[gather_index]`; the inverse permutations decrypt. Block
-    scrambling and pixel shuffling (the paper's equations 2 and 15) commute, so their order does not matter.
+    `encrypted.reshape(-1) = image.reshape(-1)[gather_index]`, up to the inverted values (`gather_mask`). Block
+    scrambling and pixel shuffling (the paper's equations 2 and 15) commute where all blocks are treated alike.
 
     Raises:
       UserError: sides that are not multiples of the block size, or permutations of other sizes.
     """
-    if patch_size <= 0 or height % patch_size or width % patch_size or not height or not width:
-        raise UserError(
-            f"an image of {height}x{width} does not divide into blocks of {patch_size}x{patch_size}: "
-            "resize it to multiples of the block size"
-        )
-    rows, columns = height // patch_size, width // patch_size
-    blocks, values = rows * columns, patch_size * patch_size * channels
-    for what, permutation, length in (
-        ("block", permutations.block, blocks),
-        ("pixel", permutations.pixel, values),
-    ):
-        if permutation is not None and permutation.shape != (length,):
-            raise UserError(
-                f"the {what} permutation has shape {permutation.shape}, and images of {height}x{width} with "
-                f"blocks of {patch_size} need ({length},): derive it for this size"
-            )
-    index = np.arange(height * width * channels, dtype=np.int32)
-    index = _split(index, rows, columns, patch_size, channels)
+    check_size(height, width, patch_size)
+    image = np.arange(height * width * channels, dtype=np.int32).reshape(height, width, channels)
+    index = split_blocks(image, patch_size)
+    _check_shapes(permutations, index.shape, f"{height}x{width}", patch_size)
     if permutations.block is not None:
         index = index[permutations.block]
     if permutations.pixel is not None:
-        index = index[:, permutations.pixel]
-    index = index.reshape(rows, columns, patch_size, patch_size, channels)
-    return np.ascontiguousarray(index.transpose(0, 2, 1, 3, 4).reshape(-1))
+        index = np.take_along_axis(index, np.broadcast_to(permutations.pixel, index.shape), axis=1)
+    return np.ascontiguousarray(join_blocks(index, height, width, patch_size).reshape(-1))
 
 
-def apply_index(images: Any, index: Any) -> Any:
-    """Permutes the values of each image by `gather_index`.
+def gather_mask(
+    permutations: Permutations, *, height: int, width: int, patch_size: int, channels: int = 3
+) -> np.ndarray | None:
+    """Which values of the encrypted image are inverted: uint8 [height * width * channels], 255 or 0; or None.
+
+    Raises:
+      UserError: as `gather_index`.
+    """
+    check_size(height, width, patch_size)
+    if permutations.negative is None:
+        return None
+    shape = (height * width // patch_size**2, patch_size**2 * channels)
+    _check_shapes(permutations, shape, f"{height}x{width}", patch_size)
+    blocks = np.broadcast_to(permutations.negative, shape).astype(np.uint8) * np.uint8(255)
+    return np.ascontiguousarray(join_blocks(blocks, height, width, patch_size).reshape(-1))
+
+
+def apply_index(images: Any, index: Any, mask: Any = None) -> Any:
+    """Permutes the values of each image by `gather_index`, and inverts those of `gather_mask`.
 
     Args:
-      images: numpy or JAX array [..., height, width, channels], of any dtype.
+      images: numpy or JAX array [..., height, width, channels], of any dtype; uint8 with a mask.
       index: integer array [height * width * channels], of numpy or JAX.
+      mask: uint8 array likewise, or None.
 
     Returns:
-      An array like `images`. The same for numpy and JAX, bit for bit: no value is changed.
+      An array like `images`. The same for numpy and JAX, bit for bit.
+
+    Raises:
+      UserError: another size, or values to invert that are not uint8.
     """
     xp = images.__array_namespace__()
     flat = images.reshape(*images.shape[:-3], -1)
     if flat.shape[-1] != index.shape[0]:
         raise UserError(f"an index for {index.shape[0]} values does not fit images of {images.shape[-3:]}")
-    return xp.take(flat, index, axis=-1, mode="clip").reshape(images.shape)
+    flat = xp.take(flat, index, axis=-1, mode="clip")
+    if mask is not None:
+        if images.dtype != np.uint8:
+            raise UserError(f"values of {images.dtype} cannot be inverted: give uint8 images")
+        flat = flat ^ mask
+    return flat.reshape(images.shape)
 
 
-def permute(images: Any, permutations: Permutations, patch_size: int) -> Any:
-    """Applies block and pixel permutations to images [..., height, width, channels] in one gather."""
-    height, width, channels = images.shape[-3:]
-    index = gather_index(permutations, height=height, width=width, patch_size=patch_size, channels=channels)
-    return apply_index(images, index)
-
-
-def _split(image: np.ndarray, rows: int, columns: int, patch_size: int, channels: int) -> np.ndarray:
-    blocks = image.reshape(rows, patch_size, columns, patch_size, channels).transpose(0, 2, 1, 3, 4)
-    return blocks.reshape(rows * columns, patch_size * patch_size * channels)
+def _check_shapes(permutations: Permutations, shape: tuple[int, ...], size: str, patch_size: int) -> None:
+    blocks, values = shape
+    for what, part, shapes in (
+        ("block permutation", permutations.block, ((blocks,),)),
+        ("pixel permutation", permutations.pixel, ((values,), (blocks, values))),
+        ("mask of inverted values", permutations.negative, ((values,), (blocks, values))),
+    ):
+        if part is not None and part.shape not in shapes:
+            raise UserError(
+                f"the {what} has shape {part.shape}, and images of {size} with "
+                f"blocks of {patch_size} need {shapes[0]}: derive it for this size"
+            )

@@ -1,29 +1,18 @@
 """Pixel shuffling: the values of every block change places, across channels, alike in all blocks (equation 15)."""
 
-from typing import Any
+import dataclasses
 
-import numpy as np
-
-from ppvit_jax.encryption.permutations import Permutations, permute
-
-
-def encrypt(images: Any, permutation: np.ndarray, patch_size: int) -> Any:
-    """Encrypts images.
-
-    Args:
-      images: numpy or JAX array [..., height, width, channels], uint8 or floating point.
-      permutation: int [patch_size * patch_size * channels], in (row, column, channel) order.
-      patch_size: side of a block in pixels.
-
-    Returns:
-      An array like `images`.
-
-    Raises:
-      UserError: sides that are not multiples of `patch_size`, or a permutation of another size.
-    """
-    return permute(images, Permutations(pixel=permutation), patch_size)
+from ppvit_jax.encryption.blockwise import BlockWise
+from ppvit_jax.encryption.method import Randomness
+from ppvit_jax.encryption.permutations import Permutations
 
 
-def decrypt(images: Any, permutation: np.ndarray, patch_size: int) -> Any:
-    """The inverse of `encrypt`, with the same arguments and errors."""
-    return permute(images, Permutations(pixel=permutation).inverse(), patch_size)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PixelShuffling(BlockWise):
+    """Absorbed by the patch embedding: the paper's equation 19."""
+
+    name = "ps"
+    title = "Pixel shuffling"
+
+    def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
+        return Permutations(pixel=randomness.permutation("pixel", self.count(height, width)[1]))

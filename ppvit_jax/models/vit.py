@@ -8,7 +8,6 @@ checkpoint is unflattening it. Reference implementation: google-research/vision_
 import dataclasses
 import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -18,8 +17,7 @@ import numpy as np
 import scipy.ndimage
 
 from ppvit_jax.errors import UserError
-
-Params = dict[str, Any]
+from ppvit_jax.models.model import Model, from_linen
 
 # hidden size, layers, heads, MLP size: arXiv 2010.11929 table 1; Ti and S of arXiv 2106.10270;
 # Micro is the shape of the small checkpoint that this project ships.
@@ -56,19 +54,6 @@ class ViTConfig:
     def grid_size(self) -> int:
         """Patches along one side of the image."""
         return self.image_size // self.patch_size
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A model as two pure functions: `init(rng) -> params` and `apply(params, images) -> logits`.
-
-    `images` is [batch, image_size, image_size, 3], normalised, floating point; `logits` is
-    [batch, num_classes] in float32 (float64 if the compute dtype is float64).
-    """
-
-    config: ViTConfig
-    init: Callable[[jax.Array], Params]
-    apply: Callable[[Params, jax.Array | np.ndarray], jax.Array]
 
 
 def parse_name(
@@ -156,17 +141,8 @@ def model_name(config: ViTConfig) -> str:
 
 
 def build(config: ViTConfig) -> Model:
-    """Builds the two functions of a model; the same `config` gives equal ones."""
-    module = _VisionTransformer(config)
-
-    def init(rng: jax.Array) -> Params:
-        images = jnp.zeros((1, config.image_size, config.image_size, 3), jnp.float32)
-        return dict(module.init(rng, images)["params"])
-
-    def apply(params: Params, images: jax.Array | np.ndarray) -> jax.Array:
-        return module.apply({"params": params}, images)  # pyright: ignore[reportReturnType]
-
-    return Model(config=config, init=init, apply=apply)
+    """The functions of a model; the same `config` gives equal ones."""
+    return from_linen(config, _VisionTransformer(config), (config.image_size, config.image_size, 3))
 
 
 def resize_position_embedding(position_embedding: np.ndarray, grid_size: int) -> np.ndarray:
@@ -260,7 +236,7 @@ class _VisionTransformer(nn.Module):
     config: ViTConfig
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         config = self.config
         dtype = jnp.dtype(config.dtype)
         batch, height, width, channels = images.shape

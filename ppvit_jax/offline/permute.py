@@ -14,7 +14,6 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from ppvit_jax.encryption import apply_index
 from ppvit_jax.errors import UserError
 
 _T = TypeVar("_T")
@@ -25,14 +24,14 @@ class Recipe:
     """What happens to an image.
 
     image_size: side of the result in pixels.
-    index: the gather of `ppvit_jax.encryption.gather_index`; None leaves the image plain.
+    change: uint8 image and number -> uint8 image: encrypts or decrypts. The number tells the image from every other.
     resizes: whether images of other sizes are resized; if not, they are an error.
     copies: augmented copies of each training image; 0 for the image itself alone.
     augmentation, seed: of the copies; see `ppvit_jax.data.preprocess`.
     """
 
     image_size: int
-    index: np.ndarray | None
+    change: Callable[[np.ndarray, int], np.ndarray]
     resizes: bool = True
     copies: int = 0
     augmentation: str = "none"
@@ -67,9 +66,8 @@ class Recipe:
             plain = [_preprocessing("none", self.image_size)(image, 0, 0, 0)]
         else:
             plain = [image]
-        return [
-            _png(image if self.index is None else apply_index(image, self.index)) for image in map(np.asarray, plain)
-        ]
+        first = number * max(self.copies, 1)
+        return [_png(self.change(np.asarray(image), first + copy)) for copy, image in enumerate(plain)]
 
 
 def in_threads(work: Callable[[int], _T], numbers: Iterable[int]) -> Generator[tuple[int, _T]]:

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 
 from ppvit_jax import checkpoint, data, experiment, figures, keys, models
-from ppvit_jax.config import Config
+from ppvit_jax.config import Config, make_model
 from ppvit_jax.data.progress import Progress
-from ppvit_jax.encryption import Permutations, gather_index
+from ppvit_jax.encryption import Permutations
+from ppvit_jax.encryption.blockwise import gather
 from ppvit_jax.errors import UserError
 from ppvit_jax.step import compile_steps
 from ppvit_jax.tables.table_1 import ARMS, train_arm
@@ -49,13 +50,7 @@ def run(config: Config, output: Path, wrong_keys: int) -> None:
     dataset = data.load(config.data, config.image_size, config.seed)
     arms = {arm.name: arm for arm in ARMS}
     results = {name: train_arm(config, arms[name], output, dataset) for name in (_PLAIN, _ADAPTED)}
-    model_config = models.parse_name(
-        config.model,
-        image_size=config.image_size,
-        num_classes=len(dataset.class_names),
-        representation_size=config.representation_size or None,
-        dtype=config.dtype,
-    )
+    model_config = make_model(config, len(dataset.class_names))
     right = experiment.open_key(config, output)
     wrong = [wrong_key(config.seed, number) for number in range(wrong_keys)]
     rows = _ask(config, output, dataset, model_config, right, wrong)
@@ -127,6 +122,8 @@ def _ask(
         (_PLAIN, "plain", [nothing]),
         (_PLAIN, "encrypted", [known]),
     ]
+    config = config.copy_and_resolve_references()
+    config.encryption, config.block_size = ENCRYPTION, patch
     eval_step = compile_steps(model_config, config, total_steps=1).eval_step
     progress = Progress("asking", sum(len(tried) for _, _, tried in questions), "times")
     rows, done = [], 0
@@ -137,9 +134,9 @@ def _ask(
         accuracies = []
         for one in tried:
             # Also for plain images, so that everything is computed by one program.
-            index = jax.device_put(gather_index(one, height=size, width=size, patch_size=patch))
+            secret = jax.device_put(gather(one, size, size, patch))
             sums: list[Any] = [
-                eval_step(params, batch, index)
+                eval_step(params, {}, batch, secret)
                 for batch in data.test_batches(dataset.test, batch_size=config.eval_batch_size)
             ]
             correct, count = (math.fsum(float(part[name]) for part in sums) for name in ("correct", "count"))

@@ -8,8 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ppvit_jax import checkpoint, data, experiment, figures, models
-from ppvit_jax.config import Config
+from ppvit_jax import checkpoint, data, experiment, figures
+from ppvit_jax.config import Config, make_model
 from ppvit_jax.data.preprocess import preprocess
 from ppvit_jax.encryption import encrypt
 from ppvit_jax.errors import UserError
@@ -94,7 +94,7 @@ def draw_samples(config: Config, output: Path, dataset: data.Dataset) -> None:
     Raises:
       UserError: a key file that cannot be used.
     """
-    patch_size = models.parse_name(config.model, image_size=config.image_size, num_classes=1).patch_size
+    patch_size = make_model(config, num_classes=1).patch_size
     key = experiment.open_key(config, output)
     labels = dataset.test.labels
     rows = []

@@ -11,7 +11,7 @@ from tiny import random_images
 
 from ppvit_jax import encryption
 from ppvit_jax.data.preprocess import preprocess
-from ppvit_jax.encryption import Permutations, gather_index
+from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
 from ppvit_jax.offline.permute import Recipe, in_threads
 
@@ -19,7 +19,14 @@ PERMUTATIONS = Permutations(
     block=np.random.default_rng(0).permutation(64).astype(np.int32),
     pixel=np.random.default_rng(1).permutation(192).astype(np.int32),
 )
-INDEX = gather_index(PERMUTATIONS, height=64, width=64, patch_size=8)
+
+
+def _encrypt(image, _):
+    return encryption.encrypt(image, PERMUTATIONS, 8)
+
+
+def _keep(image, _):
+    return image
 
 
 def _decode(content):
@@ -31,14 +38,14 @@ def test_files_are_bit_for_bit_what_is_encrypted_on_the_device(size):
     """In batches there, one by one here."""
     images = random_images(16, size)
     on_device = encryption.encrypt(jax.jit(preprocess, static_argnums=1)(images, 64), PERMUTATIONS, 8)
-    recipe = Recipe(64, INDEX)
+    recipe = Recipe(64, _encrypt)
     for number, image in enumerate(images):
         (content,) = recipe.apply(image, number, "it", augments=True)
         np.testing.assert_array_equal(_decode(content), np.asarray(on_device[number]))
 
 
 def test_files_carry_pixels_and_nothing_else():
-    (content,) = Recipe(64, None).apply(random_images(1, 64)[0], 0, "it", augments=True)
+    (content,) = Recipe(64, _keep).apply(random_images(1, 64)[0], 0, "it", augments=True)
     with Image.open(io.BytesIO(content)) as image:
         assert (image.format, image.mode, image.info) == ("PNG", "RGB", {})
     assert {content[8 + 4 : 8 + 8], content[-8:-4]} == {b"IHDR", b"IEND"}
@@ -46,27 +53,27 @@ def test_files_carry_pixels_and_nothing_else():
 
 def test_augmented_copies_depend_on_seed_image_and_copy_alone():
     image = random_images(1, 64)[0]
-    recipe = Recipe(64, None, copies=3, augmentation="flip+crop", seed=5)
+    recipe = Recipe(64, _keep, copies=3, augmentation="flip+crop", seed=5)
     first = recipe.apply(image, 7, "it", augments=True)
     assert len(first) == 3 and len(set(first)) > 1
     assert recipe.apply(image, 7, "it", augments=True) == first
     assert recipe.apply(image, 8, "it", augments=True) != first
-    assert Recipe(64, None, copies=3, augmentation="flip+crop", seed=6).apply(image, 7, "it", augments=True) != first
+    assert Recipe(64, _keep, copies=3, augmentation="flip+crop", seed=6).apply(image, 7, "it", augments=True) != first
     (plain,) = recipe.apply(image, 7, "it", augments=False)
     np.testing.assert_array_equal(_decode(plain), image)
 
 
 def test_augmentation_comes_before_encryption():
     image = random_images(1, 64)[0]
-    plain = Recipe(64, None, copies=4, augmentation="flip+crop").apply(image, 0, "it", augments=True)
-    encrypted = Recipe(64, INDEX, copies=4, augmentation="flip+crop").apply(image, 0, "it", augments=True)
+    plain = Recipe(64, _keep, copies=4, augmentation="flip+crop").apply(image, 0, "it", augments=True)
+    encrypted = Recipe(64, _encrypt, copies=4, augmentation="flip+crop").apply(image, 0, "it", augments=True)
     for one, other in zip(plain, encrypted, strict=True):
         np.testing.assert_array_equal(encryption.encrypt(_decode(one), PERMUTATIONS, 8), _decode(other))
 
 
 def test_an_encrypted_image_is_never_resized():
     with pytest.raises(UserError, match="it has 32 x 32 pixels, and an encrypted image has 64 x 64"):
-        Recipe(64, INDEX, resizes=False).apply(random_images(1, 32)[0], 0, "it", augments=False)
+        Recipe(64, _encrypt, resizes=False).apply(random_images(1, 32)[0], 0, "it", augments=False)
 
 
 def test_threads_keep_the_order_and_stay_a_little_ahead():

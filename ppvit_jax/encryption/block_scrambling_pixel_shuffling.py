@@ -1,0 +1,21 @@
+"""Block scrambling and pixel shuffling: the encryption that the paper proposes with its adaptation (section III-B)."""
+
+import dataclasses
+
+from ppvit_jax.encryption.blockwise import BlockWise
+from ppvit_jax.encryption.method import Randomness
+from ppvit_jax.encryption.permutations import Permutations
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockScramblingPixelShuffling(BlockWise):
+    """Absorbed by the position and patch embeddings: the paper's equations 18 and 19."""
+
+    name = "bs+ps"
+    title = "Block scrambling + pixel shuffling"
+
+    def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
+        blocks, values = self.count(height, width)
+        return Permutations(
+            block=randomness.permutation("block", blocks), pixel=randomness.permutation("pixel", values)
+        )

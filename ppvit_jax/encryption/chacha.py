@@ -1,0 +1,51 @@
+"""ChaCha20 (RFC 8439) on numpy and JAX arrays: keys of its own for every image, also inside a compiled step."""
+
+from typing import Any
+
+import numpy as np
+
+_CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)  # "expand 32-byte k"
+_COLUMNS = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
+_DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
+
+
+def stream(key: Any, numbers: Any, count: int) -> Any:
+    """The first words of the keystream of each number.
+
+    Args:
+      key: uint32 [8], the 256-bit key as little-endian words; numpy or JAX.
+      numbers: uint32 [...], each the first 4 bytes (little-endian) of a nonce whose other 8 bytes are 0; the block
+        counter begins at 0.
+      count: words for each number, at most 2**36.
+
+    Returns:
+      uint32 [..., count].
+    """
+    xp = numbers.__array_namespace__()
+    blocks = -(-count // 16)
+    numbers = xp.asarray(numbers, dtype=xp.uint32)[..., None]
+    counter = xp.arange(blocks, dtype=xp.uint32)
+    zero = xp.zeros((*numbers.shape[:-1], blocks), dtype=xp.uint32)
+    first = [np.uint32(word) + zero for word in _CONSTANTS]
+    first += [xp.asarray(key[index], dtype=xp.uint32) + zero for index in range(8)]
+    first += [counter + zero, numbers + zero, zero, zero]
+    state = list(first)
+    for _ in range(10):
+        for places in (*_COLUMNS, *_DIAGONALS):
+            _quarter_round(state, *places)
+    words = xp.stack([word + begin for word, begin in zip(state, first, strict=True)], axis=-1)
+    return words.reshape(*words.shape[:-2], blocks * 16)[..., :count]
+
+
+def permutations(key: Any, numbers: Any, length: int) -> Any:
+    """A permutation for each number: int32 [..., length], the order that sorts its words; equal ones keep theirs."""
+    words = stream(key, numbers, length)
+    xp = words.__array_namespace__()
+    return xp.argsort(words, axis=-1, stable=True).astype(xp.int32)
+
+
+def _quarter_round(state: list[Any], a: int, b: int, c: int, d: int) -> None:
+    for target, other, source, shift in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
+        state[target] = state[target] + state[other]
+        mixed = state[source] ^ state[target]
+        state[source] = (mixed << np.uint32(shift)) | (mixed >> np.uint32(32 - shift))

@@ -1,0 +1,102 @@
+"""Encryption-then-compression (EtC): AprilPyone and Kiya, the paper's [9].
+
+Blocks change places; each is rotated and flipped, inverted or not, and its channels change places. Source: outlines of
+Chuman's for the order of the steps and of Hamano, Imaizumi and Kiya's for the sub-blocks; public code of Madono for
+the `legacy` channels.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from ppvit_jax.encryption.blockwise import BlockWise
+from ppvit_jax.encryption.method import Randomness, Secret, check_choice
+from ppvit_jax.encryption.permutations import Permutations, join_blocks, split_blocks
+from ppvit_jax.encryption.pixel_encryption import CHANNEL_ORDERS
+from ppvit_jax.errors import UserError
+
+# What is left of each order when channels are assigned one after another in place: two of three are the same.
+_LEGACY_ORDERS = np.array([(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 1), (2, 2, 2), (2, 1, 2)], np.int32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncryptionThenCompression(BlockWise):
+    """Steps, in this order: block permutation, rotation and flip, inversion, channels.
+
+    sub_block_size: side of sub-blocks, on which all but the block permutation is done, and which change places inside
+      their block (Hamano et al.); 0 treats a block as a whole (AprilPyone and Kiya, with blocks of the model's patch).
+    shared: one key for the inside of all blocks, which a model absorbs exactly (as Hamano et al. chose keys, inferred
+      from their outline); or, the default, a key for each block.
+    rotation: rotate by multiples of 90 degrees and flip: one of the 8 symmetries of a square, uniformly.
+    negative_positive: invert whole (sub-)blocks.
+    channels: "permuted", uniformly; "legacy", the assignment in place of Madono's public code, which duplicates a
+      channel for 5 of 6 codes and so destroys information, for comparison with numbers that were published with it;
+      or "none".
+    """
+
+    sub_block_size: int = 0
+    shared: bool = False
+    rotation: bool = True
+    negative_positive: bool = True
+    channels: str = "permuted"
+    name = "etc"
+    title = "Encryption-then-compression (EtC)"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.name, "channels", self.channels, ("permuted", "legacy", "none"))
+        if self.sub_block_size < 0 or (self.sub_block_size and self.block_size % self.sub_block_size):
+            raise UserError(
+                f"encryption etc: sub-blocks of {self.sub_block_size} do not divide blocks of {self.block_size}"
+            )
+
+    def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
+        blocks, values = self.count(height, width)
+        side = self.sub_block_size or self.block_size
+        parts = (self.block_size // side) ** 2
+        # Shared keys are those of one block, and otherwise every block has its own.
+        keyed = 1 if self.shared else blocks
+        inside = split_blocks(np.arange(values, dtype=np.int32).reshape(self.block_size, self.block_size, 3), side)
+        inside = np.tile(inside.reshape(1, parts, side, side, 3), (keyed, 1, 1, 1, 1))
+        if parts > 1:
+            orders = [randomness.permutation(f"etc/sub-block/{number}", parts) for number in range(keyed)]
+            inside = np.stack([block[order] for block, order in zip(inside, orders, strict=True)])
+        inside = inside.reshape(keyed * parts, side, side, 3)
+        if self.rotation:
+            codes = randomness.integers("etc/rotation", keyed * parts, 8)
+            inside = np.stack([_turn(block, code) for block, code in zip(inside, codes, strict=True)])
+        if self.channels != "none":
+            channels = CHANNEL_ORDERS if self.channels == "permuted" else _LEGACY_ORDERS
+            codes = randomness.integers("etc/channels", keyed * parts, len(channels))
+            inside = np.take_along_axis(inside, channels[codes][:, None, None, :], axis=3)
+
+        def placed(part: np.ndarray) -> np.ndarray:
+            """From sub-blocks to the values of a block: [values], or [blocks, values]."""
+            part = join_blocks(part.reshape(keyed, parts, -1), self.block_size, self.block_size, side)
+            return part.reshape(-1) if self.shared else part.reshape(keyed, values)
+
+        moved = parts > 1 or self.rotation or self.channels != "none"
+        inverted = np.repeat(randomness.bits("etc/negative", keyed * parts), side * side * 3)
+        return Permutations(
+            block=randomness.permutation("etc/block", blocks),
+            pixel=placed(inside) if moved else None,
+            negative=placed(inverted) if self.negative_positive else None,
+        )
+
+    def undo(self, secret: Secret) -> Secret:
+        if self.channels == "legacy":
+            raise UserError(f"encryption {self.spec} cannot be undone: the legacy channels destroy information")
+        return super().undo(secret)
+
+    def absorb(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
+        if self.channels == "legacy":
+            raise UserError(
+                f"a model cannot be adapted to {self.spec}: the legacy channels destroy information that it needs"
+            )
+        return super().absorb(randomness, height=height, width=width)
+
+
+def _turn(block: np.ndarray, code: int) -> np.ndarray:
+    """One of the 8 symmetries of a square: quarter turns, and from code 4 on flipped left to right."""
+    turned = np.rot90(block, code % 4)
+    return turned[:, ::-1] if code >= 4 else turned

@@ -1,0 +1,109 @@
+"""Pixel-based encryption (PE): Sirichotedumrong, Kinoshita and Kiya, the paper's [7].
+
+Every value is inverted or not, then the three channels of every pixel change places. Source: public code of Chang and
+of scramblekit for the inversion, an outline of Chuman's for the order of the steps.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ppvit_jax.encryption import chacha
+from ppvit_jax.encryption.blockwise import Gather
+from ppvit_jax.encryption.method import Randomness, Secret, check_choice
+from ppvit_jax.encryption.permutations import Permutations
+from ppvit_jax.errors import UserError
+
+# RGB, RBG, GRB, GBR, BRG, BGR
+CHANNEL_ORDERS = np.array([(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)], np.int32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PixelEncryption(Gather):
+    """No block has a part in it.
+
+    keys: "shared" by all images, or "per_image", independent of one another, as the paper's [7] has it: then no image
+      tells of another's key, and a model learns from images of any key.
+    colour: shuffle the channels.
+
+    With "per_image" the secret is {"key": uint32 [8]}, and image number n takes the words of
+    `chacha.stream(key, n, ...)`: first a bit for each value in (row, column, channel) order, the lowest bit of a word
+    first, then from the next whole word on a word for each pixel, whose remainder by 6 is its channel order (biased by
+    less than 2**-29).
+    """
+
+    keys: str = "shared"
+    colour: bool = True
+    name = "pe"
+    title = "Pixel-based encryption (PE)"
+    blocks = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.name, "keys", self.keys, ("shared", "per_image"))
+
+    @property
+    def per_image(self) -> bool:
+        return self.keys == "per_image"
+
+    def derive(self, randomness: Randomness, *, height: int, width: int) -> Secret:
+        if self.per_image:
+            return {"key": randomness.words("pe/images", 8)}
+        pixels = height * width
+        mask = randomness.bits("pe/negative", pixels * 3).astype(np.uint8) * np.uint8(255)
+        index = np.arange(pixels * 3, dtype=np.int32).reshape(pixels, 3)
+        if self.colour:
+            codes = randomness.integers("pe/channels", pixels, len(CHANNEL_ORDERS))
+            index = np.take_along_axis(index, CHANNEL_ORDERS[codes], axis=1)
+        index = index.reshape(-1)
+        return {"index": index, "mask": mask[index]}
+
+    def encrypt(self, images: Any, secret: Secret, numbers: Any = None) -> Any:
+        if not self.per_image:
+            return super().encrypt(images, secret)
+        mask, orders = self._draw(images, secret, numbers)
+        return _take_channels(images ^ mask, orders)
+
+    def undo(self, secret: Secret) -> Secret:
+        if self.per_image:
+            raise UserError(
+                f"encryption {self.spec} has a key for every image, which follows from the image's number: decrypt in "
+                "Python, by ppvit_jax.encryption, with the numbers"
+            )
+        return super().undo(secret)
+
+    def decrypt(self, images: Any, secret: Secret, numbers: Any = None) -> Any:
+        if not self.per_image:
+            return super().decrypt(images, secret)
+        mask, orders = self._draw(images, secret, numbers)
+        return _take_channels(images, None if orders is None else orders.argsort(axis=-1)) ^ mask
+
+    def absorb(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
+        raise UserError(
+            f"a model cannot be adapted to {self.spec}: every pixel of an image has a key of its own, and a patch "
+            "embedding is the same for all blocks"
+        )
+
+    def _draw(self, images: Any, secret: Secret, numbers: Any) -> tuple[Any, Any]:
+        """The masks uint8 and channel orders of images of these numbers, each [..., height, width, 3]."""
+        if numbers is None:
+            raise UserError(f"encryption {self.spec} has a key for every image: give the images' numbers")
+        if images.dtype != np.uint8:
+            raise UserError(f"values of {images.dtype} cannot be inverted: give uint8 images")
+        xp = images.__array_namespace__()
+        *batch, height, width, _ = images.shape
+        pixels = height * width
+        in_words = -(-pixels * 3 // 32)
+        words = chacha.stream(secret["key"], xp.asarray(numbers), in_words + pixels)
+        bits = (words[..., :in_words, None] >> xp.arange(32, dtype=xp.uint32)) & np.uint32(1)
+        mask = bits.astype(xp.uint8).reshape(*batch, -1)[..., : pixels * 3] * np.uint8(255)
+        orders = None
+        if self.colour:
+            codes = (words[..., in_words:] % np.uint32(len(CHANNEL_ORDERS))).astype(xp.int32)
+            orders = xp.asarray(CHANNEL_ORDERS)[codes].reshape(images.shape)
+        return mask.reshape(images.shape), orders
+
+
+def _take_channels(images: Any, orders: Any) -> Any:
+    return images if orders is None else images.__array_namespace__().take_along_axis(images, orders, axis=-1)

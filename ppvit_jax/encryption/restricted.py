@@ -1,0 +1,54 @@
+"""Restricted random permutations: block scrambling and pixel shuffling in which some blocks and values stay.
+
+Source: arXiv 2408.08529, by public code of third parties: the fixed ones are drawn, and the rest is deranged, so that
+each of it moves.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from ppvit_jax.encryption.blockwise import BlockWise
+from ppvit_jax.encryption.method import Randomness
+from ppvit_jax.encryption.permutations import Permutations
+from ppvit_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RestrictedPermutations(BlockWise):
+    """Trained without adaptation where it was published; absorbed as bs+ps is.
+
+    fixed_blocks: blocks of an image that stay. The default is that of 196 blocks.
+    fixed_pixels: values of a block that stay. The default is that of 768 values.
+    """
+
+    fixed_blocks: int = 120
+    fixed_pixels: int = 500
+    name = "restricted"
+    title = "Restricted random permutations"
+
+    def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
+        blocks, values = self.count(height, width)
+        return Permutations(
+            block=_restricted(randomness, "block", blocks, self.fixed_blocks),
+            pixel=_restricted(randomness, "pixel", values, self.fixed_pixels),
+        )
+
+
+def _restricted(randomness: Randomness, kind: str, length: int, fixed: int) -> np.ndarray:
+    if not 0 <= fixed <= length or fixed == length - 1:
+        raise UserError(
+            f"encryption restricted: of {length} {'blocks' if kind == 'block' else 'values'}, {fixed} cannot stay "
+            f"while each of the others moves: set fixed_{kind}s to {length} or to 0 to {max(length - 2, 0)}"
+        )
+    moving = np.sort(randomness.permutation(f"restricted/{kind}/{fixed}", length)[fixed:])
+    attempt = 0
+    while True:
+        # A permutation leaves nothing in its place with probability 1/e.
+        order = randomness.permutation(f"restricted/{kind}/{fixed}/{attempt}", len(moving))
+        if not (order == np.arange(len(moving))).any():
+            break
+        attempt += 1
+    result = np.arange(length, dtype=np.int32)
+    result[moving] = moving[order]
+    return result

@@ -1,0 +1,218 @@
+"""Adaptation networks: small networks before a classifier that learn to undo a block-wise encryption.
+
+Each takes encrypted images [batch, size, size, 3], `size` a multiple of 4, and gives features at the images' size
+for the classifier behind it. Read in public code (tag [C] of METHODS 2.10; Madono's repository, and Tanaka's for his
+own): the layers and their order, the slopes, which convolutions lack a bias, the batch normalisation of one block at
+a time, the spectral normalisation, the free matrix and its initialisation, both penalties and their weights.
+Inferred: that blocks are taken in row-major order; biases in Tanaka's convolutions; PyTorch's default initialisation
+of all kernels, with biases at zero; every size but 32 (the public code's constants 64, 31 and 32 become the number of
+blocks, size - 1 and size).
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppvit_jax.models.layers import BatchNorm
+
+BLOCK = 4
+CHANNELS = 16
+# PyTorch's default for linear layers and convolutions, kaiming_uniform_ with a = sqrt(5): +-1/sqrt(fan in).
+torch_kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_block_kernels = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", batch_axis=0)
+
+
+class LEAdaptNet(nn.Module):
+    """Madono's adaptation network for LE [C]: images [batch, size, size, 3] to [batch, size, size, 16] in `dtype`.
+
+    All blocks share a 4x4 convolution to 256 channels, which here is a matrix "projection" [48, 256] whose rows are
+    (row, column, channel), and one batch normalisation, through which they go one after another; then LeakyReLU 0.1
+    and PixelShuffle.
+    """
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        features = CHANNELS * BLOCK**2
+        x = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=torch_kernel, name="projection")(
+            _split(images)
+        )
+        x = _BlockBatchNorm(shared=True, dtype=self.dtype, name="norm")(x, train)
+        return _pixel_shuffle(nn.leaky_relu(x, 0.1))
+
+
+class TanakaAdaptNet(nn.Module):
+    """Tanaka's adaptation network for LE [C]: images [batch, size, size, 3] to [batch, size, size, 32] in `dtype`.
+
+    Three times batch normalisation (ordinary, over the positions too) and a layer that the blocks share: 4x4
+    convolution to 48 and ReLU, 1x1 to 48 and ReLU, 1x1 to 512; then PixelShuffle.
+    """
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        x = _split(BatchNorm(dtype=self.dtype, name="norm_0")(images, train))
+        x = nn.relu(nn.Dense(48, dtype=self.dtype, kernel_init=torch_kernel, name="dense_0")(x))
+        x = BatchNorm(dtype=self.dtype, name="norm_1")(x, train)
+        x = nn.relu(nn.Dense(48, dtype=self.dtype, kernel_init=torch_kernel, name="dense_1")(x))
+        x = BatchNorm(dtype=self.dtype, name="norm_2")(x, train)
+        return _pixel_shuffle(nn.Dense(32 * BLOCK**2, dtype=self.dtype, kernel_init=torch_kernel, name="dense_2")(x))
+
+
+class ELEAdaptNet(nn.Module):
+    """Madono's adaptation network for ELE [C]: images [batch, size, size, 3] to [batch, size, size, 16] in `dtype`.
+
+    Each of the N blocks has its own spectrally normalised 4x4 convolution to 256 channels, batch normalisation and
+    LeakyReLU 0.2. A free matrix "mixing" [N, N] (source, target) recombines the blocks, which PixelShuffle unfolds.
+
+    In training it sows into "penalties" penalty_weight * L_U, which draws the mixing towards a permutation, and
+    smoothness_weight * L_s, which draws neighbouring pixels together.
+    """
+
+    penalty_weight: float = 1e-3
+    smoothness_weight: float = 0.1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        x = _SpectralDense(CHANNELS * BLOCK**2, dtype=self.dtype, name="projection")(_split(images), train)
+        x = _BlockBatchNorm(shared=False, dtype=self.dtype, name="norm")(x, train)
+        x = nn.leaky_relu(x, 0.2)
+        blocks = x.shape[1]
+        mixing = self.param("mixing", torch_kernel, (blocks, blocks), jnp.float32)
+        output = _pixel_shuffle(jnp.einsum("bif,ij->bjf", x, mixing.astype(x.dtype)))
+        if train:
+            self.sow("penalties", "mixing", self.penalty_weight * mixing_penalty(mixing))
+            self.sow("penalties", "smoothness", self.smoothness_weight * smoothness_penalty(output))
+        return output
+
+
+def mixing_penalty(mixing: jax.Array) -> jax.Array:
+    """L_U of METHODS 2.10 [C]: how far rows and columns are from having one element each.
+
+    Args:
+      mixing: [N, N].
+
+    Returns:
+      The sum of (l1 norm - l2 norm) over rows and columns, divided by N**2; a scalar.
+    """
+    total = jnp.zeros((), mixing.dtype)
+    for axis in (0, 1):
+        # The floor keeps the gradient at a row of zeros finite.
+        squares = jnp.maximum(jnp.square(mixing).sum(axis), jnp.finfo(mixing.dtype).tiny)
+        total += (jnp.abs(mixing).sum(axis) - jnp.sqrt(squares)).sum()
+    return total / mixing.size
+
+
+def smoothness_penalty(features: jax.Array) -> jax.Array:
+    """L_s of METHODS 2.10 [C]: squared forward differences of the first 3 channels, without the last row and column.
+
+    Args:
+      features: [batch, size, size, channels].
+
+    Returns:
+      Their sum divided by (size - 1) * size * channels and by the batch, although it is over 3 channels; a scalar
+      in at least float32.
+    """
+    batch, size, _, channels = features.shape
+    x = features[..., :3].astype(jnp.promote_types(features.dtype, jnp.float32))
+    corner = x[:, :-1, :-1]
+    squares = jnp.square(x[:, 1:, :-1] - corner) + jnp.square(x[:, :-1, 1:] - corner)
+    return squares.sum() / ((size - 1) * size * channels * batch)
+
+
+class _BlockBatchNorm(nn.Module):
+    """Batch normalisation of blocks [batch, blocks, features], each by its own mean and variance over the batch.
+
+    With `shared`, as if the blocks went through one layer one after another: parameters and statistics [features],
+    and the running ones move once for each block. Otherwise each block has its own, [blocks, features].
+    """
+
+    shared: bool
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        batch, blocks, features = x.shape
+        shape = (features,) if self.shared else (blocks, features)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("statistics", "mean", jnp.zeros, shape)
+        running_variance = self.variable("statistics", "variance", jnp.ones, shape)
+        x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
+        if train:
+            mean, variance = x.mean(0), x.var(0)
+            if not self.is_initializing():
+                for running, new in ((running_mean, mean), (running_variance, variance * batch / max(batch - 1, 1))):
+                    running.value = self._moved(running.value, jax.lax.stop_gradient(new))
+        else:
+            mean, variance = running_mean.value, running_variance.value
+        return ((x - mean) * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)
+
+    def _moved(self, running: jax.Array, new: jax.Array) -> jax.Array:
+        keep = 1 - self.momentum
+        if not self.shared:
+            return (keep * running + self.momentum * new).astype(running.dtype)
+        # The recurrence over the blocks, solved: the last block was forgotten least.
+        blocks = len(new)
+        weights = self.momentum * keep ** np.arange(blocks - 1, -1, -1)
+        return (keep**blocks * running + (weights[:, None] * new).sum(0)).astype(running.dtype)
+
+
+class _SpectralDense(nn.Module):
+    """A matrix for each block, divided by its largest singular value as torch.nn.utils.spectral_norm estimates it.
+
+    Blocks [batch, blocks, inputs] to [batch, blocks, features]; parameter "kernel" [blocks, inputs, features].
+    Statistics "u" [blocks, features] and "v" [blocks, inputs] are the singular vectors, which one power iteration
+    improves at each training step; they start at random, so that a model never trained divides by noise, as in
+    PyTorch.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        blocks, inputs = x.shape[1:]
+        kernel = self.param("kernel", _block_kernels, (blocks, inputs, self.features), jnp.float32)
+        left = self.variable("statistics", "u", self._random_directions, (blocks, self.features))
+        right = self.variable("statistics", "v", self._random_directions, (blocks, inputs))
+        u, v = left.value, right.value
+        if train and not self.is_initializing():
+            constant = jax.lax.stop_gradient(kernel)
+            v = _unit(jnp.einsum("nif,nf->ni", constant, u, precision="highest"))
+            u = _unit(jnp.einsum("nif,ni->nf", constant, v, precision="highest"))
+            left.value, right.value = u.astype(left.value.dtype), v.astype(right.value.dtype)
+        sigma = jnp.einsum("nif,ni,nf->n", kernel, v, u, precision="highest")
+        normalised = kernel / sigma[:, None, None]
+        return jnp.einsum("bni,nif->bnf", x.astype(self.dtype), normalised.astype(self.dtype))
+
+    def _random_directions(self, shape: tuple[int, int]) -> jax.Array:
+        return _unit(jax.random.normal(self.make_rng("params"), shape, jnp.float32))
+
+
+def _unit(vectors: jax.Array) -> jax.Array:
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def _split(images: jax.Array) -> jax.Array:
+    """[batch, height, width, channels] to blocks [batch, N, 16 * channels], row by row, as (row, column, channel)."""
+    batch, height, width, channels = images.shape
+    grid = images.reshape(batch, height // BLOCK, BLOCK, width // BLOCK, BLOCK, channels)
+    return grid.swapaxes(2, 3).reshape(batch, -1, BLOCK**2 * channels)
+
+
+def _pixel_shuffle(blocks: jax.Array) -> jax.Array:
+    """Blocks [batch, N, channels * 16] to [batch, size, size, channels]; features are (channel, row, column)."""
+    batch, count, features = blocks.shape
+    side, channels = math.isqrt(count), features // BLOCK**2
+    grid = blocks.reshape(batch, side, side, channels, BLOCK, BLOCK)
+    return grid.transpose(0, 1, 4, 2, 5, 3).reshape(batch, side * BLOCK, side * BLOCK, channels)

@@ -1,0 +1,147 @@
+"""ConvMixer of Trockman and Kolter (arXiv 2201.09792), with an optional adaptive matrix over its patches.
+
+The network is that of the paper's listing. The adaptive matrix is a *reconstruction* of the adaptive permutation
+matrix of arXiv 2208.02556, of which we know the outline and no public code: where it multiplies, its normalisation,
+its initialisation and its penalty are choices of this project.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ppvit_jax.errors import UserError
+from ppvit_jax.models.layers import BatchNorm
+from ppvit_jax.models.model import Model, from_linen
+
+ADAPTIVE_MATRICES = ("none", "free", "softmax", "sinkhorn")
+_SINKHORN_ROUNDS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvMixerConfig:
+    """The shape of a ConvMixer: ConvMixer-256/8 has `hidden_size` 256 and `depth` 8.
+
+    patch_size: side of a patch in pixels.
+    kernel_size: side of the depthwise convolutions in patches.
+    adaptive_matrix: one of ADAPTIVE_MATRICES. Other than "none", a learnt matrix over the patches: the parameter
+      itself ("free"), its rows under a softmax ("softmax"), or made nearly doubly stochastic ("sinkhorn").
+    penalty_weight: of the adaptive matrix's penalty in the loss.
+    dtype: the compute dtype; the parameters keep theirs.
+    """
+
+    hidden_size: int
+    depth: int
+    patch_size: int
+    kernel_size: int
+    image_size: int
+    num_classes: int
+    adaptive_matrix: str = "none"
+    penalty_weight: float = 1e-3
+    dtype: str = "float32"
+
+    @property
+    def grid_size(self) -> int:
+        """Patches along one side of the image."""
+        return self.image_size // self.patch_size
+
+
+def build(config: ConvMixerConfig) -> Model:
+    """The functions of a ConvMixer.
+
+    Parameters: "embedding" (kernel [patch_size, patch_size, 3, hidden_size]), "embedding_norm", "block_0" and so on
+    with "depthwise", "depthwise_norm", "pointwise" and "pointwise_norm", and "head"; with an adaptive matrix also
+    "adaptive_matrix" [grid_size**2, grid_size**2].
+
+    Raises:
+      UserError: an unknown adaptive matrix, or an image size that is not a multiple of the patch size.
+    """
+    if config.adaptive_matrix not in ADAPTIVE_MATRICES:
+        raise UserError(f"adaptive matrix {config.adaptive_matrix!r}: use one of {', '.join(ADAPTIVE_MATRICES)}")
+    if config.image_size < 1 or config.patch_size < 1 or config.image_size % config.patch_size:
+        raise UserError(
+            f"image size {config.image_size} is not a multiple of the patch size {config.patch_size} of the ConvMixer"
+        )
+    return from_linen(config, _ConvMixer(config), (config.image_size, config.image_size, 3))
+
+
+def _sinkhorn_round(logarithms: jax.Array, _: None) -> tuple[jax.Array, None]:
+    """Normalises the rows, then the columns, of a matrix given by its entries' logarithms."""
+    return jax.nn.log_softmax(jax.nn.log_softmax(logarithms, axis=1), axis=0), None
+
+
+def _effective(parameter: jax.Array, kind: str) -> jax.Array:
+    """The matrix that multiplies the patches, from its parameter; both [patches, patches]."""
+    if kind == "softmax":
+        return jax.nn.softmax(parameter, axis=1)
+    if kind == "sinkhorn":
+        return jnp.exp(jax.lax.scan(_sinkhorn_round, parameter, length=_SINKHORN_ROUNDS)[0])
+    return parameter
+
+
+def _permutation_penalty(matrix: jax.Array) -> jax.Array:
+    """Sum over rows and columns of (L1 norm - L2 norm), over the number of entries; 0 for a permutation matrix.
+
+    It is the penalty L_U of the adaptation network for ELE; that it applies here too is part of the reconstruction.
+    """
+    total = jnp.zeros((), matrix.dtype)
+    for axis in (0, 1):
+        squares = jnp.square(matrix).sum(axis)
+        # The root has no gradient at 0, where squares of a nearly one-hot softmax underflow to.
+        positive = squares > 0
+        norm = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+        total += (jnp.abs(matrix).sum(axis) - norm).sum()
+    return total / matrix.size
+
+
+def _uniform(rng: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """PyTorch's kaiming_uniform_ with a = sqrt(5): uniform up to 1 / sqrt(fan in)."""
+    bound = shape[1] ** -0.5
+    return jax.random.uniform(rng, shape, jnp.float32, -bound, bound)
+
+
+class _Block(nn.Module):
+    kernel_size: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        width = x.shape[-1]
+        kernel = (self.kernel_size, self.kernel_size)
+        y = nn.Conv(width, kernel, feature_group_count=width, dtype=self.dtype, name="depthwise")(x)
+        y = nn.gelu(y, approximate=False)
+        x = x + BatchNorm(dtype=self.dtype, name="depthwise_norm")(y, train)
+        x = nn.gelu(nn.Dense(width, dtype=self.dtype, name="pointwise")(x), approximate=False)
+        return BatchNorm(dtype=self.dtype, name="pointwise_norm")(x, train)
+
+
+class _ConvMixer(nn.Module):
+    config: ConvMixerConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        config = self.config
+        dtype = jnp.dtype(config.dtype)
+        batch, _, _, channels = images.shape
+        patch, grid = config.patch_size, config.grid_size
+        # One matrix product over (row, column, channel) of each patch: a convolution whose stride is its size.
+        patches = images.reshape(batch, grid, patch, grid, patch, channels)
+        patches = patches.swapaxes(2, 3).reshape(batch, grid**2, patch, patch, channels)
+        x = nn.DenseGeneral(config.hidden_size, axis=(-3, -2, -1), dtype=dtype, name="embedding")(patches)
+
+        if config.adaptive_matrix != "none":
+            parameter = self.param("adaptive_matrix", _uniform, (grid**2, grid**2))
+            precise = parameter.astype(jnp.promote_types(dtype, jnp.float32))
+            matrix = _effective(precise, config.adaptive_matrix)
+            if train:
+                self.sow("penalties", "adaptive_matrix", config.penalty_weight * _permutation_penalty(matrix))
+            x = jnp.einsum("ij,bjd->bid", matrix.astype(dtype), x)
+
+        x = nn.gelu(x.reshape(batch, grid, grid, config.hidden_size), approximate=False)
+        x = BatchNorm(dtype=dtype, name="embedding_norm")(x, train)
+        for i in range(config.depth):
+            x = _Block(config.kernel_size, dtype, name=f"block_{i}")(x, train)
+        logits = nn.Dense(config.num_classes, dtype=dtype, name="head")(x.mean((1, 2)))
+        return logits.astype(jnp.promote_types(dtype, jnp.float32))

@@ -1,0 +1,43 @@
+"""Layers that several families share."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, as PyTorch computes it.
+
+    In training the batch's own mean and (biased) variance normalise, and the running ones move by `momentum`
+    towards the mean and the *unbiased* variance; in evaluation the running ones normalise. Flax's own layer keeps
+    the biased variance. Reference: torch.nn.BatchNorm2d.
+
+    Parameters "scale" and "bias" [features]; statistics "mean" and "variance" [features].
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        features = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (features,))
+        bias = self.param("bias", nn.initializers.zeros, (features,))
+        running_mean = self.variable("statistics", "mean", jnp.zeros, (features,))
+        running_variance = self.variable("statistics", "variance", jnp.ones, (features,))
+        precise = jnp.promote_types(self.dtype, jnp.float32)
+        x = x.astype(precise)
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            count = x.size // features
+            mean, variance = x.mean(axes), x.var(axes)
+            if not self.is_initializing():
+                for running, new in ((running_mean, mean), (running_variance, variance * count / max(count - 1, 1))):
+                    moved = (1 - self.momentum) * running.value + self.momentum * jax.lax.stop_gradient(new)
+                    running.value = moved.astype(running.value.dtype)
+        else:
+            mean, variance = running_mean.value, running_variance.value
+        return ((x - mean) * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(self.dtype)

@@ -1,0 +1,110 @@
+"""What every family of models exposes: pure functions on dict pytrees."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Params = dict[str, Any]
+Statistics = dict[str, Any]
+
+
+class ModelConfig(Protocol):
+    """The shape of a model of any family: a frozen dataclass, so that equal shapes share a compilation."""
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels: of the blocks that an encryption can share with it; 0 for none."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """Side of an image in pixels."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the head."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Compute dtype; the parameters keep theirs."""
+        ...
+
+
+class TrainOutput(NamedTuple):
+    """What a model computes while it is trained.
+
+    logits: [batch, num_classes].
+    statistics: those of the next step.
+    penalty: a scalar to add to the loss; 0 for most families.
+    """
+
+    logits: jax.Array
+    statistics: Statistics
+    penalty: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model as pure functions.
+
+    init(rng) -> params.
+    init_statistics(rng) -> statistics: what training moves without a gradient, such as a batch normalisation's
+      running mean; {} for a Vision Transformer.
+    apply(params, images, statistics) -> logits, in evaluation mode.
+    train(params, statistics, images, rng) -> TrainOutput, in training mode.
+
+    `images` is [batch, image_size, image_size, 3], normalised, floating point; `logits` is
+    [batch, num_classes] in float32 (float64 if the compute dtype is float64).
+    """
+
+    config: Any
+    init: Callable[[jax.Array], Params]
+    init_statistics: Callable[[jax.Array], Statistics]
+    apply: Callable[..., jax.Array]
+    train: Callable[[Params, Statistics, jax.Array, jax.Array], TrainOutput]
+
+
+def from_linen(config: Any, module: nn.Module, input_shape: tuple[int, ...]) -> Model:
+    """The functions of a Linen module.
+
+    Args:
+      config: the model's shape.
+      module: its `__call__(images, train)` gives logits. It keeps statistics in the collection "statistics",
+        sows penalties, already weighted, into "penalties", and draws from the stream "random" when it trains.
+      input_shape: of one example.
+    """
+
+    def variables(rng: jax.Array) -> dict[str, Any]:
+        images = jnp.zeros((1, *input_shape), jnp.float32)
+        return dict(module.init({"params": rng}, images, train=False))
+
+    def init(rng: jax.Array) -> Params:
+        return dict(variables(rng)["params"])
+
+    def init_statistics(rng: jax.Array) -> Statistics:
+        return dict(variables(rng).get("statistics", {}))
+
+    def apply(params: Params, images: jax.Array | np.ndarray, statistics: Statistics | None = None) -> jax.Array:
+        collections = {"params": params, "statistics": statistics or {}}
+        return module.apply(collections, images, train=False)  # pyright: ignore[reportReturnType]
+
+    def train(params: Params, statistics: Statistics, images: jax.Array, rng: jax.Array) -> TrainOutput:
+        result: Any = module.apply(
+            {"params": params, "statistics": statistics},
+            images,
+            train=True,
+            mutable=["statistics", "penalties"],
+            rngs={"random": rng},
+        )
+        logits, changed = result
+        penalty = sum(jax.tree.leaves(changed.get("penalties", {})), jnp.zeros((), jnp.float32))
+        return TrainOutput(logits, dict(changed.get("statistics", {})), penalty)
+
+    return Model(config, init, init_statistics, apply, train)

@@ -1,0 +1,125 @@
+"""NeuraCrypt's classifier: a DeepViT (Zhou et al., arXiv 2103.11886) of one layer on encoded patches."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ppvit_jax.errors import UserError
+from ppvit_jax.models.model import Model, from_linen
+
+_HEAD_SIZE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class NeuraCryptConfig:
+    """The shape of the classifier; its input is what `ppvit_jax.encryption.neuracrypt.NeuraCrypt` encodes.
+
+    image_size: side of an image in pixels, before it is encoded.
+    encoding_patch_size: side of an encoded patch in pixels: the encryption's block size.
+    width: features of an encoded patch, and of the model.
+    mlp_ratio: the MLP's hidden size, in widths.
+    dtype: compute dtype; the parameters keep theirs.
+    """
+
+    image_size: int
+    num_classes: int
+    encoding_patch_size: int = 16
+    width: int = 2048
+    layers: int = 1
+    heads: int = 8
+    mlp_ratio: int = 2
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.encoding_patch_size < 1 or self.image_size < 1 or self.image_size % self.encoding_patch_size:
+            raise UserError(
+                f"image size {self.image_size} is not a multiple of the patch size {self.encoding_patch_size}"
+            )
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.encoding_patch_size
+
+    @property
+    def patches(self) -> int:
+        """Encoded patches of an image."""
+        return (self.image_size // self.encoding_patch_size) ** 2
+
+
+def build(config: NeuraCryptConfig) -> Model:
+    """The functions of a classifier of encodings, floating point [batch, patches, width], whose order is immaterial.
+
+    A class token is put before the patches, and no position is added. Each layer is residual and normalises first:
+    attention with re-attention, then an MLP. Re-attention mixes the heads' attention maps by a learned matrix and
+    normalises the result over the heads. A layer norm and a linear head on the class token give the logits. It
+    trains as it evaluates, without statistics.
+
+    The published description leaves open, and we inferred from the common PyTorch implementations of DeepViT: heads
+    of 64 features whatever the width, no biases of query, key and value, a layer norm (learned, epsilon 1e-5) as
+    re-attention's norm, the exact GELU, no dropout, and PyTorch's initialisation (uniform in +-1/sqrt(inputs);
+    standard normal for the class token and re-attention's matrix).
+    """
+    return from_linen(config, _Classifier(config), (config.patches, config.width))
+
+
+def _dense(features: int | tuple[int, ...], inputs: int, *, dtype: Any, name: str, **options: Any) -> nn.DenseGeneral:
+    """A linear layer with PyTorch's initialisation."""
+
+    def bias_init(rng: jax.Array, shape: tuple[int, ...], param_dtype: Any = jnp.float32) -> jax.Array:
+        return jax.random.uniform(rng, shape, param_dtype, -(inputs**-0.5), inputs**-0.5)
+
+    kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    return nn.DenseGeneral(features, dtype=dtype, kernel_init=kernel_init, bias_init=bias_init, name=name, **options)
+
+
+class _ReAttention(nn.Module):
+    config: NeuraCryptConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        heads, width, dtype = self.config.heads, self.config.width, jnp.dtype(self.config.dtype)
+        query, key, value = (
+            _dense((heads, _HEAD_SIZE), width, use_bias=False, dtype=dtype, name=name)(x)
+            for name in ("query", "key", "value")
+        )
+        scores = jnp.einsum("bqhd,bkhd->bqkh", query, key) * _HEAD_SIZE**-0.5
+        attention = nn.softmax(scores, axis=2)
+        mixing = self.param("mixing", nn.initializers.normal(1.0), (heads, heads))
+        attention = jnp.einsum("bqkh,hg->bqkg", attention, mixing.astype(dtype))
+        attention = nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name="norm")(attention)
+        mixed = jnp.einsum("bqkg,bkgd->bqgd", attention, value)
+        return _dense(width, heads * _HEAD_SIZE, axis=(-2, -1), dtype=dtype, name="out")(mixed)
+
+
+class _Layer(nn.Module):
+    config: NeuraCryptConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width, dtype = self.config.width, jnp.dtype(self.config.dtype)
+        hidden = width * self.config.mlp_ratio
+        normalised = nn.LayerNorm(epsilon=1e-5, dtype=dtype, name="attention_norm")(x)
+        x = x + _ReAttention(self.config, name="attention")(normalised)
+        y = nn.LayerNorm(epsilon=1e-5, dtype=dtype, name="mlp_norm")(x)
+        y = nn.gelu(_dense(hidden, width, dtype=dtype, name="mlp_in")(y), approximate=False)
+        return x + _dense(width, hidden, dtype=dtype, name="mlp_out")(y)
+
+
+class _Classifier(nn.Module):
+    config: NeuraCryptConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        class_token = self.param("class_token", nn.initializers.normal(1.0), (1, 1, config.width))
+        class_tokens = jnp.tile(class_token.astype(dtype), (images.shape[0], 1, 1))
+        x = jnp.concatenate([class_tokens, images.astype(dtype)], axis=1)
+        for layer in range(config.layers):
+            x = _Layer(config, name=f"layer_{layer}")(x)
+        x = nn.LayerNorm(epsilon=1e-5, dtype=dtype, name="norm")(x[:, 0])
+        logits = _dense(config.num_classes, config.width, dtype=dtype, name="head")(x)
+        return logits.astype(jnp.promote_types(dtype, jnp.float32))

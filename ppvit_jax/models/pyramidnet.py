@@ -1,0 +1,169 @@
+"""The PyramidNet with ShakeDrop of Han et al. (arXiv 1610.02915) and Yamada et al. (arXiv 1802.02375).
+
+Read in public code (tag [C] of METHODS 2.10, Madono's repository): the layers and widths, the bias of the stem, the
+shortcut, the drop probabilities, one gate a layer and batch with multipliers a sample, and the convolutions'
+initialisation. Inferred: the initialisation of the head (PyTorch's default) and of the biases (zero); that an
+adaptation network comes before the stem rather than in its place.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ppvit_jax.errors import UserError
+from ppvit_jax.models.adaptation_network import ELEAdaptNet, LEAdaptNet, TanakaAdaptNet, torch_kernel
+from ppvit_jax.models.layers import BatchNorm
+from ppvit_jax.models.model import Model, from_linen
+
+ADAPTATION_NETWORKS = ("none", "le", "le-tanaka", "ele")
+_he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PyramidNetConfig:
+    """The shape of a PyramidNet with ShakeDrop.
+
+    `depth` counts convolutions and the head, 6n + 2; `alpha` is how far the width grows from 16 over the 3n blocks.
+    `adaptation_network` comes before the stem: "none", "le" or "ele" (Madono's), "le-tanaka" (Tanaka's).
+    `penalty_weight` and `smoothness_weight` are those of L_U and L_s, the penalties of "ele". `final_drop` is the
+    last block's drop probability. `dtype` is the compute dtype; the parameters keep theirs.
+    """
+
+    depth: int = 110
+    alpha: int = 270
+    image_size: int
+    num_classes: int
+    adaptation_network: str = "none"
+    penalty_weight: float = 1e-3
+    smoothness_weight: float = 0.1
+    final_drop: float = 0.5
+    dtype: str = "float32"
+
+    @property
+    def patch_size(self) -> int:
+        """0: a convolutional network has no patches."""
+        return 0
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels that each block gives: 16 + ceil(alpha / 3n * (i + 1)) for i from 0, rounded exactly."""
+        blocks = (self.depth - 2) // 2
+        return tuple(16 - (-self.alpha * (i + 1) // blocks) for i in range(blocks))
+
+
+def build(config: PyramidNetConfig) -> Model:
+    """The functions of a model; the same `config` gives equal ones.
+
+    Raises:
+      UserError: no PyramidNet has this depth, image size or adaptation network.
+    """
+    if config.depth < 8 or config.depth % 6 != 2:
+        raise UserError(f"a PyramidNet's depth is 6n + 2, such as 20 or 110, not {config.depth}")
+    if config.image_size < 4 or config.image_size % 4:
+        raise UserError(f"a PyramidNet's image size is a multiple of 4, not {config.image_size}")
+    if config.adaptation_network not in ADAPTATION_NETWORKS:
+        raise UserError(
+            f"unknown adaptation network {config.adaptation_network!r}: use one of {', '.join(ADAPTATION_NETWORKS)}"
+        )
+    return from_linen(config, _PyramidNet(config), (config.image_size, config.image_size, 3))
+
+
+def shake_drop(branch: jax.Array, rng: jax.Array, survival: float) -> jax.Array:
+    """ShakeDrop in training [C]: perturbs a residual branch forwards and, differently, backwards.
+
+    Args:
+      branch: [batch, height, width, channels].
+      rng: a key; it decides the gate and the multipliers.
+      survival: the probability that the gate is on.
+
+    Returns:
+      The branch itself where the gate is on, which is decided once for the batch. Otherwise each sample times a
+      number from U(-1, 1), and in its gradient times another from U(0, 1). Same shape and dtype.
+    """
+    gate_rng, forward_rng, backward_rng = jax.random.split(rng, 3)
+    shape = (len(branch),) + (1,) * (branch.ndim - 1)
+    gate = jax.random.bernoulli(gate_rng, jnp.float32(survival))
+    forward = jax.random.uniform(forward_rng, shape, jnp.float32, -1.0, 1.0)
+    backward = jax.random.uniform(backward_rng, shape, jnp.float32)
+    forward, backward = (jnp.where(gate, 1, multiplier).astype(branch.dtype) for multiplier in (forward, backward))
+    return _scale(branch, forward, backward)
+
+
+@jax.custom_vjp
+def _scale(x: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
+    del backward
+    return x * forward
+
+
+def _scale_forward(x: jax.Array, forward: jax.Array, backward: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return x * forward, backward
+
+
+def _scale_backward(backward: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return gradient * backward, jnp.zeros_like(backward), jnp.zeros_like(backward)
+
+
+_scale.defvjp(_scale_forward, _scale_backward)
+
+
+def _convolution(width: int, stride: int, dtype: Any, name: str, use_bias: bool = False) -> nn.Conv:
+    # Explicit padding: "SAME" with stride 2 pads only one side, where PyTorch pads both.
+    return nn.Conv(
+        width,
+        (3, 3),
+        strides=stride,
+        padding=((1, 1), (1, 1)),
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=_he_normal,
+        name=name,
+    )
+
+
+class _Block(nn.Module):
+    width: int
+    stride: int
+    survival: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        branch = BatchNorm(dtype=self.dtype, name="norm_0")(x, train)
+        branch = _convolution(self.width, self.stride, self.dtype, "conv_0")(branch)
+        branch = nn.relu(BatchNorm(dtype=self.dtype, name="norm_1")(branch, train))
+        branch = _convolution(self.width, 1, self.dtype, "conv_1")(branch)
+        branch = BatchNorm(dtype=self.dtype, name="norm_2")(branch, train)
+        branch = shake_drop(branch, self.make_rng("random"), self.survival) if train else branch * self.survival
+        if self.stride == 2:
+            x = nn.avg_pool(x, (2, 2), strides=(2, 2))
+        return branch + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.width - x.shape[-1])))
+
+
+class _PyramidNet(nn.Module):
+    config: PyramidNetConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        config = self.config
+        dtype = jnp.dtype(config.dtype)
+        x = images.astype(dtype)
+        if config.adaptation_network == "le":
+            x = LEAdaptNet(dtype, name="adaptation")(x, train)
+        elif config.adaptation_network == "le-tanaka":
+            x = TanakaAdaptNet(dtype, name="adaptation")(x, train)
+        elif config.adaptation_network == "ele":
+            x = ELEAdaptNet(config.penalty_weight, config.smoothness_weight, dtype, name="adaptation")(x, train)
+
+        x = _convolution(16, 1, dtype, "stem", use_bias=True)(x)
+        x = BatchNorm(dtype=dtype, name="stem_norm")(x, train)
+        blocks = len(config.widths)
+        for i, width in enumerate(config.widths):
+            stride = 2 if i in (blocks // 3, 2 * blocks // 3) else 1
+            survival = 1 - config.final_drop * (i + 1) / blocks
+            x = _Block(width, stride, survival, dtype, name=f"block_{i}")(x, train)
+        x = nn.relu(BatchNorm(dtype=dtype, name="final_norm")(x, train)).mean((1, 2))
+        logits = nn.Dense(config.num_classes, dtype=dtype, kernel_init=torch_kernel, name="head")(x)
+        return logits.astype(jnp.promote_types(dtype, jnp.float32))

@@ -1,0 +1,296 @@
+"""Adaptation networks against PyTorch, with a Python loop over the blocks as in the original code."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pytorch import torch
+from tiny import assert_close_tree, flatten
+
+from ppvit_jax.models.adaptation_network import (
+    ELEAdaptNet,
+    LEAdaptNet,
+    TanakaAdaptNet,
+    mixing_penalty,
+    smoothness_penalty,
+)
+from ppvit_jax.models.model import from_linen
+
+nn = torch.nn
+functional = torch.nn.functional
+
+
+def _blocks(images):
+    """Row by row; [batch, 3, size, size] to [batch, 3, 4, 4] each."""
+    side = images.shape[-1] // 4
+    return [images[:, :, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4] for i in range(side) for j in range(side)]
+
+
+def _together(blocks):
+    """[batch, channels * 16, 1, 1] each to [batch, channels, size, size]."""
+    side = round(len(blocks) ** 0.5)
+    rows = [torch.cat(blocks[side * i : side * i + side], dim=3) for i in range(side)]
+    return functional.pixel_shuffle(torch.cat(rows, dim=2), 4)
+
+
+class _TorchLE(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 256, 4, 4, bias=False)
+        self.norm = nn.BatchNorm2d(256)
+
+    def forward(self, images):
+        return _together([functional.leaky_relu(self.norm(self.conv(b)), 0.1) for b in _blocks(images)])
+
+
+class _TorchTanaka(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(3),
+            nn.Conv2d(3, 48, 4, 4),
+            nn.ReLU(),
+            nn.BatchNorm2d(48),
+            nn.Conv2d(48, 48, 1),
+            nn.ReLU(),
+            nn.BatchNorm2d(48),
+            nn.Conv2d(48, 512, 1),
+            nn.PixelShuffle(4),
+        )
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+class _TorchELE(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        count = (size // 4) ** 2
+        self.convs = nn.ModuleList([nn.utils.spectral_norm(nn.Conv2d(3, 256, 4, 4, bias=False)) for _ in range(count)])
+        self.norms = nn.ModuleList([nn.BatchNorm2d(256) for _ in range(count)])
+        self.mixing = nn.Parameter(torch.randn(count, count))
+
+    def forward(self, images):
+        columns = []
+        for block, conv, norm in zip(_blocks(images), self.convs, self.norms, strict=True):
+            columns.append(functional.leaky_relu(norm(conv(block)), 0.2).flatten(1))
+        mixed = torch.stack(columns, dim=2) @ self.mixing
+        side = round(len(columns) ** 0.5)
+        return functional.pixel_shuffle(mixed.view(len(images), 256, side, side), 4)
+
+    def penalty(self, output):
+        count, size = len(self.mixing), output.shape[-1]
+        spread = sum(line.abs().sum() - line.norm() for line in [*self.mixing, *self.mixing.T])
+        differences = sum(
+            ((output[:, :3, i + 1, j] - output[:, :3, i, j]) ** 2).sum()
+            + ((output[:, :3, i, j + 1] - output[:, :3, i, j]) ** 2).sum()
+            for i in range(size - 1)
+            for j in range(size - 1)
+        )
+        smoothness = differences / ((size - 1) * size * 16) / len(output)
+        return 1e-3 * spread / count**2 + 0.1 * smoothness
+
+
+REFERENCES = {LEAdaptNet: _TorchLE, TanakaAdaptNet: _TorchTanaka, ELEAdaptNet: _TorchELE}
+
+
+def _reference(kind, size, dtype=torch.float64):
+    """The PyTorch network with random biases, scales and running statistics too."""
+    torch.manual_seed(0)
+    reference = REFERENCES[kind](size).to(dtype)
+    norms = [name for name, module in reference.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    for name, tensor in reference.state_dict().items():
+        if name.rpartition(".")[0] in norms:
+            if name.endswith(("weight", "running_var")):
+                tensor.uniform_(0.5, 1.5)
+            elif name.endswith(("bias", "running_mean")):
+                tensor.normal_()
+    return reference
+
+
+def _rows(weight):
+    """A kernel [outputs, channel, row, column] to [(row, column, channel), outputs]."""
+    return weight.transpose(2, 3, 1, 0).reshape(-1, len(weight))
+
+
+def _channels_last(vector):
+    """A right singular vector [(channel, row, column)] to [(row, column, channel)]."""
+    return vector.reshape(3, 4, 4).transpose(1, 2, 0).reshape(-1)
+
+
+def _params(kind, arrays):
+    """The parameters (or their gradients) out of PyTorch's, by name."""
+    if kind is LEAdaptNet:
+        return {
+            "projection": {"kernel": _rows(arrays["conv.weight"])},
+            "norm": {"scale": arrays["norm.weight"], "bias": arrays["norm.bias"]},
+        }
+    if kind is TanakaAdaptNet:
+        params = {}
+        for i in range(3):
+            norm, dense = f"layers.{3 * i}", f"layers.{3 * i + 1}"
+            params[f"norm_{i}"] = {"scale": arrays[f"{norm}.weight"], "bias": arrays[f"{norm}.bias"]}
+            params[f"dense_{i}"] = {"kernel": _rows(arrays[f"{dense}.weight"]), "bias": arrays[f"{dense}.bias"]}
+        return params
+    blocks = range(len(arrays["mixing"]))
+    return {
+        "projection": {"kernel": np.stack([_rows(arrays[f"convs.{i}.weight_orig"]) for i in blocks])},
+        "norm": {
+            "scale": np.stack([arrays[f"norms.{i}.weight"] for i in blocks]),
+            "bias": np.stack([arrays[f"norms.{i}.bias"] for i in blocks]),
+        },
+        "mixing": arrays["mixing"],
+    }
+
+
+def _statistics(kind, arrays):
+    if kind is not ELEAdaptNet:
+        names = {"norm": "norm"} if kind is LEAdaptNet else {f"norm_{i}": f"layers.{3 * i}" for i in range(3)}
+        both = {"mean": "running_mean", "variance": "running_var"}
+        return {ours: {k: arrays[f"{theirs}.{v}"] for k, v in both.items()} for ours, theirs in names.items()}
+    blocks = range(len(arrays["mixing"]))
+    return {
+        "projection": {
+            "u": np.stack([arrays[f"convs.{i}.weight_u"] for i in blocks]),
+            "v": np.stack([_channels_last(arrays[f"convs.{i}.weight_v"]) for i in blocks]),
+        },
+        "norm": {
+            "mean": np.stack([arrays[f"norms.{i}.running_mean"] for i in blocks]),
+            "variance": np.stack([arrays[f"norms.{i}.running_var"] for i in blocks]),
+        },
+    }
+
+
+def _state(reference):
+    return {name: tensor.numpy().copy() for name, tensor in reference.state_dict().items()}
+
+
+def _images(count, size, seed=0):
+    return np.random.default_rng(seed).random((count, size, size, 3))
+
+
+def _run(reference, images):
+    parameter = next(reference.parameters())
+    return reference(torch.tensor(images.transpose(0, 3, 1, 2), dtype=parameter.dtype))
+
+
+@pytest.mark.parametrize("kind", REFERENCES)
+@pytest.mark.parametrize("size", [4, 12, 32])
+def test_float32_in_training_and_evaluation_is_close_to_pytorch(kind, size):
+    reference, images = _reference(kind, size, torch.float32), _images(6, size).astype(np.float32)
+    model = from_linen(None, kind(), (size, size, 3))
+    with torch.no_grad():
+        state = _state(reference)
+        output = model.train(_params(kind, state), _statistics(kind, state), jnp.asarray(images), jax.random.key(0))
+        theirs = _run(reference.train(), images).numpy().transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(output.logits, theirs, rtol=0, atol=1e-4)
+        state = _state(reference)
+        assert_close_tree(output.statistics, _statistics(kind, state), 1e-4)
+
+        ours = model.apply(_params(kind, state), images, _statistics(kind, state))
+        theirs = _run(reference.eval(), images).numpy().transpose(0, 2, 3, 1)
+        assert ours.dtype == jnp.float32 and ours.shape == (6, size, size, 32 if kind is TanakaAdaptNet else 16)
+        assert theirs.std() > 0.1
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", REFERENCES)
+def test_three_steps_of_training_are_those_of_pytorch(kind):
+    """Outputs, penalty, gradients and statistics; the parameters move between the steps."""
+    size = 12
+    with jax.enable_x64(True):
+        reference = _reference(kind, size).train()
+        params, statistics = _params(kind, _state(reference)), _statistics(kind, _state(reference))
+        model = from_linen(None, kind(dtype=jnp.float64), (size, size, 3))
+
+        @jax.jit
+        def step(params, statistics, images, weights):
+            def loss(params):
+                output = model.train(params, statistics, images, jax.random.key(0))
+                return (output.logits * weights).mean() + output.penalty, output
+
+            return jax.grad(loss, has_aux=True)(params)
+
+        for i in range(3):
+            images = _images(5, size, seed=i)
+            channels = 32 if kind is TanakaAdaptNet else 16
+            weights = np.random.default_rng(10 + i).standard_normal((5, size, size, channels))
+            gradients, ours = step(params, statistics, images, weights)
+            statistics = ours.statistics
+
+            reference.zero_grad()
+            theirs = _run(reference, images)
+            penalty = reference.penalty(theirs) if kind is ELEAdaptNet else torch.zeros(())
+            ((theirs * torch.tensor(weights.transpose(0, 3, 1, 2))).mean() + penalty).backward()
+            np.testing.assert_allclose(ours.logits, theirs.detach().numpy().transpose(0, 2, 3, 1), atol=1e-9)
+            np.testing.assert_allclose(ours.penalty, penalty.detach().numpy(), atol=1e-12)
+            assert (ours.penalty > 0) == (kind is ELEAdaptNet)
+            assert_close_tree(
+                gradients, _params(kind, {n: p.grad.numpy() for n, p in reference.named_parameters()}), 1e-9
+            )
+            assert_close_tree(statistics, _statistics(kind, _state(reference)), 1e-9)
+            assert all(abs(leaf).max() > 1e-6 for leaf in flatten(gradients).values())
+
+            with torch.no_grad():
+                for parameter in reference.parameters():
+                    parameter -= 2 * parameter.grad
+            params = jax.tree.map(lambda p, g: p - 2 * g, params, gradients)
+        images = _images(5, size)
+        with torch.no_grad():
+            theirs = _run(reference.eval(), images).numpy().transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(model.apply(params, images, statistics), theirs, atol=1e-8)
+
+
+def test_the_mixings_penalty_is_zero_for_a_permutation_and_has_a_finite_gradient_at_zero():
+    permutation = jnp.eye(6)[np.random.default_rng(0).permutation(6)]
+    assert abs(mixing_penalty(permutation)) < 1e-6
+    np.testing.assert_allclose(mixing_penalty(jnp.ones((4, 4))), 8 * (4 - 2) / 16, rtol=1e-6)
+    assert np.isfinite(jax.grad(mixing_penalty)(permutation.at[0].set(0))).all()
+
+
+def test_the_smoothness_penalty_sees_only_three_channels_without_the_last_row_and_column():
+    random = np.random.default_rng(0).random((2, 8, 8, 16)).astype(np.float32)
+    penalty = smoothness_penalty(jnp.asarray(random))
+    random[..., 3:] = 0
+    random[:, -1, -1] = 9
+    np.testing.assert_allclose(smoothness_penalty(jnp.asarray(random)), penalty, rtol=1e-6)
+    single = np.zeros((2, 8, 8, 16), np.float32)
+    single[0, 3, 3, 2] = 2
+    np.testing.assert_allclose(smoothness_penalty(jnp.asarray(single)), 4 * 4 / (7 * 8 * 16) / 2, rtol=1e-6)
+
+
+def test_penalties_follow_their_weights():
+    model = from_linen(None, ELEAdaptNet(), (8, 8, 3))
+    params, statistics = model.init(jax.random.key(0)), model.init_statistics(jax.random.key(1))
+    images = jnp.asarray(_images(3, 8), jnp.float32)
+
+    def penalty(*weights):
+        model = from_linen(None, ELEAdaptNet(*weights), (8, 8, 3))
+        return float(model.train(params, statistics, images, jax.random.key(2)).penalty)
+
+    mixing, smoothness = penalty(1.0, 0.0), penalty(0.0, 1.0)
+    assert mixing > 0 and smoothness > 0 and penalty(0.0, 0.0) == 0
+    np.testing.assert_allclose(penalty(2.0, 3.0), 2 * mixing + 3 * smoothness, rtol=1e-5)
+
+
+def test_kernels_start_as_pytorchs_do_and_directions_have_length_one():
+    model = from_linen(None, ELEAdaptNet(), (32, 32, 3))
+    params, statistics = jax.jit(model.init)(jax.random.key(0)), jax.jit(model.init_statistics)(jax.random.key(0))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((params, statistics)))
+    for kernel, fan_in in ((params["projection"]["kernel"], 48), (params["mixing"], 64)):
+        assert 0.99 < abs(kernel).max() * fan_in**0.5 <= 1
+        np.testing.assert_allclose(kernel.std() * fan_in**0.5, 3**-0.5, rtol=0.05)
+    for vectors in statistics["projection"].values():
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+        assert (vectors[0] != vectors[1]).any()
+
+
+@pytest.mark.parametrize("kind", REFERENCES)
+def test_bfloat16_computes_roughly_the_same(kind):
+    images = jnp.asarray(_images(6, 8), jnp.float32)
+    precise, rough = (from_linen(None, kind(dtype=dtype), (8, 8, 3)) for dtype in (jnp.float32, jnp.bfloat16))
+    params, statistics = precise.init(jax.random.key(0)), precise.init_statistics(jax.random.key(1))
+    expected, output = (model.train(params, statistics, images, jax.random.key(2)) for model in (precise, rough))
+    assert output.logits.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(output.statistics)} == {jnp.dtype("float32")}
+    assert 0 < abs(expected.logits - output.logits).mean() < 0.05 * expected.logits.std()
