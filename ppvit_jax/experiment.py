@@ -1,6 +1,7 @@
 """The all-in-one experiment: key, data, pre-trained model and adaptation, then training, in one process."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,12 +111,15 @@ def _pretrained(config: Config, model_config: models.ModelConfig) -> tuple[Any, 
     """Parameters, statistics, and what the checkpoint says of itself."""
     model = models.build(model_config)
     rng = jax.random.key(config.seed)
-    # In one program each: some families have hundreds of layers.
-    statistics = jax.device_get(jax.jit(model.init_statistics)(rng))
+    # In one program each, for some families have hundreds of layers; it runs once, so that a CPU's compiler need not
+    # spend a minute on making it fast.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    once = functools.partial(jax.jit, compiler_options=options)
+    statistics = jax.device_get(once(model.init_statistics)(rng))
     if config.dtype == "float64":
         statistics = jax.tree.map(lambda leaf: leaf.astype(np.float64), statistics)
     if not config.checkpoint:
-        arrays: dict[str, Any] = flatten_dict(jax.device_get(jax.jit(model.init)(rng)), sep="/")
+        arrays: dict[str, Any] = flatten_dict(jax.device_get(once(model.init)(rng)), sep="/")
         params = checkpoint.to_params(arrays, model_config, keep_head=True)
         return params, statistics, checkpoint.Metadata(model=config.model, image_size=config.image_size)
     path = checkpoint.resolve(config.checkpoint)

@@ -1,5 +1,6 @@
 """The pictures of the results, drawn by matplotlib without a display."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,32 @@ def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, p
     axes.set(xlim=(0, 108), xlabel="Test accuracy (%); a mark for each key")
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3, axis="x")
+    figure.suptitle(subtitle, fontsize=8)
+    _save(figure, path)
+
+
+def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | None]], path: Path, subtitle: str) -> None:
+    """Draws one image under many encryptions.
+
+    Args:
+      pictures: title, picture (uint8 [height, width, 3], or [rows, columns] of what is no image), its structural
+        similarity and its peak signal-to-noise ratio in dB to the plain image, or None.
+      path: the PNG to write.
+      subtitle: what is shown.
+    """
+    columns = 5
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(2.5 * columns, 3.05 * rows + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (title, picture, similarity, ratio) in enumerate(pictures, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.imshow(picture, interpolation="nearest", cmap="gray", aspect="auto" if picture.ndim == 2 else "equal")
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(textwrap.fill(title, 28), fontsize=9)
+        if similarity is not None and ratio is not None:
+            axes.set_xlabel(f"SSIM {similarity:.3f}, PSNR {ratio:.1f} dB", fontsize=8)
+        elif place > 1:
+            axes.set_xlabel("an encoding, values stretched", fontsize=8)
     figure.suptitle(subtitle, fontsize=8)
     _save(figure, path)
 

@@ -5,22 +5,36 @@ from pathlib import Path
 
 from ppvit_jax import config as configuration
 from ppvit_jax.errors import UserError
-from ppvit_jax.tables import access, table_1
+from ppvit_jax.tables import access, adaptation_table, comparison, gallery, table_1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     names = ",".join(arm.name for arm in table_1.ARMS)
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
         "--table",
-        choices=("1", "access"),
-        required=True,
-        help="1: the paper's Table I; access: a tuned model's accuracy with the right key, wrong keys and none",
+        choices=("1", "2", "3", "access", "adaptation"),
+        help="1, 2, 3: the paper's tables; access: a tuned model's accuracy with the right key, wrong keys and none; "
+        "adaptation: every encryption, adapted and not, on one model",
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="such as configs/demo.py")
+    what.add_argument("--figure", choices=("gallery",), help="gallery: one image under every encryption")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="such as configs/demo.py; for tables 2 and 3 a folder (configs/tableN)",
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for results; the same one continues")
     parser.add_argument("--arms", default=names, metavar="NAMES", help=f"for table 1, a part of {names}")
     parser.add_argument("--wrong-keys", type=int, default=10, metavar="N", help="for access (default: %(default)s)")
+    parser.add_argument("--rows", default="", metavar="NAMES", help="for tables 2, 3 and adaptation, a part of them")
+    parser.add_argument(
+        "--budget", type=float, metavar="MINUTES", help="for tables 2 and 3: scale all rows together down to this time"
+    )
+    parser.add_argument("--image", metavar="FILE", help="for the gallery (default: a photograph in scikit-learn)")
+    parser.add_argument("--key", metavar="FILE", help="for the gallery (default: a new key, which is not kept)")
+    parser.add_argument("--image-size", type=int, default=224, help="for the gallery (default: %(default)s)")
+    parser.add_argument("--block-size", type=int, default=16, help="for the gallery (default: %(default)s)")
     parser.epilog = "Any field of the configuration can be set: --config.epochs=3 --config.data.dir=DIR"
 
 
@@ -30,13 +44,24 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
       UserError: anything that the user can put right.
     """
-    config = configuration.load(arguments.config, arguments.overrides)
     output = Path(arguments.output).expanduser()
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot use the output folder {output}: {error.strerror}") from None
-    if arguments.table == "1":
-        table_1.run(config, output, arguments.arms.split(","))
+    if arguments.figure == "gallery":
+        gallery.run(arguments.image, arguments.key, arguments.image_size, arguments.block_size, output)
+    elif arguments.table in comparison.TABLES:
+        folder = Path(arguments.config or f"configs/table{arguments.table}").expanduser()
+        rows = arguments.rows
+        comparison.run(arguments.table, folder, arguments.overrides, output, rows, arguments.budget)
+    elif arguments.config is None:
+        raise UserError(f"table {arguments.table} needs a configuration: give one such as --config=configs/demo.py")
     else:
-        access.run(config, output, arguments.wrong_keys)
+        config = configuration.load(arguments.config, arguments.overrides)
+        if arguments.table == "1":
+            table_1.run(config, output, arguments.arms.split(","))
+        elif arguments.table == "access":
+            access.run(config, output, arguments.wrong_keys)
+        else:
+            adaptation_table.run(config, output, arguments.rows)

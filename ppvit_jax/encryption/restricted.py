@@ -18,20 +18,22 @@ from ppvit_jax.errors import UserError
 class RestrictedPermutations(BlockWise):
     """Trained without adaptation where it was published; absorbed as bs+ps is.
 
-    fixed_blocks: blocks of an image that stay. The default is that of 196 blocks.
-    fixed_pixels: values of a block that stay. The default is that of 768 values.
+    fixed_blocks: blocks of an image that stay; -1 for the published part, 120 of 196.
+    fixed_pixels: values of a block that stay; -1 for the published part, 500 of 768.
     """
 
-    fixed_blocks: int = 120
-    fixed_pixels: int = 500
+    fixed_blocks: int = -1
+    fixed_pixels: int = -1
     name = "restricted"
     title = "Restricted random permutations"
 
     def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         blocks, values = self.count(height, width)
+        fixed_blocks = blocks * 120 // 196 if self.fixed_blocks == -1 else self.fixed_blocks
+        fixed_pixels = values * 500 // 768 if self.fixed_pixels == -1 else self.fixed_pixels
         return Permutations(
-            block=_restricted(randomness, "block", blocks, self.fixed_blocks),
-            pixel=_restricted(randomness, "pixel", values, self.fixed_pixels),
+            block=_restricted(randomness, "block", blocks, fixed_blocks),
+            pixel=_restricted(randomness, "pixel", values, fixed_pixels),
         )
 
 

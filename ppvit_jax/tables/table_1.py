@@ -1,6 +1,8 @@
 """The paper's Table I with its figures 4 and 6, arm by arm."""
 
 import dataclasses
+import math
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -18,18 +20,19 @@ from ppvit_jax.workdir import read_history, write_json, write_text
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One cell of Table I, with the accuracy in percent that the paper reports for it."""
+    """One cell of Table I, with the accuracy in percent that the paper reports for it; or of a table beyond it."""
 
     encryption: str
     adapt: bool
-    paper_accuracy: float
+    paper_accuracy: float = math.nan
 
     @property
     def name(self) -> str:
         """Such as "bs+ps-adapted": the name of the arm's folder and for --arms."""
         if self.encryption == "none":
             return "plain"
-        return f"{self.encryption}-{'adapted' if self.adapt else 'not-adapted'}"
+        encryption = re.sub("[:=,]", "-", self.encryption)
+        return f"{encryption}-{'adapted' if self.adapt else 'not-adapted'}"
 
 
 # In the order of running: after three arms the table says the essential.

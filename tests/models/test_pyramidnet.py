@@ -210,7 +210,6 @@ def test_shake_drop_draws_from_the_distributions_of_the_paper(survival):
         assert multipliers.min() >= low and multipliers.max() <= high
         counts, _ = np.histogram(multipliers, 10, (low, high))
         assert abs(counts / counts.mean() - 1).max() < 0.3
-        # Independent by sample.
         assert (multipliers[:, 0] != multipliers[:, 1]).all()
         assert abs(np.corrcoef(multipliers.T)[0, 1:]).max() < 0.1
     assert (forward != backward).all()
