@@ -22,11 +22,12 @@ def adapt(params: Params, permutations: Permutations, offset: float = 0.0) -> Pa
     Args:
       params: a model's parameters, those of `embedding` [patch, patch, 3, hidden] and [hidden]; of a ViT
         `pos_embedding` [1, 1 + blocks, hidden], already of the target grid; of a ConvMixer `adaptive_matrix`
-        [blocks, blocks] if it has one. Numpy or JAX arrays; also gradients or optimiser moments of that structure.
+        [blocks, blocks] if it has one. Numpy or JAX arrays; also gradients or optimiser moments of that structure (of
+        second moments, which are squares, without `permutations.negative`).
       permutations: those that encrypt the images, alike in all blocks.
-      offset: what a normalised value and its inverse sum up to, `inversion_offset(mean, std)`. At mean 0.5 it is 0, an
-        inversion is a change of sign, and gradients and optimiser moments adapt like parameters. Elsewhere the bias
-        moves as well: logits stay exact, and training does not.
+      offset: what a normalised value and its inverse sum up to, `inversion_offset(mean, std)`. At mean 0.5 it is 0,
+        an inversion is a change of sign, and gradients adapt like parameters. Elsewhere the bias moves as well: logits
+        stay exact, and training does not.
 
     Returns:
       A new tree that shares the untouched leaves; `params` is not changed. The class token's row stays.

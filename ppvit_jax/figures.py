@@ -124,6 +124,7 @@ def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | Non
         axes = figure.add_subplot(rows, columns, place)
         axes.imshow(picture, interpolation="nearest", cmap="gray", aspect="auto" if picture.ndim == 2 else "equal")
         axes.set(xticks=[], yticks=[])
+        axes.set_box_aspect(1)
         axes.set_title(textwrap.fill(title, 28), fontsize=9)
         if similarity is not None and ratio is not None:
             axes.set_xlabel(f"SSIM {similarity:.3f}, PSNR {ratio:.1f} dB", fontsize=8)

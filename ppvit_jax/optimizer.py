@@ -24,7 +24,9 @@ def make_schedule(optimizer: Any, total_steps: int) -> optax.Schedule:
     if optimizer.schedule == "cosine":
         after = optax.cosine_decay_schedule(rate, rest)
     elif optimizer.schedule == "step":
-        after = optax.piecewise_constant_schedule(rate, dict.fromkeys(places, float(optimizer.decay)))
+        # Milestones of a short run may fall on one step.
+        factors = {place: float(optimizer.decay) ** places.count(place) for place in places}
+        after = optax.piecewise_constant_schedule(rate, factors)
     elif optimizer.schedule == "triangular":
         peak = min(max(places[0], 1), rest)
         after = optax.join_schedules(

@@ -1,95 +1,23 @@
-import hashlib
-import hmac
 import itertools
 import json
-import re
 import stat
 import struct
 import traceback
 from base64 import b64encode
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ppvit_jax import keys
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
 VECTOR_KEY = SecretKey(bytes(range(32)))
-DOCUMENT = Path(__file__).parents[1] / "docs" / "key_format.md"
 
 
-def _document_vectors():
-    row = re.compile(r"^\| `(\w+)/(\d+)` \| ([\d ]+) \| ([\d ]+) \| `([0-9a-f]{64})` \|$", re.MULTILINE)
-    return row.findall(DOCUMENT.read_text())
-
-
-def _reference_subkey(master, label, length):
-    """HKDF-SHA256 as RFC 5869 writes it, by the standard library alone."""
-    pseudorandom = hmac.new(bytes(32), master, hashlib.sha256).digest()
-    block = output = b""
-    for counter in range(1, 1 + -(-length // 32)):
-        block = hmac.new(pseudorandom, block + b"ppvit/v1/" + label + bytes([counter]), hashlib.sha256).digest()
-        output += block
-    return output[:length]
-
-
-def _reference_permutation(master, kind, length):
-    subkey = _reference_subkey(master, f"{kind}/{length}".encode(), 32)
-    count = 4 * length + 256
-    words = iter(struct.unpack(f"<{count}I", hashlib.shake_256(subkey).digest(4 * count)))
-    order = list(range(length))
-    for i in reversed(range(1, length)):
-        j = next(word for word in words if word < 2**32 - 2**32 % (i + 1)) % (i + 1)
-        order[i], order[j] = order[j], order[i]
-    return order
-
-
-@pytest.mark.parametrize(("kind", "length"), [("block", 64), ("block", 196), ("pixel", 192), ("pixel", 768)])
-def test_published_vectors(kind, length):
-    permutation = VECTOR_KEY.permutation(kind, length)
-    numbers = permutation.tolist()
-    assert (
-        kind,
-        str(length),
-        " ".join(map(str, numbers[:8])),
-        " ".join(map(str, numbers[-8:])),
-        hashlib.sha256(permutation.astype("<i4").tobytes()).hexdigest(),
-    ) in _document_vectors()
-    assert numbers == _reference_permutation(VECTOR_KEY.master, kind, length)
-
-
-def test_published_fingerprint():
-    assert f"Fingerprint: `{VECTOR_KEY.fingerprint}`" in DOCUMENT.read_text()
-    assert VECTOR_KEY.fingerprint == _reference_subkey(VECTOR_KEY.master, b"fingerprint", 16).hex()
-
-
-def test_published_authentication():
-    subkey = _reference_subkey(VECTOR_KEY.master, b"authentication", 32)
-    expected = hmac.new(subkey, b"ppvit", hashlib.sha256).hexdigest()
-    assert VECTOR_KEY.authenticate(b"ppvit") == expected
-    assert f"`{expected}`" in DOCUMENT.read_text()
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    master=st.binary(min_size=32, max_size=32),
-    kind=st.sampled_from(["block", "pixel"]),
-    length=st.integers(1, 800),
-)
-def test_permutations_are_bijections_and_those_of_a_second_implementation(master, kind, length):
-    permutation = SecretKey(master).permutation(kind, length)
-    assert permutation.dtype == np.int32
-    np.testing.assert_array_equal(np.sort(permutation), np.arange(length))
-    assert permutation.tolist() == _reference_permutation(master, kind, length)
-
-
-def test_words_that_would_bias_are_rejected_however_many(monkeypatch):
+@pytest.fixture
+def rejected_stream(monkeypatch):
     """A stream that begins with 200 words to reject: more than the spare words of the first reading."""
-    length = 7
 
     class Stream:
         def __init__(self, subkey):
@@ -100,6 +28,10 @@ def test_words_that_would_bias_are_rejected_however_many(monkeypatch):
             return struct.pack(f"<{size // 4}I", *itertools.islice(rejected + list(range(1000, 3000)), size // 4))
 
     monkeypatch.setattr(keys.hashlib, "shake_256", Stream)
+
+
+def test_words_that_would_bias_are_rejected_however_many(rejected_stream):
+    length = 7
     # 2^32 mod 7 = 4 and mod 6 = 4, mod 5 = 1, mod 3 = 1; for i + 1 = 4 and 2 no word is rejected.
     expected = list(range(length))
     words = iter(range(1000, 3000))
@@ -107,6 +39,46 @@ def test_words_that_would_bias_are_rejected_however_many(monkeypatch):
         j = next(words) % (i + 1)
         expected[i], expected[j] = expected[j], expected[i]
     assert VECTOR_KEY.permutation("block", length).tolist() == expected
+
+
+@pytest.mark.parametrize("bound", [3, 5, 6, 7, 1000])
+def test_integers_pass_over_words_that_would_bias_however_many(rejected_stream, bound):
+    assert VECTOR_KEY.integers("kind", 20, bound).tolist() == [word % bound for word in range(1000, 1020)]
+
+
+@pytest.mark.parametrize("bound", [1, 2, 4, 8, 256])
+def test_no_word_is_passed_over_where_none_would_bias(rejected_stream, bound):
+    assert VECTOR_KEY.integers("kind", 20, bound).tolist() == [(2**32 - 1) % bound] * 20
+
+
+@pytest.mark.parametrize("bound", [3, 6, 2**31 - 1])
+def test_the_first_word_that_would_bias_is_passed_over_and_the_last_that_would_not_is_taken(monkeypatch, bound):
+    limit = 2**32 - 2**32 % bound
+    words = np.array([limit, limit - 1, 2**32 - 1, 0, limit + 1, bound, *[5] * 100], np.uint32)
+    monkeypatch.setattr(keys, "_words", lambda subkey, count: words[:count])
+    assert VECTOR_KEY.integers("kind", 4, bound).tolist() == [bound - 1, 0, 0, 5 % bound]
+
+
+def test_integers_and_bits_are_uniform():
+    for bound in (6, 8, 100):
+        counts = np.bincount(VECTOR_KEY.integers("kind", 1000 * bound, bound), minlength=bound)
+        assert counts.size == bound
+        assert ((counts - 1000) ** 2 / 1000).sum() < bound - 1 + 4.5 * (2 * (bound - 1)) ** 0.5
+    bits = VECTOR_KEY.bits("kind", 64_000).reshape(-1, 32)
+    assert abs(bits.mean(axis=0) - 0.5).max() < 0.045  # 4 standard deviations of each place in a word
+    assert abs(np.corrcoef(bits.T.astype(float)) - np.eye(32)).max() < 0.1
+
+
+def test_what_is_drawn_depends_on_kind_count_and_key():
+    streams = [
+        key.words(kind, count)[:8].tobytes()
+        for key in (VECTOR_KEY, SecretKey(bytes(32)))
+        for kind in ("pe/images", "neuracrypt/order")
+        for count in (8, 9)
+    ]
+    assert len(set(streams)) == 8
+    assert VECTOR_KEY.words("pe/images", 8).tobytes() == VECTOR_KEY.words("pe/images", 8).tobytes()
+    assert VECTOR_KEY.words("kind", 0).shape == VECTOR_KEY.bits("kind", 0).shape == (0,)
 
 
 def test_every_order_of_four_is_equally_frequent():

@@ -56,6 +56,8 @@ def parse_name(
       UserError: an unknown name or option, or sizes that do not fit.
     """
     chosen = OPTIONS | (options or {})
+    if unknown := sorted(chosen.keys() - OPTIONS.keys()):
+        raise UserError(f"unknown model option {', '.join(unknown)}: use one of {', '.join(OPTIONS)}")
     shape: dict[str, Any] = {"image_size": image_size, "num_classes": num_classes, "dtype": dtype}
     family = re.match(r"[A-Za-z]*", name)
     numbers = [int(number) for number in re.findall(r"\d+", name)]

@@ -94,8 +94,8 @@ class Trained:
 def run(number: str, folder: Path, overrides: list[str], output: Path, wanted: str, budget: float | None) -> None:
     """Trains the rows one after another, writing table and curves anew after each.
 
-    Complete rows are not trained again, and a half-trained one continues. A budget's plan is made once and kept in
-    the output folder.
+    Complete rows are not trained again, and a half-trained one continues; every row has a key of its own in its
+    folder. A budget's plan is made once and kept in the output folder.
 
     Args:
       number: "2" or "3".
@@ -145,7 +145,7 @@ def run(number: str, folder: Path, overrides: list[str], output: Path, wanted: s
         trained[row.name] = Trained(
             config,
             f"python -m ppvit_jax.main {shlex.join(arguments)}",
-            experiment.run(config, workdir, datasets[kind], key_folder=output),
+            experiment.run(config, workdir, datasets[kind]),
             read_history(workdir, "epoch"),
         )
         write_text(output / "table.md", markdown(number, trained, plan))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,6 +142,30 @@ def test_test_batches_hold_every_example_once(wrap, count, local, process_count)
             np.testing.assert_array_equal(batch["mask"] == 0, found == 0)
             seen += list(found[batch["mask"] == 1])
     assert seen == list(range(1, count + 1))
+
+
+@pytest.mark.parametrize("wrap", [lambda source: source, streamed])
+@settings(deadline=None, max_examples=15)
+@given(size=sizes(), test_count=st.integers(1, 40), start=st.integers(0, 9))
+def test_every_image_has_a_number_of_its_own_whatever_the_number_of_processes(wrap, size, test_count, start):
+    count, batch_size, process_count = size
+    train_numbers, test_numbers = set(), set()
+    for index in range(process_count):
+        processes: Any = {"batch_size": batch_size, "process_index": index, "process_count": process_count}
+        for batch in loader.train_batches(
+            wrap(numbered(count)), seed=0, start_step=start, stop_step=start + 4, **processes
+        ):
+            assert batch["number"].dtype == np.uint32
+            # Image i holds i + 1.
+            np.testing.assert_array_equal(batch["number"], numbers(batch) - 1)
+            train_numbers |= set(batch["number"].tolist())
+        for batch in loader.test_batches(wrap(numbered(test_count)), **processes):
+            assert batch["number"].dtype == np.uint32 and batch["number"].shape == batch["mask"].shape
+            real = batch["mask"] == 1
+            np.testing.assert_array_equal(batch["number"][real], 2**31 + numbers(batch)[real] - 1)
+            test_numbers |= set(batch["number"][real].tolist())
+    assert test_numbers == set(range(2**31, 2**31 + test_count))
+    assert train_numbers <= set(range(count)) and not train_numbers & test_numbers
 
 
 def test_changing_a_batch_leaves_the_source_alone():

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -6,20 +8,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppvit_jax.encryption import (
-    ENCRYPTIONS,
-    Permutations,
-    apply_index,
-    block_scrambling,
-    decrypt,
-    encrypt,
-    gather_index,
-    pixel_shuffling,
-)
+from ppvit_jax.encryption import Permutations, apply_index, decrypt, encrypt, gather_index, gather_mask
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
 DTYPES = (np.uint8, np.uint16, np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
+ABSORBED = ["none", "bs", "ps", "bs+ps", "np", "bs+ps+np", "bs+pps", "restricted", "etc:shared=True"]
+
+
+def _draw(random, blocks, values, *, block, pixel, negative):
+    """Random permutations: `pixel` and `negative` are "none", "alike" in all blocks, or of "each" block."""
+    return Permutations(
+        block=random.permutation(blocks).astype(np.int32) if block else None,
+        pixel={
+            "none": lambda: None,
+            "alike": lambda: random.permutation(values).astype(np.int32),
+            "each": lambda: np.stack([random.permutation(values) for _ in range(blocks)]).astype(np.int32),
+        }[pixel](),
+        negative={
+            "none": lambda: None,
+            "alike": lambda: random.random(values) < 0.5,
+            "each": lambda: random.random((blocks, values)) < 0.5,
+        }[negative](),
+    )
 
 
 @st.composite
@@ -29,37 +40,43 @@ def cases(draw):
     rows, columns, channels = draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.sampled_from([1, 3, 4]))
     batch = draw(st.lists(st.integers(1, 3), max_size=2))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    parts = st.sampled_from(["none", "alike", "each"])
+    block, pixel, negative = draw(st.booleans()), draw(parts), draw(parts)
     shape = (*batch, rows * patch, columns * patch, channels)
-    dtype = draw(st.sampled_from(DTYPES))
+    dtype = draw(st.sampled_from(DTYPES)) if negative == "none" else np.uint8
     images = random.integers(0, 256, shape).astype(dtype)
     if dtype not in (np.uint8, np.uint16):
         images = (images / 255).astype(dtype)
-    block = random.permutation(rows * columns).astype(np.int32)
-    pixel = random.permutation(patch * patch * channels).astype(np.int32)
-    block_used, pixel_used = draw(st.sampled_from(list(ENCRYPTIONS.values())))
-    return images, Permutations(block if block_used else None, pixel if pixel_used else None), patch
+    size = rows * columns, patch * patch * channels
+    return images, _draw(random, *size, block=block, pixel=pixel, negative=negative), patch
 
 
 def _loop(images, permutations, patch):
-    """The definition, value by value: which place of which block goes where."""
+    """The definition, value by value: which place of which block goes where, and whether it is inverted."""
     height, width, channels = images.shape[-3:]
     columns = width // patch
     result = np.empty_like(images)
+
+    def of(part, block):
+        return part if part is None or part.ndim == 1 else part[block]
+
     for target_block in range(height // patch * columns):
         source_block = target_block if permutations.block is None else permutations.block[target_block]
+        pixel, negative = of(permutations.pixel, target_block), of(permutations.negative, target_block)
         for target in range(patch * patch * channels):
-            source = target if permutations.pixel is None else permutations.pixel[target]
+            source = target if pixel is None else pixel[target]
 
             def place(block, value):
                 row, rest = divmod(int(value), patch * channels)
                 column, channel = divmod(rest, channels)
                 return (..., block // columns * patch + row, block % columns * patch + column, channel)
 
-            result[place(target_block, target)] = images[place(source_block, source)]
+            moved = images[place(source_block, source)]
+            result[place(target_block, target)] = moved if negative is None or not negative[target] else 255 - moved
     return result
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(cases())
 def test_encryption_is_its_definition_and_decryption_its_inverse(case):
     images, permutations, patch = case
@@ -68,7 +85,21 @@ def test_encryption_is_its_definition_and_decryption_its_inverse(case):
     assert (encrypted.dtype, encrypted.shape) == (images.dtype, images.shape)
     np.testing.assert_array_equal(encrypted, _loop(images, permutations, patch))
     np.testing.assert_array_equal(decrypt(encrypted, permutations, patch), images)
+    np.testing.assert_array_equal(_loop(encrypted, permutations.inverse(), patch), images)
     np.testing.assert_array_equal(images, before)
+
+
+@settings(deadline=None, max_examples=50)
+@given(cases())
+def test_the_inverse_of_the_inverse_moves_alike(case):
+    _, permutations, _ = case
+    twice = permutations.inverse().inverse()
+    assert permutations.inverse().alike == twice.alike == permutations.alike
+    for field in dataclasses.fields(Permutations):
+        before, after = getattr(permutations, field.name), getattr(twice, field.name)
+        assert (before is None) == (after is None)
+        if before is not None:
+            np.testing.assert_array_equal(np.broadcast_to(before, after.shape), after)
 
 
 @settings(deadline=None, max_examples=25)
@@ -85,24 +116,36 @@ def test_on_device_and_offline_encryption_agree_bit_for_bit(case):
 
 
 @settings(deadline=None, max_examples=25)
-@given(cases())
-def test_block_scrambling_and_pixel_shuffling_commute(case):
+@given(cases(), st.booleans())
+def test_block_scrambling_and_what_all_blocks_share_commute(case, inverted):
     images, _, patch = case
+    images = images.astype(np.uint8) if inverted else images
     height, width, channels = images.shape[-3:]
-    random = np.random.default_rng(0)
-    block = random.permutation(height * width // patch**2)
-    pixel = random.permutation(patch * patch * channels)
-    one = pixel_shuffling.encrypt(block_scrambling.encrypt(images, block, patch), pixel, patch)
-    other = block_scrambling.encrypt(pixel_shuffling.encrypt(images, pixel, patch), block, patch)
+    size = height * width // patch**2, patch * patch * channels
+    negative = "alike" if inverted else "none"
+    both = _draw(np.random.default_rng(0), *size, block=True, pixel="alike", negative=negative)
+    scrambling, inside = Permutations(block=both.block), Permutations(pixel=both.pixel, negative=both.negative)
+    one = encrypt(encrypt(images, scrambling, patch), inside, patch)
+    other = encrypt(encrypt(images, inside, patch), scrambling, patch)
     np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(one, encrypt(images, Permutations(block, pixel), patch))
-    undone = block_scrambling.decrypt(pixel_shuffling.decrypt(one, pixel, patch), block, patch)
+    np.testing.assert_array_equal(one, encrypt(images, both, patch))
+    undone = decrypt(decrypt(one, inside, patch), scrambling, patch)
     np.testing.assert_array_equal(undone, images)
 
 
-@pytest.mark.parametrize("encryption", ENCRYPTIONS)
+def test_what_each_block_has_of_its_own_belongs_to_the_encrypted_block():
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 3), np.uint8)
+    both = _draw(np.random.default_rng(0), 6, 48, block=True, pixel="each", negative="each")
+    scrambling, inside = Permutations(block=both.block), Permutations(pixel=both.pixel, negative=both.negative)
+    expected = encrypt(images, both, 4)
+    np.testing.assert_array_equal(encrypt(encrypt(images, scrambling, 4), inside, 4), expected)
+    assert (encrypt(encrypt(images, inside, 4), scrambling, 4) != expected).any()
+    assert not both.alike and not inside.alike and scrambling.alike and Permutations().alike
+
+
+@pytest.mark.parametrize("encryption", ABSORBED)
 def test_real_size(encryption):
-    images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
     permutations = SecretKey(bytes(32)).permutations(encryption, image_size=224, patch_size=16)
     encrypted = encrypt(images, permutations, 16)
     np.testing.assert_array_equal(encrypted[:1], _loop(images[:1], permutations, 16))
@@ -111,27 +154,45 @@ def test_real_size(encryption):
     assert (encrypted == images).all() == (encryption == "none")
 
 
-@pytest.mark.parametrize("encryption", ["bs", "ps", "bs+ps"])
-def test_encryption_is_one_gather(encryption):
-    permutations = SecretKey(bytes(32)).permutations(encryption, image_size=32, patch_size=8)
+@pytest.mark.parametrize("pixel", ["alike", "each"])
+@pytest.mark.parametrize("negative", ["none", "alike", "each"])
+def test_encryption_is_one_gather(pixel, negative):
+    permutations = _draw(np.random.default_rng(0), 16, 192, block=True, pixel=pixel, negative=negative)
     images = jnp.zeros((2, 32, 32, 3), jnp.uint8)
     lowered = jax.jit(lambda x: encrypt(x, permutations, 8)).lower(images).as_text()
     assert lowered.count('"stablehlo.gather"') == 1
+    assert lowered.count("stablehlo.xor") == (negative != "none")
     assert "stablehlo.transpose" not in lowered
 
 
 @pytest.mark.parametrize("size", [(0, 8), (8, 12), (12, 8), (7, 7)])
 def test_sizes_that_do_not_divide_are_named(size):
-    with pytest.raises(UserError, match=rf"{size[0]}x{size[1]} does not divide into blocks of 8x8"):
+    named = rf"{size[0]}x{size[1]} does not divide into blocks of 8x8"
+    with pytest.raises(UserError, match=named):
         encrypt(np.zeros((*size, 3), np.uint8), Permutations(), 8)
+    with pytest.raises(UserError, match=named):
+        gather_mask(Permutations(), height=size[0], width=size[1], patch_size=8)
 
 
 def test_permutations_of_another_size_are_named():
     image = np.zeros((16, 16, 3), np.uint8)
-    with pytest.raises(UserError, match=r"block permutation has shape \(9,\).* need \(4,\)"):
-        block_scrambling.encrypt(image, np.arange(9), 8)
-    with pytest.raises(UserError, match=r"pixel permutation has shape \(64,\).* need \(192,\)"):
-        pixel_shuffling.decrypt(image, np.arange(64), 8)
+    for change in (encrypt, decrypt):
+        with pytest.raises(UserError, match=r"block permutation has shape \(9,\).* need \(4,\)"):
+            change(image, Permutations(block=np.arange(9)), 8)
+        with pytest.raises(UserError, match=r"pixel permutation has shape \(64,\).* need \(192,\)"):
+            change(image, Permutations(pixel=np.arange(64)), 8)
+        with pytest.raises(UserError, match=r"pixel permutation has shape \(9, 192\).* need \(192,\)"):
+            change(image, Permutations(pixel=np.tile(np.arange(192), (9, 1))), 8)
+        with pytest.raises(UserError, match=r"mask of inverted values has shape \(9, 192\).* need \(192,\)"):
+            change(image, Permutations(negative=np.zeros((9, 192), bool)), 8)
     index = gather_index(Permutations(), height=16, width=16, patch_size=8)
     with pytest.raises(UserError, match="an index for 768 values does not fit"):
         apply_index(np.zeros((8, 8, 3), np.uint8), index)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.int8])
+def test_only_bytes_are_inverted(dtype):
+    images, permutations = np.zeros((16, 16, 3), dtype), Permutations(negative=np.ones(192, bool))
+    for change in (encrypt, decrypt):
+        with pytest.raises(UserError, match=f"values of {np.dtype(dtype)} cannot be inverted: give uint8 images"):
+            change(images, permutations, 8)

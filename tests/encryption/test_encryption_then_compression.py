@@ -1,0 +1,167 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppvit_jax.encryption import EncryptionThenCompression
+from ppvit_jax.errors import UserError
+from ppvit_jax.keys import SecretKey
+
+KEYS = st.binary(min_size=32, max_size=32).map(SecretKey)
+# RGB, RBG, GRB, GBR, BRG, BGR
+ORDERS = list(itertools.permutations(range(3)))
+
+
+@st.composite
+def cases(draw):
+    """A method and an image for it."""
+    sub_block, parts = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    size = sub_block * parts
+    method = EncryptionThenCompression(
+        block_size=size,
+        sub_block_size=sub_block if parts > 1 else draw(st.sampled_from([0, size])),
+        shared=draw(st.booleans()),
+        rotation=draw(st.booleans()),
+        negative_positive=draw(st.booleans()),
+        channels=draw(st.sampled_from(["permuted", "legacy", "none"])),
+    )
+    shape = size * draw(st.integers(1, 3)), size * draw(st.integers(1, 4)), 3
+    return method, np.random.default_rng(draw(st.integers(0, 2**32))).integers(0, 256, shape, np.uint8)
+
+
+def _places(height, width, size):
+    return [
+        np.s_[row : row + size, column : column + size]
+        for row in range(0, height, size)
+        for column in range(0, width, size)
+    ]
+
+
+def _legacy(block, code):
+    """Madono's code: one channel after another is assigned in place, and so reads what was already written."""
+    block = block.copy()
+    for target, source in enumerate(ORDERS[code]):
+        block[..., target] = block[..., source]
+    return block
+
+
+def _loop(image, method, key):
+    """Block permutation; in each block sub-block permutation; then rotate and flip, invert, and move channels."""
+    size = method.block_size
+    places = _places(*image.shape[:2], size)
+    side = method.sub_block_size or size
+    inner = _places(size, size, side)
+    keyed = 1 if method.shared else len(places)
+    symmetries = key.integers("etc/rotation", keyed * len(inner), 8)
+    negative = key.bits("etc/negative", keyed * len(inner))
+    codes = key.integers("etc/channels", keyed * len(inner), 6)
+    order = key.permutation("etc/block", len(places))
+    result = np.empty_like(image)
+    for number, place in enumerate(places):
+        own = 0 if method.shared else number
+        block = image[places[order[number]]]
+        sub_order = key.permutation(f"etc/sub-block/{own}", len(inner)) if len(inner) > 1 else [0]
+        for sub, target in enumerate(inner):
+            code = own * len(inner) + sub
+            part = block[inner[sub_order[sub]]]
+            if method.rotation:
+                part = np.rot90(part, symmetries[code] % 4)
+                part = np.fliplr(part) if symmetries[code] >= 4 else part
+            if method.negative_positive and negative[code]:
+                part = 255 - part
+            if method.channels == "permuted":
+                part = np.stack([part[..., channel] for channel in ORDERS[codes[code]]], axis=-1)
+            elif method.channels == "legacy":
+                part = _legacy(part, codes[code])
+            result[place][target] = part
+    return result
+
+
+@settings(deadline=None, max_examples=150)
+@given(cases(), KEYS)
+def test_etc_is_its_definition(case, key):
+    method, image = case
+    secret = method.derive(key, height=image.shape[0], width=image.shape[1])
+    np.testing.assert_array_equal(method.encrypt(image, secret), _loop(image, method, key))
+
+
+@pytest.mark.parametrize("sub_block_size", [0, 8, 4])
+def test_etc_at_real_size_is_its_definition(sub_block_size):
+    method, key = EncryptionThenCompression(block_size=16, sub_block_size=sub_block_size), SecretKey(bytes(32))
+    image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    secret = method.derive(key, height=224, width=224)
+    np.testing.assert_array_equal(method.encrypt(image, secret), _loop(image, method, key))
+
+
+def _blocks(method, pattern, seed=0):
+    """How 1536 blocks that are all the same are encrypted: [1536, size, size, 3]."""
+    size = method.block_size
+    image = np.tile(pattern, (32, 48, 1))
+    secret = method.derive(SecretKey(bytes([seed] * 32)), height=32 * size, width=48 * size)
+    encrypted = method.encrypt(image, secret)
+    return np.stack([encrypted[place] for place in _places(*image.shape[:2], size)])
+
+
+def test_rotations_and_flips_are_uniform_over_the_symmetries_of_a_square():
+    method = EncryptionThenCompression(block_size=2, negative_positive=False, channels="none")
+    pattern = np.arange(4, dtype=np.uint8).reshape(2, 2, 1).repeat(3, axis=2)
+    symmetries = [np.rot90(side, turns) for side in (pattern, pattern.transpose(1, 0, 2)) for turns in range(4)]
+    found, counts = np.unique(_blocks(method, pattern), axis=0, return_counts=True)
+    assert {block.tobytes() for block in found} == {block.tobytes() for block in symmetries}
+    assert len(counts) == 8
+    assert ((counts - 192) ** 2 / 192).sum() < 24.3  # the 99.9 % quantile for 7 degrees of freedom
+
+
+def test_channel_orders_are_uniform_and_half_of_the_blocks_are_inverted_as_a_whole():
+    method = EncryptionThenCompression(block_size=2, rotation=False)
+    pattern = np.tile(np.array([10, 20, 30], np.uint8), (2, 2, 1))
+    blocks = _blocks(method, pattern)
+    assert (blocks == blocks[:, :1, :1]).all()
+    colours = blocks[:, 0, 0].astype(int)
+    inverted = (colours > 100).all(axis=1)
+    assert (inverted | (colours < 100).all(axis=1)).all()
+    assert abs(inverted.sum() - 768) < 65  # 3.3 standard deviations
+    colours[inverted] = 255 - colours[inverted]
+    found, counts = np.unique(colours // 10 - 1, axis=0, return_counts=True)
+    assert sorted(map(tuple, found.tolist())) == ORDERS
+    assert ((counts - 256) ** 2 / 256).sum() < 20.5  # the 99.9 % quantile for 5 degrees of freedom
+
+
+def test_legacy_channels_lose_a_channel_for_five_of_six_codes():
+    method = EncryptionThenCompression(block_size=2, rotation=False, negative_positive=False, channels="legacy")
+    pattern = np.tile(np.array([1, 2, 3], np.uint8), (2, 2, 1))
+    codes = SecretKey(bytes(32)).integers("etc/channels", 32 * 48, 6)
+    colours = _blocks(method, pattern)[:, 0, 0]
+    kinds = {int(code): {tuple(colour) for colour in colours[codes == code].tolist()} for code in range(6)}
+    assert all(len(kind) == 1 for kind in kinds.values())
+    by_code = [kind.pop() for _, kind in sorted(kinds.items())]
+    assert by_code[0] == (1, 2, 3) and by_code[4] == (3, 3, 3)
+    assert [len(set(colour)) < 3 for colour in by_code] == [False, True, True, True, True, True]
+    assert [_legacy(pattern, code)[0, 0].tolist() for code in range(6)] == [list(colour) for colour in by_code]
+    with pytest.raises(UserError, match=r"etc:.*channels=legacy cannot be undone: .* destroy information"):
+        method.undo(method.derive(SecretKey(bytes(32)), height=4, width=4))
+    with pytest.raises(UserError, match=r"cannot be adapted to etc:.*channels=legacy"):
+        EncryptionThenCompression(block_size=2, shared=True, channels="legacy").absorb(
+            SecretKey(bytes(32)), height=4, width=4
+        )
+
+
+def test_keys_for_each_block_cannot_be_absorbed_and_shared_ones_can():
+    key = SecretKey(bytes(32))
+    for sub_block_size in (0, 4):
+        method = EncryptionThenCompression(block_size=8, sub_block_size=sub_block_size)
+        with pytest.raises(UserError, match="differs from block to block"):
+            method.absorb(key, height=16, width=16)
+        shared = EncryptionThenCompression(block_size=8, sub_block_size=sub_block_size, shared=True)
+        permutations = shared.absorb(key, height=16, width=16)
+        assert permutations.alike
+        assert permutations.pixel is not None and permutations.negative is not None
+        assert (permutations.pixel.shape, permutations.negative.shape) == ((192,), (192,))
+
+
+def test_nothing_moves_inside_a_block_where_all_is_off():
+    method = EncryptionThenCompression(block_size=8, rotation=False, negative_positive=False, channels="none")
+    permutations = method.absorb(SecretKey(bytes(32)), height=32, width=32)
+    assert permutations.pixel is None and permutations.negative is None and permutations.block is not None

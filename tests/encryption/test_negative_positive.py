@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppvit_jax.encryption import BlockPixelNegativePositive, NegativePositive
+from ppvit_jax.errors import UserError
+from ppvit_jax.keys import SecretKey
+
+KEYS = st.binary(min_size=32, max_size=32).map(SecretKey)
+
+
+@st.composite
+def images(draw):
+    """An image and its block size."""
+    size = draw(st.integers(1, 5))
+    shape = size * draw(st.integers(1, 4)), size * draw(st.integers(1, 4)), 3
+    return np.random.default_rng(draw(st.integers(0, 2**32))).integers(0, 256, shape, np.uint8), size
+
+
+def _places(image, size):
+    return [
+        np.s_[row : row + size, column : column + size]
+        for row in range(0, image.shape[0], size)
+        for column in range(0, image.shape[1], size)
+    ]
+
+
+def _inverted(values, mask):
+    """The public code's: invert where the number drawn is above the middle."""
+    return [255 - int(value) if drawn > len(mask) / 2 else value for value, drawn in zip(values, mask, strict=True)]
+
+
+@settings(deadline=None, max_examples=40)
+@given(images(), KEYS)
+def test_np_is_its_definition(case, key):
+    image, size = case
+    method = NegativePositive(block_size=size)
+    mask = key.permutation("np/mask", size * size * 3)
+    expected = np.empty_like(image)
+    for place in _places(image, size):
+        expected[place] = np.array(_inverted(image[place].reshape(-1), mask)).reshape(size, size, 3)
+    secret = method.derive(key, height=image.shape[0], width=image.shape[1])
+    encrypted = method.encrypt(image, secret)
+    np.testing.assert_array_equal(encrypted, expected)
+    np.testing.assert_array_equal(method.encrypt(encrypted, secret), image)
+
+
+@settings(deadline=None, max_examples=40)
+@given(images(), KEYS, st.booleans())
+def test_bs_ps_np_scrambles_blocks_and_moves_and_inverts_the_values_of_each(case, key, shared):
+    image, size = case
+    method = BlockPixelNegativePositive(block_size=size, shared=shared)
+    places, values = _places(image, size), size * size * 3
+    blocks = [image[place].reshape(-1) for place in places]
+    scrambled = [blocks[source] for source in key.permutation("bs+ps+np/block", len(places))]
+    expected = np.empty_like(image)
+    for number, (place, block) in enumerate(zip(places, scrambled, strict=True)):
+        own = "" if shared else f"/{number}"
+        moved = [block[source] for source in key.permutation(f"bs+ps+np/pixel{own}", values)]
+        inverted = _inverted(moved, key.permutation(f"bs+ps+np/mask{own}", values))
+        expected[place] = np.array(inverted).reshape(size, size, 3)
+    secret = method.derive(key, height=image.shape[0], width=image.shape[1])
+    np.testing.assert_array_equal(method.encrypt(image, secret), expected)
+
+
+@pytest.mark.parametrize(("size", "values"), [(4, 48), (16, 768), (1, 3), (3, 27)])
+@pytest.mark.parametrize("method", [NegativePositive, BlockPixelNegativePositive])
+def test_the_values_above_the_middle_are_inverted(method, size, values):
+    """Of n values, n / 2 - 1 where n is even: public code compares `permutation > n / 2`, from 0 on."""
+    negative = method(block_size=size).absorb(SecretKey(bytes(32)), height=2 * size, width=size).negative
+    assert negative.shape == (values,) and negative.dtype == bool
+    assert negative.sum() == (values // 2 - 1 if values % 2 == 0 else values // 2)
+
+
+def test_inverting_is_a_change_of_sign_of_normalised_images():
+    method = NegativePositive(block_size=4)
+    image = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
+    secret = method.derive(SecretKey(bytes(32)), height=4, width=4)
+    plain, encrypted = (x.reshape(-1) / 127.5 - 1 for x in (image, method.encrypt(image, secret)))
+    sign = np.where(method.absorb(SecretKey(bytes(32)), height=4, width=4).negative, -1, 1)
+    np.testing.assert_allclose(encrypted, plain * sign, rtol=0, atol=1e-15)
+
+
+def test_keys_for_each_block_cannot_be_absorbed():
+    method = BlockPixelNegativePositive(block_size=4, shared=False)
+    with pytest.raises(UserError, match=r"bs\+ps\+np:shared=False: .* differs from block to block"):
+        method.absorb(SecretKey(bytes(32)), height=8, width=8)
+    image = np.tile(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8), (4, 6, 1))
+    for shared, kinds in ((True, 1), (False, 24)):
+        method = BlockPixelNegativePositive(block_size=4, shared=shared)
+        encrypted = method.encrypt(image, method.derive(SecretKey(bytes(32)), height=16, width=24))
+        assert len({encrypted[place].tobytes() for place in _places(image, 4)}) == kinds

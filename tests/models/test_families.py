@@ -1,0 +1,183 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from tiny import flatten
+
+from ppvit_jax import config as configuration
+from ppvit_jax import keys, models
+from ppvit_jax.config import default_config, make_encryption, make_model
+from ppvit_jax.errors import UserError
+from ppvit_jax.models.convmixer import ConvMixerConfig
+from ppvit_jax.models.neuracrypt import NeuraCryptConfig
+from ppvit_jax.models.pyramidnet import PyramidNetConfig
+from ppvit_jax.models.resnet import ResNetConfig
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path for table in ("table2", "table3") for path in (ROOT / "configs" / table).glob("*.py"))
+COMMON: dict[str, Any] = {"image_size": 32, "num_classes": 7, "dtype": "bfloat16"}
+
+
+def _parse(name, options=None, **fields) -> Any:
+    return models.parse_name(name, options=options, **(COMMON | fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ViT-Micro/8", models.ViTConfig(8, 128, 6, 4, 512, **COMMON)),
+        ("ViT-B_16", models.ViTConfig(16, 768, 12, 12, 3072, **COMMON)),
+        ("ConvMixer-256/8", ConvMixerConfig(256, 8, patch_size=2, kernel_size=5, **COMMON)),
+        ("ResNet-18", ResNetConfig("cifar", **COMMON)),
+        ("PyramidNet-110/270", PyramidNetConfig(depth=110, alpha=270, **COMMON)),
+        ("NeuraCrypt-2048/16", NeuraCryptConfig(width=2048, encoding_patch_size=16, **COMMON)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_name_is_a_shape_of_its_family(name, expected):
+    assert _parse(name) == expected
+    assert type(_parse(name)) is type(expected)
+
+
+def test_what_the_name_leaves_open_reaches_its_family_and_no_other():
+    options = {
+        "patch_size": 4,
+        "kernel_size": 3,
+        "adaptive_matrix": "sinkhorn",
+        "stem": "imagenet",
+        "adaptation_network": "ele",
+    }
+    assert options.keys() == models.OPTIONS.keys()
+    assert all(models.OPTIONS[name] != value for name, value in options.items())
+    changed = {
+        "ViT-Micro/8": {},
+        "ConvMixer-16/1": {"patch_size": 4, "kernel_size": 3, "adaptive_matrix": "sinkhorn"},
+        "ResNet-18": {"stem": "imagenet"},
+        "PyramidNet-8/12": {"adaptation_network": "ele"},
+        "NeuraCrypt-32/8": {},
+    }
+    for name, fields in changed.items():
+        assert _parse(name, options) == dataclasses.replace(_parse(name), **fields), name
+    assert _parse("ViT-Micro/8", representation_size=5).representation_size == 5
+
+
+def test_the_configuration_gives_sizes_and_options():
+    config = default_config()
+    config.update({"model": "ConvMixer-16/1", "image_size": 24, "dtype": "float64"})
+    config.model_options.patch_size = 3
+    expected = ConvMixerConfig(16, 1, patch_size=3, kernel_size=5, image_size=24, num_classes=4, dtype="float64")
+    assert make_model(config, 4) == expected
+    config.update({"model": "ViT-Micro/8", "representation_size": 6})
+    assert make_model(config, 4).representation_size == 6
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "ResNet-50",
+        "resnet-18",
+        "ResNet-18/2",
+        "ConvMixer-256",
+        "ConvMixer-256/8/2",
+        "ConvMixer--2/8",
+        "PyramidNet-110",
+        "NeuraCrypt-16",
+        "NeuraCrypt-2048/16\n",
+        "MyViT-B/16",
+    ],
+)
+def test_an_unknown_name_gives_one_line_with_those_that_are_known(name):
+    with pytest.raises(UserError, match=r"unknown model .*ViT-SIZE/PATCH, ConvMixer-WIDTH/DEPTH, ResNet-18, Pyra") as caught:
+        _parse(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "fields", "message"),
+    [
+        ("ConvMixer-16/1", {"path_size": 4}, {}, "unknown model option path_size: use one of patch_size, kernel_size"),
+        ("ViT-Huge/16", {}, {}, "unknown model 'ViT-Huge/16': use ViT-SIZE/PATCH with SIZE one of Micro"),
+        ("ViT-B/16", {}, {"image_size": 40}, "image size 40 is not a multiple of the patch size 16"),
+        ("ConvMixer-16/1", {"patch_size": 5}, {}, "image size 32 is not a multiple of the patch size 5"),
+        ("ConvMixer-16/1", {"patch_size": 0}, {}, "patch size 0"),
+        ("ConvMixer-16/1", {"adaptive_matrix": "hard"}, {}, "adaptive matrix 'hard': use one of none, free"),
+        ("ResNet-18", {"stem": "wide"}, {}, "stem 'wide' of the ResNet: use one of cifar, imagenet"),
+        ("PyramidNet-9/12", {}, {}, "depth is 6n"),
+        ("PyramidNet-8/12", {}, {"image_size": 30}, "multiple of 4, not 30"),
+        ("PyramidNet-8/12", {"adaptation_network": "pe"}, {}, "unknown adaptation network 'pe': use one of none, le"),
+        ("NeuraCrypt-32/5", {}, {}, "image size 32 is not a multiple of the patch size 5"),
+    ],
+)
+def test_options_and_sizes_that_no_model_has_give_one_line(name, options, fields, message):
+    with pytest.raises(UserError, match=message) as caught:
+        models.build(_parse(name, options, **fields))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "patch_size", "input_shape", "has_statistics"),
+    [
+        ("ViT-Micro/8", 8, (16, 16, 3), False),
+        ("ConvMixer-16/1", 4, (16, 16, 3), True),
+        ("ResNet-18", 0, (16, 16, 3), True),
+        ("PyramidNet-8/12", 0, (16, 16, 3), True),
+        ("NeuraCrypt-32/8", 8, (4, 32), False),
+    ],
+)
+def test_every_family_initialises_trains_and_applies(name, patch_size, input_shape, has_statistics):
+    options = {"patch_size": 4, "adaptive_matrix": "free", "adaptation_network": "ele"}
+    config = _parse(name, options, image_size=16, num_classes=3)
+    assert config.patch_size == patch_size and models.input_shape(config) == input_shape
+    model = models.build(config)
+    assert model.config == config
+    rng = jax.random.key(0)
+    params, statistics = jax.eval_shape(model.init, rng), jax.eval_shape(model.init_statistics, rng)
+    assert bool(flatten(statistics)) == has_statistics
+    # Whatever the compute dtype.
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, statistics))} == {np.dtype("float32")}
+    images = jax.ShapeDtypeStruct((2, *input_shape), np.float32)
+    logits = jax.eval_shape(model.apply, params, images, statistics)
+    assert (logits.shape, logits.dtype) == ((2, 3), np.float32)
+    output = jax.eval_shape(model.train, params, statistics, images, rng)
+    assert (output.logits.shape, output.penalty.shape) == ((2, 3), ())
+    shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (output.statistics, statistics)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.fixture(scope="module")
+def secret_key():
+    return keys.SecretKey(bytes(range(32)))
+
+
+def test_there_is_a_configuration_for_every_row_of_the_papers_tables():
+    assert [len(list((ROOT / "configs" / table).glob("*.py"))) for table in ("table2", "table3")] == [13, 5]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_model_and_encryption_of_every_configuration_go_together(path, secret_key):
+    config = configuration.load(str(path))
+    assert config.keys() == default_config().keys()
+    text = path.read_text()
+    assert "Command:" in text and "Expected:" in text
+    assert f"configs/{path.parent.name}/{path.name}" in text and f"runs/{path.parent.name}/{path.stem}" in text
+    # The only one that the model's weights follow.
+    assert config.adapt == (path.stem == "proposed_vit")
+
+    model_config = make_model(config, 10)
+    models.build(model_config)
+    method = make_encryption(config, model_config)
+    shape = (config.image_size, config.image_size, 3)
+    assert (method is None) == path.stem.startswith("plain")
+    if method is not None:
+        secret = method.derive(secret_key, height=config.image_size, width=config.image_size)
+        numbers = jax.ShapeDtypeStruct((2,), np.uint32)
+        encrypted = jax.eval_shape(method.encrypt, jax.ShapeDtypeStruct((2, *shape), np.uint8), secret, numbers)
+        assert encrypted.shape[0] == 2
+        shape = encrypted.shape[1:]
+        if config.adapt:
+            assert method.absorb(secret_key, height=config.image_size, width=config.image_size).alike
+    assert shape == models.input_shape(model_config)
