@@ -127,9 +127,7 @@ def test_an_adapted_run_is_the_plain_run_step_by_step(run, plain, adapted):
 
     config = _run_config(adapted)
     patch_size = make_model(config, 10).patch_size
-    permutations = _secret_key(run).permutations(
-        config.encryption, image_size=config.image_size, patch_size=patch_size
-    )
+    permutations = _secret_key(run).permutations(config.encryption, image_size=config.image_size, patch_size=patch_size)
     assert permutations.negative is not None and permutations.negative.any() and not permutations.negative.all()
     trees, statistics = [], []
     for name in (plain, adapted):
@@ -153,10 +151,10 @@ def _one_line(tmp_path, config, message):
 @pytest.mark.parametrize(
     ("encryption", "reason"),
     [
-        ("le", "to le: .*"),
-        ("ele", "to ele: .*"),
+        ("le", "it tears the low and high four bits of a value apart"),
+        ("ele", "it tears the low and high four bits of a value apart"),
         ("pe", "every pixel of an image has a key of its own"),
-        ("pe:keys=per_image", "to pe:keys=per_image: every pixel"),
+        ("pe:keys=per_image", "every pixel of an image has a key of its own"),
         ("etc", "differs from block to block"),
         ("etc:shared=True,channels=legacy", "the legacy channels destroy information"),
         ("bs+pps:shared=none", "differs from block to block"),
@@ -183,7 +181,7 @@ def test_what_no_model_can_be_adapted_to_is_named_with_the_reason_and_the_way_ou
         ("neuracrypt:width=16,depth=1", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, .* gives 4x16: choose"),
         ("bs+ps", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, and encryption bs.ps gives 16x16x3"),
         ("none", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, and encryption none gives 16x16x3"),
-        ("le", {"model": "PyramidNet-8/6", "block_size": 5}, "16.* not .*multiple.* 5"),
+        ("le", {"model": "PyramidNet-8/6", "block_size": 5}, "image of 16x16 does not divide into blocks of 5x5"),
         (
             "np",
             {**VIT, "adapt": True, "mean": (0.4, 0.4, 0.4)},
@@ -207,7 +205,7 @@ def test_a_model_and_an_encryption_that_do_not_go_together_are_refused_with_one_
 
 @pytest.mark.parametrize("encryption", ["le", "bs+ps", "neuracrypt"])
 def test_a_model_without_patches_needs_the_size_of_blocks(encryption):
-    with pytest.raises(UserError, match=rf"encryption .* has blocks, and their size is 0: give at least 1") as caught:
+    with pytest.raises(UserError, match=r"encryption .* has blocks, and their size is 0: give at least 1") as caught:
         _config(encryption, model="ResNet-18")
     assert "\n" not in str(caught.value)
 

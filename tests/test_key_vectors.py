@@ -32,6 +32,10 @@ def _table(*header):
     return [tuple(cell.strip().strip("`") for cell in row.strip("|").split("|")) for row in rows]
 
 
+def _names(rows, column=0):
+    return [row[column] for row in rows]
+
+
 PERMUTATIONS = _table("Label", "First eight", "Last eight", "SHA-256")
 DRAWN = _table("Drawn", "Label", "First eight", "Last eight", "SHA-256")
 IMAGES = _table("Number", "First eight", "Last eight", "SHA-256")
@@ -89,7 +93,7 @@ def _reference_uniform(kind, count, inputs):
     return np.array([2 * unit - 1 for unit in units], np.float32) * np.float32(1 / math.sqrt(inputs))
 
 
-@pytest.mark.parametrize(("label", "first", "last", "digest"), PERMUTATIONS)
+@pytest.mark.parametrize(("label", "first", "last", "digest"), PERMUTATIONS, ids=_names(PERMUTATIONS))
 def test_published_permutations(label, first, last, digest):
     kind, length = label.rsplit("/", 1)
     numbers = KEY.permutation(kind, int(length)).tolist()
@@ -97,7 +101,7 @@ def test_published_permutations(label, first, last, digest):
     assert numbers == _reference_permutation(KEY.master, kind, int(length))
 
 
-@pytest.mark.parametrize(("drawn", "label", "first", "last", "digest"), DRAWN)
+@pytest.mark.parametrize(("drawn", "label", "first", "last", "digest"), DRAWN, ids=_names(DRAWN, 1))
 def test_published_words_bits_and_integers(drawn, label, first, last, digest):
     kind, count = label.rsplit("/", 1)
     what, *bound = drawn.split(" below ")
@@ -108,7 +112,7 @@ def test_published_words_bits_and_integers(drawn, label, first, last, digest):
     assert numbers == second(KEY.master, *arguments)
 
 
-@pytest.mark.parametrize(("number", "first", "last", "digest"), IMAGES)
+@pytest.mark.parametrize(("number", "first", "last", "digest"), IMAGES, ids=_names(IMAGES))
 def test_published_words_of_images(number, first, last, digest):
     words = chacha.stream(KEY.words("pe/images", 8), np.uint32(int(number)), 1120).tolist()
     assert _published(words) == (first, last, digest)
@@ -118,7 +122,7 @@ def test_published_words_of_images(number, first, last, digest):
     assert words == list(struct.unpack("<1120I", stream))
 
 
-@pytest.mark.parametrize(("label", "first", "digest"), NETWORKS)
+@pytest.mark.parametrize(("label", "first", "digest"), NETWORKS, ids=_names(NETWORKS))
 def test_published_arrays_of_networks(label, first, digest):
     name, array, count = label.split("/", 1)[0], *label.split("/", 1)[1].rsplit("/", 1)
     # Where no hidden layer is shown, there need be none: `neuracrypt` is wide.
@@ -153,12 +157,12 @@ def _encrypt(spec, block_size):
     return method.encrypt(_image(), method.derive(KEY, height=32, width=32), np.uint32(0))
 
 
-@pytest.mark.parametrize(("spec", "block_size", "digest"), ENCRYPTIONS)
+@pytest.mark.parametrize(("spec", "block_size", "digest"), ENCRYPTIONS, ids=_names(ENCRYPTIONS))
 def test_published_encryptions(spec, block_size, digest):
     assert hashlib.sha256(_encrypt(spec, block_size).tobytes()).hexdigest() == digest
 
 
-@pytest.mark.parametrize(("spec", "block_size", "first"), ENCODINGS)
+@pytest.mark.parametrize(("spec", "block_size", "first"), ENCODINGS, ids=_names(ENCODINGS))
 def test_published_encodings(spec, block_size, first):
     expected = [float(text) for text in first.split()]
     np.testing.assert_allclose(_encrypt(spec, block_size).reshape(-1)[:4], expected, rtol=0, atol=1e-3)

@@ -1,13 +1,14 @@
 """Training of models with batch statistics, penalties and randomness."""
 
 import dataclasses
+import functools
 import json
 
 import jax
 import numpy as np
 import pytest
 from command import ROOT, finish, make_key, start
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 from scipy.special import erf
 from tiny import assert_close_tree, assert_same_tree, flatten, random_dataset, random_images, random_params
 
@@ -42,6 +43,7 @@ def _config(kind, network="ele", **fields):
     return check(config)
 
 
+@functools.cache
 def _initial(model_config):
     model = models.build(model_config)
     init = jax.jit(lambda rng: (model.init(rng), model.init_statistics(rng)))
@@ -170,7 +172,7 @@ def test_a_new_head_on_a_checkpoint_keeps_its_statistics(kind, run, tmp_path, mo
 @pytest.mark.parametrize("change", ["another shape", "one missing", "all missing", "one too many"])
 def test_statistics_that_do_not_fit_are_refused_with_one_line(kind, run, tmp_path, change):
     params, statistics = _read(run[1])
-    arrays = flatten_dict(statistics)
+    arrays = flatten(statistics)
     first = min(arrays)
     if change == "another shape":
         arrays[first] = arrays[first][..., :-1]
@@ -179,9 +181,9 @@ def test_statistics_that_do_not_fit_are_refused_with_one_line(kind, run, tmp_pat
     elif change == "all missing":
         arrays = {}
     else:
-        arrays[("other", "mean")] = np.zeros(3, np.float32)
+        arrays["other/mean"] = np.zeros(3, np.float32)
     path = tmp_path / "changed.npz"
-    checkpoint.write(path, checkpoint.join(params, unflatten_dict(arrays)), Metadata(NAMES[kind], 16))
+    checkpoint.write(path, checkpoint.join(params, unflatten_dict(arrays, sep="/")), Metadata(NAMES[kind], 16))
     with pytest.raises(UserError, match=r"changed.npz does not fit the model: its statistics are of another") as caught:
         experiment.run(_config(kind, checkpoint=str(path), head="keep"), tmp_path / "workdir", random_dataset())
     assert "\n" not in str(caught.value)
@@ -234,15 +236,16 @@ def test_accumulation_moves_statistics_once_a_part_and_averages_the_gradients():
     assert np.isfinite(loss)
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_penalties_enter_the_gradient_and_not_the_reported_loss(accumulation):
-    config = _config("convmixer", accumulation=accumulation)
+def test_penalties_enter_the_gradient_once_and_not_the_reported_loss():
+    config = _config("convmixer", accumulation=2)
     config.model_options.adaptive_matrix = "free"
     config.optimizer.update({"momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.5})
     with_penalty = dataclasses.replace(make_model(config, 3), penalty_weight=2.0)
     without = dataclasses.replace(with_penalty, penalty_weight=0.0)
     params = random_params(with_penalty)
-    outcomes = [_step(m, config, params, _initial(m)[1], _batch(8)) for m in (with_penalty, without)]
+    # Statistics do not depend on the matrix.
+    _, statistics = _initial(make_model(_config("convmixer"), 3))
+    outcomes = [_step(m, config, params, statistics, _batch(8)) for m in (with_penalty, without)]
     np.testing.assert_allclose(outcomes[0][1], outcomes[1][1], rtol=1e-6)
     penalised, plain = (state["params"] for state, _ in outcomes)
     matrix = np.float64(params["adaptive_matrix"])
@@ -272,7 +275,7 @@ def test_the_randomness_of_shake_drop_is_the_seeds_and_differs_by_step():
     first = losses(0)
     assert losses(0) == first != losses(1)
     # All three gates are on in 28% of the steps, whose losses agree.
-    assert 4 <= len(set(first))
+    assert len(set(first)) >= 4
 
 
 def test_four_devices_share_the_statistics_of_the_global_batch(tmp_path):
@@ -283,7 +286,8 @@ def test_four_devices_share_the_statistics_of_the_global_batch(tmp_path):
         f"--config.model={NAMES['pyramidnet']}",
         "--config.model_options.adaptation_network=ele",
         "--config.image_size=16",
-        "--config.encryption=pe:keys=per_image",
+        "--config.encryption=ele",
+        "--config.block_size=4",
         "--config.adapt=False",
         "--config.augmentation=flip+crop",
         "--config.dtype=float64",

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ppvit_jax.encryption.method import Encryption, Randomness, Secret
-from ppvit_jax.encryption.permutations import Permutations, apply_index, gather_index, gather_mask
+from ppvit_jax.encryption.permutations import Permutations, apply_index, check_size, gather_index, gather_mask
 from ppvit_jax.errors import UserError
 
 
@@ -40,6 +40,7 @@ class BlockWise(Gather):
 
     def count(self, height: int, width: int) -> tuple[int, int]:
         """Blocks of an image, and values of a block."""
+        check_size(height, width, self.block_size)
         return (height // self.block_size) * (width // self.block_size), self.block_size**2 * 3
 
 

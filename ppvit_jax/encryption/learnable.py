@@ -5,6 +5,7 @@ and some are inverted. Source: public code of Tanaka, of Madono and of Ito, whic
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ class Nibbles(Encryption):
         *batch, height, width, _ = images.shape
         blocks = split_blocks(images, self.block_size)
         nibbles = xp.concatenate([blocks & np.uint8(15), blocks >> np.uint8(4)], axis=-1)
-        flat = nibbles.reshape(*batch, -1)
+        flat = nibbles.reshape(*batch, math.prod(nibbles.shape[-2:]))
         if flat.shape[-1] != index.shape[0]:
             raise UserError(f"a secret of {index.shape[0]} nibbles does not fit images of {height}x{width}")
         nibbles = (xp.take(flat, index, axis=-1, mode="clip") ^ mask).reshape(nibbles.shape)

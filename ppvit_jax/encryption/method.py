@@ -89,6 +89,18 @@ class Encryption:
         """
         raise NotImplementedError
 
+    def check_numbers(self, images: Any, numbers: Any) -> Any:
+        """The numbers as uint32 [...], of the images' kind of array, for a method that needs them.
+
+        Raises:
+          UserError: there are none, or not one for every image.
+        """
+        xp = images.__array_namespace__()
+        numbers = None if numbers is None else xp.asarray(numbers, dtype=xp.uint32)
+        if numbers is None or numbers.shape != images.shape[:-3]:
+            raise UserError(f"encryption {self.spec} has a key for every image: give the images' numbers")
+        return numbers
+
     def undo(self, secret: Secret) -> Secret:
         """The secret with which `encrypt` decrypts.
 

@@ -150,9 +150,7 @@ class NeuraCrypt(RandomEncoder):
         """
         xp = images.__array_namespace__()
         if self.reorder:
-            numbers = None if numbers is None else xp.asarray(numbers, dtype=xp.uint32)
-            if numbers is None or numbers.shape != images.shape[:-3]:
-                raise UserError(f"encryption {self.spec} has a patch order for every image: give the images' numbers")
+            numbers = self.check_numbers(images, numbers)
         tokens = self._encode(images, secret)
         if self.reorder:
             order = chacha.permutations(xp.asarray(secret["order_key"]), numbers, tokens.shape[-2])

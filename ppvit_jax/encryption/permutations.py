@@ -1,6 +1,7 @@
 """Permutations of the values of an image: what a key derives to, and one gather that applies it."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ def apply_index(images: Any, index: Any, mask: Any = None) -> Any:
       UserError: another size, or values to invert that are not uint8.
     """
     xp = images.__array_namespace__()
-    flat = images.reshape(*images.shape[:-3], -1)
+    flat = images.reshape(*images.shape[:-3], math.prod(images.shape[-3:]))
     if flat.shape[-1] != index.shape[0]:
         raise UserError(f"an index for {index.shape[0]} values does not fit images of {images.shape[-3:]}")
     flat = xp.take(flat, index, axis=-1, mode="clip")

@@ -87,15 +87,14 @@ class PixelEncryption(Gather):
 
     def _draw(self, images: Any, secret: Secret, numbers: Any) -> tuple[Any, Any]:
         """The masks uint8 and channel orders of images of these numbers, each [..., height, width, 3]."""
-        if numbers is None:
-            raise UserError(f"encryption {self.spec} has a key for every image: give the images' numbers")
+        numbers = self.check_numbers(images, numbers)
         if images.dtype != np.uint8:
             raise UserError(f"values of {images.dtype} cannot be inverted: give uint8 images")
         xp = images.__array_namespace__()
         *batch, height, width, _ = images.shape
         pixels = height * width
         in_words = -(-pixels * 3 // 32)
-        words = chacha.stream(secret["key"], xp.asarray(numbers), in_words + pixels)
+        words = chacha.stream(secret["key"], numbers, in_words + pixels)
         bits = (words[..., :in_words, None] >> xp.arange(32, dtype=xp.uint32)) & np.uint32(1)
         mask = bits.astype(xp.uint8).reshape(*batch, -1)[..., : pixels * 3] * np.uint8(255)
         orders = None

@@ -29,8 +29,13 @@ class RestrictedPermutations(BlockWise):
 
     def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         blocks, values = self.count(height, width)
-        fixed_blocks = blocks * 120 // 196 if self.fixed_blocks == -1 else self.fixed_blocks
-        fixed_pixels = values * 500 // 768 if self.fixed_pixels == -1 else self.fixed_pixels
+        # One alone cannot move: it stays.
+        fixed_blocks = blocks * 120 // 196 if blocks > 2 else blocks
+        fixed_pixels = values * 500 // 768
+        if self.fixed_blocks != -1:
+            fixed_blocks = self.fixed_blocks
+        if self.fixed_pixels != -1:
+            fixed_pixels = self.fixed_pixels
         return Permutations(
             block=_restricted(randomness, "block", blocks, fixed_blocks),
             pixel=_restricted(randomness, "pixel", values, fixed_pixels),
@@ -41,7 +46,8 @@ def _restricted(randomness: Randomness, kind: str, length: int, fixed: int) -> n
     if not 0 <= fixed <= length or fixed == length - 1:
         raise UserError(
             f"encryption restricted: of {length} {'blocks' if kind == 'block' else 'values'}, {fixed} cannot stay "
-            f"while each of the others moves: set fixed_{kind}s to {length} or to 0 to {max(length - 2, 0)}"
+            f"while each of the others moves: set fixed_{kind}s to {length}"
+            + (f" or to 0 to {length - 2}" if length > 1 else "")
         )
     moving = np.sort(randomness.permutation(f"restricted/{kind}/{fixed}", length)[fixed:])
     attempt = 0

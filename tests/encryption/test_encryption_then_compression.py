@@ -50,7 +50,7 @@ def _legacy(block, code):
 def _loop(image, method, key):
     """Block permutation; in each block sub-block permutation; then rotate and flip, invert, and move channels."""
     size = method.block_size
-    places = _places(*image.shape[:2], size)
+    places = _places(image.shape[0], image.shape[1], size)
     side = method.sub_block_size or size
     inner = _places(size, size, side)
     keyed = 1 if method.shared else len(places)
@@ -101,7 +101,7 @@ def _blocks(method, pattern, seed=0):
     image = np.tile(pattern, (32, 48, 1))
     secret = method.derive(SecretKey(bytes([seed] * 32)), height=32 * size, width=48 * size)
     encrypted = method.encrypt(image, secret)
-    return np.stack([encrypted[place] for place in _places(*image.shape[:2], size)])
+    return np.stack([encrypted[place] for place in _places(image.shape[0], image.shape[1], size)])
 
 
 def test_rotations_and_flips_are_uniform_over_the_symmetries_of_a_square():

@@ -78,8 +78,9 @@ def test_inverting_is_a_change_of_sign_of_normalised_images():
     image = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
     secret = method.derive(SecretKey(bytes(32)), height=4, width=4)
     plain, encrypted = (x.reshape(-1) / 127.5 - 1 for x in (image, method.encrypt(image, secret)))
-    sign = np.where(method.absorb(SecretKey(bytes(32)), height=4, width=4).negative, -1, 1)
-    np.testing.assert_allclose(encrypted, plain * sign, rtol=0, atol=1e-15)
+    negative = method.absorb(SecretKey(bytes(32)), height=4, width=4).negative
+    assert negative is not None
+    np.testing.assert_allclose(encrypted, plain * np.where(negative, -1, 1), rtol=0, atol=1e-15)
 
 
 def test_keys_for_each_block_cannot_be_absorbed():

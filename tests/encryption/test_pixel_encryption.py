@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ppvit_jax.encryption import PixelEncryption
@@ -50,6 +50,8 @@ def test_pe_is_its_definition(height, width, seed, key, colour):
     number=st.integers(0, 2**32 - 1),
     colour=st.booleans(),
 )
+# The bits of 8x8 pixels fill whole words.
+@example(height=8, width=8, seed=0, key=SecretKey(bytes(32)), number=0, colour=True)
 def test_pe_with_a_key_for_every_image_is_its_definition(height, width, seed, key, number, colour):
     """The bits and codes from the library `cryptography`'s ChaCha20."""
     method, image = PixelEncryption(block_size=4, keys="per_image", colour=colour), _image(height, width, seed)

@@ -22,7 +22,7 @@ def _places(height, width, size):
 def _loop(image, method, key):
     size = method.block_size
     side = size // 2 if method.sub_block == "half" else size
-    places, inner = _places(*image.shape[:2], size), _places(size, size, side)
+    places, inner = _places(image.shape[0], image.shape[1], size), _places(size, size, side)
     block_order = key.permutation("bs+pps/block", len(places))
     result = np.empty_like(image)
     for number, place in enumerate(places):

@@ -238,61 +238,6 @@ def test_a_description_is_read_back_as_the_same_method(spec):
     assert _create(spec, 8) != method
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_defaults_are_not_described(name):
-    method = METHODS[name](block_size=4)
-    assert method.spec == name and _create(name) == method and _create(f"{name}:") == method
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("rot13", "unknown encryption 'rot13': use none or one of bs, ps, bs\\+ps, .*color-neuracrypt"),
-        ("", "unknown encryption ''"),
-        ("BS", "unknown encryption 'BS'"),
-        ("none:shared=True", "unknown encryption 'none:shared=True'"),
-        ("bs\nps", "unknown encryption 'bs.nps'"),
-        ("bs:shared=True", "bs has no option 'shared=True'; its options and defaults: none"),
-        ("etc:shard=True", "etc has no option 'shard=True'; .*sub_block_size=0, shared=False, rotation=True"),
-        ("etc:shared", "etc has no option 'shared'"),
-        ("etc:block_size=4", "etc has no option 'block_size=4'"),
-        ("etc:=4", "etc has no option '=4'"),
-        ("etc:shared=yes", "shared is 'yes', give True or False"),
-        ("etc:shared=", "shared is '', give True or False"),
-        ("etc:rotation=1", "rotation is '1', give True or False"),
-        ("etc:sub_block_size=two", "sub_block_size is 'two', give a whole number"),
-        ("etc:sub_block_size=2.0", "sub_block_size is '2.0', give a whole number"),
-        ("etc:sub_block_size=3", "sub-blocks of 3 do not divide blocks of 4"),
-        ("etc:sub_block_size=-2", "sub-blocks of -2 do not divide blocks of 4"),
-        ("etc:channels=rgb", "etc: channels is 'rgb', use one of permuted, legacy, none"),
-        ("pe:keys=each", "pe: keys is 'each', use one of shared, per_image"),
-        ("pe:colour=no", "colour is 'no', give True or False"),
-        ("le:np_key=none", "le: np_key is 'none', use one of shared, independent"),
-        ("bs+pps:shared=some", "bs\\+pps: shared is 'some', use one of all, blocks, none"),
-        ("bs+pps:sub_block=third", "bs\\+pps: sub_block is 'third', use one of half, whole"),
-        ("bs+ps+np:shared=0", "shared is '0', give True or False"),
-        ("restricted:fixed_blocks=half", "fixed_blocks is 'half', give a whole number"),
-        ("neuracrypt:width=big", "width is 'big', give a whole number"),
-        ("color-neuracrypt:statistics=none", "color-neuracrypt: statistics is 'none', use one of frozen, batch"),
-        ("etc:shared=True,shared=maybe", "shared is 'maybe'"),
-    ],
-)
-def test_wrong_names_options_and_values_are_named_in_one_line(spec, message):
-    with pytest.raises(UserError, match=message) as caught:
-        create(spec, 4)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_blocks_have_a_size(name):
-    for block_size in (0, -4):
-        if name == "pe":
-            assert _create(name, block_size).blocks is False
-            continue
-        with pytest.raises(UserError, match=f"has blocks, and their size is {block_size}: give at least 1"):
-            create(name, block_size)
-
-
 @pytest.mark.parametrize("spec", [spec for spec in ALL if not spec.startswith("pe")])
 def test_sizes_that_do_not_divide_are_named(spec):
     for height, width in ((10, 8), (8, 10), (15, 15)):

@@ -91,7 +91,9 @@ def test_the_configuration_gives_sizes_and_options():
     ],
 )
 def test_an_unknown_name_gives_one_line_with_those_that_are_known(name):
-    with pytest.raises(UserError, match=r"unknown model .*ViT-SIZE/PATCH, ConvMixer-WIDTH/DEPTH, ResNet-18, Pyra") as caught:
+    with pytest.raises(
+        UserError, match=r"unknown model .*ViT-SIZE/PATCH, ConvMixer-WIDTH/DEPTH, ResNet-18, Pyra"
+    ) as caught:
         _parse(name)
     assert "\n" not in str(caught.value)
 
