@@ -56,15 +56,17 @@ def split_blocks(images: Any, block_size: int) -> Any:
     """
     *batch, height, width, channels = images.shape
     check_size(height, width, block_size)
-    shape = (*batch, height // block_size, block_size, width // block_size, block_size, channels)
-    return images.reshape(shape).swapaxes(-4, -3).reshape(*batch, -1, block_size**2 * channels)
+    rows, columns = height // block_size, width // block_size
+    shape = (*batch, rows, block_size, columns, block_size, channels)
+    return images.reshape(shape).swapaxes(-4, -3).reshape(*batch, rows * columns, block_size**2 * channels)
 
 
 def join_blocks(blocks: Any, height: int, width: int, block_size: int) -> Any:
     """The inverse of `split_blocks`."""
-    batch = blocks.shape[:-2]
-    shape = (*batch, height // block_size, width // block_size, block_size, block_size, -1)
-    return blocks.reshape(shape).swapaxes(-4, -3).reshape(*batch, height, width, -1)
+    *batch, _, values = blocks.shape
+    channels = values // block_size**2
+    shape = (*batch, height // block_size, width // block_size, block_size, block_size, channels)
+    return blocks.reshape(shape).swapaxes(-4, -3).reshape(*batch, height, width, channels)
 
 
 def check_size(height: int, width: int, block_size: int) -> None:

@@ -96,7 +96,7 @@ class PixelEncryption(Gather):
         in_words = -(-pixels * 3 // 32)
         words = chacha.stream(secret["key"], numbers, in_words + pixels)
         bits = (words[..., :in_words, None] >> xp.arange(32, dtype=xp.uint32)) & np.uint32(1)
-        mask = bits.astype(xp.uint8).reshape(*batch, -1)[..., : pixels * 3] * np.uint8(255)
+        mask = bits.astype(xp.uint8).reshape(*batch, 32 * in_words)[..., : pixels * 3] * np.uint8(255)
         orders = None
         if self.colour:
             codes = (words[..., in_words:] % np.uint32(len(CHANNEL_ORDERS))).astype(xp.int32)
