@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from flax.traverse_util import flatten_dict
 
 from checkpoints_convert import command
 from ppvit_jax import checkpoint
@@ -41,12 +40,11 @@ def convert(arguments: argparse.Namespace) -> None:
     step = arguments.step or steps[-1]
     if step not in steps:
         raise UserError(f"{workdir} has no checkpoint of step {step}: choose among {', '.join(map(str, steps))}")
-    arrays: dict[str, Any] = flatten_dict(_params(folder / str(step) / "default"), sep="/")
-    command.write_npz(arguments.target, arrays, metadata, where=str(workdir))
+    checkpoint.write(arguments.target, _restore(folder / str(step) / "default"), metadata)
 
 
-def _params(path: Path) -> Any:
-    """The parameters alone, as numpy arrays, wherever they were when they were saved."""
+def _restore(path: Path) -> Any:
+    """What `checkpoint.write` takes, as numpy arrays, wherever they were when they were saved."""
     # Orbax warns of what a checkpoint of its manager does not have.
     logging.set_verbosity(logging.ERROR)
     # Of a damaged file its threads print tracebacks, until the process ends; the error below says it in one line.
@@ -57,9 +55,8 @@ def _params(path: Path) -> Any:
             metadata = checkpointer.metadata(path).item_metadata
             if metadata is None:
                 raise ValueError("its list of arrays cannot be read")
-            structure = metadata.tree["params"]
-            item = {"params": structure}
-            restore_args = {"params": _map(structure, lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray))}
+            item = {name: metadata.tree[name] for name in ("params", "statistics") if metadata.tree.get(name)}
+            restore_args = _map(item, lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray))
             restored = checkpointer.restore(
                 path, args=ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
             )
@@ -68,7 +65,7 @@ def _params(path: Path) -> Any:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot read {path} ({reason}): it is damaged, or of another version of Orbax") from None
     sys.excepthook, sys.unraisablehook = hooks
-    return restored["params"]
+    return checkpoint.join(restored["params"], restored.get("statistics", {}))
 
 
 def _map(tree: Any, function: Any) -> Any:

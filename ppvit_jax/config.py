@@ -146,7 +146,10 @@ def check(config: Config) -> Config:
         if value not in choices:
             raise UserError(f"config.{name} is {value!r}: use one of {', '.join(map(repr, choices))}")
 
-    method = make_encryption(config, make_model(config, num_classes=1))
+    model_config = make_model(config, num_classes=1)
+    # Some shapes that a family cannot have are only found here.
+    models.build(model_config)
+    method = make_encryption(config, model_config)
     choose("head", config.head, ("new", "keep"))
     choose("dtype", config.dtype, DTYPES)
     choose("augmentation", config.augmentation, AUGMENTATIONS)

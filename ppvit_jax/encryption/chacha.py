@@ -29,10 +29,14 @@ def stream(key: Any, numbers: Any, count: int) -> Any:
     first = [np.uint32(word) + zero for word in _CONSTANTS]
     first += [xp.asarray(key[index], dtype=xp.uint32) + zero for index in range(8)]
     first += [counter + zero, numbers + zero, zero, zero]
-    state = list(first)
-    for _ in range(10):
-        for places in (*_COLUMNS, *_DIAGONALS):
-            _quarter_round(state, *places)
+    if xp is np:
+        state = tuple(first)
+        for number in range(10):
+            state = _double_round(number, state)
+    else:
+        from jax import lax  # Whoever encrypts with numpy needs no JAX.
+
+        state = lax.fori_loop(0, 10, _double_round, tuple(first))
     words = xp.stack([word + begin for word, begin in zip(state, first, strict=True)], axis=-1)
     return words.reshape(*words.shape[:-2], blocks * 16)[..., :count]
 
@@ -42,6 +46,13 @@ def permutations(key: Any, numbers: Any, length: int) -> Any:
     words = stream(key, numbers, length)
     xp = words.__array_namespace__()
     return xp.argsort(words, axis=-1, stable=True).astype(xp.int32)
+
+
+def _double_round(_: Any, words: tuple[Any, ...]) -> tuple[Any, ...]:
+    state = list(words)
+    for places in (*_COLUMNS, *_DIAGONALS):
+        _quarter_round(state, *places)
+    return tuple(state)
 
 
 def _quarter_round(state: list[Any], a: int, b: int, c: int, d: int) -> None:

@@ -56,10 +56,12 @@ def build(config: ConvMixerConfig) -> Model:
     "adaptive_matrix" [grid_size**2, grid_size**2].
 
     Raises:
-      UserError: an unknown adaptive matrix, or an image size that is not a multiple of the patch size.
+      UserError: an unknown adaptive matrix, no kernel, or an image size that is not a multiple of the patch size.
     """
     if config.adaptive_matrix not in ADAPTIVE_MATRICES:
         raise UserError(f"adaptive matrix {config.adaptive_matrix!r}: use one of {', '.join(ADAPTIVE_MATRICES)}")
+    if config.kernel_size < 1:
+        raise UserError(f"kernel size {config.kernel_size} of the ConvMixer: give at least 1")
     if config.image_size < 1 or config.patch_size < 1 or config.image_size % config.patch_size:
         raise UserError(
             f"image size {config.image_size} is not a multiple of the patch size {config.patch_size} of the ConvMixer"

@@ -63,6 +63,8 @@ def parse_name(
     numbers = [int(number) for number in re.findall(r"\d+", name)]
     if family and family[0] == "ViT":
         return vit.parse_name(name, representation_size=representation_size, **shape)
+    if 0 in numbers:
+        raise UserError(f"unknown model {name!r}: its numbers begin at 1")
     if re.fullmatch(r"ConvMixer-\d+/\d+", name):
         return convmixer.ConvMixerConfig(
             hidden_size=numbers[0],
@@ -83,7 +85,7 @@ def parse_name(
 
 
 def build(config: ModelConfig) -> Model:
-    """The functions of a model of any family; the same `config` gives equal ones.
+    """The functions of a model of any family.
 
     Raises:
       UserError: a shape that the family cannot have.

@@ -55,7 +55,7 @@ class PyramidNetConfig:
 
 
 def build(config: PyramidNetConfig) -> Model:
-    """The functions of a model; the same `config` gives equal ones.
+    """The functions of a PyramidNet.
 
     Raises:
       UserError: no PyramidNet has this depth, image size or adaptation network.

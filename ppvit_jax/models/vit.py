@@ -141,7 +141,7 @@ def model_name(config: ViTConfig) -> str:
 
 
 def build(config: ViTConfig) -> Model:
-    """The functions of a model; the same `config` gives equal ones."""
+    """The functions of a Vision Transformer."""
     return from_linen(config, _VisionTransformer(config), (config.image_size, config.image_size, 3))
 
 

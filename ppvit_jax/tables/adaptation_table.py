@@ -4,7 +4,6 @@ The paper adapts to its own encryption alone. Others are absorbed as exactly (se
 trained with adaptation and without it, beside those that no model can absorb.
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ppvit_jax.encryption import METHODS, create
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 from ppvit_jax.tables.table_1 import Arm, train_arm
+from ppvit_jax.tables.turns import in_turn
 from ppvit_jax.workdir import write_json, write_text
 
 _MORE = ("etc:shared=True", "bs+ps+np:shared=False", "pe:keys=per_image")
@@ -69,14 +69,9 @@ def run(config: Config, output: Path, wanted: str) -> None:
     dataset = data.load(config.data, config.image_size, config.seed)
     chance = 100 * np.bincount(dataset.test.labels).max() / len(dataset.test)
     results: dict[Arm, dict[str, Any]] = {}
-    started, trained = time.monotonic(), 0
-    for number, arm in enumerate(arms, start=1):
-        left = ""
-        if trained:
-            minutes = (time.monotonic() - started) / trained * (len(arms) - number + 1) / 60
-            left = f", about {minutes:.0f} min left for all"
-        print(f"run {number} of {len(arms)}: {arm.name}{left}", flush=True)
-        trained += not (output / "arms" / arm.name / "result.json").exists()
+    by_name = {arm.name: arm for arm in arms}
+    for name in in_turn("run", ((name, output / "arms" / name) for name in by_name)):
+        arm = by_name[name]
         results[arm] = train_arm(config, arm, output, dataset)
         # Each method has a program of its own, and none is used again.
         jax.clear_caches()

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shlex
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from ppvit_jax import data, experiment, figures
 from ppvit_jax.config import Config
 from ppvit_jax.errors import UserError
 from ppvit_jax.tables.budget import Plan, make_plan
+from ppvit_jax.tables.turns import in_turn
 from ppvit_jax.workdir import read_history, write_json, write_text
 
 PROPOSED = "Block scrambling + pixel shuffling, adapted (proposed)"
@@ -129,18 +129,13 @@ def run(number: str, folder: Path, overrides: list[str], output: Path, wanted: s
         configs = {name: configuration.load(file, scaled[name] + overrides) for name, file in files.items()}
     trained: dict[str, Trained] = {}
     datasets: dict[str, data.Dataset] = {}
-    started, fresh = time.monotonic(), 0
-    for place, row in enumerate(rows, start=1):
-        left = ""
-        if fresh and not plan:
-            minutes = (time.monotonic() - started) / fresh * (len(rows) - place + 1) / 60
-            left = f", about {minutes:.0f} min left for all"
-        print(f"row {place} of {len(rows)}: {row.name}{left}", flush=True)
+    by_name = {row.name: row for row in rows}
+    for name in in_turn("row", ((name, output / "rows" / name) for name in by_name)):
+        row = by_name[name]
         config, workdir = configs[row.name], output / "rows" / row.name
         kind = json.dumps([config.data.to_dict(), config.image_size, config.seed])
         if kind not in datasets:
             datasets = {kind: data.load(config.data, config.image_size, config.seed)}
-        fresh += not (workdir / "result.json").exists()
         arguments = [f"--config={files[row.name]}", *scaled[row.name], *overrides, f"--workdir={workdir}"]
         trained[row.name] = Trained(
             config,

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ppvit_jax.config import Config, make_model
 from ppvit_jax.data.preprocess import preprocess
 from ppvit_jax.encryption import encrypt
 from ppvit_jax.errors import UserError
+from ppvit_jax.tables.turns import in_turn
 from ppvit_jax.workdir import read_history, write_json, write_text
 
 
@@ -61,19 +61,13 @@ def run(config: Config, output: Path, wanted: list[str]) -> None:
     """
     if unknown := set(wanted) - {arm.name for arm in ARMS}:
         raise UserError(f"unknown arms {', '.join(sorted(unknown))}: use some of {','.join(a.name for a in ARMS)}")
-    arms = [arm for arm in ARMS if arm.name in wanted]
+    arms = {arm.name: arm for arm in ARMS if arm.name in wanted}
     dataset = data.load(config.data, config.image_size, config.seed)
     draw_samples(config, output, dataset)
     results: dict[Arm, dict[str, Any]] = {}
     histories: dict[Arm, list[dict[str, Any]]] = {}
-    started, trained = time.monotonic(), 0
-    for number, arm in enumerate(arms, start=1):
-        left = ""
-        if trained:
-            minutes = (time.monotonic() - started) / trained * (len(arms) - number + 1) / 60
-            left = f", about {minutes:.0f} min left for all"
-        print(f"arm {number} of {len(arms)}: {arm.name}{left}", flush=True)
-        trained += not (output / "arms" / arm.name / "result.json").exists()
+    for name in in_turn("arm", ((name, output / "arms" / name) for name in arms)):
+        arm = arms[name]
         results[arm] = train_arm(config, arm, output, dataset)
         histories[arm] = read_history(output / "arms" / arm.name, "epoch")
         write_text(output / "table.md", markdown(results))

@@ -14,6 +14,9 @@ from command import ROOT, SMALL_RUN, finish, start
 from convert import arrays, convert
 from tiny import assert_same_tree, flatten
 
+from ppvit_jax import experiment
+from ppvit_jax.config import load
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
@@ -93,3 +96,21 @@ def test_metadata_of_the_workdir_is_that_of_the_checkpoint(workdir):
         == content["key_fingerprint"]
         == arrays(workdir / "checkpoint.npz")[1].key_fingerprint
     )
+
+
+def test_statistics_come_along(tmp_path):
+    overrides = [argument for argument in SMALL_RUN[1:] if argument.startswith("--config.")]
+    config = load(
+        str(ROOT / "configs" / "table2" / "plain_convmixer.py"),
+        [
+            *overrides,
+            "--config.model=ConvMixer-8/1",
+            "--config.data.source=embedded",
+            "--config.data.name=digits",
+            "--config.epochs=1",
+        ],
+    )
+    experiment.run(config, tmp_path / "run")
+    assert convert("orbax_to_npz", tmp_path / "run", tmp_path / "model.npz") == 0
+    assert (tmp_path / "model.npz").read_bytes() == (tmp_path / "run" / "checkpoint.npz").read_bytes()
+    assert "statistics/embedding_norm/variance" in np.load(tmp_path / "model.npz").files

@@ -183,3 +183,24 @@ def test_model_and_encryption_of_every_configuration_go_together(path, secret_ke
         if config.adapt:
             assert method.absorb(secret_key, height=config.image_size, width=config.image_size).alike
     assert shape == models.input_shape(model_config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--config.model=ConvMixer-0/8"], "begin at 1"),
+        (["--config.model=NeuraCrypt-0/16"], "begin at 1"),
+        (["--config.model_options.kernel_size=0"], "kernel size 0"),
+        (["--config.model_options.patch_size=5"], "not a multiple of the patch size 5"),
+        (["--config.model_options.adaptive_matrix=dense"], "adaptive matrix 'dense'"),
+        (["--config.model=ResNet-18", "--config.model_options.stem=wide"], "stem 'wide'"),
+        (
+            ["--config.model=PyramidNet-110/270", "--config.model_options.adaptation_network=x"],
+            "adaptation network 'x'",
+        ),
+        (["--config.model=PyramidNet-100/270"], "depth is 6n \\+ 2"),
+    ],
+)
+def test_shapes_that_a_family_cannot_have_are_named_before_the_run(overrides, message):
+    with pytest.raises(UserError, match=message):
+        load(str(ROOT / "configs" / "table2" / "plain_convmixer.py"), overrides)
