@@ -203,4 +203,4 @@ def test_model_and_encryption_of_every_configuration_go_together(path, secret_ke
 )
 def test_shapes_that_a_family_cannot_have_are_named_before_the_run(overrides, message):
     with pytest.raises(UserError, match=message):
-        load(str(ROOT / "configs" / "table2" / "plain_convmixer.py"), overrides)
+        configuration.load(str(ROOT / "configs" / "table2" / "plain_convmixer.py"), overrides)
