@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -12,33 +13,37 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "step", "triangular")
 
 
-def make_schedule(optimizer: Any, total_steps: int) -> optax.Schedule:
+def make_schedule(optimizer: Any, total_steps: Any) -> optax.Schedule:
     """Learning rate by step: linear warm-up from 0 over `warmup_steps`, then as `schedule` says.
 
     "constant"; "cosine" to 0; "step", multiplied by `decay` at each of `milestones`, parts of the run; "triangular",
-    from 0 to the rate at the first milestone and back to 0 at the end.
+    from 0 to the rate at the first milestone and back to 0 at the end. `total_steps`, the steps of the run, may be an
+    array inside a compiled program.
     """
     rate, warmup = optimizer.learning_rate, optimizer.warmup_steps
-    rest = max(total_steps - warmup, 1)
-    places = [round(part * total_steps) - warmup for part in optimizer.milestones]
-    if optimizer.schedule == "cosine":
-        after = optax.cosine_decay_schedule(rate, rest)
-    elif optimizer.schedule == "step":
-        # Milestones of a short run may fall on one step.
-        factors = {place: float(optimizer.decay) ** places.count(place) for place in places}
-        after = optax.piecewise_constant_schedule(rate, factors)
-    elif optimizer.schedule == "triangular":
-        peak = min(max(places[0], 1), rest)
-        after = optax.join_schedules(
-            [optax.linear_schedule(0.0, rate, peak), optax.linear_schedule(rate, 0.0, max(rest - peak, 1))], [peak]
-        )
-    else:
-        after = optax.constant_schedule(rate)
-    return optax.join_schedules([optax.linear_schedule(0.0, rate, max(warmup, 1)), after], [warmup])
+    rest = jnp.maximum(total_steps - warmup, 1)
+    places = [jnp.round(part * total_steps) - warmup for part in optimizer.milestones]
+
+    def after(step: Any) -> Any:
+        if optimizer.schedule == "cosine":
+            return rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step, rest) / rest))
+        if optimizer.schedule == "step":
+            return rate * optimizer.decay ** sum((step >= place).astype(jnp.float32) for place in places)
+        if optimizer.schedule == "triangular":
+            peak = jnp.clip(places[0], 1, rest)
+            falling = (rest - step) / jnp.maximum(rest - peak, 1)
+            return rate * jnp.clip(jnp.minimum(step / peak, falling), 0, 1)
+        return jnp.full_like(step, rate, jnp.float32)
+
+    def schedule(step: Any) -> Any:
+        step = jnp.asarray(step)
+        return jnp.where(step < warmup, rate * step / max(warmup, 1), after(step - warmup))
+
+    return schedule
 
 
 def make_optimizer(
-    optimizer: Any, total_steps: int, params: Any, freeze: tuple[str, ...] = ()
+    optimizer: Any, total_steps: Any, params: Any, freeze: tuple[str, ...] = ()
 ) -> optax.GradientTransformation:
     """Builds the optimiser.
 
@@ -50,7 +55,7 @@ def make_optimizer(
 
     Args:
       optimizer: `config.optimizer`.
-      total_steps: steps of the run, the end of a cosine schedule.
+      total_steps: steps of the run, the end of its schedule; see `make_schedule`.
       params: the parameter tree, for the names.
       freeze: regular expressions; parameters whose whole name one matches stay as they are.
 

@@ -24,8 +24,8 @@ class Steps(NamedTuple):
     """Pure functions; a batch is {"image": uint8 [batch, height, width, 3], "label": int [batch]}, and "number": uint32
     [batch] where every image has a key of its own.
 
-    init_state(params, statistics) -> state: a dict of params, statistics, opt_state, step and the sums of the epoch's
-      metrics.
+    init_state(params, statistics) -> state: a dict of params, statistics, opt_state, step, total_steps and the sums of
+      the epoch's metrics.
     train_step(state, batch, rng, secret) -> state; the given state is donated.
     eval_step(params, statistics, batch, secret) -> sums of loss, correct and count over the batch's float "mask"
       [batch].
@@ -38,7 +38,7 @@ class Steps(NamedTuple):
 
 
 def compile_steps(model_config: models.ModelConfig, config: Config, total_steps: int) -> Steps:
-    """Builds the functions of a run; runs that differ in data, key and parameters alone share one compilation.
+    """Builds the functions of a run; runs that differ in data, key, parameters and length alone share one compilation.
 
     Args:
       model_config: the model's shape.
@@ -51,7 +51,8 @@ def compile_steps(model_config: models.ModelConfig, config: Config, total_steps:
     """
     names = ("optimizer", "freeze", "augmentation", "mean", "std", "label_smoothing", "accumulation", "dtype")
     settings = ConfigDict({name: config[name] for name in names}).to_json()
-    return _compiled(model_config, make_encryption(config, model_config), settings, total_steps)
+    init_state, train_step, eval_step = _compiled(model_config, make_encryption(config, model_config), settings)
+    return Steps(functools.partial(init_state, total_steps=total_steps), train_step, eval_step)
 
 
 def zero_metrics() -> dict[str, np.ndarray]:
@@ -59,24 +60,26 @@ def zero_metrics() -> dict[str, np.ndarray]:
     return {name: np.zeros((), np.float32) for name in ("loss", "correct", "count")}
 
 
-@functools.lru_cache(maxsize=8)
-def _compiled(model_config: models.ModelConfig, method: Encryption | None, settings: str, total_steps: int) -> Steps:
+@functools.lru_cache(maxsize=32)
+def _compiled(model_config: models.ModelConfig, method: Encryption | None, settings: str) -> tuple[Any, Any, Any]:
     config: Config = ConfigDict(json.loads(settings))
     model = models.build(model_config)
-    optimizer = make_optimizer(
-        config.optimizer,
-        total_steps,
-        jax.eval_shape(model.init, jax.random.key(0)),
-        tuple(config.freeze),
-    )
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+
+    def optimizer(total_steps: Any) -> optax.GradientTransformation:
+        return make_optimizer(config.optimizer, total_steps, shapes, tuple(config.freeze))
+
+    # An expression of `freeze` that is wrong is found here.
+    optimizer(1)
     dtype = jnp.dtype(config.dtype)
 
-    def init_state(params: Any, statistics: Any) -> State:
+    def init_state(params: Any, statistics: Any, total_steps: int) -> State:
         return {
             "params": params,
             "statistics": statistics,
-            "opt_state": optimizer.init(params),
+            "opt_state": optimizer(total_steps).init(params),
             "step": jnp.zeros((), jnp.int32),
+            "total_steps": jnp.full((), total_steps, jnp.int32),
             "metrics": zero_metrics(),
         }
 
@@ -125,7 +128,7 @@ def _compiled(model_config: models.ModelConfig, method: Encryption | None, setti
             grads, (statistics, *sums) = gradient(state["params"], state["statistics"], *first)
             ((grads, (loss, correct)), statistics), _ = jax.lax.scan(add, ((grads, sums), statistics), rest)
             loss, grads = jax.tree.map(lambda a: a / parts, (loss, grads))
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        updates, opt_state = optimizer(state["total_steps"]).update(grads, state["opt_state"], state["params"])
         count = len(labels)
         metrics = state["metrics"]
         return {
@@ -133,6 +136,7 @@ def _compiled(model_config: models.ModelConfig, method: Encryption | None, setti
             "statistics": statistics,
             "opt_state": opt_state,
             "step": state["step"] + 1,
+            "total_steps": state["total_steps"],
             "metrics": {
                 "loss": metrics["loss"] + (loss * count).astype(jnp.float32),
                 "correct": metrics["correct"] + correct,
@@ -148,4 +152,4 @@ def _compiled(model_config: models.ModelConfig, method: Encryption | None, setti
         mask = batch["mask"]
         return {"loss": (loss * mask).sum(), "correct": (correct * mask).sum(), "count": mask.sum()}
 
-    return Steps(init_state, train_step, eval_step)
+    return init_state, train_step, eval_step

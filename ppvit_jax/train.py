@@ -63,8 +63,7 @@ def train(
                 f"config.{name} {config[name]} cannot be shared by {len(devices)} devices: use a multiple of "
                 f"{len(devices)} times config.accumulation"
             )
-    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,))
-    replicated, by_example = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+    replicated, by_example = shardings()
     per_epoch = steps_per_epoch(len(dataset.train), config.batch_size)
     total_steps = per_epoch * config.epochs
 
@@ -80,12 +79,9 @@ def train(
     schedule = make_schedule(config.optimizer, total_steps)
     processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
 
-    def place(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        return {name: jax.make_array_from_process_local_data(by_example, a) for name, a in batch.items()}
-
     def evaluate(params: Any, statistics: Any) -> tuple[float, float, int]:
         batches = test_batches(dataset.test, batch_size=config.eval_batch_size, **processes)
-        sums = [eval_step(params, statistics, place(batch), secret) for batch in batches]
+        sums = [eval_step(params, statistics, place(batch, by_example), secret) for batch in batches]
         loss, correct, count = (math.fsum(float(s[name]) for s in sums) for name in ("loss", "correct", "count"))
         return loss / count, correct / count, round(count)
 
@@ -102,7 +98,7 @@ def train(
     clock = _Clock(config.batch_size)
     loss = accuracy = math.nan
     while step < total_steps:
-        state = train_step(state, place(next(batches)), rng, secret)
+        state = train_step(state, place(next(batches), by_example), rng, secret)
         step += 1
         if clock.images == 0:
             jax.block_until_ready(state)
@@ -186,6 +182,18 @@ def train(
     }
     files.finish(result, checkpoint.join(state["params"], state["statistics"]))
     return result
+
+
+def shardings() -> tuple[NamedSharding, NamedSharding]:
+    """How a run's arrays lie on all devices: whole on each, and by example."""
+    mesh = jax.make_mesh((len(jax.devices()),), ("data",), axis_types=(AxisType.Auto,))
+    whole, by_example = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+    return whole, by_example
+
+
+def place(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """A batch on the devices, from this process' part of it."""
+    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 
 class _Clock:

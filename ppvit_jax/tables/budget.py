@@ -7,20 +7,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from ppvit_jax import checkpoint, data, models
+from ppvit_jax import checkpoint, data, keys, models
 from ppvit_jax import config as configuration
 from ppvit_jax.config import Config
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
 from ppvit_jax.step import compile_steps
+from ppvit_jax.train import place, shardings
 
 _BATCH = 32
 _EPOCHS = 2
 _SMALLEST = 64
-# A training step in forward passes, and its compilation in theirs: what we saw of these models on a CPU, rounded up.
-_STEP, _COMPILATION = 5.0, 5.0
-# What a run takes besides: its start, the key, evaluation's last batch, checkpoints.
-_OVERHEAD_SECONDS = 8.0
+# What a run takes besides its steps: new parameters, the key, checkpoints, the curves.
+_OVERHEAD_SECONDS = 6.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +76,9 @@ class Plan:
 
 
 def make_plan(files: list[str], overrides: list[str], minutes: float) -> Plan:
-    """Times a forward pass of every row, and chooses how many images the minutes are enough for.
+    """Times training and evaluation steps of every row, and chooses how many images the minutes are enough for.
+
+    The programs that it compiles are those that the rows then run.
 
     Args:
       files: the rows' configuration files.
@@ -93,48 +94,56 @@ def make_plan(files: list[str], overrides: list[str], minutes: float) -> Plan:
     configs = [configuration.load(file, overrides) for file in files]
     replaces_vit = any(c.checkpoint and not checkpoint.resolve(c.checkpoint).is_file() for c in configs)
     least = Plan(minutes, _SMALLEST, _SMALLEST // 2, _EPOCHS, _BATCH, replaces_vit)
+    dataset = data.load(configs[0].data, configs[0].image_size, configs[0].seed)
     progress = Progress("timing the rows", len(files), "rows")
     per_image, fixed = 0.0, 0.0
-    available, available_for_testing = None, None
     for number, (file, config) in enumerate(zip(files, configs, strict=True), start=1):
-        compilation, forward = _time_forward(configuration.load(file, least.overrides(config) + overrides))
-        fixed += _COMPILATION * compilation + _OVERHEAD_SECONDS
+        scaled = configuration.load(file, least.overrides(config) + overrides)
+        training, evaluation = _time(scaled, dataset)
         # Half as many test images as training images, tested after every epoch.
-        per_image += _EPOCHS * (_STEP + 0.5) * forward
-        if available is None:
-            dataset = data.load(config.data, config.image_size, config.seed)
-            available, available_for_testing = len(dataset.train), len(dataset.test)
+        per_image += _EPOCHS * (training + 0.5 * evaluation) / _BATCH
+        fixed += _OVERHEAD_SECONDS
         progress.update(number)
     progress.close()
-    assert available is not None and available_for_testing is not None
-    seconds = 60 * minutes - (time.monotonic() - began) - fixed
-    count = int(min(seconds / per_image, available)) // _BATCH * _BATCH
+    spent = time.monotonic() - began + fixed
+    count = int(min((60 * minutes - spent) / per_image, len(dataset.train))) // _BATCH * _BATCH
     if count < _SMALLEST:
-        needed = (60 * minutes - seconds + _SMALLEST * per_image) / 60
+        needed = (spent + _SMALLEST * per_image) / 60
         raise UserError(
             f"--budget={minutes:g} is not enough for {len(files)} rows of {_SMALLEST} images on this machine: give "
             f"at least {int(needed) + 1} minutes, or fewer rows by --rows"
         )
-    return dataclasses.replace(least, train_examples=count, test_examples=min(count // 2, available_for_testing))
+    return dataclasses.replace(least, train_examples=count, test_examples=min(count // 2, len(dataset.test)))
 
 
-def _time_forward(config: Config) -> tuple[float, float]:
-    """Seconds to compile an evaluation step, and seconds an image of it takes."""
-    model_config = configuration.make_model(config, num_classes=10)
-    model = models.build(model_config)
-    rng = jax.random.key(0)
-    params, statistics = jax.jit(model.init)(rng), jax.jit(model.init_statistics)(rng)
-    size = config.image_size
-    batch: Any = {
-        "image": np.zeros((_BATCH, size, size, 3), np.uint8),
-        "label": np.zeros(_BATCH, np.int32),
-        "number": np.arange(_BATCH, dtype=np.uint32),
-        "mask": np.ones(_BATCH, np.float32),
+def _time(config: Config, dataset: data.Dataset) -> tuple[float, float]:
+    """Seconds of a training step and of an evaluation step, without compilation."""
+    model_config = configuration.make_model(config, len(dataset.class_names))
+    model, method = models.build(model_config), configuration.make_encryption(config, model_config)
+    whole, by_example = shardings()
+    init_state, train_step, eval_step = compile_steps(model_config, config, total_steps=1)
+    shapes = [jax.eval_shape(init, jax.random.key(0)) for init in (model.init, model.init_statistics)]
+    # As numpy arrays, and placed, as a run's own: then it is a run's program.
+    params, statistics = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    state = jax.device_put(init_state(params, statistics), whole)
+    secret = None
+    if method is not None:
+        derived = method.derive(keys.generate(), height=config.image_size, width=config.image_size)
+        secret = jax.device_put(derived, whole)
+    rng = jax.jit(jax.random.key, static_argnums=0, out_shardings=whole)(config.seed)
+    batch: dict[str, Any] = {
+        "image": np.zeros((config.batch_size, *dataset.train.image_shape), np.uint8),
+        "label": np.zeros(config.batch_size, np.int32),
+        "number": np.arange(config.batch_size, dtype=np.uint32),
     }
-    eval_step = compile_steps(model_config, config, total_steps=1).eval_step
-    times = []
+    mask = {"mask": np.ones(config.batch_size, np.float32)}
+    training, evaluation = [], []
     for _ in range(3):
         start = time.perf_counter()
-        jax.block_until_ready(eval_step(params, statistics, batch, None))
-        times.append(time.perf_counter() - start)
-    return times[0] - min(times), min(times) / _BATCH
+        state = jax.block_until_ready(train_step(state, place(batch, by_example), rng, secret))
+        middle = time.perf_counter()
+        sums = eval_step(state["params"], state["statistics"], place(batch | mask, by_example), secret)
+        jax.block_until_ready(sums)
+        training.append(middle - start)
+        evaluation.append(time.perf_counter() - middle)
+    return min(training), min(evaluation)

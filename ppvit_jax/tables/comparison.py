@@ -191,7 +191,7 @@ def markdown(number: str, trained: dict[str, Trained], plan: Plan | None) -> str
         model = row.model
         if one.config.model.partition("-")[0] == "ViT" and one.config.model != model:
             model = f"{one.config.model} in place of {model}"
-        said = "not published" if published is None else f"{published:.2f}"
+        said = f"{published:.2f}" if published else _elsewhere(row)
         lines.append(f"| {row.encryption} | {model} | {shown} | {said} | {row.reconstruction} |")
         commands.append(f"- {row.encryption}, {row.model}: `{one.command}`")
     origin = "Table II" if number == "2" else "Table III"
@@ -208,6 +208,12 @@ def markdown(number: str, trained: dict[str, Trained], plan: Plan | None) -> str
         "",
     ]
     return "\n".join([*lines, *notes, *commands, ""])
+
+
+def _elsewhere(row: Row) -> str:
+    """What was published, of another data set."""
+    name, published = next(iter(row.published.items()))
+    return f"{published:.2f} on {name}"
 
 
 def _described(trained: dict[str, Trained], plan: Plan | None) -> str:

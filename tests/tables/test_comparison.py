@@ -121,11 +121,11 @@ def test_mistakes_give_one_line(tmp_path, capsys, arguments, message):
 
 def test_a_plan_gives_every_row_what_the_minutes_are_enough_for(monkeypatch):
     files = [str(ROOT / "configs" / "table2" / f"{name}.py") for name in ("plain_vit", "etc_convmixer")]
-    monkeypatch.setattr(budget, "_time_forward", lambda config: (0.0, 0.01))
+    monkeypatch.setattr(budget, "_time", lambda config, dataset: (0.64, 0.32))
     plans = [budget.make_plan(files, OVERRIDES, minutes) for minutes in (1.5, 3.0)]
     for plan in plans:
         assert plan.train_examples % plan.batch_size == 0 and plan.test_examples == min(plan.train_examples // 2, 360)
-        seconds = 2 * plan.epochs * plan.train_examples * 0.01 * (budget._STEP + 0.5) + 2 * budget._OVERHEAD_SECONDS
+        seconds = 2 * plan.epochs * plan.train_examples * (0.02 + 0.005) + 2 * budget._OVERHEAD_SECONDS
         assert seconds <= 60 * plan.minutes
     assert plans[0].train_examples < plans[1].train_examples
     everything = budget.make_plan(files, OVERRIDES, 1e6)
