@@ -1,12 +1,14 @@
 import dataclasses
 import json
+import logging
 import shlex
 
+import jax
 import pytest
 from command import ROOT
 
 from ppvit_jax import __main__ as commands
-from ppvit_jax import main
+from ppvit_jax import experiment, main
 from ppvit_jax.command_line import run_command
 from ppvit_jax.config import load
 from ppvit_jax.tables import budget, comparison
@@ -140,3 +142,16 @@ def test_rates_follow_the_batch_and_the_pretrained_model_is_replaced_where_it_is
     assert "--config.model=ViT-Micro/8" not in plan.overrides(vit)
     assert "--config.model=ViT-Micro/8" in dataclasses.replace(plan, replaces_vit=True).overrides(vit)
     assert "ViT-Micro/8" not in plan.described()
+
+
+def test_the_plan_compiles_what_its_rows_run(tmp_path, caplog):
+    file = str(ROOT / "configs" / "table2" / "plain_convmixer.py")
+    overrides = [*OVERRIDES, "--config.model=ConvMixer-8/1", "--config.data.train_examples=96"]
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        plan = budget.make_plan([file], overrides, 10.0)
+        config = load(file, plan.overrides(load(file, overrides)) + overrides)
+        experiment.run(config, tmp_path)
+    compiled = [record.getMessage() for record in caplog.records]
+    assert plan.train_examples == 96
+    for step in ("train_step", "eval_step"):
+        assert sum(f"Finished XLA compilation of jit({step})" in message for message in compiled) == 1
