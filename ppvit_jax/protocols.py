@@ -74,6 +74,21 @@ def convmixer(model: str, encryption: str, *, image_size: int = 32, patch_size: 
     return config
 
 
+def neuracrypt() -> Config:
+    """NeuraCrypt by its public code: 256x256, Adam, learning rate 0.0001, weight decay 0.001, batch 128, 25 epochs;
+    encodings depend on their batch, as there. It stops early with a patience of 10 epochs, which we do not; here the
+    best test epoch is in `result.json`.
+    """
+    config = from_scratch("NeuraCrypt-2048/16", "neuracrypt:statistics=batch", image_size=256)
+    config.augmentation = "none"
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 0.0001
+    config.optimizer.weight_decay = 0.001
+    config.epochs = 25
+    config.batch_size = 128
+    return config
+
+
 def vision_transformer(encryption: str, adapt: bool) -> Config:
     """ViT-B/16 fine-tuned by the paper's protocol, which the paper's Table II is taken to share between its rows."""
     config = default_config()

@@ -18,6 +18,7 @@ from ppvit_jax.models.resnet import ResNetConfig
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path for table in ("table2", "table3") for path in (ROOT / "configs" / table).glob("*.py"))
+CONFIGS.append(ROOT / "configs" / "neuracrypt.py")
 COMMON: dict[str, Any] = {"image_size": 32, "num_classes": 7, "dtype": "bfloat16"}
 
 
@@ -165,7 +166,8 @@ def test_model_and_encryption_of_every_configuration_go_together(path, secret_ke
     assert config.keys() == default_config().keys()
     text = path.read_text()
     assert "Command:" in text and "Expected:" in text
-    assert f"configs/{path.parent.name}/{path.name}" in text and f"runs/{path.parent.name}/{path.stem}" in text
+    inside = path.relative_to(ROOT / "configs")
+    assert f"configs/{inside}" in text and f"runs/{inside.with_suffix('')}" in text
     # The only one that the model's weights follow.
     assert config.adapt == (path.stem == "proposed_vit")
 
