@@ -1,9 +1,8 @@
 """Adaptation networks: small networks before a classifier that learn to undo a block-wise encryption.
 
 Each takes encrypted images [batch, size, size, 3], `size` a multiple of 4, and gives features at the images' size
-for the classifier behind it. Read in public code (tag [C] of METHODS 2.10; Madono's repository, and Tanaka's for his
-own): the layers and their order, the slopes, which convolutions lack a bias, the batch normalisation of one block at
-a time, the spectral normalisation, the free matrix and its initialisation, both penalties and their weights.
+for the classifier behind it. Read in public code (Madono's repository, and Tanaka's for his own): the layers and their
+order, the slopes, which convolutions lack a bias, the batch normalisation of one block at a time, the spectral normalisation, the free matrix and its initialisation, both penalties and their weights.
 Inferred: that blocks are taken in row-major order; biases in Tanaka's convolutions; PyTorch's default initialisation
 of all kernels, with biases at zero; every size but 32 (the public code's constants 64, 31 and 32 become the number of
 blocks, size - 1 and size).
@@ -27,7 +26,7 @@ _block_kernels = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", ba
 
 
 class LEAdaptNet(nn.Module):
-    """Madono's adaptation network for LE [C]: images [batch, size, size, 3] to [batch, size, size, 16] in `dtype`.
+    """Madono's adaptation network for LE: images [batch, size, size, 3] to [batch, size, size, 16] in `dtype`.
 
     All blocks share a 4x4 convolution to 256 channels, which here is a matrix "projection" [48, 256] whose rows are
     (row, column, channel), and one batch normalisation, through which they go one after another; then LeakyReLU 0.1
@@ -47,7 +46,7 @@ class LEAdaptNet(nn.Module):
 
 
 class TanakaAdaptNet(nn.Module):
-    """Tanaka's adaptation network for LE [C]: images [batch, size, size, 3] to [batch, size, size, 32] in `dtype`.
+    """Tanaka's adaptation network for LE: images [batch, size, size, 3] to [batch, size, size, 32] in `dtype`.
 
     Three times batch normalisation (ordinary, over the positions too) and a layer that the blocks share: 4x4
     convolution to 48 and ReLU, 1x1 to 48 and ReLU, 1x1 to 512; then PixelShuffle.
@@ -66,7 +65,7 @@ class TanakaAdaptNet(nn.Module):
 
 
 class ELEAdaptNet(nn.Module):
-    """Madono's adaptation network for ELE [C]: images [batch, size, size, 3] to [batch, size, size, 16] in `dtype`.
+    """Madono's adaptation network for ELE: images [batch, size, size, 3] to [batch, size, size, 16] in `dtype`.
 
     Each of the N blocks has its own spectrally normalised 4x4 convolution to 256 channels, batch normalisation and
     LeakyReLU 0.2. A free matrix "mixing" [N, N] (source, target) recombines the blocks, which PixelShuffle unfolds.
@@ -94,7 +93,7 @@ class ELEAdaptNet(nn.Module):
 
 
 def mixing_penalty(mixing: jax.Array) -> jax.Array:
-    """L_U of METHODS 2.10 [C]: how far rows and columns are from having one element each.
+    """L_U of Madono's public code: how far rows and columns are from having one element each.
 
     Args:
       mixing: [N, N].
@@ -111,7 +110,7 @@ def mixing_penalty(mixing: jax.Array) -> jax.Array:
 
 
 def smoothness_penalty(features: jax.Array) -> jax.Array:
-    """L_s of METHODS 2.10 [C]: squared forward differences of the first 3 channels, without the last row and column.
+    """L_s of Madono's public code: squared forward differences of 3 channels, without the last row and column.
 
     Args:
       features: [batch, size, size, channels].

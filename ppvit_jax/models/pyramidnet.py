@@ -1,6 +1,6 @@
 """The PyramidNet with ShakeDrop of Han et al. (arXiv 1610.02915) and Yamada et al. (arXiv 1802.02375).
 
-Read in public code (tag [C] of METHODS 2.10, Madono's repository): the layers and widths, the bias of the stem, the
+Read in public code (Madono's repository): the layers and widths, the bias of the stem, the
 shortcut, the drop probabilities, one gate a layer and batch with multipliers a sample, and the convolutions'
 initialisation. Inferred: the initialisation of the head (PyTorch's default) and of the biases (zero); that an
 adaptation network comes before the stem rather than in its place.
@@ -72,7 +72,7 @@ def build(config: PyramidNetConfig) -> Model:
 
 
 def shake_drop(branch: jax.Array, rng: jax.Array, survival: float) -> jax.Array:
-    """ShakeDrop in training [C]: perturbs a residual branch forwards and, differently, backwards.
+    """ShakeDrop in training: perturbs a residual branch forwards and, differently, backwards.
 
     Args:
       branch: [batch, height, width, channels].

@@ -76,7 +76,7 @@ def run(config: Config, output: Path, wanted: str) -> None:
         # Each method has a program of its own, and none is used again.
         jax.clear_caches()
         described = _describe(results[_PLAIN])
-        write_text(output / "adaptation.md", markdown(results, chosen, chance, described))
+        write_text(output / "adaptation.md", markdown(results, arms, chance, described))
         write_json(
             output / "adaptation.json",
             {
@@ -99,22 +99,23 @@ def run(config: Config, output: Path, wanted: str) -> None:
         print(output / name)
 
 
-def markdown(results: dict[Arm, dict[str, Any]], chosen: list[str], chance: float, described: str) -> str:
-    """The content of adaptation.md."""
+def markdown(results: dict[Arm, dict[str, Any]], arms: list[Arm], chance: float, described: str) -> str:
+    """The content of adaptation.md; `arms` are all that are to be run."""
     plain = 100 * _accuracy(results[_PLAIN])
     lines = [
         "| Encryption | `--encryption` | Adapted | difference to plain | Not adapted | difference to plain |",
         "|---|---|---:|---:|---:|---:|",
         f"| Plain | `none` | | | {plain:.2f} | |",
     ]
-    for spec in chosen:
-        method = METHODS[spec.partition(":")[0]]
+    for spec in dict.fromkeys(arm.encryption for arm in arms if arm != _PLAIN):
         cells = []
-        for adapt in (True, False):
-            result = results.get(Arm(spec, adapt))
-            value = 100 * _accuracy(result) if result else None
-            cells += ["cannot be adapted", ""] if value is None else [f"{value:.2f}", f"{value - plain:+.2f}"]
-        lines.append(f"| {method.title} | `{spec}` | {' | '.join(cells)} |")
+        for arm in (Arm(spec, True), Arm(spec, False)):
+            if arm in results:
+                value = 100 * _accuracy(results[arm])
+                cells += [f"{value:.2f}", f"{value - plain:+.2f}"]
+            else:
+                cells += ["not run" if arm in arms else "cannot be adapted", ""]
+        lines.append(f"| {METHODS[spec.partition(':')[0]].title} | `{spec}` | {' | '.join(cells)} |")
     notes = [
         "",
         f"Test accuracy in percent; always saying the most frequent class gives {chance:.2f}. Where a model cannot be "

@@ -24,7 +24,7 @@ class Arm:
 
     encryption: str
     adapt: bool
-    paper_accuracy: float = math.nan
+    paper_accuracy: float = dataclasses.field(default=math.nan, compare=False)
 
     @property
     def name(self) -> str:
