@@ -107,6 +107,39 @@ def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, p
     _save(figure, path)
 
 
+def draw_adaptation(
+    rows: list[tuple[str, float | None, float | None]], plain: float, chance: float, path: Path, subtitle: str
+) -> None:
+    """Draws what every encryption costs, adapted and not: two bars for each, beside the plain model's accuracy.
+
+    Args:
+      rows: label, and accuracies in percent of the adapted model and of the one that is not; None where there is none.
+      plain: accuracy in percent of the plain model on plain images.
+      chance: accuracy in percent of always saying the most frequent class.
+      path: the PNG to write.
+      subtitle: what was measured on what.
+    """
+    figure = Figure(figsize=(9, 0.5 * len(rows) + 1.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for number, name in enumerate(("adapted", "not adapted")):
+        places = [place + 0.4 * number - 0.2 for place in range(len(rows))]
+        values = [row[1 + number] for row in rows]
+        axes.barh(places, [value or 0 for value in values], height=0.36, color=_STYLES[2 * number][0], label=name)
+        for place, value in zip(places, values, strict=True):
+            if value is not None:
+                axes.text(value + 0.7, place, f"{value:.1f}", va="center", fontsize=8)
+    axes.axvline(plain, color="black", linewidth=1, label=f"plain, {plain:.1f}")
+    axes.axvline(chance, color="black", linestyle="--", linewidth=1, label=f"most frequent class, {chance:.1f}")
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, min(108, 1.3 * plain + 8)), xlabel="Test accuracy (%)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=4, fontsize=9, frameon=False)
+    axes.grid(alpha=0.3, axis="x")
+    figure.suptitle(subtitle, fontsize=8)
+    _save(figure, path)
+
+
 def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | None]], path: Path, subtitle: str) -> None:
     """Draws one image under many encryptions.
 

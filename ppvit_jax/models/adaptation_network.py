@@ -2,7 +2,8 @@
 
 Each takes encrypted images [batch, size, size, 3], `size` a multiple of 4, and gives features at the images' size
 for the classifier behind it. Read in public code (Madono's repository, and Tanaka's for his own): the layers and their
-order, the slopes, which convolutions lack a bias, the batch normalisation of one block at a time, the spectral normalisation, the free matrix and its initialisation, both penalties and their weights.
+order, the slopes, which convolutions lack a bias, the batch normalisation of one block at a time, the spectral
+normalisation, the free matrix and its initialisation, both penalties and their weights.
 Inferred: that blocks are taken in row-major order; biases in Tanaka's convolutions; PyTorch's default initialisation
 of all kernels, with biases at zero; every size but 32 (the public code's constants 64, 31 and 32 become the number of
 blocks, size - 1 and size).

@@ -89,11 +89,13 @@ def run(config: Config, output: Path, wanted: str) -> None:
                 ],
             },
         )
+        accuracies = {arm: 100 * _accuracy(result) for arm, result in results.items()}
         rows = [
-            ("adapted" if a.adapt else "plain" if a == _PLAIN else "not adapted", a.encryption, (100 * _accuracy(r),))
-            for a, r in results.items()
+            (spec, accuracies.get(Arm(spec, True)), accuracies.get(Arm(spec, False)))
+            for spec in dict.fromkeys(arm.encryption for arm in results if arm != _PLAIN)
         ]
-        figures.draw_access(rows, chance, output / "adaptation.png", described)
+        if rows:
+            figures.draw_adaptation(rows, accuracies[_PLAIN], chance, output / "adaptation.png", described)
     print(f"\n{(output / 'adaptation.md').read_text()}")
     for name in ("adaptation.md", "adaptation.json", "adaptation.png"):
         print(output / name)
