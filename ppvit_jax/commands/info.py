@@ -49,23 +49,30 @@ def _file(path: Path) -> Facts:
 
 def _checkpoint(path: Path) -> Facts:
     arrays, metadata = checkpoint.read(path)
-    shape = models.infer_config(arrays, where=str(path))
-    name = metadata.model or models.model_name(shape) or "Vision Transformer"
     types = ", ".join(sorted({str(array.dtype) for array in arrays.values()}))
     millions = sum(array.size for array in arrays.values()) / 1e6
+    names = metadata.class_names
+    shown = f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
+    key = {
+        "adapted to": metadata.encryption if metadata.encryption != "none" else "nothing, a plain model",
+        "key fingerprint": metadata.key_fingerprint or "none",
+    }
+    if metadata.model and not metadata.model.startswith("ViT"):
+        return {
+            "checkpoint": f"{metadata.model}, {millions:.2f} million parameters and statistics, {types}",
+            "image size": f"{metadata.image_size}x{metadata.image_size}",
+            "classes": f"{len(names)}{shown}",
+        } | key
+    shape = models.infer_config(arrays, where=str(path))
+    name = metadata.model or models.model_name(shape) or "Vision Transformer"
     classes = str(shape.num_classes) if shape.num_classes else "no head"
-    if metadata.class_names:
-        shown = ", ".join(metadata.class_names[:10])
-        classes += f" ({shown}{', ...' if len(metadata.class_names) > 10 else ''})"
     return {
         "checkpoint": f"{name}, {millions:.2f} million parameters, {types}",
         "image size": f"{shape.image_size}x{shape.image_size}, patches of {shape.patch_size}x{shape.patch_size}",
         "shape": f"hidden {shape.hidden_size}, {shape.layers} layers, {shape.heads} heads, MLP {shape.mlp_size}",
         "pre_logits": str(shape.representation_size or "none"),
-        "classes": classes,
-        "adapted to": metadata.encryption if metadata.encryption != "none" else "nothing, a plain model",
-        "key fingerprint": metadata.key_fingerprint or "none",
-    }
+        "classes": classes + shown,
+    } | key
 
 
 def _folder(path: Path) -> Facts:

@@ -9,7 +9,7 @@ from command import make_key
 from images import write_images
 
 from ppvit_jax import __main__ as commands
-from ppvit_jax import keys
+from ppvit_jax import checkpoint, keys
 from ppvit_jax.command_line import run_command
 
 
@@ -83,3 +83,13 @@ def test_what_is_unknown_gives_one_line(tmp_path, capsys):
     }.items():
         errors = str(_info(tmp_path / name, capsys, expected=1))
         assert message in errors and errors.count("\n") == 1, name
+
+
+def test_a_checkpoint_of_another_family_says_what_it_knows(tmp_path, capsys):
+    model = checkpoint.Metadata("ConvMixer-8/1", 16, "ps", "0" * 32, ("cat", "dog"))
+    params = {"head": {"kernel": np.zeros((8, 2), np.float32)}}
+    checkpoint.write(tmp_path / "model.npz", checkpoint.join(params, {"norm": {"mean": np.zeros(4)}}), model)
+    facts = _strip(_info(tmp_path / "model.npz", capsys))
+    assert facts["checkpoint"] == "ConvMixer-8/1, 0.00 million parameters and statistics, float32, float64"
+    assert (facts["image size"], facts["classes"]) == ("16x16", "2 (cat, dog)")
+    assert (facts["adapted to"], facts["key fingerprint"]) == ("ps", "0" * 32)
