@@ -10,7 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's colours, with a marker each: told apart in grey and by every kind of sight.
-_STYLES = (("#0072B2", "o", "-"), ("#E69F00", "s", "--"), ("#D55E00", "^", "-"), ("#009E73", "D", "-"))
+_STYLES = (
+    ("#0072B2", "o", "-"),
+    ("#E69F00", "s", "--"),
+    ("#D55E00", "^", "-"),
+    ("#009E73", "D", "-"),
+    ("#CC79A7", "v", "-"),
+    ("#56B4E9", "P", "-"),
+    ("#000000", "X", "-"),
+    ("#0072B2", "<", ":"),
+    ("#E69F00", ">", ":"),
+    ("#D55E00", "p", ":"),
+    ("#009E73", "h", ":"),
+    ("#CC79A7", "*", ":"),
+    ("#56B4E9", "d", ":"),
+)
 _ENCRYPTION_TITLES = {
     "plain": "plain",
     "ps": "pixel shuffling",
@@ -27,7 +41,7 @@ def draw_curves(histories: dict[str, list[dict[str, Any]]], path: Path, subtitle
       path: the PNG to write.
       subtitle: what was trained on what.
     """
-    figure = Figure(figsize=(9, 7), layout="constrained")
+    figure = Figure(figsize=(9, 7 if len(histories) <= 4 else 8.5), layout="constrained")
     FigureCanvasAgg(figure)
     for column, (part, title) in enumerate((("train", "Training"), ("test", "Testing"))):
         for row, (quantity, scale, label) in enumerate((("accuracy", 100, "Accuracy (%)"), ("loss", 1, "Loss"))):
@@ -48,8 +62,11 @@ def draw_curves(histories: dict[str, list[dict[str, Any]]], path: Path, subtitle
             axes.set_xlim(0.5, 0.5 + max(len(history) for history in histories.values()))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(alpha=0.3)
-            if (row, column) == (0, 1):
+            if (row, column) == (0, 1) and len(histories) <= 4:
                 axes.legend()
+    if len(histories) > 4:
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
     figure.suptitle(subtitle, fontsize=8)
     _save(figure, path)
 

@@ -17,12 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppvit_jax.models.layers import BatchNorm
+from ppvit_jax.models.layers import BatchNorm, permutation_penalty, pytorch_kernel_init
 
 BLOCK = 4
 CHANNELS = 16
-# PyTorch's default for linear layers and convolutions, kaiming_uniform_ with a = sqrt(5): +-1/sqrt(fan in).
-torch_kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 _block_kernels = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", batch_axis=0)
 
 
@@ -39,7 +37,7 @@ class LEAdaptNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         features = CHANNELS * BLOCK**2
-        x = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=torch_kernel, name="projection")(
+        x = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=pytorch_kernel_init, name="projection")(
             _split(images)
         )
         x = _BlockBatchNorm(shared=True, dtype=self.dtype, name="norm")(x, train)
@@ -58,11 +56,13 @@ class TanakaAdaptNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         x = _split(BatchNorm(dtype=self.dtype, name="norm_0")(images, train))
-        x = nn.relu(nn.Dense(48, dtype=self.dtype, kernel_init=torch_kernel, name="dense_0")(x))
+        x = nn.relu(nn.Dense(48, dtype=self.dtype, kernel_init=pytorch_kernel_init, name="dense_0")(x))
         x = BatchNorm(dtype=self.dtype, name="norm_1")(x, train)
-        x = nn.relu(nn.Dense(48, dtype=self.dtype, kernel_init=torch_kernel, name="dense_1")(x))
+        x = nn.relu(nn.Dense(48, dtype=self.dtype, kernel_init=pytorch_kernel_init, name="dense_1")(x))
         x = BatchNorm(dtype=self.dtype, name="norm_2")(x, train)
-        return _pixel_shuffle(nn.Dense(32 * BLOCK**2, dtype=self.dtype, kernel_init=torch_kernel, name="dense_2")(x))
+        return _pixel_shuffle(
+            nn.Dense(32 * BLOCK**2, dtype=self.dtype, kernel_init=pytorch_kernel_init, name="dense_2")(x)
+        )
 
 
 class ELEAdaptNet(nn.Module):
@@ -85,29 +85,12 @@ class ELEAdaptNet(nn.Module):
         x = _BlockBatchNorm(shared=False, dtype=self.dtype, name="norm")(x, train)
         x = nn.leaky_relu(x, 0.2)
         blocks = x.shape[1]
-        mixing = self.param("mixing", torch_kernel, (blocks, blocks), jnp.float32)
+        mixing = self.param("mixing", pytorch_kernel_init, (blocks, blocks), jnp.float32)
         output = _pixel_shuffle(jnp.einsum("bif,ij->bjf", x, mixing.astype(x.dtype)))
         if train:
-            self.sow("penalties", "mixing", self.penalty_weight * mixing_penalty(mixing))
+            self.sow("penalties", "mixing", self.penalty_weight * permutation_penalty(mixing))
             self.sow("penalties", "smoothness", self.smoothness_weight * smoothness_penalty(output))
         return output
-
-
-def mixing_penalty(mixing: jax.Array) -> jax.Array:
-    """L_U of Madono's public code: how far rows and columns are from having one element each.
-
-    Args:
-      mixing: [N, N].
-
-    Returns:
-      The sum of (l1 norm - l2 norm) over rows and columns, divided by N**2; a scalar.
-    """
-    total = jnp.zeros((), mixing.dtype)
-    for axis in (0, 1):
-        # The floor keeps the gradient at a row of zeros finite.
-        squares = jnp.maximum(jnp.square(mixing).sum(axis), jnp.finfo(mixing.dtype).tiny)
-        total += (jnp.abs(mixing).sum(axis) - jnp.sqrt(squares)).sum()
-    return total / mixing.size
 
 
 def smoothness_penalty(features: jax.Array) -> jax.Array:

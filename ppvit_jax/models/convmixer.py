@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ppvit_jax.errors import UserError
-from ppvit_jax.models.layers import BatchNorm
+from ppvit_jax.models.layers import BatchNorm, permutation_penalty, pytorch_kernel_init
 from ppvit_jax.models.model import Model, from_linen
 
 ADAPTIVE_MATRICES = ("none", "free", "softmax", "sinkhorn")
@@ -83,27 +83,6 @@ def _effective(parameter: jax.Array, kind: str) -> jax.Array:
     return parameter
 
 
-def _permutation_penalty(matrix: jax.Array) -> jax.Array:
-    """Sum over rows and columns of (L1 norm - L2 norm), over the number of entries; 0 for a permutation matrix.
-
-    It is the penalty L_U of the adaptation network for ELE; that it applies here too is part of the reconstruction.
-    """
-    total = jnp.zeros((), matrix.dtype)
-    for axis in (0, 1):
-        squares = jnp.square(matrix).sum(axis)
-        # The root has no gradient at 0, where squares of a nearly one-hot softmax underflow to.
-        positive = squares > 0
-        norm = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
-        total += (jnp.abs(matrix).sum(axis) - norm).sum()
-    return total / matrix.size
-
-
-def _uniform(rng: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """PyTorch's kaiming_uniform_ with a = sqrt(5): uniform up to 1 / sqrt(fan in)."""
-    bound = shape[1] ** -0.5
-    return jax.random.uniform(rng, shape, jnp.float32, -bound, bound)
-
-
 class _DepthwiseConvolution(nn.Module):
     """A convolution of every channel by itself, "SAME" padding; "kernel" [size, size, 1, channels], "bias"."""
 
@@ -157,11 +136,11 @@ class _ConvMixer(nn.Module):
         x = nn.DenseGeneral(config.hidden_size, axis=(-3, -2, -1), dtype=dtype, name="embedding")(patches)
 
         if config.adaptive_matrix != "none":
-            parameter = self.param("adaptive_matrix", _uniform, (grid**2, grid**2))
+            parameter = self.param("adaptive_matrix", pytorch_kernel_init, (grid**2, grid**2))
             precise = parameter.astype(jnp.promote_types(dtype, jnp.float32))
             matrix = _effective(precise, config.adaptive_matrix)
             if train:
-                self.sow("penalties", "adaptive_matrix", config.penalty_weight * _permutation_penalty(matrix))
+                self.sow("penalties", "adaptive_matrix", config.penalty_weight * permutation_penalty(matrix))
             x = jnp.einsum("ij,bjd->bid", matrix.astype(dtype), x)
 
         x = nn.gelu(x.reshape(batch, grid, grid, config.hidden_size), approximate=False)

@@ -6,6 +6,27 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+# PyTorch's default for linear layers and convolutions, kaiming_uniform_ with a = sqrt(5): uniform up to 1/sqrt(fan in).
+pytorch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def permutation_penalty(matrix: jax.Array) -> jax.Array:
+    """How far the rows and columns of a matrix are from having one element each; a scalar, 0 for a permutation.
+
+    The sum of (l1 norm - l2 norm) over rows and columns, over the number of elements: L_U of Madono's public code.
+
+    Args:
+      matrix: [n, n].
+    """
+    total = jnp.zeros((), matrix.dtype)
+    for axis in (0, 1):
+        squares = jnp.square(matrix).sum(axis)
+        # The root has no gradient at 0, where the squares of a nearly one-hot softmax underflow to.
+        positive = squares > 0
+        norm = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+        total += (jnp.abs(matrix).sum(axis) - norm).sum()
+    return total / matrix.size
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, as PyTorch computes it.

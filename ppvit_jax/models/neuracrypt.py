@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ppvit_jax.errors import UserError
+from ppvit_jax.models.layers import pytorch_kernel_init
 from ppvit_jax.models.model import Model, from_linen
 
 _HEAD_SIZE = 64
@@ -72,8 +73,9 @@ def _dense(features: int | tuple[int, ...], inputs: int, *, dtype: Any, name: st
     def bias_init(rng: jax.Array, shape: tuple[int, ...], param_dtype: Any = jnp.float32) -> jax.Array:
         return jax.random.uniform(rng, shape, param_dtype, -(inputs**-0.5), inputs**-0.5)
 
-    kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-    return nn.DenseGeneral(features, dtype=dtype, kernel_init=kernel_init, bias_init=bias_init, name=name, **options)
+    return nn.DenseGeneral(
+        features, dtype=dtype, kernel_init=pytorch_kernel_init, bias_init=bias_init, name=name, **options
+    )
 
 
 class _ReAttention(nn.Module):

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from ppvit_jax.errors import UserError
-from ppvit_jax.models.adaptation_network import ELEAdaptNet, LEAdaptNet, TanakaAdaptNet, torch_kernel
-from ppvit_jax.models.layers import BatchNorm
+from ppvit_jax.models.adaptation_network import ELEAdaptNet, LEAdaptNet, TanakaAdaptNet
+from ppvit_jax.models.layers import BatchNorm, pytorch_kernel_init
 from ppvit_jax.models.model import Model, from_linen
 
 ADAPTATION_NETWORKS = ("none", "le", "le-tanaka", "ele")
@@ -165,5 +165,5 @@ class _PyramidNet(nn.Module):
             survival = 1 - config.final_drop * (i + 1) / blocks
             x = _Block(width, stride, survival, dtype, name=f"block_{i}")(x, train)
         x = nn.relu(BatchNorm(dtype=dtype, name="final_norm")(x, train)).mean((1, 2))
-        logits = nn.Dense(config.num_classes, dtype=dtype, kernel_init=torch_kernel, name="head")(x)
+        logits = nn.Dense(config.num_classes, dtype=dtype, kernel_init=pytorch_kernel_init, name="head")(x)
         return logits.astype(jnp.promote_types(dtype, jnp.float32))

@@ -11,9 +11,9 @@ from ppvit_jax.models.adaptation_network import (
     ELEAdaptNet,
     LEAdaptNet,
     TanakaAdaptNet,
-    mixing_penalty,
     smoothness_penalty,
 )
+from ppvit_jax.models.layers import permutation_penalty
 from ppvit_jax.models.model import from_linen
 
 nn = torch.nn
@@ -243,9 +243,9 @@ def test_three_steps_of_training_are_those_of_pytorch(kind):
 
 def test_the_mixings_penalty_is_zero_for_a_permutation_and_has_a_finite_gradient_at_zero():
     permutation = jnp.eye(6)[np.random.default_rng(0).permutation(6)]
-    assert abs(mixing_penalty(permutation)) < 1e-6
-    np.testing.assert_allclose(mixing_penalty(jnp.ones((4, 4))), 8 * (4 - 2) / 16, rtol=1e-6)
-    assert np.isfinite(jax.grad(mixing_penalty)(permutation.at[0].set(0))).all()
+    assert abs(permutation_penalty(permutation)) < 1e-6
+    np.testing.assert_allclose(permutation_penalty(jnp.ones((4, 4))), 8 * (4 - 2) / 16, rtol=1e-6)
+    assert np.isfinite(jax.grad(permutation_penalty)(permutation.at[0].set(0))).all()
 
 
 def test_the_smoothness_penalty_sees_only_three_channels_without_the_last_row_and_column():
