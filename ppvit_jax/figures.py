@@ -139,9 +139,9 @@ def draw_adaptation(
     figure = Figure(figsize=(9, 0.5 * len(rows) + 1.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for number, name in enumerate(("adapted", "not adapted")):
+    bars = {"adapted": [row[1] for row in rows], "not adapted": [row[2] for row in rows]}
+    for number, (name, values) in enumerate(bars.items()):
         places = [place + 0.4 * number - 0.2 for place in range(len(rows))]
-        values = [row[1 + number] for row in rows]
         axes.barh(places, [value or 0 for value in values], height=0.36, color=_STYLES[2 * number][0], label=name)
         for place, value in zip(places, values, strict=True):
             if value is not None:

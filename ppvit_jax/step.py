@@ -38,7 +38,8 @@ class Steps(NamedTuple):
 
 
 def compile_steps(model_config: models.ModelConfig, config: Config, total_steps: int) -> Steps:
-    """Builds the functions of a run; runs that differ in data, key, parameters and length alone share one compilation.
+    """Builds the functions of a run; runs that differ in data, key, parameters and length alone share one
+    compilation; so do those of block-wise encryptions.
 
     Args:
       model_config: the model's shape.
@@ -51,7 +52,8 @@ def compile_steps(model_config: models.ModelConfig, config: Config, total_steps:
     """
     names = ("optimizer", "freeze", "augmentation", "mean", "std", "label_smoothing", "accumulation", "dtype")
     settings = ConfigDict({name: config[name] for name in names}).to_json()
-    init_state, train_step, eval_step = _compiled(model_config, make_encryption(config, model_config), settings)
+    method = make_encryption(config, model_config)
+    init_state, train_step, eval_step = _compiled(model_config, method and method.program, settings)
     return Steps(functools.partial(init_state, total_steps=total_steps), train_step, eval_step)
 
 

@@ -26,6 +26,10 @@ class BlockWise(Gather):
         """The secret block by block; see `derive` for arguments and errors."""
         raise NotImplementedError
 
+    @property
+    def program(self) -> Encryption:
+        return Gather(block_size=1)
+
     def derive(self, randomness: Randomness, *, height: int, width: int) -> Secret:
         return gather(self.permutations(randomness, height=height, width=width), height, width, self.block_size)
 

@@ -57,6 +57,12 @@ class Encryption:
         return False
 
     @property
+    def program(self) -> "Encryption":
+        """An encryption that encrypts images with this one's secret likewise; where these are equal, compiled programs
+        are shared."""
+        return self
+
+    @property
     def spec(self) -> str:
         """The name with those options that differ from their defaults, as `create` reads it."""
         options = [

@@ -91,3 +91,14 @@ def test_restricted_permutations_exist_for_few_blocks(height, width):
     encrypted = method.encrypt(images, secret)
     assert (encrypted != images).any()
     np.testing.assert_array_equal(method.decrypt(encrypted, secret), images)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_program_that_is_shared_encrypts_alike(name):
+    method = parse(name, METHODS, 4)
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), np.uint8)
+    secret, numbers = method.derive(SecretKey(bytes(32)), height=8, width=12), np.arange(2, dtype=np.uint32)
+    encrypted = method.encrypt(images, secret, numbers)
+    np.testing.assert_array_equal(method.program.encrypt(images, secret, numbers), encrypted)
+    shared = method.program == parse("bs", METHODS, 8).program
+    assert shared == (name in ("bs", "ps", "bs+ps", "restricted", "np", "bs+ps+np", "bs+pps", "etc"))
