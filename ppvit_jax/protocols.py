@@ -76,8 +76,8 @@ def convmixer(model: str, encryption: str, *, image_size: int = 32, patch_size: 
 
 def neuracrypt() -> Config:
     """NeuraCrypt by its public code: 256x256, Adam, learning rate 0.0001, weight decay 0.001, batch 128, 25 epochs;
-    encodings depend on their batch, as there. It stops early with a patience of 10 epochs, which we do not; here the
-    best test epoch is in `result.json`.
+    encodings depend on their batch, as there. It stops early with a patience of 10 epochs, which we do not (the best
+    test epoch is in `result.json`), and balances the classes of a batch, which CIFAR's are on the whole.
     """
     config = from_scratch("NeuraCrypt-2048/16", "neuracrypt:statistics=batch", image_size=256)
     config.augmentation = "none"
