@@ -41,7 +41,7 @@ def draw_curves(histories: dict[str, list[dict[str, Any]]], path: Path, subtitle
       path: the PNG to write.
       subtitle: what was trained on what.
     """
-    figure = Figure(figsize=(9, 7 if len(histories) <= 4 else 8.5), layout="constrained")
+    figure = Figure(figsize=(9, 7 if len(histories) <= 4 else 9), layout="constrained")
     FigureCanvasAgg(figure)
     for column, (part, title) in enumerate((("train", "Training"), ("test", "Testing"))):
         for row, (quantity, scale, label) in enumerate((("accuracy", 100, "Accuracy (%)"), ("loss", 1, "Loss"))):
@@ -66,7 +66,7 @@ def draw_curves(histories: dict[str, list[dict[str, Any]]], path: Path, subtitle
                 axes.legend()
     if len(histories) > 4:
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
+        figure.legend(handles, labels, loc="outside lower center", fontsize=7)
     figure.suptitle(subtitle, fontsize=8)
     _save(figure, path)
 

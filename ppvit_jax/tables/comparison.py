@@ -145,7 +145,9 @@ def run(number: str, folder: Path, overrides: list[str], output: Path, wanted: s
         )
         write_text(output / "table.md", markdown(number, trained, plan))
         write_json(output / "table.json", table(number, trained, plan))
-        curves = {f"{r.encryption.split(',')[0]}, {r.model}": trained[r.name].epochs for r in rows if r.name in trained}
+        curves = {
+            f"{r.encryption}, {_model(r, trained[r.name])}": trained[r.name].epochs for r in rows if r.name in trained
+        }
         figures.draw_curves(curves, output / "curves.png", _described(trained, plan))
     print(f"\n{markdown(number, trained, plan)}")
     for name in ("table.md", "table.json", "curves.png"):
@@ -188,11 +190,8 @@ def markdown(number: str, trained: dict[str, Trained], plan: Plan | None) -> str
         one = trained[row.name]
         published = row.published.get(one.result["dataset"])
         shown = f"{100 * one.result['test_accuracy']:.2f} | {100 * one.result['best_test_accuracy']:.2f}"
-        model = row.model
-        if one.config.model.partition("-")[0] == "ViT" and one.config.model != model:
-            model = f"{one.config.model} in place of {model}"
         said = f"{published:.2f}" if published else _elsewhere(row)
-        lines.append(f"| {row.encryption} | {model} | {shown} | {said} | {row.reconstruction} |")
+        lines.append(f"| {row.encryption} | {_model(row, one)} | {shown} | {said} | {row.reconstruction} |")
         commands.append(f"- {row.encryption}, {row.model}: `{one.command}`")
     origin = "Table II" if number == "2" else "Table III"
     notes = [
@@ -208,6 +207,12 @@ def markdown(number: str, trained: dict[str, Trained], plan: Plan | None) -> str
         "",
     ]
     return "\n".join([*lines, *notes, *commands, ""])
+
+
+def _model(row: Row, trained: Trained) -> str:
+    """The model of a row, and whether it was another one."""
+    name = trained.config.model
+    return f"{name} in place of {row.model}" if name.startswith("ViT") and name != row.model else row.model
 
 
 def _elsewhere(row: Row) -> str:
