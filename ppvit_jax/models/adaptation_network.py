@@ -126,10 +126,10 @@ class _BlockBatchNorm(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         batch, blocks, features = x.shape
         shape = (features,) if self.shared else (blocks, features)
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
-        running_mean = self.variable("statistics", "mean", jnp.zeros, shape)
-        running_variance = self.variable("statistics", "variance", jnp.ones, shape)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        running_mean = self.variable("statistics", "mean", jnp.zeros, shape, jnp.float32)
+        running_variance = self.variable("statistics", "variance", jnp.ones, shape, jnp.float32)
         x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
         if train:
             mean, variance = x.mean(0), x.var(0)

@@ -92,9 +92,9 @@ class _DepthwiseConvolution(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         size, (height, width, channels) = self.size, x.shape[1:]
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, size, 1, channels)).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (channels,)).astype(self.dtype)
-        x = x.astype(self.dtype)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, size, 1, channels), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        x, kernel, bias = (array.astype(self.dtype) for array in (x, kernel, bias))
         if jax.default_backend() != "cpu":
             dimensions = ("NHWC", "HWIO", "NHWC")
             return bias + jax.lax.conv_general_dilated(
@@ -136,7 +136,7 @@ class _ConvMixer(nn.Module):
         x = nn.DenseGeneral(config.hidden_size, axis=(-3, -2, -1), dtype=dtype, name="embedding")(patches)
 
         if config.adaptive_matrix != "none":
-            parameter = self.param("adaptive_matrix", pytorch_kernel_init, (grid**2, grid**2))
+            parameter = self.param("adaptive_matrix", pytorch_kernel_init, (grid**2, grid**2), jnp.float32)
             precise = parameter.astype(jnp.promote_types(dtype, jnp.float32))
             matrix = _effective(precise, config.adaptive_matrix)
             if train:

@@ -45,10 +45,10 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         features = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (features,))
-        bias = self.param("bias", nn.initializers.zeros, (features,))
-        running_mean = self.variable("statistics", "mean", jnp.zeros, (features,))
-        running_variance = self.variable("statistics", "variance", jnp.ones, (features,))
+        scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
+        running_mean = self.variable("statistics", "mean", jnp.zeros, (features,), jnp.float32)
+        running_variance = self.variable("statistics", "variance", jnp.ones, (features,), jnp.float32)
         precise = jnp.promote_types(self.dtype, jnp.float32)
         x = x.astype(precise)
         if train:

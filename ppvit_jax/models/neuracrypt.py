@@ -90,7 +90,7 @@ class _ReAttention(nn.Module):
         )
         scores = jnp.einsum("bqhd,bkhd->bqkh", query, key) * _HEAD_SIZE**-0.5
         attention = nn.softmax(scores, axis=2)
-        mixing = self.param("mixing", nn.initializers.normal(1.0), (heads, heads))
+        mixing = self.param("mixing", nn.initializers.normal(1.0), (heads, heads), jnp.float32)
         attention = jnp.einsum("bqkh,hg->bqkg", attention, mixing.astype(dtype))
         attention = nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name="norm")(attention)
         mixed = jnp.einsum("bqkg,bkgd->bqgd", attention, value)
@@ -117,7 +117,7 @@ class _Classifier(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        class_token = self.param("class_token", nn.initializers.normal(1.0), (1, 1, config.width))
+        class_token = self.param("class_token", nn.initializers.normal(1.0), (1, 1, config.width), jnp.float32)
         class_tokens = jnp.tile(class_token.astype(dtype), (images.shape[0], 1, 1))
         x = jnp.concatenate([class_tokens, images.astype(dtype)], axis=1)
         for layer in range(config.layers):

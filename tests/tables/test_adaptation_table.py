@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from command import ROOT
+from command import ROOT, make_key
 from PIL import Image
 
 from ppvit_jax import __main__ as commands
@@ -26,8 +26,9 @@ ARGUMENTS = [
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adaptation")
-    rows = "np;etc:shared=True;le;color-neuracrypt"
-    assert run_command(commands.main, [*ARGUMENTS, f"--rows={rows}", f"--output={folder}"]) == 0
+    # A fixed key: how far a model that is not adapted falls depends on it.
+    arguments = ["--rows=np;etc:shared=True;le;color-neuracrypt", f"--config.key_file={make_key(folder, 1)}"]
+    assert run_command(commands.main, [*ARGUMENTS, *arguments, f"--output={folder}"]) == 0
     return folder
 
 
@@ -47,10 +48,10 @@ def test_what_is_adapted_loses_nothing(output):
         result = runs[name]["result"]
         # A hundred test images: rounding may change one.
         assert abs(result["test_accuracy"] - plain["test_accuracy"]) <= 0.01
-        assert result["train_loss"] == pytest.approx(plain["train_loss"], abs=1e-3)
+        assert result["train_loss"] == pytest.approx(plain["train_loss"], abs=1e-4)
     for name in runs:
         if name.endswith("not-adapted"):
-            assert abs(runs[name]["result"]["train_loss"] - plain["train_loss"]) > 1e-2
+            assert abs(runs[name]["result"]["train_loss"] - plain["train_loss"]) > 2e-3
     for run in runs.values():
         assert run["accuracy"] == 100 * run["result"]["test_accuracy"]
 
