@@ -1,30 +1,12 @@
 import numpy as np
 import pytest
+from blocks import KEYS, block_places, images
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ppvit_jax.encryption import ExtendedLearnableEncryption, LearnableEncryption
 from ppvit_jax.encryption.learnable import twice_inverted
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
-
-KEYS = st.binary(min_size=32, max_size=32).map(SecretKey)
-
-
-@st.composite
-def images(draw):
-    """An image and its block size."""
-    size = draw(st.integers(1, 5))
-    shape = size * draw(st.integers(1, 4)), size * draw(st.integers(1, 4)), 3
-    return np.random.default_rng(draw(st.integers(0, 2**32))).integers(0, 256, shape, np.uint8), size
-
-
-def _places(image, size):
-    return [
-        np.s_[row : row + size, column : column + size]
-        for row in range(0, image.shape[0], size)
-        for column in range(0, image.shape[1], size)
-    ]
 
 
 def _nibbles(block):
@@ -66,11 +48,11 @@ def test_le_is_its_definition(case, key):
     secret = method.derive(key, height=image.shape[0], width=image.shape[1])
     nibbles = key.permutation("le/nibbles", size * size * 6).tolist()
     expected = np.empty_like(image)
-    for place in _places(image, size):
+    for place in block_places(image, size):
         expected[place] = _scrambled(image[place], nibbles)
     encrypted = method.encrypt(image, secret)
     np.testing.assert_array_equal(encrypted, expected)
-    for place in _places(image, size):
+    for place in block_places(image, size):
         np.testing.assert_array_equal(_restored(encrypted[place], nibbles), image[place])
 
 
@@ -82,7 +64,7 @@ def test_le_with_an_independent_key_inverts_once_and_then_moves(case, key):
     secret = method.derive(key, height=image.shape[0], width=image.shape[1])
     nibbles, flags = key.permutation("le/nibbles", size * size * 6), key.bits("le/negative", size * size * 6)
     expected = np.empty_like(image)
-    for place in _places(image, size):
+    for place in block_places(image, size):
         inverted = _invert(_nibbles(image[place]), flags)
         expected[place] = _merged([inverted[source] for source in nibbles], image[place].shape)
     np.testing.assert_array_equal(method.encrypt(image, secret), expected)
@@ -94,7 +76,7 @@ def test_ele_scrambles_each_plain_block_by_a_key_of_its_own_and_then_the_blocks(
     image, size = case
     method = ExtendedLearnableEncryption(block_size=size)
     secret = method.derive(key, height=image.shape[0], width=image.shape[1])
-    places = _places(image, size)
+    places = block_places(image, size)
     scrambled = [
         _scrambled(image[place], key.permutation(f"ele/nibbles/{number}", size * size * 6).tolist())
         for number, place in enumerate(places)
@@ -124,7 +106,7 @@ def test_le_treats_all_blocks_alike_and_ele_each_differently():
     image = np.tile(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8), (4, 6, 1))
     for method, kinds in ((LearnableEncryption(block_size=4), 1), (ExtendedLearnableEncryption(block_size=4), 24)):
         encrypted = method.encrypt(image, method.derive(SecretKey(bytes(32)), height=16, width=24))
-        assert len({encrypted[place].tobytes() for place in _places(image, 4)}) == kinds
+        assert len({encrypted[place].tobytes() for place in block_places(image, 4)}) == kinds
 
 
 def test_nibbles_cross_values_channels_and_halves():

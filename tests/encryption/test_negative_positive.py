@@ -1,29 +1,12 @@
 import numpy as np
 import pytest
+from blocks import KEYS, block_places, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppvit_jax.encryption import BlockPixelNegativePositive, NegativePositive
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
-
-KEYS = st.binary(min_size=32, max_size=32).map(SecretKey)
-
-
-@st.composite
-def images(draw):
-    """An image and its block size."""
-    size = draw(st.integers(1, 5))
-    shape = size * draw(st.integers(1, 4)), size * draw(st.integers(1, 4)), 3
-    return np.random.default_rng(draw(st.integers(0, 2**32))).integers(0, 256, shape, np.uint8), size
-
-
-def _places(image, size):
-    return [
-        np.s_[row : row + size, column : column + size]
-        for row in range(0, image.shape[0], size)
-        for column in range(0, image.shape[1], size)
-    ]
 
 
 def _inverted(values, mask):
@@ -38,7 +21,7 @@ def test_np_is_its_definition(case, key):
     method = NegativePositive(block_size=size)
     mask = key.permutation("np/mask", size * size * 3)
     expected = np.empty_like(image)
-    for place in _places(image, size):
+    for place in block_places(image, size):
         expected[place] = np.array(_inverted(image[place].reshape(-1), mask)).reshape(size, size, 3)
     secret = method.derive(key, height=image.shape[0], width=image.shape[1])
     encrypted = method.encrypt(image, secret)
@@ -51,7 +34,7 @@ def test_np_is_its_definition(case, key):
 def test_bs_ps_np_scrambles_blocks_and_moves_and_inverts_the_values_of_each(case, key, shared):
     image, size = case
     method = BlockPixelNegativePositive(block_size=size, shared=shared)
-    places, values = _places(image, size), size * size * 3
+    places, values = block_places(image, size), size * size * 3
     blocks = [image[place].reshape(-1) for place in places]
     scrambled = [blocks[source] for source in key.permutation("bs+ps+np/block", len(places))]
     expected = np.empty_like(image)
@@ -91,4 +74,4 @@ def test_keys_for_each_block_cannot_be_absorbed():
     for shared, kinds in ((True, 1), (False, 24)):
         method = BlockPixelNegativePositive(block_size=4, shared=shared)
         encrypted = method.encrypt(image, method.derive(SecretKey(bytes(32)), height=16, width=24))
-        assert len({encrypted[place].tobytes() for place in _places(image, 4)}) == kinds
+        assert len({encrypted[place].tobytes() for place in block_places(image, 4)}) == kinds
