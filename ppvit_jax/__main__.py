@@ -16,6 +16,7 @@ _COMMANDS = {
     "restore": "owner: make a plain model of an adapted one",
     "rekey": "owner: move an adapted model to another key",
     "predict": "cloud: a model's predictions on images, without any key",
+    "audit": "attacks on what the cloud is given, and how much they recover",
     "info": "what a checkpoint, a key or a folder of images is; never secrets",
     "reproduce": "a table of the paper with its figures, measured",
     "prepare": "a public data set, made readable without TensorFlow",

@@ -184,6 +184,33 @@ def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | Non
     _save(figure, path)
 
 
+def draw_recovered(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, subtitle: str) -> None:
+    """Draws what attacks recovered: a column for each kind of picture, a row for each image.
+
+    Args:
+      rows: a label, and pictures by their titles, uint8 [height, width, 3].
+      path: the PNG to write.
+      subtitle: which attack this is.
+    """
+    titles = list(dict.fromkeys(title for _, pictures in rows for title in pictures))
+    figure = Figure(figsize=(2.2 * len(titles) + 0.4, 2.2 * len(rows) + 0.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    for row, (label, pictures) in enumerate(rows):
+        for column, title in enumerate(titles):
+            axes = figure.add_subplot(len(rows), len(titles), 1 + row * len(titles) + column)
+            axes.set(xticks=[], yticks=[])
+            if title in pictures:
+                axes.imshow(pictures[title], interpolation="nearest")
+            else:
+                axes.text(0.5, 0.5, "no image", ha="center", va="center", fontsize=9)
+            if row == 0:
+                axes.set_title(title, fontsize=10)
+            if column == 0:
+                axes.set_ylabel(textwrap.fill(label, 24), fontsize=8)
+    figure.suptitle(textwrap.fill(subtitle, 34 * len(titles)), fontsize=8)
+    _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> None:
     aside = path.with_name(f".{path.name}.tmp")
     figure.savefig(aside, dpi=120, format="png")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ppvit_jax import adaptation, checkpoint
+from ppvit_jax import adaptation, checkpoint, public_checkpoints
 from ppvit_jax.commands import adapting
 from ppvit_jax.commands import arguments as shared
 from ppvit_jax.commands.output import new_path
@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_key(parser)
     adapting.add_files(parser)
     shared.add_encryption(parser)
+    shared.add_base_is_public(parser)
     parser.add_argument("--image-size", type=int, default=224, help="of the images, in pixels (default: %(default)s)")
 
 
@@ -36,3 +37,6 @@ def run(arguments: argparse.Namespace) -> None:
     permutations = method.absorb(key, height=shape.image_size, width=shape.image_size)
     adapted = adaptation.adapt(params, permutations)
     adapting.write_model(arguments, adapted, metadata, shape, method.spec, key.fingerprint)
+    known = public_checkpoints.identify(path, {"embedding/kernel": params["embedding"]["kernel"]})
+    # Last, so that a mistake is one line.
+    shared.warn_of_public_base(arguments, known)

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_key(parser)
     permuting.add_arguments(parser)
     shared.add_encryption(parser)
+    shared.add_base_is_public(parser)
     parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
     parser.add_argument("--patch-size", type=int, default=16, help="the model's patch (default: %(default)s)")
     parser.add_argument(
@@ -84,3 +85,5 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         names=Path(arguments.names).expanduser() if arguments.names else None,
     )
+    # Last, so that a mistake is one line.
+    shared.warn_of_public_base(arguments)

@@ -18,7 +18,7 @@ from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.source import StreamSource
 from ppvit_jax.errors import UserError
 from ppvit_jax.matching import check_match
-from ppvit_jax.offline.inputs import Decoding, Images, open_files, open_tfds
+from ppvit_jax.offline.inputs import Decoding, Images, open_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,21 +72,13 @@ def run(arguments: argparse.Namespace) -> None:
         patch_size=shape.patch_size,
         allow_mismatch=arguments.allow_mismatch,
     )
-    images = _open(folder, Decoding(shape.image_size, arguments.resize, arguments.max_pixels), manifest)
+    images = open_folder(folder, Decoding(shape.image_size, arguments.resize, arguments.max_pixels), manifest)
     started = time.monotonic()
     files = [split.original(index) for split in images.splits for index in range(split.count)]
     logits = _predict(shape, params, images, arguments.batch_size)
     seconds = time.monotonic() - started
     write_aside(output, _table(files, logits, metadata.class_names, output.suffix))
     print(f"{output}: {len(files):,} images in {seconds:.1f} s, {len(files) / seconds:.1f} images/s")
-
-
-def _open(folder: Path, decoding: Decoding, manifest: manifests.Manifest | None) -> Images:
-    if not folder.exists():
-        raise UserError(f"there is no {folder}: give a folder of images as --input")
-    if (folder / "dataset_info.json").is_file():
-        return open_tfds(folder, (), decoding)
-    return open_files(folder, decoding, keep_names=False, manifest=manifest)
 
 
 def _predict(shape: models.ViTConfig, params: checkpoint.Params, images: Images, batch_size: int) -> np.ndarray:

@@ -94,6 +94,24 @@ class Images:
         raise IndexError(number)
 
 
+def open_folder(path: Path, decoding: Decoding, manifest: manifests.Manifest | None) -> Images:
+    """Opens a folder of images, one image, or the version folder of a data set that tensorflow-datasets has prepared.
+
+    Args:
+        path: the folder or file.
+        decoding: see `Decoding`.
+        manifest: the folder's manifest, if it has one; files are compared with it.
+
+    Raises:
+        UserError: there is nothing, or nothing that is an image.
+    """
+    if not path.exists():
+        raise UserError(f"there is no {path}: give a folder of images")
+    if (path / "dataset_info.json").is_file():
+        return open_tfds(path, (), decoding)
+    return open_files(path, decoding, keep_names=False, manifest=manifest)
+
+
 def open_files(path: Path, decoding: Decoding, *, keep_names: bool, manifest: manifests.Manifest | None) -> Images:
     """Lists a folder of images, or one image.
 

@@ -1,0 +1,280 @@
+"""Assembles a jigsaw puzzle of square blocks, which may be turned, from the costs of all joints.
+
+Blocks are joined by a tree of the surest joints, as by Gallagher ("Jigsaw puzzles with pieces of unknown orientation",
+CVPR 2012); joints that leave the frame are refused and holes are filled greedily. Then segments of blocks that agree
+with each other are kept and the rest placed anew, as long as the cost falls (Pomeranz, Shemesh and Ben-Shahar,
+CVPR 2011).
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+# As (row, column), in the order right, down, left, up: the opposite is two further.
+OFFSETS = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])
+# Joints of each edge that are tried when joining, and attempts at placing all but the largest segment anew.
+_CANDIDATES = 24
+_ROUNDS = 10
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Turns:
+    """What a block may have undergone: a group.
+
+    compose: int [turns, turns], first the second then the first; inverse: int [turns].
+    offsets: int [turns, 2, 2], the matrices that move (row, column) offsets likewise. Turn 0 changes nothing.
+    """
+
+    compose: np.ndarray
+    inverse: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def directions(self) -> np.ndarray:
+        """int [turns, 4]: where a turn takes each direction of `OFFSETS`."""
+        moved = np.einsum("tij,dj->tdi", self.offsets, OFFSETS)
+        return np.argmax((moved[:, :, None] == OFFSETS).all(-1), axis=-1)
+
+
+UNTURNED = Turns(np.zeros((1, 1), np.int64), np.zeros(1, np.int64), np.eye(2, dtype=np.int64)[None])
+
+
+def solve(costs: np.ndarray, turns: Turns, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Finds places and turns from the costs of joints.
+
+    Args:
+      costs: float32 [n, 4, n, turns], with n = rows * columns: of block i as it is and, in each direction from it,
+        block j turned; infinite for a block beside itself.
+      turns: the group.
+      rows, columns: of the frame.
+
+    Returns:
+      int64 [rows * columns], the block in each place, in row-major order, and likewise its turn; up to one turn of all.
+    """
+    if len(costs) == 1:
+        return np.zeros(1, np.int64), np.zeros(1, np.int64)
+    board = _Board(costs, turns, rows, columns)
+    best = board.shift(*board.improve(*board.fill(board.join())))
+    lowest = board.total(*best)
+    for _ in range(_ROUNDS):
+        found = board.shift(*board.improve(*board.fill(board.segment(*best))))
+        total = board.total(*found)
+        if total >= lowest * (1 - 1e-6):
+            break
+        best, lowest = found, total
+    return best
+
+
+@dataclasses.dataclass(eq=False)
+class _Component:
+    """Blocks joined to each other: which, where relative to each other, and how turned."""
+
+    blocks: np.ndarray
+    places: np.ndarray
+    turns: np.ndarray
+
+
+class _Board:
+    def __init__(self, costs: np.ndarray, turns: Turns, rows: int, columns: int):
+        self.costs, self.turns, self.frame = costs, turns, (rows, columns)
+        self.count, self.directions = len(costs), turns.directions
+        # A frame may lie on its side while blocks are being joined.
+        self.sideways = bool((turns.offsets[:, 0, 0] == 0).any())
+
+    def beside(self, block: int, turn: int, direction: int) -> np.ndarray:
+        """float32 [n, turns]: the cost of each block, turned, in a direction from one that is turned."""
+        back = self.turns.inverse[turn]
+        return self.costs[block, self.directions[back, direction]][:, self.turns.compose[back]]
+
+    def sure_joints(self) -> tuple[np.ndarray, ...]:
+        """The best joints of all edges, the surest first: blocks, directions, other blocks, their turns, ratios.
+
+        The ratio is of the cost to the lowest other one of both edges.
+        """
+        count, variants = self.count, len(self.turns.inverse)
+        flat = self.costs.reshape(count * 4, -1)
+        kept = min(max(_CANDIDATES, 2), flat.shape[1])
+        near = np.argpartition(flat, kept - 1, axis=1)[:, :kept] if kept < flat.shape[1] else None
+        near = np.argsort(flat, axis=1) if near is None else near
+        values = np.take_along_axis(flat, near, axis=1)
+        lowest = np.sort(values, axis=1)
+        # The cost of two flat edges: a joint between such is not sure.
+        floor = 1e-3 * np.median(lowest[:, 0]) + 1e-6
+        block, direction = np.divmod(np.arange(count * 4), 4)
+        block, direction = (np.broadcast_to(part[:, None], near.shape) for part in (block, direction))
+        other, turn = np.divmod(near, variants)
+        back = self.turns.inverse[turn]
+        facing = other * 4 + self.directions[back, (direction + 2) % 4]
+        alternative = np.where(values > lowest[:, :1], lowest[:, :1], lowest[:, 1:2])
+        there = np.where(values > lowest[facing, 0], lowest[facing, 0], lowest[facing, 1])
+        ratio = (values + floor) / (np.minimum(alternative, there) + floor)
+        usable = np.isfinite(ratio)
+        order = np.lexsort((values[usable], ratio[usable]))
+        return tuple(part[usable][order] for part in (block, direction, other, turn, ratio))
+
+    def join(self) -> _Component:
+        """The largest component of a spanning forest of the surest joints that fit in the frame."""
+        component = [
+            _Component(np.array([block]), np.zeros((1, 2), np.int64), np.zeros(1, np.int64))
+            for block in range(self.count)
+        ]
+        within = np.zeros(self.count, np.int64)
+        for block, direction, other, turn, _ in zip(*(part.tolist() for part in self.sure_joints()), strict=True):
+            first, second = component[block], component[other]
+            if first is second:
+                continue
+            here, there = int(within[block]), int(within[other])
+            joined = self._joined(first, here, direction, second, there, turn)
+            if joined is None:
+                continue
+            within[second.blocks] += len(first.blocks)
+            for member in joined.blocks.tolist():
+                component[member] = joined
+            if len(joined.blocks) == self.count:
+                break
+        return max(component, key=lambda each: len(each.blocks))
+
+    def _joined(
+        self, first: _Component, here: int, direction: int, second: _Component, there: int, turn: int
+    ) -> _Component | None:
+        """Both components as one, in the first one's frame; None if they overlap or do not fit in the frame."""
+        compose, inverse, offsets = self.turns.compose, self.turns.inverse, self.turns.offsets
+        wanted = compose[first.turns[here], turn]
+        moved = compose[wanted, inverse[second.turns[there]]]
+        target = first.places[here] + offsets[first.turns[here]] @ OFFSETS[direction]
+        places = second.places @ offsets[moved].T
+        places = np.concatenate([first.places, places + target - places[there]])
+        places -= places.min(axis=0)
+        height, width = places.max(axis=0) + 1
+        if not self._fits(height, width) or len(np.unique(places[:, 0] * width + places[:, 1])) < len(places):
+            return None
+        turned = np.concatenate([first.turns, compose[moved, second.turns]])
+        return _Component(np.concatenate([first.blocks, second.blocks]), places, turned)
+
+    def _fits(self, height: int, width: int) -> bool:
+        rows, columns = self.frame
+        return (height <= rows and width <= columns) or (self.sideways and height <= columns and width <= rows)
+
+    def fill(self, component: _Component) -> tuple[np.ndarray, np.ndarray]:
+        """Places all other blocks around a component, where the most neighbours tell and then where they fit best."""
+        rows, columns = self.frame
+        height, width = component.places.max(axis=0) + 1
+        if height > rows or width > columns:
+            turn = int(np.flatnonzero(self.turns.offsets[:, 0, 0] == 0)[0])
+            places = component.places @ self.turns.offsets[turn].T
+            turned = self.turns.compose[turn, component.turns]
+            component = _Component(component.blocks, places - places.min(axis=0), turned)
+            height, width = width, height
+        # Room for the frame wherever the component may turn out to lie in it.
+        span = (2 * rows - height, 2 * columns - width)
+        start = np.array((rows - height, columns - width))
+        low, high = start, start + np.array((height, width))
+        block_at, turn_at = np.full(span, -1), np.zeros(span, np.int64)
+        neighbours = np.zeros(span, np.int64)
+        summed: dict[tuple[int, int], np.ndarray] = {}
+        free = np.ones(self.count, bool)
+
+        def put(block: int, turn: int, row: int, column: int) -> None:
+            block_at[row, column], turn_at[row, column], free[block] = block, turn, False
+            summed.pop((row, column), None)
+            for direction, (down, right) in enumerate(OFFSETS.tolist()):
+                place = row + down, column + right
+                if 0 <= place[0] < span[0] and 0 <= place[1] < span[1] and block_at[place] < 0:
+                    neighbours[place] += 1
+                    beside = self.beside(block, turn, direction)
+                    summed[place] = summed[place] + beside if place in summed else beside
+
+        for block, turn, place in zip(component.blocks, component.turns, component.places + start, strict=True):
+            put(int(block), int(turn), *place.tolist())
+        while free.any():
+            inside = {
+                place: costs
+                for place, costs in summed.items()
+                if (np.maximum(high, np.array(place) + 1) - np.minimum(low, place) <= self.frame).all()
+            }
+            most = max(neighbours[place] for place in inside)
+            choices = [place for place in inside if neighbours[place] == most]
+            values = np.stack([np.where(free, inside[place].min(axis=1), np.inf) for place in choices])
+            chosen, block = np.unravel_index(np.argmin(values), values.shape)
+            place = choices[chosen]
+            low, high = np.minimum(low, place), np.maximum(high, np.array(place) + 1)
+            put(int(block), int(np.argmin(inside[place][block])), *place)
+        frame = np.s_[low[0] : low[0] + rows, low[1] : low[1] + columns]
+        return block_at[frame].ravel(), turn_at[frame].ravel()
+
+    def fit(self, order: np.ndarray, turned: np.ndarray, place: int) -> np.ndarray:
+        """float32 [n, turns]: the cost of each block in a place, beside the neighbours that are there."""
+        rows, columns = self.frame
+        cost = np.zeros((self.count, len(self.turns.inverse)), np.float32)
+        for direction, offset in enumerate(OFFSETS.tolist()):
+            row, column = place // columns + offset[0], place % columns + offset[1]
+            if 0 <= row < rows and 0 <= column < columns:
+                neighbour = row * columns + column
+                cost += self.beside(int(order[neighbour]), int(turned[neighbour]), (direction + 2) % 4)
+        return cost
+
+    def total(self, order: np.ndarray, turned: np.ndarray) -> float:
+        """The cost of all joints."""
+        own = [self.fit(order, turned, place)[order[place], turned[place]] for place in range(self.count)]
+        return float(np.sum(own, dtype=np.float64)) / 2
+
+    def improve(self, order: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Exchanges the blocks of places that do not touch each other, at best, until the cost stays."""
+        rows, columns = self.frame
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        # Of a chessboard's colours none touch; knight's moves bring places of both colours together.
+        colours = [(row + column) % 2 == 0, (row + column) % 2 == 1]
+        colours += [(row + 2 * column) % 5 == part for part in range(5)]
+        colours = [colour for colour in colours if colour.any()]
+        order, turned = order.copy(), turned.copy()
+        unchanged = 0
+        for step in range(8 * len(colours)):
+            places = np.flatnonzero(colours[step % len(colours)])
+            blocks = order[places]
+            cost = np.stack([self.fit(order, turned, place)[blocks] for place in places.tolist()])
+            lowest, chosen = cost.min(axis=2), cost.argmin(axis=2)
+            # Blocks keep their places where others would fit as well.
+            finite = np.where(np.isfinite(lowest), lowest, 1e9)
+            finite[np.diag_indices(len(places))] *= 1 - 1e-6
+            rows_taken, taken = linear_sum_assignment(finite)
+            unchanged = unchanged + 1 if (taken == rows_taken).all() else 0
+            order[places], turned[places] = blocks[taken], chosen[rows_taken, taken]
+            if unchanged == len(colours):
+                break
+        return order, turned
+
+    def shift(self, order: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Moves rows, and then columns, from one side of the frame to the other, where that costs least."""
+        for axis, length in enumerate(self.frame):
+            moved = [
+                tuple(np.roll(part.reshape(self.frame), step, axis).ravel() for part in (order, turned))
+                for step in range(length)
+            ]
+            order, turned = min(moved, key=lambda arrangement: self.total(*arrangement))
+        return order, turned
+
+    def segment(self, order: np.ndarray, turned: np.ndarray) -> _Component:
+        """The largest part of an arrangement whose neighbours are each other's best."""
+        rows, columns = self.frame
+        best = self.costs.min(axis=(2, 3))
+        places = np.arange(rows * columns).reshape(rows, columns)
+        pairs = []
+        for direction, (one, other) in enumerate(((places[:, :-1], places[:, 1:]), (places[:-1], places[1:]))):
+            for here, there in zip(one.ravel().tolist(), other.ravel().tolist(), strict=True):
+                cost = self.beside(order[here], turned[here], direction)[order[there], turned[there]]
+                back_here, back_there = self.turns.inverse[turned[here]], self.turns.inverse[turned[there]]
+                least = max(
+                    best[order[here], self.directions[back_here, direction]],
+                    best[order[there], self.directions[back_there, direction + 2]],
+                )
+                if cost <= least:
+                    pairs.append((here, there))
+        pairs = np.array(pairs, np.int64).reshape(-1, 2).T
+        graph = coo_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=(rows * columns, rows * columns))
+        label = connected_components(graph, directed=False)[1]
+        kept = np.flatnonzero(label == np.argmax(np.bincount(label)))
+        where = np.stack(np.divmod(kept, columns), axis=1)
+        return _Component(order[kept], where - where.min(axis=0), turned[kept])

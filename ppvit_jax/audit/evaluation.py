@@ -1,0 +1,278 @@
+"""Runs each attack, measures it and says what the attacker had; the only place beside `scoring` that sees the truth."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ppvit_jax.audit import (
+    channel_keys,
+    ciphertext_only,
+    decoder,
+    dictionary,
+    known_plaintext,
+    link,
+    position_embedding,
+    scoring,
+    weights,
+)
+from ppvit_jax.audit.weights import Params
+from ppvit_jax.encryption import Encryption, Permutations, Secret
+from ppvit_jax.encryption.blockwise import Gather, gather
+from ppvit_jax.encryption.pixel_encryption import PixelEncryption
+
+KNOWLEDGE = {
+    "weights": "the public base checkpoint and the adapted model, fine-tuned or not; no image",
+    "known-plaintext": "the method and some pairs of an image and its encryption; then encrypted images alone",
+    "ciphertext-only": "the method and encrypted images of one key; no plain one of them",
+    "dictionary": "the method and candidate images, among which those encrypted may be; no key",
+    "link": "two adapted models of different keys; no base and no image",
+    "position-embedding": "the adapted model alone",
+}
+# From here on a picture counts as recovered, and a half of the rest as broken.
+_HALF = 0.5
+_PICTURES = 4
+_COMPARED = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What one attack found.
+
+    attack: a key of `KNOWLEDGE`.
+    rows: the measures, by their names; more than one where the attack was tried with more and less.
+    summary: one sentence.
+    succeeded: whether it counts as a break; None where nothing that was given tells.
+    seconds: of the attack itself, without the scoring.
+    pictures: by title, uint8 [n, side, side, 3], to be shown side by side.
+    """
+
+    attack: str
+    rows: tuple[dict[str, Any], ...]
+    summary: str
+    succeeded: bool | None
+    seconds: float
+    pictures: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def audit_weights(base: Params, model: Params, truth: Permutations | None) -> Finding:
+    """`weights.recover`, with the fraction recovered where the truth is known and the margins where not."""
+    started = time.monotonic()
+    found = weights.recover(base, model)
+    seconds = time.monotonic() - started
+    drift = weights.drift(base, model, found.permutations)
+    rows = []
+    for name, match, part, changed in (
+        ("blocks (position embedding)", found.block, truth and truth.block, drift["position_embedding"]),
+        ("values (patch embedding)", found.pixel, truth and truth.pixel, drift["patch_embedding"]),
+    ):
+        row: dict[str, Any] = {"rows of": name, "number": len(match.order)}
+        if truth is not None:
+            right = match.order == (np.arange(len(match.order)) if part is None else part)
+            if match is found.pixel:
+                right &= match.negative == (np.zeros(len(right), bool) if truth.negative is None else truth.negative)
+            row["recovered"] = float(right.mean())
+        row |= {
+            "similarity (median)": float(np.median(match.similarity)),
+            "margin (median)": float(np.median(match.margin)),
+            "margin (lowest)": float(match.margin.min()),
+            "changed by fine-tuning": changed,
+        }
+        rows.append(row)
+    clear = [float(np.mean(match.margin > 0)) for match in (found.block, found.pixel)]
+    if truth is not None:
+        succeeded = min(row["recovered"] for row in rows) >= _HALF
+        summary = " and ".join(f"{row['recovered']:.1%} of the {row['rows of']}" for row in rows) + " recovered"
+    else:
+        succeeded = min(clear) >= _HALF
+        summary = f"{clear[0]:.1%} of the blocks and {clear[1]:.1%} of the values matched more clearly than any other"
+    return Finding("weights", tuple(rows), summary, succeeded, seconds)
+
+
+def audit_position_embedding(model: Params, truth: Permutations | None) -> Finding:
+    """`position_embedding.solve`; the truth is that of a key, whose block permutation may be None for none."""
+    embedding = model["Transformer"]["posembed_input"]["pos_embedding"]
+    started = time.monotonic()
+    found = position_embedding.solve(embedding)
+    seconds = time.monotonic() - started
+    row: dict[str, Any] = {"blocks": len(found)}
+    if truth is None:
+        return Finding("position-embedding", (row,), "an arrangement; give --key to score it", None, seconds)
+    block = np.arange(len(found)) if truth.block is None else truth.block
+    side = round(len(found) ** 0.5)
+    estimate, right = (gather(Permutations(part), side, side, 1) for part in (found, block))
+    places = scoring.places(estimate, right, side, 1)
+    row |= {
+        "blocks in place": places.blocks,
+        "neighbours": places.neighbours,
+        "largest component": places.component,
+    }
+    summary = f"{places.blocks:.1%} of the blocks in place, {places.neighbours:.1%} of the neighbouring pairs"
+    return Finding("position-embedding", (row,), summary, places.neighbours >= _HALF, seconds)
+
+
+def audit_link(first: Params, second: Params) -> Finding:
+    """`link.compare`."""
+    started = time.monotonic()
+    found = link.compare(first, second)
+    seconds = time.monotonic() - started
+    rows = [
+        {"tensors": name, "mean cosine": part.value, "by chance": part.chance, "deviations above": part.z}
+        for name, part in (
+            ("encoder (no key moves it)", found.untouched),
+            ("patch embedding, matched", found.patch),
+            ("position embedding, matched", found.position),
+        )
+        if part is not None
+    ]
+    verdict = "linked" if found.linked else "not linked"
+    return Finding("link", tuple(rows), f"{verdict}: {found.reason}", found.linked, seconds)
+
+
+def audit_known_plaintext(
+    method: Encryption, plain: np.ndarray, encrypted: np.ndarray, counts: Sequence[int] = (1, 2, 5, 10, 20)
+) -> Finding:
+    """`known_plaintext.solve`, or `decoder.learn` for encodings, from more and more pairs; scored on the last images.
+
+    Args:
+      method: with the right block size.
+      plain, encrypted: pairs; at least one more than the lowest count.
+      counts: of pairs to learn from, in increasing order.
+
+    Raises:
+      UserError: see `known_plaintext.solve`.
+    """
+    rows, pictures, seconds, best = [], {}, 0.0, 0.0
+    tested = slice(-min(_COMPARED, max(1, len(plain) // 2)), None)
+    unseen, target = encrypted[tested], plain[tested]
+    for count in [count for count in counts if count <= len(plain) - len(target)] or [len(plain) - len(target)]:
+        started = time.monotonic()
+        if method.encodes:
+            learned = decoder.learn(plain[:count], encrypted[:count], method.block_size, reordered=method.per_image)
+            taken = time.monotonic() - started
+            recovered = learned.decode(unseen)
+        else:
+            solution = known_plaintext.solve(method, plain[:count], encrypted[:count])
+            taken = time.monotonic() - started
+            recovered = method.decrypt(unseen, solution.secret)
+        seconds += taken
+        quality = scoring.picture(recovered, target, unseen)
+        exact = float(np.mean((recovered == target).all(axis=(1, 2, 3))))
+        rows.append(
+            {
+                "pairs": count,
+                "other images exact": exact,
+                "their values exact": float(np.mean(recovered == target)),
+                "SSIM": quality.ssim,
+                "PSNR": quality.psnr,
+                "seconds": taken,
+            }
+        )
+        best = max(best, quality.ssim)
+        pictures = _pictures(unseen, recovered, target)
+        if exact == 1:
+            break
+    last = rows[-1]
+    summary = (
+        f"{last['pairs']} pair{'s' if last['pairs'] > 1 else ''} decrypt {last['other images exact']:.1%} of "
+        f"{len(target)} other images exactly, SSIM {last['SSIM']:.3f}"
+    )
+    return Finding("known-plaintext", tuple(rows), summary, best >= _HALF, seconds, pictures)
+
+
+def audit_ciphertext_only(
+    method: Encryption,
+    encrypted: np.ndarray,
+    counts: Sequence[int] = (1, 5, 20, 100),
+    *,
+    plain: np.ndarray | None = None,
+    truth: Secret | None = None,
+    reference: np.ndarray | None = None,
+    seed: int = 0,
+) -> Finding:
+    """`ciphertext_only.solve` of more and more images.
+
+    Args:
+      method: with the right block size.
+      encrypted: uint8 [n, side, side, 3].
+      counts: of images to attack, in increasing order; those beyond n are left out, and n at least is tried.
+      plain: the plain images, for the scoring.
+      truth: the secret, for the scoring.
+      reference, seed: see `ciphertext_only.solve`.
+
+    Raises:
+      UserError: see `ciphertext_only.solve`.
+    """
+    rows, pictures, seconds, best = [], {}, 0.0, -1.0
+    for count in [count for count in counts if count <= len(encrypted)] or [len(encrypted)]:
+        images = encrypted[:count]
+        started = time.monotonic()
+        if isinstance(method, PixelEncryption) and method.per_image:
+            alone = PixelEncryption(block_size=method.block_size, colour=method.colour)
+            images = images[:_COMPARED]
+            secrets = channel_keys.solve_each(method, images)
+            recovered = np.stack([alone.decrypt(image, one) for image, one in zip(images, secrets, strict=True)])
+            secret = None
+        else:
+            secret = ciphertext_only.solve(method, images, reference=reference, seed=seed)
+            recovered = method.decrypt(images[:_COMPARED], secret)
+        taken = time.monotonic() - started
+        seconds += taken
+        row: dict[str, Any] = {"images": count}
+        if truth is not None and secret is not None and isinstance(method, Gather):
+            size = encrypted.shape[1]
+            places = scoring.places(secret, truth, size, method.block_size if method.blocks else 1)
+            row |= {
+                "blocks in place": places.blocks,
+                "values in place": places.values,
+                "neighbours": places.neighbours,
+                "largest component": places.component,
+            }
+            best = max(best, min(places.blocks, places.values))
+        shown = images[:_COMPARED]
+        if plain is not None:
+            target = plain[: len(shown)]
+            recovered = scoring.align(recovered, target)
+            quality = scoring.picture(recovered, target, shown)
+            row |= {"SSIM": quality.ssim, "PSNR": quality.psnr, "SSIM encrypted": quality.encrypted_ssim}
+            best = max(best, quality.ssim)
+        row["seconds"] = taken
+        rows.append(row)
+        pictures = _pictures(shown, recovered, None if plain is None else plain)
+    last = rows[-1]
+    said = [f"{name} {last[name]:.3f}" for name in ("SSIM", "blocks in place", "values in place") if name in last]
+    summary = f"{last['images']} images: {', '.join(said) or 'see the picture'}"
+    known = plain is not None or best >= 0
+    return Finding("ciphertext-only", tuple(rows), summary, best >= _HALF if known else None, seconds, pictures)
+
+
+def audit_dictionary(method: Encryption, candidates: np.ndarray, encrypted: np.ndarray, truth: np.ndarray) -> Finding:
+    """`dictionary.identify`; `truth` is the candidate's number that each encrypted image is of, int [n].
+
+    Raises:
+      UserError: see `dictionary.identify`.
+    """
+    started = time.monotonic()
+    found = dictionary.identify(method, candidates, encrypted)
+    seconds = time.monotonic() - started
+    # Equal candidates are equal answers.
+    right = np.mean([(candidates[a] == candidates[b]).all() for a, b in zip(found.index, truth, strict=True)])
+    row = {
+        "candidates": len(candidates),
+        "encrypted": len(encrypted),
+        "identified": float(right),
+        "by chance": 1 / len(candidates),
+        "distance (median)": float(np.median(found.distance)),
+        "of the runner-up": float(np.median(found.runner_up)),
+    }
+    summary = f"{right:.1%} of {len(encrypted)} encrypted images identified among {len(candidates)} candidates"
+    return Finding("dictionary", (row,), summary, bool(right >= _HALF), seconds)
+
+
+def _pictures(encrypted: np.ndarray, recovered: np.ndarray, plain: np.ndarray | None) -> dict[str, np.ndarray]:
+    shown = {"encrypted": encrypted, "recovered": recovered} | ({} if plain is None else {"plain": plain})
+    return {
+        title: images[:_PICTURES] for title, images in shown.items() if images.ndim == 4 and images.dtype == np.uint8
+    }

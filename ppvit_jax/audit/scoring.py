@@ -1,0 +1,167 @@
+"""How much an attack recovered. The truth enters here and nowhere else in the audit.
+
+Attackers see for themselves whether a picture is turned, flipped, inverted or has its colours exchanged: results count
+up to the 8 symmetries of a square, the 6 orders of the channels and inverting all values, the same for all images.
+Neighbouring pairs and the largest component are Gallagher's measures (CVPR 2012), which Chuman and Kiya use.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from ppvit_jax.encryption.method import Secret
+from ppvit_jax.encryption.permutations import split_blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """How much of a key was recovered, each between 0 and 1.
+
+    blocks: blocks in their exact places.
+    values: values in their exact places inside their blocks, and inverted as they are.
+    neighbours: pairs of neighbouring blocks that are neighbours in the same direction.
+    component: the largest connected part of such pairs, of all blocks.
+    """
+
+    blocks: float
+    values: float
+    neighbours: float
+    component: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether the key is recovered completely."""
+        return self.blocks == self.values == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """How alike recovered images are to the plain ones, as a mean over images.
+
+    ssim: structural similarity (Wang et al. 2004), 1 at most.
+    psnr: peak signal-to-noise ratio in dB; infinite for equal images.
+    encrypted_ssim: of the encrypted images to the plain ones, for comparison; NaN where these are no images.
+    """
+
+    ssim: float
+    psnr: float
+    encrypted_ssim: float
+
+
+def places(estimate: Secret, truth: Secret, size: int, block_size: int) -> Places:
+    """Compares an estimate of a secret with the secret.
+
+    Args:
+      estimate, truth: secrets of `Gather`: "index", int [size * size * 3], and perhaps "mask".
+      size: height and width of the images in pixels.
+      block_size: side of the blocks that change places; that of a pixel, 1, where none do.
+    """
+    found, true = (_split(secret, size, block_size) for secret in (estimate, truth))
+    best: tuple[float, Places | None] = (-1.0, None)
+    side = size // block_size
+    for flip, turn in _symmetries():
+        blocks = _transform(np.arange(side * side).reshape(side, side, 1), flip, turn).ravel()
+        blocks_right = blocks[found.block] == true.block
+        for order in itertools.permutations(range(3)):
+            inside = np.arange(block_size**2 * 3).reshape(block_size, block_size, 3)
+            inside = _transform(inside, flip, turn)[..., list(order)].ravel()
+            moved = inside[found.inside] == true.inside
+            same = found.negative == true.negative
+            values = max(np.mean(moved & same), np.mean(moved & ~same))
+            total = blocks_right.mean() + values
+            if total > best[0]:
+                right, component = _neighbours(blocks[found.block], true.block, side)
+                best = total, Places(float(blocks_right.mean()), float(values), right, component)
+    assert best[1] is not None
+    return best[1]
+
+
+def align(recovered: np.ndarray, plain: np.ndarray) -> np.ndarray:
+    """Turns, flips, inverts and recolours recovered images as a viewer would: all alike, to the least squared error.
+
+    Args:
+      recovered, plain: uint8 [n, side, side, 3].
+
+    Returns:
+      The recovered images so changed, uint8.
+    """
+    # Enough to tell the symmetries apart, and quick.
+    few, small = recovered[:8, ::2, ::2], plain[:8, ::2, ::2].astype(np.float32)
+    best: tuple[float, tuple] = (np.inf, ())
+    for flip, turn in _symmetries():
+        turned = _transform(few, flip, turn, first=1)
+        for order, negative in itertools.product(itertools.permutations(range(3)), (False, True)):
+            seen = turned[..., list(order)].astype(np.float32)
+            error = float(np.mean(np.square((255 - seen if negative else seen) - small)))
+            if error < best[0]:
+                best = error, (flip, turn, order, negative)
+    flip, turn, order, negative = best[1]
+    aligned = np.ascontiguousarray(_transform(recovered, flip, turn, first=1)[..., list(order)])
+    return 255 - aligned if negative else aligned
+
+
+def picture(recovered: np.ndarray, plain: np.ndarray, encrypted: np.ndarray | None = None) -> Picture:
+    """Compares images that `align` made with the plain ones; uint8 [n, side, side, 3] all.
+
+    `encrypted`: where given and of that kind, is compared as well.
+    """
+
+    def similarity(images: np.ndarray) -> float:
+        values = [structural_similarity(a, b, channel_axis=2) for a, b in zip(plain, images, strict=True)]
+        return float(np.mean(values))
+
+    with np.errstate(divide="ignore"):
+        ratios = [peak_signal_noise_ratio(a, b) for a, b in zip(plain, recovered, strict=True)]
+    before = np.nan
+    if encrypted is not None and encrypted.shape == plain.shape and encrypted.dtype == np.uint8:
+        before = similarity(encrypted)
+    return Picture(similarity(recovered), float(np.mean(ratios)), before)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    block: np.ndarray
+    inside: np.ndarray
+    negative: np.ndarray
+
+
+def _split(secret: Secret, size: int, block_size: int) -> _Split:
+    """Of every encrypted block the plain one, and of each of its values the place there: [blocks], [blocks, values]."""
+    plain = np.empty((size * size * 3, 2), np.int64)
+    numbers = split_blocks(np.arange(size * size * 3).reshape(size, size, 3), block_size)
+    plain[numbers] = np.stack(np.indices(numbers.shape), axis=-1)
+    index = split_blocks(np.asarray(secret["index"]).reshape(size, size, 3), block_size)
+    mask = np.asarray(secret.get("mask", np.zeros(size * size * 3, np.uint8))).reshape(size, size, 3)
+    source = plain[index]
+    return _Split(source[:, 0, 0], source[..., 1], split_blocks(mask, block_size) > 0)
+
+
+def _neighbours(found: np.ndarray, true: np.ndarray, side: int) -> tuple[float, float]:
+    """Of blocks by encrypted number, in which cell they were put and where they belong."""
+    if side == 1:
+        return 1.0, 1.0
+    put = np.empty(side * side, np.int64)
+    put[true] = found
+    put = put.reshape(side, side)
+    across = (put[:, 1:] == put[:, :-1] + 1) & (put[:, :-1] % side != side - 1)
+    down = put[1:] == put[:-1] + side
+    cells = np.arange(side * side).reshape(side, side)
+    one = np.concatenate([cells[:, :-1][across], cells[:-1][down]])
+    other = np.concatenate([cells[:, 1:][across], cells[1:][down]])
+    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(side * side, side * side))
+    labels = connected_components(graph, directed=False)[1]
+    return len(one) / (2 * side * (side - 1)), float(np.bincount(labels).max() / side**2)
+
+
+def _symmetries() -> Iterator[tuple[bool, int]]:
+    return itertools.product((False, True), range(4))
+
+
+def _transform(images: np.ndarray, flip: bool, turn: int, first: int = 0) -> np.ndarray:
+    axes = (first, first + 1)
+    return np.rot90(np.swapaxes(images, *axes) if flip else images, turn, axes)

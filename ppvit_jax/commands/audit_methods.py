@@ -1,0 +1,101 @@
+"""The command `ppvit audit methods`: what each attack makes of each encryption, with new keys."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ppvit_jax.adaptation import restore
+from ppvit_jax.audit import matrix, report
+from ppvit_jax.audit.evaluation import KNOWLEDGE, Finding
+from ppvit_jax.commands import arguments as shared
+from ppvit_jax.commands import auditing
+from ppvit_jax.data.progress import Progress
+from ppvit_jax.encryption import METHODS
+from ppvit_jax.errors import UserError
+
+_OF_MODELS = {"weights", "position-embedding", "link"}
+# As their authors use them.
+_BLOCK_SIZES: dict[str, int] = {"le": 4, "ele": 4}
+_REFERENCES = 200
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    auditing.add_arguments(parser, ("plain", "reference", "pairs", "images", "candidates", "base?", "model?", "key"))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME", help="(default: all)")
+    parser.add_argument("--attacks", default="", metavar="NAMES", help=f"a part of {','.join(KNOWLEDGE)}")
+    parser.add_argument("--keys", type=int, default=5, metavar="N", help="new keys, one a repetition (%(default)s)")
+    parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
+    parser.add_argument(
+        "--noise", type=float, default=0.0, metavar="LEVELS", help="added before encrypting, as a mitigation (0)"
+    )
+
+
+def run(arguments: argparse.Namespace, output: Path) -> list[str]:
+    """Measures methods by attacks with new keys.
+
+    Returns:
+      The names of the attacks that succeeded on any.
+
+    Raises:
+      UserError: anything that the user can put right.
+    """
+    size = arguments.image_size
+    attacks = arguments.attacks.split(",") if arguments.attacks else list(KNOWLEDGE)
+    if unknown := set(attacks) - set(KNOWLEDGE):
+        raise UserError(f"--attacks has no {min(unknown)!r}: choose among {', '.join(KNOWLEDGE)}")
+    if arguments.keys < 1 or arguments.noise < 0:
+        raise UserError("--keys needs at least 1, and --noise 0 or more")
+    methods = [shared.open_encryption(spec, _block_size(spec, arguments.patch_size)) for spec in arguments.methods]
+    needed = max([2 * max(arguments.pairs), *arguments.images, arguments.candidates])
+    material = matrix.Material(
+        auditing.open_images(arguments.plain, arguments, size, needed, arguments.seed),
+        auditing.open_images(arguments.reference, arguments, size, _REFERENCES, arguments.seed + 1)
+        if arguments.reference
+        else None,
+        arguments.pairs,
+        arguments.images,
+        arguments.noise,
+        _models(arguments) if _OF_MODELS & set(attacks) and arguments.base else None,
+    )
+    rows: list[dict[str, Any]] = []
+    refused: dict[tuple[str, str], str] = {}
+    pictures: list[tuple[str, Finding]] = []
+    progress = Progress("audit", len(methods) * arguments.keys, "method-keys")
+    for place, method in enumerate(methods):
+        for number in range(arguments.keys):
+            findings, reasons = matrix.attack(method, material, arguments.seed, number, attacks)
+            rows += matrix.records(method.spec, number, findings)
+            refused |= {(method.spec, name): reason for name, reason in reasons.items()}
+            if number == 0:
+                pictures += [(method.spec, finding) for finding in findings if finding.pictures]
+            progress.update(place * arguments.keys + number + 1)
+    progress.close()
+    specs = [method.spec for method in methods]
+    what = (
+        f"{len(material.plain)} images of {Path(arguments.plain).name} at {size}x{size}, blocks of "
+        f"{arguments.patch_size}, of LE and ELE 4; {arguments.keys} keys, seed {arguments.seed}"
+    )
+    if arguments.noise:
+        what += f"; the owner adds noise of standard deviation {arguments.noise:g} before encrypting"
+    if arguments.reference:
+        what += f"; reference images from {Path(arguments.reference).name}"
+    report.write_matrix(specs, rows, refused, pictures, what, output)
+    print((output / "matrix.md").read_text())
+    return list(dict.fromkeys(row["attack"] for row in rows if row["succeeded"]))
+
+
+def _block_size(spec: str, patch_size: int) -> int:
+    return _BLOCK_SIZES.get(spec.partition(":")[0], patch_size)
+
+
+def _models(arguments: argparse.Namespace) -> matrix.Models:
+    """The base and the tuned model, which is made plain again by its key to be adapted with new ones."""
+    tuned, metadata, shape = auditing.open_model(arguments.model or arguments.base)
+    permutations = auditing.model_truth(arguments, metadata, shape)
+    if metadata.encryption != "none":
+        if permutations is None:
+            raise UserError(f"{arguments.model} is adapted to a key: give its --key, to adapt it to new ones")
+        tuned = restore(tuned, permutations)
+    base = auditing.open_model(arguments.base, shape.image_size)[0]
+    return matrix.Models(base, tuned, shape.patch_size, shape.image_size)

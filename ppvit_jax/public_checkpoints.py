@@ -1,0 +1,68 @@
+"""Which base checkpoints are known to be public: from these anyone can read the key off a model adapted from them."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+# SHA-256 of whole files.
+_FILES = {
+    # Computed from the file in this package.
+    "4036d0e8069494341a472a85296a529ebfddce704defc57916af7fd388993d4e": "ppvit's embedded ViT-Micro/8",
+    # From Git LFS pointers in public GitHub repositories, which have copies under the original's name: l2p_fork of
+    # ThanhDungCR7 and ViT of KevinG273. Their sizes, 412,815,506 and 347,502,902 bytes, fit these parameters.
+    "ac7478131e1b77e5c2f0225849730bd19ee89cfffe600c2dfd2272b34a50a43d": "Google's imagenet21k/ViT-B_16.npz",
+    "19d3f569702e80c3a19101c8a3bde16b34f0c475ce565e999cb96068a580fdbf": (
+        "Google's imagenet21k+imagenet2012/ViT-B_16.npz"
+    ),
+    # From the files' pages on the Hugging Face hub, in the repositories and under the names given.
+    "1cf14745201dfaffba38831c7cc1003c51618569d0a5dd31a895fe604c427253": (
+        "timm/vit_base_patch16_224.orig_in21k model.safetensors"
+    ),
+    "f2e4c2fbed73e925b2ef5f760bedb748a28027d1dc0a66174bb9c8efcccbe411": (
+        "timm/vit_base_patch32_224.orig_in21k pytorch_model.bin"
+    ),
+    "1cea07110a4a47edc51420b2dda6f3b8b58e7256e8f44b4ea6aa9696162ccb5d": (
+        "google/vit-base-patch16-224 model.safetensors"
+    ),
+    "5f17067668129d23b52524f90a805e7d9914c276d90a59a13ebe81a09e40ceca": (
+        "google/vit-base-patch16-224 pytorch_model.bin"
+    ),
+    "84066da0f5d8ff1cc494c660d4693141fae2e356535bf18a14d9fc00a055a6a1": (
+        "google/vit-base-patch16-224-in21k pytorch_model.bin"
+    ),
+    "82d6433fcb417924480236806bd22e3bc9b21f578df839cae78d79e24db61c1d": (
+        "google/vit-base-patch32-224-in21k model.safetensors"
+    ),
+    "d1f5662c99f04647c12757a8b72eb61ae150d819069b05e73fb1064b737bafcb": (
+        "google/vit-base-patch32-224-in21k pytorch_model.bin"
+    ),
+}
+# SHA-256 by `patch_embedding_sha256`: also after conversion, with another head, or tuned with a frozen patch embedding.
+_PATCH_EMBEDDINGS = {
+    "9b8bcecc804afd9fc9afc76180d52d87b59f5ecde3cfa3f3de882253df29d18f": "ppvit's embedded ViT-Micro/8",
+}
+
+
+def identify(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> str | None:
+    """The name of the public checkpoint that a file is, or None if it is none that is known here.
+
+    Args:
+      path: the file, of any format.
+      arrays: its arrays by name, as `ppvit_jax.checkpoint.read` gives them.
+    """
+    with Path(path).open("rb") as file:
+        known = _FILES.get(hashlib.file_digest(file, "sha256").hexdigest())
+    if known is None and "embedding/kernel" in arrays:
+        known = _PATCH_EMBEDDINGS.get(patch_embedding_sha256(arrays["embedding/kernel"]))
+    return known
+
+
+def patch_embedding_sha256(kernel: np.ndarray) -> str:
+    """SHA-256 of a patch embedding [patch, patch, 3, hidden], as float32, little-endian, in C order.
+
+    Unlike the file's, it stays when a checkpoint is converted to Google's layout or written again.
+    """
+    return hashlib.sha256(np.ascontiguousarray(kernel, "<f4").tobytes()).hexdigest()

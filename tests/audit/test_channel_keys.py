@@ -1,0 +1,81 @@
+import itertools
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_sample_image
+
+from ppvit_jax.audit.channel_keys import solve, solve_each
+from ppvit_jax.encryption import PixelEncryption
+from ppvit_jax.errors import UserError
+from ppvit_jax.keys import SecretKey
+
+HEIGHT, WIDTH = 40, 48
+CORNERS = [(0, 0), (120, 200), (200, 60), (60, 400), (250, 300)]
+PIXEL = PixelEncryption(block_size=1)
+
+
+def crops():
+    photos = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
+    return np.stack([photo[y : y + HEIGHT, x : x + WIDTH] for photo in photos for y, x in CORNERS])
+
+
+def aligned(images, guessed):
+    """The guess in the order of channels and the inversion that agree best, and the part of pixels that agree."""
+    choices = [
+        guessed[..., order] ^ np.uint8(mask)
+        for mask, order in itertools.product((0, 255), map(list, itertools.permutations(range(3))))
+    ]
+    best = min(choices, key=lambda choice: np.abs(choice.astype(int) - images).mean())
+    return best, (best == images).all(-1).mean()
+
+
+def encrypted_by(method, number, images, numbers=None):
+    secret = method.derive(SecretKey(bytes([number] * 32)), height=HEIGHT, width=WIDTH)
+    return method.encrypt(images, secret, numbers)
+
+
+@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("number", range(3))
+def test_shared_keys_are_found(colour, number):
+    method, images = PixelEncryption(block_size=1, colour=colour), crops()
+    encrypted = encrypted_by(method, number, images)
+    assert aligned(images, encrypted)[1] < 0.2
+    secret = solve(method, encrypted)
+    assert secret["index"].dtype == np.int32 and secret["mask"].dtype == np.uint8
+    assert aligned(images, method.decrypt(encrypted, secret))[1] > 0.97
+
+
+def test_keys_of_each_image_show_its_outlines():
+    method, images = PixelEncryption(block_size=1, keys="per_image"), crops()[5:8]
+    encrypted = encrypted_by(method, 4, images, np.arange(3, dtype=np.uint32))
+    secrets = solve_each(method, encrypted)
+    assert len(secrets) == 3
+    for image, cipher, secret in zip(images, encrypted, secrets, strict=True):
+        guessed = PIXEL.decrypt(cipher, secret).astype(int)
+
+        def roughness(picture):
+            return np.abs(np.diff(picture.astype(int), axis=0)).mean()
+
+        assert roughness(cipher) > 3 * roughness(guessed)
+        assert roughness(guessed) < 2 * roughness(image)
+
+
+def test_secret_undoes_what_it_does():
+    encrypted = encrypted_by(PIXEL, 6, crops())
+    secret = solve(PIXEL, encrypted)
+    np.testing.assert_array_equal(PIXEL.encrypt(PIXEL.decrypt(encrypted, secret), secret), encrypted)
+    # Channels change places inside their pixels alone.
+    np.testing.assert_array_equal(secret["index"] // 3, np.arange(HEIGHT * WIDTH * 3) // 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 1, 5, 3), (1, 4, 1, 3)])
+def test_thin_and_flat_images(shape):
+    secret = solve(PIXEL, np.full(shape, 200, np.uint8))
+    assert sorted(secret["index"].tolist()) == list(range(np.prod(shape[1:])))
+
+
+def test_mistakes_are_told():
+    with pytest.raises(UserError, match="key for every image"):
+        solve(PixelEncryption(block_size=1, keys="per_image"), np.zeros((1, 4, 4, 3), np.uint8))
+    with pytest.raises(UserError, match="images, height, width, 3"):
+        solve(PIXEL, np.zeros((4, 4, 3), np.uint8))

@@ -1,0 +1,147 @@
+"""The dictionary attack: encrypted images are recognised among candidates without a key, and duplicates are seen."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_sample_image
+
+from ppvit_jax import encryption
+from ppvit_jax.audit.dictionary import duplicates, identify
+from ppvit_jax.errors import UserError
+from ppvit_jax.keys import SecretKey
+
+EXACT = [
+    "bs",
+    "ps",
+    "bs+ps",
+    "restricted",
+    "np",
+    "bs+ps+np",
+    "bs+ps+np:shared=False",
+    "bs+pps:shared=none",
+    "etc",
+    "etc:sub_block_size=4",
+    "etc:shared=True,channels=none",
+    "pe",
+    "pe:keys=per_image",
+    "le",
+    "ele",
+]
+LEGACY = ["etc:channels=legacy", "etc:channels=legacy,shared=True,sub_block_size=4"]
+ENCODING = ["color-neuracrypt:depth=2", "color-neuracrypt:separate=True", "neuracrypt:reorder=False,width=128"]
+
+
+def create(spec, block_size):
+    method = encryption.create(spec, block_size)
+    assert method is not None
+    return method
+
+
+def crops(count, size=32, seed=0):
+    """Pieces of two photographs: uint8 [count, size, size, 3]."""
+    random = np.random.default_rng(seed)
+    photos = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
+    corners = random.integers(0, [420 - size, 640 - size], (count, 2))
+    return np.stack([photos[i % 2][y : y + size, x : x + size] for i, (y, x) in enumerate(corners)])
+
+
+def encrypt(method, images, key):
+    secret = method.derive(SecretKey(bytes([key] * 32)), height=images.shape[1], width=images.shape[2])
+    return method.encrypt(images, secret, np.arange(len(images), dtype=np.uint32) + key)
+
+
+def keyed(method, images):
+    """Every image under a key of its own."""
+    return np.concatenate([encrypt(method, image[None], key + 1) for key, image in enumerate(images)])
+
+
+@pytest.mark.parametrize("spec", EXACT)
+def test_every_image_is_recognised_whatever_its_key(spec):
+    method, candidates = create(spec, 8), crops(60)
+    numbers = np.random.default_rng(1).permutation(60)[:12]
+    found = identify(method, candidates, keyed(method, candidates[numbers]))
+    np.testing.assert_array_equal(found.index, numbers)
+    np.testing.assert_array_equal(found.distance, 0)
+    assert (found.runner_up > 0).all()
+
+
+@pytest.mark.parametrize("spec", EXACT)
+def test_an_image_that_is_no_candidate_is_at_a_distance(spec):
+    method, images = create(spec, 8), crops(60)
+    found = identify(method, images[:50], keyed(method, images[50:]))
+    assert (found.distance > 0).all() and (found.runner_up >= found.distance).all()
+
+
+@pytest.mark.parametrize("spec", LEGACY)
+def test_channels_that_lose_information_still_give_the_image_away(spec):
+    method, candidates = create(spec, 8), crops(60)
+    found = identify(method, candidates, keyed(method, candidates[5:25]))
+    np.testing.assert_array_equal(found.index, np.arange(5, 25))
+
+
+@pytest.mark.parametrize("spec", ENCODING)
+def test_encodings_are_recognised_by_which_patches_are_alike(spec):
+    method, candidates = create(spec, 8), crops(60, size=96)
+    for key in (1, 2):
+        found = identify(method, candidates, encrypt(method, candidates[10:40], key))
+        # By chance it would be 1 in 60.
+        assert (found.index == np.arange(10, 40)).mean() > 0.5
+
+
+def test_candidates_may_come_in_batches():
+    method, candidates = create("bs+ps", 8), crops(37)
+    encrypted = keyed(method, candidates[::4])
+    whole = identify(method, candidates, encrypted)
+    parts = identify(method, (candidates[i : i + 5] for i in range(0, 37, 5)), encrypted)
+    alone = identify(method, (candidates[i : i + 1] for i in range(37)), encrypted)
+    for other in (parts, alone):
+        np.testing.assert_array_equal(whole.index, other.index)
+        np.testing.assert_allclose(whole.distance, other.distance)
+        np.testing.assert_allclose(whole.runner_up, other.runner_up)
+
+
+def test_the_distances_are_what_they_say():
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    images[0, :, 4:], images[1, :, :4], images[2] = 100, 40, 127
+    method = create("bs", 8)
+    # Means of |v - 127.5|: 77.5, 107.5 and 0.5.
+    found = identify(method, images[1:], images[:1])
+    assert (found.index[0], found.distance[0], found.runner_up[0]) == (0, 30, 77)
+    # In blocks of 4 what moves is compared in order of size, and what does not, in its place.
+    swapped = images[:1, :, ::-1]
+    assert identify(create("bs", 4), images[:1], swapped).distance[0] == 0
+    assert identify(create("ps", 4), images[:1], swapped).distance[0] == 100
+    assert identify(create("bs", 4), images[:1], swapped).runner_up[0] == np.inf
+
+
+@pytest.mark.parametrize("spec", EXACT)
+def test_duplicates_are_seen_mirrored_ones_too(spec):
+    method, images = create(spec, 8), crops(12)
+    images[7], images[9] = images[2], images[4, :, ::-1]
+    assert duplicates(method, encrypt(method, images, 3)) == [[2, 7], [4, 9]]
+    assert duplicates(method, keyed(method, images)) == [[2, 7], [4, 9]]
+    assert duplicates(method, keyed(method, images[:6])) == []
+
+
+@pytest.mark.parametrize("spec", LEGACY)
+def test_duplicates_under_one_key_are_seen(spec):
+    method, images = create(spec, 8), crops(12)
+    images[7] = images[2]
+    assert duplicates(method, encrypt(method, images, 3)) == [[2, 7]]
+
+
+def test_what_does_not_fit_so_is_said():
+    images = crops(4)
+    method = create("bs", 8)
+    for attempt, message in (
+        (lambda: identify(create("neuracrypt", 8), images, images), "order of its own"),
+        (lambda: identify(method, images[:, :16], images), "differ in size"),
+        (lambda: identify(create("color-neuracrypt", 8), images[:, :16], images), "differ in size"),
+        (lambda: identify(create("neuracrypt:reorder=False", 8), images, np.zeros((2, 4, 5))), "differ in size"),
+        (lambda: identify(method, iter(()), images), "no candidates"),
+        (lambda: identify(method, images, images[:0]), "at least one"),
+        (lambda: identify(create("bs", 5), images, images), "does not divide"),
+        (lambda: duplicates(create("color-neuracrypt", 8), images), "encodes"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            attempt()
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,164 @@
+"""Models of different keys and one base, and of different bases."""
+
+import numpy as np
+import pytest
+from blocks import KEYS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import random_params, tiny_model
+
+from ppvit_jax import checkpoint
+from ppvit_jax.adaptation import adapt
+from ppvit_jax.audit.link import compare, transfer
+from ppvit_jax.encryption import METHODS, Permutations
+from ppvit_jax.encryption.method import parse
+from ppvit_jax.errors import UserError
+from ppvit_jax.keys import SecretKey
+
+SPECS = ("bs", "ps", "bs+ps", "np", "bs+ps+np", "bs+pps", "etc:shared=True")
+
+
+def _embedded():
+    """The trained checkpoint in the package, 64x64 pixels with blocks of 8, as a tree."""
+    params = {}
+    for name, array in checkpoint.read(checkpoint.resolve("embedded"))[0].items():
+        *path, last = name.split("/")
+        branch = params
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[last] = array
+    return params
+
+
+BASE = _embedded()
+
+
+def _changed(tree, strength, seed):
+    """Every tensor with noise of this part of its standard deviation."""
+    random = np.random.default_rng(seed)
+
+    def change(branch):
+        if isinstance(branch, dict):
+            return {name: change(part) for name, part in branch.items()}
+        return (branch + strength * branch.std() * random.standard_normal(branch.shape)).astype(np.float32)
+
+    return change(tree)
+
+
+def _keyed(spec, key):
+    permutations = parse(spec, METHODS, 8).absorb(key, height=64, width=64)
+    return permutations, adapt(BASE, permutations)
+
+
+def _rearranged(tree, units):
+    """The same function with hidden units in another order: as structured as any trained model, and of no base."""
+
+    def move(branch):
+        if isinstance(branch, dict):
+            return {name: move(part) for name, part in branch.items()}
+        for axis, length in enumerate(branch.shape):
+            if length == len(units):
+                branch = np.take(branch, units, axis)
+        return branch
+
+    return move(tree)
+
+
+def _statistics(link):
+    """Those of the encoder, of the patch and of the position embedding."""
+    found = [statistic for statistic in (link.untouched, link.patch, link.position) if statistic]
+    assert len(found) == 3
+    return found
+
+
+def _equal(actual, expected):
+    for name in ("block", "pixel", "negative"):
+        one, other = getattr(actual, name), getattr(expected, name)
+        if other is None:
+            other = np.zeros(len(one), bool) if name == "negative" else np.arange(len(one))
+        np.testing.assert_array_equal(one, other)
+
+
+@settings(deadline=None, max_examples=15)
+@given(keys=st.tuples(KEYS, KEYS), specs=st.tuples(st.sampled_from(SPECS), st.sampled_from(SPECS)))
+def test_two_keys_of_one_base_are_linked_and_one_key_gives_the_other(keys, specs):
+    (one, first), (other, second) = (_keyed(*pair) for pair in zip(specs, keys, strict=True))
+    link = compare(_changed(first, 0.3, 1), _changed(second, 0.3, 2), draws=10)
+    assert link.linked and all(statistic.linked for statistic in _statistics(link))
+    assert all(name in link.reason for name in ("encoder's kernels", "patch embedding", "position embedding"))
+    # Noise of 0.3 in both leaves a cosine of 1 / 1.09 to all that has no mean.
+    assert _statistics(link)[0].value == pytest.approx(1 / 1.09, abs=0.02)
+    _equal(transfer(one, link.relative), other)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_model_of_the_same_structure_and_another_base_is_not_linked(seed):
+    """Smooth position embeddings and smooth filters are in both."""
+    random = np.random.default_rng(seed)
+    _, first = _keyed("bs+ps", SecretKey(bytes([seed] * 32)))
+    _, second = _keyed("bs+ps+np", SecretKey(bytes([99] * 32)))
+    link = compare(first, _rearranged(second, random.permutation(128)), seed=seed, draws=20)
+    assert not link.linked and link.reason == "no more alike than by chance"
+    assert (link.relative.block, link.relative.pixel, link.relative.negative) == (None, None, None)
+    for statistic in _statistics(link):
+        assert abs(statistic.z) < 6
+
+
+def test_a_position_embedding_of_few_dimensions_is_not_linked():
+    """Sines and cosines of the same frequencies in both models, on hidden units of their own."""
+    rows, columns = np.divmod(np.arange(64), 8)
+    waves = [f(np.pi * k * axis / 8) for f in (np.sin, np.cos) for k in (1, 2, 3) for axis in (rows, columns)]
+    models = []
+    for seed in (1, 2):
+        random = np.random.default_rng(seed)
+        params = random_params(tiny_model(image_size=64, patch_size=8), seed=seed)
+        params["Transformer"]["posembed_input"]["pos_embedding"] = np.concatenate(
+            [np.zeros((1, 16)), np.stack(waves, 1) @ random.standard_normal((12, 16))]
+        )[None]
+        models.append(params)
+    link = compare(*models)
+    assert not link.linked
+    # It is chance, and not 0, that they have to be measured by.
+    position = _statistics(link)[2]
+    assert position.value > 0.3 and position.chance > 0.3
+
+
+def test_the_exact_null_is_that_of_permuted_hidden_units():
+    statistic = _statistics(compare(BASE, BASE, draws=2))[0]
+    assert statistic.value == pytest.approx(1, abs=1e-6)
+    random = np.random.default_rng(0)
+    values = []
+    for _ in range(60):
+        other = _rearranged(BASE, random.permutation(128))
+        values.append(_statistics(compare(BASE, other, draws=2))[0].value)
+    assert np.mean(values) == pytest.approx(statistic.chance, abs=4 * statistic.deviation / 60**0.5)
+    assert np.std(values) == pytest.approx(statistic.deviation, rel=0.4)
+
+
+def test_sizes_that_differ():
+    one = random_params(tiny_model())
+    link = compare(one, BASE)
+    assert not link.linked and link.reason == "hidden sizes of 16 and 128: not of one base"
+    # Another image size leaves the patch embedding and the encoder to compare.
+    larger = {**one, "Transformer": {**one["Transformer"]}}
+    larger["Transformer"]["posembed_input"] = random_params(tiny_model(image_size=32))["Transformer"]["posembed_input"]
+    link = compare(one, larger, draws=20)
+    assert link.linked and link.position is None and link.relative.block is None
+    np.testing.assert_array_equal(link.relative.pixel, np.arange(48))
+    with pytest.raises(UserError, match="at least 2"):
+        compare(one, one, draws=1)
+    with pytest.raises(UserError, match="has no embedding"):
+        compare(one, {"Transformer": one["Transformer"]})
+
+
+def test_what_is_not_known_of_the_relation_is_not_made_up():
+    key = SecretKey(bytes(32)).permutations("bs+ps+np", image_size=64, patch_size=8)
+    nothing = transfer(key, Permutations())
+    assert (nothing.block, nothing.pixel, nothing.negative) == (None, None, None)
+    np.testing.assert_array_equal(transfer(Permutations(), key).pixel, key.pixel)
+
+
+def test_the_same_seed_gives_the_same_answer():
+    _, second = _keyed("bs+ps", SecretKey(bytes(32)))
+    answers = [compare(BASE, second, seed=seed, draws=5) for seed in (0, 0, 1)]
+    assert answers[0].patch == answers[1].patch != answers[2].patch
