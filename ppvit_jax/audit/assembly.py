@@ -216,10 +216,21 @@ class _Board:
                 cost += self.beside(int(order[neighbour]), int(turned[neighbour]), (direction + 2) % 4)
         return cost
 
+    def joints(self, order: np.ndarray, turned: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]]:
+        """Places, those to the right or below of them, in which direction these are, and the costs."""
+        places = np.arange(self.count).reshape(self.frame)
+        found = []
+        for direction, (here, there) in enumerate(((places[:, :-1], places[:, 1:]), (places[:-1], places[1:]))):
+            here, there = here.ravel(), there.ravel()
+            back = self.turns.inverse[turned[here]]
+            relative = self.turns.compose[back, turned[there]]
+            costs = self.costs[order[here], self.directions[back, direction], order[there], relative]
+            found.append((here, there, direction, costs))
+        return found
+
     def total(self, order: np.ndarray, turned: np.ndarray) -> float:
         """The cost of all joints."""
-        own = [self.fit(order, turned, place)[order[place], turned[place]] for place in range(self.count)]
-        return float(np.sum(own, dtype=np.float64)) / 2
+        return float(sum(costs.sum(dtype=np.float64) for _, _, _, costs in self.joints(order, turned)))
 
     def improve(self, order: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Exchanges the blocks of places that do not touch each other, at best, until the cost stays."""
@@ -258,23 +269,16 @@ class _Board:
 
     def segment(self, order: np.ndarray, turned: np.ndarray) -> _Component:
         """The largest part of an arrangement whose neighbours are each other's best."""
-        rows, columns = self.frame
         best = self.costs.min(axis=(2, 3))
-        places = np.arange(rows * columns).reshape(rows, columns)
         pairs = []
-        for direction, (one, other) in enumerate(((places[:, :-1], places[:, 1:]), (places[:-1], places[1:]))):
-            for here, there in zip(one.ravel().tolist(), other.ravel().tolist(), strict=True):
-                cost = self.beside(order[here], turned[here], direction)[order[there], turned[there]]
-                back_here, back_there = self.turns.inverse[turned[here]], self.turns.inverse[turned[there]]
-                least = max(
-                    best[order[here], self.directions[back_here, direction]],
-                    best[order[there], self.directions[back_there, direction + 2]],
-                )
-                if cost <= least:
-                    pairs.append((here, there))
-        pairs = np.array(pairs, np.int64).reshape(-1, 2).T
-        graph = coo_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=(rows * columns, rows * columns))
+        for here, there, direction, costs in self.joints(order, turned):
+            edge = self.directions[self.turns.inverse[turned[here]], direction]
+            facing = self.directions[self.turns.inverse[turned[there]], direction + 2]
+            agreed = costs <= np.maximum(best[order[here], edge], best[order[there], facing])
+            pairs.append(np.stack([here[agreed], there[agreed]]))
+        pairs = np.concatenate(pairs, axis=1)
+        graph = coo_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=(self.count, self.count))
         label = connected_components(graph, directed=False)[1]
         kept = np.flatnonzero(label == np.argmax(np.bincount(label)))
-        where = np.stack(np.divmod(kept, columns), axis=1)
+        where = np.stack(np.divmod(kept, self.frame[1]), axis=1)
         return _Component(order[kept], where - where.min(axis=0), turned[kept])

@@ -6,6 +6,7 @@ shuffling. Methods whose blocks or pixels have keys of their own have attacks of
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -82,15 +83,32 @@ def solve(method: Encryption, encrypted: np.ndarray, *, reference: np.ndarray | 
         pixel, negative = found.pixel, found.negative
     elif unknown.signs:
         negative = correlation.signs(correlation.correlate(values))
+    upright = blocks if negative is None else blocks ^ (negative * np.uint8(255))
+    upright = upright if pixel is None else upright[..., np.argsort(pixel)]
+    upright = upright.reshape(*upright.shape[:2], method.block_size, method.block_size, 3)
     block = None
     if unknown.blocks:
-        upright = blocks if negative is None else blocks ^ (negative * np.uint8(255))
-        upright = upright if pixel is None else upright[..., np.argsort(pixel)]
-        shape = (*upright.shape[:2], method.block_size, method.block_size, 3)
-        block = np.argsort(jigsaw.assemble(upright.reshape(shape), side, side)).astype(np.int32)
+        block = np.argsort(jigsaw.assemble(upright, side, side)).astype(np.int32)
+    elif pixel is not None:
+        pixel = _turn_inside(pixel, upright, side)
     if negative is not None and not negative.any():
         negative = None
     return gather(Permutations(block, pixel, negative), size, size, method.block_size)
+
+
+def _turn_inside(pixel: np.ndarray, upright: np.ndarray, side: int) -> np.ndarray:
+    """Turns the inside of blocks that stay in their places, so that their borders fit."""
+    size = upright.shape[2]
+    places = np.arange(size * size)
+    order = np.arange(side * side)
+    best = (np.inf, places)
+    for flip, turn in itertools.product((False, True), range(4)):
+        square = places.reshape(size, size)
+        view = np.rot90(square.T if flip else square, turn).ravel()
+        turned = upright.reshape(*upright.shape[:2], -1, 3)[:, :, view].reshape(upright.shape)
+        best = min(best, (jigsaw.assembly_cost(turned, order, side, side), view), key=lambda pair: pair[0])
+    back = np.argsort(best[1])
+    return (back[pixel // 3] * 3 + pixel % 3).astype(np.int32)
 
 
 def _unknown(method: Encryption) -> _Unknown | None:

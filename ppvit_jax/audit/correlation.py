@@ -5,6 +5,7 @@ natural images fall with distance. An inversion changes their sign alone.
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -77,14 +78,26 @@ def arrange(
     correlation = correlation * sign[:, None] * sign[None]
     starts = [] if start is None else [start]
     starts += _by_channels(correlation, block_size, seed)
-    if reference is not None:
-        starts.append(_by_reference(correlation, correlate(reference)))
+    known = None if reference is None else correlate(reference)
+    if known is not None:
+        starts.append(_by_reference(correlation, known))
     best: tuple[float, np.ndarray] = (-np.inf, np.arange(len(correlation)))
     for order in starts:
         order = grid.refine(correlation, order, block_size, block_size, rounds=4, steps=3)
         score = grid.smoothness(correlation, order, block_size, block_size)
         best = max(best, (score, order), key=lambda pair: pair[0])
-    return Arrangement(np.argsort(best[1]).astype(np.int32), negative, best[0])
+    order = best[1] if known is None else _oriented(correlation, best[1], known, block_size)
+    return Arrangement(np.argsort(order).astype(np.int32), negative, best[0])
+
+
+def _oriented(correlation: np.ndarray, order: np.ndarray, known: np.ndarray, side: int) -> np.ndarray:
+    """Turned, flipped and with its channels exchanged, so that it fits correlations of plain images best."""
+    square = order.reshape(side, side, 3)
+    views = [
+        np.rot90(square.swapaxes(0, 1) if flip else square, turn)[..., list(channels)].ravel()
+        for flip, turn, channels in itertools.product((False, True), range(4), itertools.permutations(range(3)))
+    ]
+    return max(views, key=lambda view: np.sum(known * correlation[np.ix_(view, view)]))
 
 
 def _by_reference(correlation: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -100,7 +100,13 @@ def assign(correlation: np.ndarray, template: np.ndarray, start: np.ndarray, ste
     result = quadratic_assignment(
         template,
         correlation,
-        options={"maximize": True, "P0": np.eye(len(start))[start], "maxiter": steps, "tol": 1e-3},
+        options={
+            "maximize": True,
+            "P0": np.eye(len(start))[start],
+            "maxiter": steps,
+            "tol": 1e-3,
+            "rng": np.random.default_rng(0),
+        },
     )
     before = np.sum(template * correlation[np.ix_(start, start)])
     return result.col_ind if result.fun > before else start

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from ppvit_jax.audit.dictionary import Structure, flatten, mix, structure
+from ppvit_jax.audit.structure import Structure, flatten, mix, structure
 from ppvit_jax.encryption.method import Encryption, Secret
 from ppvit_jax.errors import UserError
 

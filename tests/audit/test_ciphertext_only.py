@@ -1,0 +1,94 @@
+"""The attack sees images that keys have encrypted which it does not see: crops of photographs, at smaller blocks."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_sample_images
+
+from ppvit_jax.audit import ciphertext_only, correlation, scoring
+from ppvit_jax.encryption import create
+from ppvit_jax.encryption.permutations import split_blocks
+from ppvit_jax.errors import UserError
+from ppvit_jax.keys import SecretKey
+
+SIZE, BLOCK = 96, 8
+
+
+@pytest.fixture(scope="module")
+def images():
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(12):
+        photograph = load_sample_images().images[random.integers(2)]
+        row, column = (random.integers(side - SIZE + 1) for side in photograph.shape[:2])
+        found.append(photograph[row : row + SIZE, column : column + SIZE])
+    return np.stack(found)
+
+
+def _attack(spec, images, key, block_size=BLOCK, **options):
+    method = create(spec, block_size)
+    truth = method.derive(SecretKey(bytes([key] * 32)), height=SIZE, width=SIZE)
+    encrypted = method.encrypt(images, truth)
+    estimate = ciphertext_only.solve(method, encrypted, **options)
+    recovered = scoring.align(method.decrypt(encrypted, estimate), images)
+    return estimate, truth, scoring.picture(recovered, images, encrypted)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "bs",
+        "ps",
+        "bs+ps",
+        "restricted",
+        "np",
+        "bs+ps+np",
+        "bs+pps",
+        "etc:shared=True",
+        "etc:shared=True,sub_block_size=4",
+    ],
+)
+def test_methods_that_treat_all_blocks_alike(spec, images):
+    estimate, truth, picture = _attack(spec, images, key=3)
+    places = scoring.places(estimate, truth, SIZE, BLOCK)
+    assert sorted(estimate["index"]) == list(range(SIZE * SIZE * 3))
+    assert places.blocks > 0.95 and places.values > 0.8
+    assert picture.ssim > 0.85 > picture.encrypted_ssim + 0.2
+
+
+@pytest.mark.parametrize(("spec", "block_size"), [("etc", BLOCK), ("pe", BLOCK), ("le", 4)])
+def test_methods_with_attacks_of_their_own(spec, block_size, images):
+    *_, picture = _attack(spec, images, key=4, block_size=block_size)
+    assert picture.ssim > 0.6 > picture.encrypted_ssim
+
+
+@pytest.mark.parametrize(
+    "spec", ["bs+ps+np:shared=False", "bs+pps:shared=none", "ele", "pe:keys=per_image", "neuracrypt"]
+)
+def test_where_no_attack_is_built_it_is_said(spec, images):
+    with pytest.raises(UserError, match=r"no attack .* proves nothing"):
+        ciphertext_only.solve(create(spec, 4), images)
+
+
+def test_noise_gives_nothing():
+    """No key shows in images without any structure: the attack has to fail on them."""
+    noise = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
+    estimate, truth, picture = _attack("bs+ps", noise, key=5, block_size=4)
+    places = scoring.places(estimate, truth, SIZE, 4)
+    assert places.values < 0.1 and places.blocks < 0.1 and picture.ssim < 0.2
+
+
+def test_a_reference_tells_the_colours(images):
+    """Without one, which of the three channels is red is not known."""
+    values = split_blocks(images, BLOCK).reshape(-1, BLOCK**2 * 3)
+    half = len(values) // 2
+    order = SecretKey(bytes([2] * 32)).permutation("pixel", values.shape[1])
+    found = correlation.arrange(values[:half, order], BLOCK, reference=values[half:])
+    assert np.mean(found.pixel % 3 == order % 3) > 0.95
+
+
+def test_inverted_values_are_told_by_one_eigenvector(images):
+    values = split_blocks(images, BLOCK).reshape(-1, BLOCK**2 * 3)
+    for seed in range(5):
+        negative = np.random.default_rng(seed).random(values.shape[1]) < 0.4
+        found = correlation.signs(correlation.correlate(values ^ (negative * np.uint8(255))))
+        assert (found == negative).all() or (found != negative).all()
