@@ -6,6 +6,7 @@ natural images fall with distance. An inversion changes their sign alone.
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -76,16 +77,18 @@ def arrange(
     negative = signs(correlation) if inverted else np.zeros(len(correlation), bool)
     sign = np.where(negative, -1, 1)
     correlation = correlation * sign[:, None] * sign[None]
-    starts = [] if start is None else [start]
-    starts += _by_channels(correlation, block_size, seed)
     known = None if reference is None else correlate(reference)
-    if known is not None:
-        starts.append(_by_reference(correlation, known))
+    given = [] if start is None else [start]
+    given += [] if known is None else [_by_reference(correlation, known)]
     best: tuple[float, np.ndarray] = (-np.inf, np.arange(len(correlation)))
-    for order in starts:
+    for order in itertools.chain(given, _by_channels(correlation, block_size, seed)):
         order = grid.refine(correlation, order, block_size, block_size, rounds=4, steps=3)
         score = grid.smoothness(correlation, order, block_size, block_size)
+        # What is reached from two starts is hardly a local optimum.
+        agreed = abs(score - best[0]) < 1e-9
         best = max(best, (score, order), key=lambda pair: pair[0])
+        if agreed:
+            break
     order = best[1] if known is None else _oriented(correlation, best[1], known, block_size)
     return Arrangement(np.argsort(order).astype(np.int32), negative, best[0])
 
@@ -112,7 +115,7 @@ def _by_reference(correlation: np.ndarray, known: np.ndarray) -> np.ndarray:
     return grid.assign(apart, template, start, steps=_REFERENCE_STEPS)
 
 
-def _by_channels(correlation: np.ndarray, side: int, seed: int) -> list[np.ndarray]:
+def _by_channels(correlation: np.ndarray, side: int, seed: int) -> Iterator[np.ndarray]:
     """The value in each place: one colour channel is told apart and arranged, the other two follow it.
 
     Whether a part of the values is one channel shows in how smooth it can be arranged.
@@ -126,15 +129,14 @@ def _by_channels(correlation: np.ndarray, side: int, seed: int) -> list[np.ndarr
         placed = grid.place(inside, side, side, starts=2)
         tried.append((grid.smoothness(inside, placed, side, side), part))
     tried.sort(key=lambda pair: -pair[0])
-    found = []
     for _, part in tried[:_PARTS]:
         channel = part[grid.place(correlation[np.ix_(part, part)], side, side)]
         pixels = _complete(correlation, channel, side).reshape(-1, 3)
+        yield pixels.reshape(-1)
         # Three channels tell more of the places than one.
         together = np.mean([correlation[np.ix_(values, values)] for values in pixels.T], axis=0)
         again = pixels[grid.place(together, side, side)]
-        found += [pixels.reshape(-1), _complete(correlation, again[:, 0], side)]
-    return found
+        yield _complete(correlation, again[:, 0], side)
 
 
 def _channel_labels(correlation: np.ndarray, seed: int):

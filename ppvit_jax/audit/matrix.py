@@ -21,7 +21,7 @@ from ppvit_jax.keys import SecretKey
 MEASURES = {
     "weights": "recovered",
     "position-embedding": "neighbours",
-    "link": "mean cosine",
+    "link": "deviations above",
     "known-plaintext": "SSIM",
     "dictionary": "identified",
     "ciphertext-only": "SSIM",
@@ -29,7 +29,7 @@ MEASURES = {
 _HEADS = {
     "weights": "weights: rows recovered",
     "position-embedding": "position embedding: neighbours",
-    "link": "link: encoder's cosine",
+    "link": "link: deviations above chance",
     "known-plaintext": "known plaintext: SSIM",
     "dictionary": "dictionary: identified",
     "ciphertext-only": "ciphertext only: SSIM",
@@ -76,9 +76,14 @@ def experiment_key(seed: int, number: int) -> SecretKey:
 
 
 def attack(
-    method: Encryption, material: Material, seed: int, number: int, attacks: Sequence[str]
+    method: Encryption,
+    material: Material,
+    seed: int,
+    number: int,
+    attacks: Sequence[str],
+    done: Callable[[str], None] = lambda name: None,
 ) -> tuple[list[Finding], dict[str, str]]:
-    """Tries everything on one method under one key.
+    """Tries everything on one method under one key; `done` is called after each attack, with its name.
 
     Returns:
       The findings; and why the other attacks do not apply, by their names.
@@ -93,6 +98,7 @@ def attack(
             findings.append(run())
         except UserError as error:
             refused[name] = str(error)
+        done(name)
 
     if models := material.models:
         size = {"height": models.image_size, "width": models.image_size}
@@ -168,7 +174,8 @@ def summarise(rows: list[dict[str, Any]]) -> list[str]:
 
 def tabulate(specs: Sequence[str], rows: list[dict[str, Any]], refused: dict[tuple[str, str], str]) -> list[str]:
     """The matrix in Markdown: of every attack its measure, median and range over the keys; of the last row of each."""
-    attacks = [name for name in MEASURES if any(row["attack"] == name for row in rows)]
+    tried = {row["attack"] for row in rows} | {name for _, name in refused}
+    attacks = [name for name in MEASURES if name in tried]
     lines = [f"| method | {' | '.join(_HEADS[name] for name in attacks)} |", f"|{'---|' * (len(attacks) + 1)}"]
     notes: dict[str, int] = {}
     for spec in specs:

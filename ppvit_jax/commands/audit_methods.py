@@ -1,6 +1,7 @@
 """The command `ppvit audit methods`: what each attack makes of each encryption, with new keys."""
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -61,28 +62,37 @@ def run(arguments: argparse.Namespace, output: Path) -> list[str]:
     rows: list[dict[str, Any]] = []
     refused: dict[tuple[str, str], str] = {}
     pictures: list[tuple[str, Finding]] = []
-    progress = Progress("audit", len(methods) * arguments.keys, "method-keys")
+    progress = Progress("audit", len(methods) * arguments.keys * len(attacks), "attacks")
     for place, method in enumerate(methods):
         for number in range(arguments.keys):
-            findings, reasons = matrix.attack(method, material, arguments.seed, number, attacks)
+            before = (place * arguments.keys + number) * len(attacks)
+            tried = itertools.count(before + 1)
+            findings, reasons = matrix.attack(
+                method, material, arguments.seed, number, attacks, lambda _, tried=tried: progress.update(next(tried))
+            )
             rows += matrix.records(method.spec, number, findings)
             refused |= {(method.spec, name): reason for name, reason in reasons.items()}
             if number == 0:
                 pictures += [(method.spec, finding) for finding in findings if finding.pictures]
-            progress.update(place * arguments.keys + number + 1)
+            progress.update(before + len(attacks))
     progress.close()
     specs = [method.spec for method in methods]
     what = (
-        f"{len(material.plain)} images of {Path(arguments.plain).name} at {size}x{size}, blocks of "
+        f"{len(material.plain)} images of {_called(arguments.plain)} at {size}x{size}, blocks of "
         f"{arguments.patch_size}, of LE and ELE 4; {arguments.keys} keys, seed {arguments.seed}"
     )
     if arguments.noise:
         what += f"; the owner adds noise of standard deviation {arguments.noise:g} before encrypting"
-    if arguments.reference:
-        what += f"; reference images from {Path(arguments.reference).name}"
+    if material.reference is not None:
+        what += f"; {len(material.reference)} reference images of {_called(arguments.reference)}"
     report.write_matrix(specs, rows, refused, pictures, what, output)
     print((output / "matrix.md").read_text())
     return list(dict.fromkeys(row["attack"] for row in rows if row["succeeded"]))
+
+
+def _called(folder: str) -> str:
+    path = Path(folder).expanduser()
+    return path.parent.name if (path / "dataset_info.json").is_file() else path.name
 
 
 def _block_size(spec: str, patch_size: int) -> int:

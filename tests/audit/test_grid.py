@@ -33,7 +33,7 @@ def test_a_smooth_field_is_arranged(rows, columns):
 
 def test_without_any_structure_nothing_is_found():
     random = np.random.default_rng(0)
-    correlation = np.corrcoef(random.standard_normal((64, 5000)))
+    correlation = np.asarray(np.corrcoef(random.standard_normal((64, 5000))))
     assert _symmetric(grid.place(correlation, 8, 8), 8, 8) < 0.3
 
 

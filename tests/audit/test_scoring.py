@@ -5,7 +5,8 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from ppvit_jax.audit import scoring
-from ppvit_jax.encryption import Permutations, create
+from ppvit_jax.encryption import METHODS, Permutations, parse
+from ppvit_jax.encryption.block_pixel_negative_positive import BlockPixelNegativePositive
 from ppvit_jax.encryption.blockwise import gather
 from ppvit_jax.keys import SecretKey
 
@@ -14,7 +15,7 @@ SPECS = ["bs", "ps", "bs+ps", "bs+ps+np", "etc", "bs+pps:shared=none"]
 
 
 def _secret(spec, key=1):
-    return create(spec, BLOCK).derive(SecretKey(bytes([key] * 32)), height=SIZE, width=SIZE)
+    return parse(spec, METHODS, BLOCK).derive(SecretKey(bytes([key] * 32)), height=SIZE, width=SIZE)
 
 
 def _seen(secret, flip, turn, order, negative):
@@ -30,19 +31,22 @@ def _seen(secret, flip, turn, order, negative):
 def test_every_symmetry_of_the_truth_is_exact(spec):
     secret = _secret(spec)
     plain = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3), np.uint8)
-    encrypted = create("bs+ps+np", BLOCK).encrypt(plain, secret)
+    encrypted = BlockPixelNegativePositive(block_size=BLOCK).encrypt(plain, secret)
     for flip, turn, order, negative in itertools.product(
         (False, True), (0, 1, 3), ((0, 1, 2), (2, 0, 1), (0, 2, 1)), (False, True)
     ):
         estimate = _seen(secret, flip, turn, order, negative)
         assert scoring.places(estimate, secret, SIZE, BLOCK).exact
-        recovered = create("bs+ps+np", BLOCK).decrypt(encrypted, estimate)
+        recovered = BlockPixelNegativePositive(block_size=BLOCK).decrypt(encrypted, estimate)
         np.testing.assert_array_equal(scoring.align(recovered, plain), plain)
 
 
 def test_what_is_wrong_is_counted():
-    permutations = create("bs+ps+np", BLOCK).permutations(SecretKey(bytes([1] * 32)), height=SIZE, width=SIZE)
+    permutations = BlockPixelNegativePositive(block_size=BLOCK).permutations(
+        SecretKey(bytes([1] * 32)), height=SIZE, width=SIZE
+    )
     truth = gather(permutations, SIZE, SIZE, BLOCK)
+    assert permutations.block is not None and permutations.pixel is not None and permutations.negative is not None
     block, pixel, negative = permutations.block.copy(), permutations.pixel.copy(), permutations.negative.copy()
     block[[0, 1]] = block[[1, 0]]
     pixel[[0, 1, 2]] = pixel[[1, 2, 0]]

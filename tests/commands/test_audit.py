@@ -1,0 +1,167 @@
+import json
+
+import numpy as np
+import pytest
+from command import make_key, run_ppvit
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from tiny import random_params, tiny_model
+
+from ppvit_jax import checkpoint
+from ppvit_jax.audit import report
+from ppvit_jax.commands.audit import EXIT_BROKEN
+
+SIZE, BLOCK = 64, 8
+
+
+def _photographs(folder, count=14, size=SIZE):
+    random = np.random.default_rng(0)
+    for number in range(count):
+        photograph = load_sample_images().images[number % 2]
+        row, column = (random.integers(side - size) for side in photograph.shape[:2])
+        path = folder / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photograph[row : row + size, column : column + size]).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Plain and encrypted photographs, a base checkpoint, and models of two keys."""
+    folder = tmp_path_factory.mktemp("audit")
+    _photographs(folder / "plain")
+    config = tiny_model(image_size=32)
+    checkpoint.write(folder / "base.npz", random_params(config), checkpoint.Metadata(image_size=32))
+    checkpoint.write(folder / "other.npz", random_params(config, seed=7), checkpoint.Metadata(image_size=32))
+    for number in (1, 2):
+        key = make_key(folder, number)
+        files = [f"--checkpoint={folder / 'base.npz'}", f"--output={folder / f'model{number}.npz'}"]
+        assert run_ppvit("adapt", f"--key={key}", "--image-size=32", *files) == 0
+    sizes = [f"--image-size={SIZE}", f"--patch-size={BLOCK}"]
+    files = [f"--input={folder / 'plain'}", f"--output={folder / 'encrypted'}"]
+    assert run_ppvit("encrypt", f"--key={folder / '1.key'}", *sizes, *files) == 0
+    return folder
+
+
+def _arguments(folder, *names):
+    known = {
+        "base": f"--base={folder / 'base.npz'}",
+        "model": f"--model={folder / 'model1.npz'}",
+        "second": f"--model={folder / 'model2.npz'}",
+        "plain": f"--plain={folder / 'plain'}",
+        "encrypted": f"--encrypted={folder / 'encrypted'}",
+        "key": f"--key={folder / '1.key'}",
+        "images": "--images=6",
+    }
+    return [known[name] for name in names]
+
+
+def test_everything_in_one_report(folder, tmp_path, capsys):
+    arguments = _arguments(folder, "base", "model", "second", "plain", "encrypted", "key", "images")
+    assert run_ppvit("audit", "all", *arguments, f"--output={tmp_path / 'report'}") == 0
+    content = json.loads((tmp_path / "report" / "audit.json").read_text())
+    found = {entry["attack"]: entry for entry in content["attacks"]}
+    assert set(found) == {
+        "weights",
+        "known-plaintext",
+        "ciphertext-only",
+        "dictionary",
+        "link",
+        "position-embedding",
+    }
+    for name in ("weights", "known-plaintext", "ciphertext-only", "dictionary", "link"):
+        assert found[name]["succeeded"] is True, name
+    # A random position embedding has no order.
+    assert found["position-embedding"]["succeeded"] is False
+    assert found["ciphertext-only"]["rows"][0]["blocks in place"] == 1
+    assert content["not_run"] == {} and content["note"] == report.CAVEAT
+    text = (tmp_path / "report" / "audit.md").read_text()
+    assert report.CAVEAT in text and "![" in text
+    for picture in ("known-plaintext.png", "ciphertext-only.png"):
+        with Image.open(tmp_path / "report" / picture) as image:
+            assert min(image.size) > 300
+    printed = capsys.readouterr().out
+    assert text in printed
+
+
+def test_what_is_missing_is_said(folder, tmp_path, capsys):
+    arguments = _arguments(folder, "base", "model")
+    assert run_ppvit("audit", "all", *arguments, f"--output={tmp_path / 'report'}") == 0
+    content = json.loads((tmp_path / "report" / "audit.json").read_text())
+    assert set(content["not_run"]) == {"known-plaintext", "ciphertext-only", "dictionary", "link"}
+    assert content["not_run"]["link"] == "it needs a second --model"
+    assert content["not_run"]["dictionary"] == "it needs --plain and --encrypted"
+
+
+@pytest.mark.parametrize(
+    ("attack", "names"),
+    [
+        ("weights", ("base", "model")),
+        ("known-plaintext", ("plain", "encrypted")),
+        ("dictionary", ("plain", "encrypted")),
+        ("link", ("model", "second")),
+    ],
+)
+def test_a_pipeline_can_fail_on_it(attack, names, folder, capsys):
+    arguments = _arguments(folder, *names)
+    assert run_ppvit("audit", attack, *arguments) == 0
+    assert "**yes**" in capsys.readouterr().out
+    for wanted in ("any", attack):
+        with pytest.raises(SystemExit) as status:
+            run_ppvit("audit", attack, *arguments, f"--fail-on={wanted}")
+        assert status.value.code == EXIT_BROKEN
+        assert f"{attack} succeeded" in capsys.readouterr().err
+    other = "weights" if attack != "weights" else "link"
+    assert run_ppvit("audit", attack, *arguments, f"--fail-on={other}") == 0
+
+
+def test_a_private_base_does_not_fail_the_pipeline(folder):
+    arguments = [f"--base={folder / 'other.npz'}", *_arguments(folder, "model", "key"), "--fail-on=any"]
+    assert run_ppvit("audit", "weights", *arguments) == 0
+
+
+def test_methods_are_compared(tmp_path, capsys):
+    arguments = ["--plain=photographs", f"--image-size={SIZE}", f"--patch-size={BLOCK}", "--keys=2", "--images=4"]
+    arguments += ["--candidates=8", "--pairs=1,2", "--methods", "bs", "le", "etc:shared=True", "ele"]
+    assert run_ppvit("audit", "methods", *arguments, f"--output={tmp_path}") == 0
+    content = json.loads((tmp_path / "matrix.json").read_text())
+    assert {(row["method"], row["repetition"]) for row in content["rows"]} >= {("bs", 0), ("bs", 1), ("le", 1)}
+    assert {"method": "ele", "attack": "ciphertext-only"}.items() <= content["not_run"][-1].items()
+    text = (tmp_path / "matrix.md").read_text()
+    assert all(f"| `{name}` |" in text for name in ("bs", "le", "etc:shared=True", "ele"))
+    assert (tmp_path / "ciphertext-only.png").exists() and text in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["weights", "--base={base}", "--model=nowhere.npz"], "cannot read the checkpoint nowhere.npz"),
+        (["weights", "--base={base}", "--model={model1}", "--key={key2}"], "the model is adapted with the key"),
+        (["ciphertext-only", "--encrypted={plain}"], "has no manifest.json"),
+        (["ciphertext-only", "--encrypted={encrypted}", "--key={key2}"], "are encrypted with the key of fingerprint"),
+        (["ciphertext-only", "--encrypted={encrypted}", "--encryption=bs"], "not by 'bs'"),
+        (["ciphertext-only", "--encrypted={encrypted}", "--fail-on=gravity"], "has no attack 'gravity'"),
+        (["dictionary", "--encrypted={encrypted}", "--plain={few}"], "has 3 images and the encrypted folder 14"),
+        (["known-plaintext", "--encrypted={encrypted}", "--plain=nowhere"], "there is no nowhere"),
+        (["link", "--model={model1}"], "give it once for each of two models"),
+        (["all", "--output={out}"], "no attack could run"),
+        (["methods", "--plain=photographs", "--output={out}", "--attacks=luck"], "--attacks has no 'luck'"),
+        (["methods", "--plain=photographs", "--output={out}", "--methods", "rot13"], "unknown encryption 'rot13'"),
+        (["methods", "--plain=photographs", "--output={out}", "--image-size=600"], "at most 427"),
+    ],
+)
+def test_mistakes_give_one_line(arguments, message, folder, tmp_path, capsys):
+    few = _photographs(tmp_path / "few", count=3)
+    names = {name: folder / f"{name}.npz" for name in ("base", "model1")}
+    names |= {"key2": folder / "2.key", "plain": folder / "plain", "encrypted": folder / "encrypted"}
+    names |= {"few": few, "out": tmp_path / "out"}
+    assert run_ppvit("audit", *(argument.format(**names) for argument in arguments)) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(errors) == 1 and message in errors[0]
+
+
+def test_pairs_that_do_not_belong_together(folder, tmp_path, capsys):
+    other = _photographs(tmp_path / "other", count=14, size=SIZE + 8)
+    arguments = [f"--plain={other}", *_arguments(folder, "encrypted")]
+    assert run_ppvit("audit", "known-plaintext", *arguments) == 1
+    assert "give matching pairs" in capsys.readouterr().err
