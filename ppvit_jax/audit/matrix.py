@@ -55,7 +55,7 @@ class Models:
 class Material:
     """What the attacks are tried on.
 
-    plain: uint8 [n, side, side, 3].
+    plain: uint8 [n, side, side, 3]; none leaves out the attacks on images.
     reference: other images of the same kind, or None.
     pairs, counts: numbers of pairs, and of encrypted images, to attack with.
     noise: standard deviation, in grey levels, of noise that the owner adds before encrypting; 0 for none.
@@ -114,6 +114,8 @@ def attack(
             attempt("position-embedding", lambda: evaluation.audit_position_embedding(model, permutations))
             attempt("link", lambda: evaluation.audit_link(model, second))
     plain = material.plain
+    if not len(plain):
+        return findings, refused
     side = plain.shape[1]
     numbers = np.arange(len(plain), dtype=np.uint32)
     random = np.random.default_rng([seed, number])

@@ -9,7 +9,7 @@ import numpy as np
 
 from ppvit_jax.audit import evaluation, report
 from ppvit_jax.audit.evaluation import KNOWLEDGE, Finding
-from ppvit_jax.commands import audit_methods, auditing
+from ppvit_jax.commands import audit_methods, audit_orthogonal, auditing
 from ppvit_jax.errors import UserError
 
 EXIT_BROKEN = 3
@@ -64,6 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         output=True,
     )
     audit_methods.add_arguments(add("methods", "methods by attacks: new keys, every attack", output=True))
+    text = "a mitigation that is none: a secret orthogonal matrix in place of a permutation"
+    audit_orthogonal.add_arguments(add("orthogonal", text, output=True))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -74,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
       SystemExit: with status 3, if an attack of --fail-on succeeded.
     """
     wanted = {name for name in arguments.fail_on.split(",") if name}
-    if unknown := wanted - {*KNOWLEDGE, "any"}:
+    if unknown := wanted - {*KNOWLEDGE, "any", "orthogonal"}:
         raise UserError(f"--fail-on has no attack {min(unknown)!r}: choose among any, {', '.join(KNOWLEDGE)}")
     output = None
     if arguments.output:
@@ -83,9 +85,9 @@ def run(arguments: argparse.Namespace) -> None:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot use the output folder {output}: {error.strerror}") from None
-    if arguments.attack == "methods":
+    if arguments.attack in _EXPERIMENTS:
         assert output is not None
-        succeeded = audit_methods.run(arguments, output)
+        succeeded = _EXPERIMENTS[arguments.attack](arguments, output)
     else:
         succeeded = _attacks(arguments, output)
     if broken := [name for name in succeeded if name in wanted or "any" in wanted]:
@@ -176,6 +178,7 @@ def _dictionary(arguments: argparse.Namespace) -> Finding:
     return evaluation.audit_dictionary(encrypted.method, plain[order], encrypted.images, np.argsort(order))
 
 
+_EXPERIMENTS = {"methods": audit_methods.run, "orthogonal": audit_orthogonal.run}
 _RUN: dict[str, Callable[[argparse.Namespace], Finding]] = {
     "weights": _weights,
     "known-plaintext": _known_plaintext,

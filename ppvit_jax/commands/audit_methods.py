@@ -5,6 +5,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppvit_jax.adaptation import restore
 from ppvit_jax.audit import matrix, report
 from ppvit_jax.audit.evaluation import KNOWLEDGE, Finding
@@ -22,7 +24,7 @@ _REFERENCES = 200
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    auditing.add_arguments(parser, ("plain", "reference", "pairs", "images", "candidates", "base?", "model?", "key"))
+    auditing.add_arguments(parser, ("plain?", "reference", "pairs", "images", "candidates", "base?", "model?", "key"))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME", help="(default: all)")
     parser.add_argument("--attacks", default="", metavar="NAMES", help=f"a part of {','.join(KNOWLEDGE)}")
     parser.add_argument("--keys", type=int, default=5, metavar="N", help="new keys, one a repetition (%(default)s)")
@@ -48,17 +50,18 @@ def run(arguments: argparse.Namespace, output: Path) -> list[str]:
     if arguments.keys < 1 or arguments.noise < 0:
         raise UserError("--keys needs at least 1, and --noise 0 or more")
     methods = [shared.open_encryption(spec, _block_size(spec, arguments.patch_size)) for spec in arguments.methods]
-    needed = max([2 * max(arguments.pairs), *arguments.images, arguments.candidates])
-    material = matrix.Material(
-        auditing.open_images(arguments.plain, arguments, size, needed, arguments.seed),
-        auditing.open_images(arguments.reference, arguments, size, _REFERENCES, arguments.seed + 1)
-        if arguments.reference
-        else None,
-        arguments.pairs,
-        arguments.images,
-        arguments.noise,
-        _models(arguments) if _OF_MODELS & set(attacks) and arguments.base else None,
-    )
+    reference = None
+    plain = np.empty((0, size, size, 3), np.uint8)
+    if set(attacks) - _OF_MODELS:
+        if not arguments.plain:
+            raise UserError("attacks on images need some: give --plain, a folder or `photographs`, or other --attacks")
+        needed = max([2 * max(arguments.pairs), *arguments.images, arguments.candidates])
+        plain = auditing.open_images(arguments.plain, arguments, size, needed, arguments.seed)
+        if arguments.reference:
+            reference = auditing.open_images(arguments.reference, arguments, size, _REFERENCES, arguments.seed + 1)
+    models = _models(arguments) if _OF_MODELS & set(attacks) and arguments.base else None
+    attacks = attacks if models else [name for name in attacks if name not in _OF_MODELS]
+    material = matrix.Material(plain, reference, arguments.pairs, arguments.images, arguments.noise, models)
     rows: list[dict[str, Any]] = []
     refused: dict[tuple[str, str], str] = {}
     pictures: list[tuple[str, Finding]] = []
@@ -77,14 +80,19 @@ def run(arguments: argparse.Namespace, output: Path) -> list[str]:
             progress.update(before + len(attacks))
     progress.close()
     specs = [method.spec for method in methods]
-    what = (
-        f"{len(material.plain)} images of {_called(arguments.plain)} at {size}x{size}, blocks of "
-        f"{arguments.patch_size}, of LE and ELE 4; {arguments.keys} keys, seed {arguments.seed}"
-    )
+    what = f"{arguments.keys} keys, seed {arguments.seed}"
+    if len(plain):
+        what += (
+            f"; {len(plain)} images of {_called(arguments.plain)} at {size}x{size}, blocks of {arguments.patch_size}, "
+            "of LE and ELE 4"
+        )
     if arguments.noise:
         what += f"; the owner adds noise of standard deviation {arguments.noise:g} before encrypting"
-    if material.reference is not None:
-        what += f"; {len(material.reference)} reference images of {_called(arguments.reference)}"
+    if reference is not None:
+        what += f"; {len(reference)} reference images of {_called(arguments.reference)}"
+    if models:
+        what += f"; base {Path(arguments.base).name}, model {Path(arguments.model or arguments.base).name}"
+        what += f" of {models.image_size}x{models.image_size} with patches of {models.block_size}"
     report.write_matrix(specs, rows, refused, pictures, what, output)
     print((output / "matrix.md").read_text())
     return list(dict.fromkeys(row["attack"] for row in rows if row["succeeded"]))
