@@ -80,7 +80,16 @@ def test_adapt_warns_of_a_public_base(tmp_path, capsys, known, extra, expected):
 
 
 @pytest.mark.parametrize(
-    ("extra", "expected"), [([], ASSUMED), (["--base-is-public"], SAID), (["--no-base-is-public"], "")]
+    ("extra", "expected"),
+    [
+        ([], ASSUMED),
+        (["--base-is-public"], SAID),
+        (["--no-base-is-public"], ""),
+        # No model is adapted to these, so that none gives them away.
+        (["--encryption=pe"], ""),
+        (["--encryption=etc"], ""),
+        (["--encryption=etc:shared=True"], ASSUMED),
+    ],
 )
 def test_encrypt_warns_by_the_argument_alone(tmp_path, capsys, extra, expected):
     write_images(tmp_path / "in", ["a/1.png"])

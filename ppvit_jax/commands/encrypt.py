@@ -85,5 +85,9 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         names=Path(arguments.names).expanduser() if arguments.names else None,
     )
+    try:
+        method.absorb(key, height=size, width=size)
+    except UserError:
+        return  # No model is adapted to this encryption, so that none gives it away.
     # Last, so that a mistake is one line.
     shared.warn_of_public_base(arguments)

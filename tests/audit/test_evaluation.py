@@ -38,7 +38,9 @@ def test_weights_are_scored_by_the_truth_alone():
     assert not evaluation.audit_weights(base, model, wrong).succeeded
     unknown = evaluation.audit_weights(base, model, None)
     assert unknown.succeeded and "recovered" not in unknown.rows[0]
-    assert not evaluation.audit_weights(random_params(config, seed=5), model, truth).succeeded
+    foreign = random_params(config, seed=5)
+    assert not evaluation.audit_weights(foreign, model, truth).succeeded
+    assert not evaluation.audit_weights(foreign, model, None).succeeded
 
 
 def test_models_of_one_base_are_linked_and_others_are_not():

@@ -132,9 +132,32 @@ def test_methods_are_compared(tmp_path, capsys):
     assert (tmp_path / "ciphertext-only.png").exists() and text in capsys.readouterr().out
 
 
+def test_methods_of_a_tuned_model(folder, tmp_path):
+    """The model is made plain by its key and adapted again with new keys."""
+    arguments = [*_arguments(folder, "base", "model", "key"), "--attacks=weights,link", "--keys=2", "--seed=3"]
+    assert run_ppvit("audit", "methods", *arguments, "--methods", "bs+ps", "np", "pe", f"--output={tmp_path}") == 0
+    content = json.loads((tmp_path / "matrix.json").read_text())
+    recovered = [row["recovered"] for row in content["rows"] if row["attack"] == "weights"]
+    assert len(recovered) == 8 and set(recovered) == {1.0}
+    assert {entry["method"] for entry in content["not_run"]} == {"pe"}
+
+
+def test_an_orthogonal_matrix_is_recovered(folder, tmp_path, capsys):
+    arguments = ["--plain=photographs", "--image-size=64", "--patch-size=4", "--keys=2", "--pairs=1,2"]
+    arguments.append(f"--base={folder / 'base.npz'}")
+    with pytest.raises(SystemExit) as status:
+        run_ppvit("audit", "orthogonal", *arguments, f"--output={tmp_path}", "--fail-on=any")
+    assert status.value.code == EXIT_BROKEN
+    text = (tmp_path / "orthogonal.md").read_text()
+    assert "| 2 pairs of an image and its encryption | 2 | 1 | inf |" in text
+    assert "the base and the adapted model (48 values, hidden size 16)" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["methods", "--output={out}"], "attacks on images need some"),
+        (["methods", "--output={out}", "--base={base}", "--model={model1}", "--attacks=link"], "give its --key"),
         (["weights", "--base={base}", "--model=nowhere.npz"], "cannot read the checkpoint nowhere.npz"),
         (["weights", "--base={base}", "--model={model1}", "--key={key2}"], "the model is adapted with the key"),
         (["ciphertext-only", "--encrypted={plain}"], "has no manifest.json"),
