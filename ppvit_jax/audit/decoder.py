@@ -18,6 +18,8 @@ from ppvit_jax.errors import UserError
 _PENALTIES = 10.0 ** np.arange(-8, 5)
 # How much the freedom to fit counts: above 1, as neighbouring patches are no independent samples (Kim and Gu, 2004).
 _CAUTION = 1.4
+# Pairs without which the order of reordered patches is not found.
+LEAST_REORDERED = 3
 # Places are matched by these pairs alone: more tell no more.
 _MATCHED_PAIRS = 50
 _ROUNDS = 5
@@ -79,7 +81,7 @@ def learn(plain: np.ndarray, encodings: np.ndarray, block_size: int, *, reordere
     Raises:
       UserError: too few pairs, or shapes that do not fit.
     """
-    least = 3 if reordered else 1
+    least = LEAST_REORDERED if reordered else 1
     if plain.ndim != 4 or len(plain) < least or len(plain) != len(encodings):
         raise UserError(
             f"images of shape {plain.shape} and encodings of {encodings.shape}: give at least {least} [height, width, "

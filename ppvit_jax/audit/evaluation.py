@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,7 +152,10 @@ def audit_known_plaintext(
     rows, pictures, seconds, best = [], {}, 0.0, 0.0
     tested = slice(-min(_COMPARED, max(1, len(plain) // 2)), None)
     unseen, target = encrypted[tested], plain[tested]
-    for count in [count for count in counts if count <= len(plain) - len(target)] or [len(plain) - len(target)]:
+    most = len(plain) - len(target)
+    # Patches in an order of their own are matched over several images first.
+    least = decoder.LEAST_REORDERED if method.encodes and method.per_image else 1
+    for count in [count for count in counts if least <= count <= most] or [most]:
         started = time.monotonic()
         if method.encodes:
             learned = decoder.learn(plain[:count], encrypted[:count], method.block_size, reordered=method.per_image)
@@ -196,6 +199,7 @@ def audit_ciphertext_only(
     truth: Secret | None = None,
     reference: np.ndarray | None = None,
     seed: int = 0,
+    done: Callable[[int], None] = lambda tries: None,
 ) -> Finding:
     """`ciphertext_only.solve` of more and more images.
 
@@ -206,6 +210,7 @@ def audit_ciphertext_only(
       plain: the plain images, for the scoring.
       truth: the secret, for the scoring.
       reference, seed: see `ciphertext_only.solve`.
+      done: is told after each number of images how many of these there were.
 
     Raises:
       UserError: see `ciphertext_only.solve`.
@@ -245,6 +250,7 @@ def audit_ciphertext_only(
             best = max(best, quality.ssim)
         row["seconds"] = taken
         rows.append(row)
+        done(len(rows))
         pictures = _pictures(shown, recovered, None if plain is None else plain)
     last = rows[-1]
     said = [f"{name} {last[name]:.3f}" for name in ("SSIM", "blocks in place", "values in place") if name in last]

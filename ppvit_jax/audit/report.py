@@ -23,7 +23,7 @@ SYMMETRY = (
 _SHOWN = 4
 
 
-def write(findings: list[Finding], refused: dict[str, str], what: str, output: Path, matrix: str = "") -> list[Path]:
+def write(findings: list[Finding], refused: dict[str, str], what: str, output: Path, compared: list[str]) -> list[Path]:
     """Writes the report into a folder that exists.
 
     Args:
@@ -31,7 +31,7 @@ def write(findings: list[Finding], refused: dict[str, str], what: str, output: P
       refused: why others did not, by their names.
       what: was audited: one line.
       output: the folder.
-      matrix: a table of methods by attacks, in Markdown, to be part of the report.
+      compared: a table of methods by attacks, lines in Markdown, to be part of the report.
 
     Returns:
       The files.
@@ -44,7 +44,7 @@ def write(findings: list[Finding], refused: dict[str, str], what: str, output: P
             files.append(output / drawn[finding.attack])
             title = f"{finding.attack}: {finding.summary}"
             figures.draw_recovered(_picture_rows(finding, _SHOWN), files[-1], title)
-    write_text(files[0], markdown(findings, refused, what, drawn, matrix))
+    write_text(files[0], markdown(findings, refused, what, drawn, compared))
     content = [
         {
             "attack": finding.attack,
@@ -95,7 +95,11 @@ def write_matrix(
 
 
 def markdown(
-    findings: list[Finding], refused: dict[str, str], what: str, drawn: dict[str, str], matrix: str = ""
+    findings: list[Finding],
+    refused: dict[str, str],
+    what: str,
+    drawn: dict[str, str],
+    compared: list[str] | None = None,
 ) -> str:
     """The content of audit.md; `drawn` are the pictures' file names by attack."""
     lines = [f"# Audit of {what}", "", "| Attack | The attacker has | Result | Succeeded | Seconds |"]
@@ -110,8 +114,8 @@ def markdown(
         lines += ["", f"## {finding.attack}", "", *table(finding.rows)]
         if finding.attack in drawn:
             lines += ["", f"![{finding.summary}]({drawn[finding.attack]})"]
-    if matrix:
-        lines += ["", "## Methods by attacks", "", matrix]
+    if compared:
+        lines += ["", "## Methods by attacks", "", *compared]
     return "\n".join([*lines, ""])
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ppvit_jax.audit import evaluation, report
+from ppvit_jax.audit import evaluation, matrix, report
 from ppvit_jax.audit.evaluation import KNOWLEDGE, Finding
 from ppvit_jax.commands import audit_methods, audit_orthogonal, auditing
+from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
 
 EXIT_BROKEN = 3
+# Of methods by attacks in the report of all.
+_COMPARED_SIZE, _COMPARED_IMAGES, _COMPARED_CANDIDATES = 224, 20, 100
 _NEEDED = {"second model": "a second --model"}
 _TRIED = {
     "weights": ("base", "model"),
@@ -52,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     }.items():
         add(name, f"the attacker has {KNOWLEDGE[name]}", *names)
     optional = ("base?", "models?", "plain?", "encrypted?")
-    add(
+    everything = add(
         "all",
-        "every attack that the given files allow, in one report",
+        "every attack that the given files allow, and methods by attacks, in one report",
         *optional,
         "reference",
         "pairs",
@@ -63,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "key",
         output=True,
     )
+    audit_methods.add_comparison(everything, keys=1)
     audit_methods.add_arguments(add("methods", "methods by attacks: new keys, every attack", output=True))
     text = "a mitigation that is none: a secret orthogonal matrix in place of a permutation"
     audit_orthogonal.add_arguments(add("orthogonal", text, output=True))
@@ -123,10 +127,28 @@ def _attacks(arguments: argparse.Namespace, output: Path | None) -> list[str]:
     if output is None:
         print(report.markdown(findings, refused, what, {}))
     else:
-        files = report.write(findings, refused, what, output)
+        compared = _compare(arguments) if arguments.attack == "all" and arguments.methods else []
+        files = report.write(findings, refused, what, output, compared)
         print(files[0].read_text())
         print("\n".join(map(str, files)))
     return [finding.attack for finding in findings if finding.succeeded]
+
+
+def _compare(arguments: argparse.Namespace) -> list[str]:
+    """The matrix of methods by attacks, in Markdown, on the owner's images or else on photographs."""
+    compared = argparse.Namespace(**vars(arguments))
+    size = _COMPARED_SIZE
+    if arguments.encrypted:
+        encrypted = auditing.open_encrypted(arguments, 1)
+        size, compared.patch_size = encrypted.images.shape[1], encrypted.method.block_size
+    compared.plain = arguments.plain or auditing.PHOTOGRAPHS
+    compared.images, compared.candidates = [min(_COMPARED_IMAGES, max(arguments.images))], _COMPARED_CANDIDATES
+    if not arguments.key:
+        # A model is made plain by its key, to be adapted to other methods.
+        compared.base = None
+    print("methods by attacks: with new keys", file=sys.stderr)
+    found = audit_methods.measure(compared, list(KNOWLEDGE), size)
+    return [f"Measured: {found.what}.", "", *matrix.tabulate(found.specs, found.rows, found.refused)]
 
 
 def _weights(arguments: argparse.Namespace) -> Finding:
@@ -159,7 +181,8 @@ def _ciphertext_only(arguments: argparse.Namespace) -> Finding:
     if arguments.reference:
         size = encrypted.images.shape[1]
         reference = auditing.open_images(arguments.reference, arguments, size, 200, arguments.seed + 1)
-    return evaluation.audit_ciphertext_only(
+    progress = Progress("ciphertext-only", len(arguments.images), "numbers of images")
+    found = evaluation.audit_ciphertext_only(
         encrypted.method,
         encrypted.images,
         arguments.images,
@@ -167,7 +190,10 @@ def _ciphertext_only(arguments: argparse.Namespace) -> Finding:
         truth=encrypted.truth,
         reference=reference,
         seed=arguments.seed,
+        done=progress.update,
     )
+    progress.close()
+    return found
 
 
 def _dictionary(arguments: argparse.Namespace) -> Finding:

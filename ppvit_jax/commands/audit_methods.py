@@ -1,6 +1,7 @@
 """The command `ppvit audit methods`: what each attack makes of each encryption, with new keys."""
 
 import argparse
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,35 @@ _BLOCK_SIZES: dict[str, int] = {"le": 4, "ele": 4}
 _REFERENCES = 200
 
 
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What every attack made of every method: see `report.write_matrix` for the fields."""
+
+    specs: list[str]
+    rows: list[dict[str, Any]]
+    refused: dict[tuple[str, str], str]
+    pictures: list[tuple[str, Finding]]
+    what: str
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     auditing.add_arguments(parser, ("plain?", "reference", "pairs", "images", "candidates", "base?", "model?", "key"))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME", help="(default: all)")
+    add_comparison(parser, keys=5)
     parser.add_argument("--attacks", default="", metavar="NAMES", help=f"a part of {','.join(KNOWLEDGE)}")
-    parser.add_argument("--keys", type=int, default=5, metavar="N", help="new keys, one a repetition (%(default)s)")
     parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
     parser.add_argument(
         "--noise", type=float, default=0.0, metavar="LEVELS", help="added before encrypting, as a mitigation (0)"
+    )
+
+
+def add_comparison(parser: argparse.ArgumentParser, *, keys: int) -> None:
+    """Adds what `ppvit audit all` has as well: --methods and --keys."""
+    parser.add_argument(
+        "--methods", nargs="*", default=list(METHODS), metavar="NAME", help="to compare (default: all; none: nothing)"
+    )
+    parser.add_argument(
+        "--keys", type=int, default=keys, metavar="N", help="new keys for that, one a repetition (%(default)s)"
     )
 
 
@@ -43,29 +64,46 @@ def run(arguments: argparse.Namespace, output: Path) -> list[str]:
     Raises:
       UserError: anything that the user can put right.
     """
-    size = arguments.image_size
     attacks = arguments.attacks.split(",") if arguments.attacks else list(KNOWLEDGE)
     if unknown := set(attacks) - set(KNOWLEDGE):
         raise UserError(f"--attacks has no {min(unknown)!r}: choose among {', '.join(KNOWLEDGE)}")
-    if arguments.keys < 1 or arguments.noise < 0:
+    if not arguments.plain and set(attacks) - _OF_MODELS:
+        raise UserError("attacks on images need some: give --plain, a folder or `photographs`, or other --attacks")
+    found = measure(arguments, attacks, arguments.image_size, arguments.noise)
+    report.write_matrix(found.specs, found.rows, found.refused, found.pictures, found.what, output)
+    print((output / "matrix.md").read_text())
+    return list(dict.fromkeys(row["attack"] for row in found.rows if row["succeeded"]))
+
+
+def measure(arguments: argparse.Namespace, attacks: list[str], size: int, noise: float = 0.0) -> Measured:
+    """Tries the attacks on every method of --methods with --keys new keys.
+
+    Args:
+      arguments: the command's; without --plain, only attacks on models are tried.
+      attacks: their names.
+      size: of the images in pixels.
+      noise: standard deviation in grey levels, added before encrypting.
+
+    Raises:
+      UserError: anything that the user can put right.
+    """
+    if arguments.keys < 1 or noise < 0:
         raise UserError("--keys needs at least 1, and --noise 0 or more")
     methods = [shared.open_encryption(spec, _block_size(spec, arguments.patch_size)) for spec in arguments.methods]
     reference = None
     plain = np.empty((0, size, size, 3), np.uint8)
-    if set(attacks) - _OF_MODELS:
-        if not arguments.plain:
-            raise UserError("attacks on images need some: give --plain, a folder or `photographs`, or other --attacks")
+    if set(attacks) - _OF_MODELS and arguments.plain:
         needed = max([2 * max(arguments.pairs), *arguments.images, arguments.candidates])
         plain = auditing.open_images(arguments.plain, arguments, size, needed, arguments.seed)
         if arguments.reference:
             reference = auditing.open_images(arguments.reference, arguments, size, _REFERENCES, arguments.seed + 1)
     models = _models(arguments) if _OF_MODELS & set(attacks) and arguments.base else None
     attacks = attacks if models else [name for name in attacks if name not in _OF_MODELS]
-    material = matrix.Material(plain, reference, arguments.pairs, arguments.images, arguments.noise, models)
+    material = matrix.Material(plain, reference, arguments.pairs, arguments.images, noise, models)
     rows: list[dict[str, Any]] = []
     refused: dict[tuple[str, str], str] = {}
     pictures: list[tuple[str, Finding]] = []
-    progress = Progress("audit", len(methods) * arguments.keys * len(attacks), "attacks")
+    progress = Progress("methods by attacks", len(methods) * arguments.keys * len(attacks), "attacks")
     for place, method in enumerate(methods):
         for number in range(arguments.keys):
             before = (place * arguments.keys + number) * len(attacks)
@@ -79,23 +117,20 @@ def run(arguments: argparse.Namespace, output: Path) -> list[str]:
                 pictures += [(method.spec, finding) for finding in findings if finding.pictures]
             progress.update(before + len(attacks))
     progress.close()
-    specs = [method.spec for method in methods]
     what = f"{arguments.keys} keys, seed {arguments.seed}"
     if len(plain):
         what += (
             f"; {len(plain)} images of {_called(arguments.plain)} at {size}x{size}, blocks of {arguments.patch_size}, "
             "of LE and ELE 4"
         )
-    if arguments.noise:
-        what += f"; the owner adds noise of standard deviation {arguments.noise:g} before encrypting"
+    if noise:
+        what += f"; the owner adds noise of standard deviation {noise:g} before encrypting"
     if reference is not None:
         what += f"; {len(reference)} reference images of {_called(arguments.reference)}"
     if models:
         what += f"; base {Path(arguments.base).name}, model {Path(arguments.model or arguments.base).name}"
         what += f" of {models.image_size}x{models.image_size} with patches of {models.block_size}"
-    report.write_matrix(specs, rows, refused, pictures, what, output)
-    print((output / "matrix.md").read_text())
-    return list(dict.fromkeys(row["attack"] for row in rows if row["succeeded"]))
+    return Measured([method.spec for method in methods], rows, refused, pictures, what)
 
 
 def _called(folder: str) -> str:

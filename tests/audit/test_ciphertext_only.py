@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_sample_images
+from photographs import create, crops
 
 from ppvit_jax.audit import ciphertext_only, correlation, scoring
-from ppvit_jax.encryption import METHODS, parse
 from ppvit_jax.encryption.permutations import split_blocks
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
@@ -15,17 +14,11 @@ SIZE, BLOCK = 96, 8
 
 @pytest.fixture(scope="module")
 def images():
-    random = np.random.default_rng(0)
-    found = []
-    for _ in range(12):
-        photograph = load_sample_images().images[random.integers(2)]
-        row, column = (random.integers(side - SIZE + 1) for side in photograph.shape[:2])
-        found.append(photograph[row : row + SIZE, column : column + SIZE])
-    return np.stack(found)
+    return crops(12, SIZE)
 
 
 def _attack(spec, images, key, block_size=BLOCK, **options):
-    method = parse(spec, METHODS, block_size)
+    method = create(spec, block_size)
     truth = method.derive(SecretKey(bytes([key] * 32)), height=SIZE, width=SIZE)
     encrypted = method.encrypt(images, truth)
     estimate = ciphertext_only.solve(method, encrypted, **options)
@@ -66,7 +59,7 @@ def test_methods_with_attacks_of_their_own(spec, block_size, images):
 )
 def test_where_no_attack_is_built_it_is_said(spec, images):
     with pytest.raises(UserError, match=r"no attack .* proves nothing"):
-        ciphertext_only.solve(parse(spec, METHODS, 4), images)
+        ciphertext_only.solve(create(spec, 4), images)
 
 
 def test_noise_gives_nothing():

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_sample_image
+from photographs import create, crops
 
-from ppvit_jax import encryption
 from ppvit_jax.audit.dictionary import duplicates, identify
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
@@ -28,20 +27,6 @@ EXACT = [
 ]
 LEGACY = ["etc:channels=legacy", "etc:channels=legacy,shared=True,sub_block_size=4"]
 ENCODING = ["color-neuracrypt:depth=2", "color-neuracrypt:separate=True", "neuracrypt:reorder=False,width=128"]
-
-
-def create(spec, block_size):
-    method = encryption.create(spec, block_size)
-    assert method is not None
-    return method
-
-
-def crops(count, size=32, seed=0):
-    """Pieces of two photographs: uint8 [count, size, size, 3]."""
-    random = np.random.default_rng(seed)
-    photos = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
-    corners = random.integers(0, [420 - size, 640 - size], (count, 2))
-    return np.stack([photos[i % 2][y : y + size, x : x + size] for i, (y, x) in enumerate(corners)])
 
 
 def encrypt(method, images, key):

@@ -2,12 +2,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_sample_image
+from photographs import create, crops
 from tiny import random_params, tiny_model
 
 from ppvit_jax.adaptation import adapt
 from ppvit_jax.audit import evaluation, matrix, report
-from ppvit_jax.encryption import METHODS, parse
 from ppvit_jax.keys import SecretKey
 
 SIZE, BLOCK = 48, 8
@@ -15,14 +14,11 @@ SIZE, BLOCK = 48, 8
 
 @pytest.fixture(scope="module")
 def images():
-    photograph = load_sample_image("china.jpg")
-    random = np.random.default_rng(0)
-    places = [(random.integers(427 - SIZE), random.integers(640 - SIZE)) for _ in range(12)]
-    return np.stack([photograph[row : row + SIZE, column : column + SIZE] for row, column in places])
+    return crops(12, SIZE)
 
 
 def _encrypted(spec, images, key=1):
-    method = parse(spec, METHODS, BLOCK)
+    method = create(spec, BLOCK)
     secret = method.derive(SecretKey(bytes([key] * 32)), height=SIZE, width=SIZE)
     return method, method.encrypt(images, secret, np.arange(len(images), dtype=np.uint32)), secret
 
@@ -78,17 +74,18 @@ def test_equal_candidates_are_equal_answers(images):
     assert not evaluation.audit_dictionary(method, images, encrypted, (np.arange(12) + 1) % 12).succeeded
 
 
-@pytest.mark.parametrize("spec", ["bs+ps", "np", "pe", "color-neuracrypt"])
+@pytest.mark.parametrize("spec", ["bs+ps", "np", "pe", "color-neuracrypt", "neuracrypt:width=96"])
 def test_a_method_meets_every_attack(spec, images, tmp_path):
     config = tiny_model(image_size=32)
     base = random_params(config)
     material = matrix.Material(images, None, (1, 2), (4,), models=matrix.Models(base, base, 4, 32))
-    method = parse(spec, METHODS, BLOCK)
+    method = create(spec, BLOCK)
     findings, refused = matrix.attack(method, material, 0, 0, list(evaluation.KNOWLEDGE))
     assert {finding.attack for finding in findings} | set(refused) == set(evaluation.KNOWLEDGE)
     assert not {finding.attack for finding in findings} & set(refused)
-    assert ("weights" in refused) == (spec in ("pe", "color-neuracrypt"))
-    assert ("ciphertext-only" in refused) == (spec == "color-neuracrypt")
+    assert ("weights" in refused) == (spec not in ("bs+ps", "np"))
+    assert ("ciphertext-only" in refused) == ("neuracrypt" in spec)
+    assert ("known-plaintext" not in refused) and ("dictionary" in refused) == spec.startswith("neuracrypt")
     again, _ = matrix.attack(method, material, 0, 0, ["dictionary", "known-plaintext"])
     before = {finding.attack: finding.rows for finding in findings}
     for finding in again:
@@ -105,11 +102,11 @@ def test_a_method_meets_every_attack(spec, images, tmp_path):
 def test_noise_comes_before_the_encryption(images):
     """The owner's noise is in what pairs decrypt to, and the scoring of ciphertexts compares with images without it."""
     material = matrix.Material(images, None, (2,), (6,), noise=25.0)
-    (found,), _ = matrix.attack(parse("bs", METHODS, BLOCK), material, 0, 0, ["ciphertext-only"])
+    (found,), _ = matrix.attack(create("bs", BLOCK), material, 0, 0, ["ciphertext-only"])
     clean = dataclasses.replace(material, noise=0.0)
-    (expected,), _ = matrix.attack(parse("bs", METHODS, BLOCK), clean, 0, 0, ["ciphertext-only"])
+    (expected,), _ = matrix.attack(create("bs", BLOCK), clean, 0, 0, ["ciphertext-only"])
     assert expected.rows[0]["PSNR"] == np.inf and 15 < found.rows[0]["PSNR"] < 30
-    (pairs,), _ = matrix.attack(parse("bs", METHODS, BLOCK), material, 0, 0, ["known-plaintext"])
+    (pairs,), _ = matrix.attack(create("bs", BLOCK), material, 0, 0, ["known-plaintext"])
     assert pairs.rows[-1]["other images exact"] == 1
 
 

@@ -1,10 +1,9 @@
 import json
 
-import numpy as np
 import pytest
 from command import make_key, run_ppvit
+from photographs import crops
 from PIL import Image
-from sklearn.datasets import load_sample_images
 from tiny import random_params, tiny_model
 
 from ppvit_jax import checkpoint
@@ -15,13 +14,10 @@ SIZE, BLOCK = 64, 8
 
 
 def _photographs(folder, count=14, size=SIZE):
-    random = np.random.default_rng(0)
-    for number in range(count):
-        photograph = load_sample_images().images[number % 2]
-        row, column = (random.integers(side - size) for side in photograph.shape[:2])
+    for number, image in enumerate(crops(count, size)):
         path = folder / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(photograph[row : row + size, column : column + size]).save(path)
+        Image.fromarray(image).save(path)
     return folder
 
 
@@ -58,7 +54,8 @@ def _arguments(folder, *names):
 
 def test_everything_in_one_report(folder, tmp_path, capsys):
     arguments = _arguments(folder, "base", "model", "second", "plain", "encrypted", "key", "images")
-    assert run_ppvit("audit", "all", *arguments, f"--output={tmp_path / 'report'}") == 0
+    compared = ["--methods", "bs", "np", "pe"]
+    assert run_ppvit("audit", "all", *arguments, *compared, f"--output={tmp_path / 'report'}") == 0
     content = json.loads((tmp_path / "report" / "audit.json").read_text())
     found = {entry["attack"]: entry for entry in content["attacks"]}
     assert set(found) == {
@@ -76,7 +73,11 @@ def test_everything_in_one_report(folder, tmp_path, capsys):
     assert found["ciphertext-only"]["rows"][0]["blocks in place"] == 1
     assert content["not_run"] == {} and content["note"] == report.CAVEAT
     text = (tmp_path / "report" / "audit.md").read_text()
-    assert report.CAVEAT in text and "![" in text
+    assert report.CAVEAT in text and "![" in text and "## Methods by attacks" in text
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == ["bs", "np", "pe"]
+    # Rows of the weights, and images from ciphertexts alone.
+    assert rows[0].startswith("| `bs` | 1 |") and rows[0].endswith("| 1 |")
     for picture in ("known-plaintext.png", "ciphertext-only.png"):
         with Image.open(tmp_path / "report" / picture) as image:
             assert min(image.size) > 300
@@ -85,8 +86,9 @@ def test_everything_in_one_report(folder, tmp_path, capsys):
 
 
 def test_what_is_missing_is_said(folder, tmp_path, capsys):
-    arguments = _arguments(folder, "base", "model")
-    assert run_ppvit("audit", "all", *arguments, f"--output={tmp_path / 'report'}") == 0
+    arguments = [*_arguments(folder, "base", "model"), f"--output={tmp_path / 'report'}", "--methods"]
+    assert run_ppvit("audit", "all", *arguments) == 0
+    assert "Methods by attacks" not in (tmp_path / "report" / "audit.md").read_text()
     content = json.loads((tmp_path / "report" / "audit.json").read_text())
     assert set(content["not_run"]) == {"known-plaintext", "ciphertext-only", "dictionary", "link"}
     assert content["not_run"]["link"] == "it needs a second --model"

@@ -1,0 +1,19 @@
+"""Natural images for the tests of the audit, and the methods that encrypt them."""
+
+import numpy as np
+from sklearn.datasets import load_sample_image
+
+from ppvit_jax.encryption import METHODS, Encryption, parse
+
+
+def crops(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
+    """Pieces of scikit-learn's two photographs in turns: uint8 [count, size, size, 3]."""
+    random = np.random.default_rng(seed)
+    photos = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
+    corners = random.integers(0, [420 - size, 640 - size], (count, 2))
+    return np.stack([photos[i % 2][y : y + size, x : x + size] for i, (y, x) in enumerate(corners)])
+
+
+def create(spec: str, block_size: int) -> Encryption:
+    """The method of that name, which is not "none"."""
+    return parse(spec, METHODS, block_size)
