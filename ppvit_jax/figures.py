@@ -184,30 +184,35 @@ def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | Non
     _save(figure, path)
 
 
-def draw_recovered(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, subtitle: str) -> None:
-    """Draws what attacks recovered: a column for each kind of picture, a row for each image.
+def draw_recovered(images: list[tuple[str, dict[str, np.ndarray]]], path: Path, subtitle: str) -> None:
+    """Draws what attacks recovered: encrypted, recovered and plain beside each other, or below where there are many.
 
     Args:
-      rows: a label, and pictures by their titles, uint8 [height, width, 3].
+      images: a label, and pictures by their titles, uint8 [height, width, 3].
       path: the PNG to write.
       subtitle: which attack this is.
     """
-    titles = list(dict.fromkeys(title for _, pictures in rows for title in pictures))
-    figure = Figure(figsize=(2.2 * len(titles) + 0.4, 2.2 * len(rows) + 0.9), layout="constrained")
+    titles = list(dict.fromkeys(title for _, pictures in images for title in pictures))
+    side_by_side = len(images) <= 5
+    rows, columns = (len(images), len(titles)) if side_by_side else (len(titles), len(images))
+    figure = Figure(figsize=(2.2 * columns + 0.4, 2.2 * rows + 0.9), layout="constrained")
     FigureCanvasAgg(figure)
-    for row, (label, pictures) in enumerate(rows):
-        for column, title in enumerate(titles):
-            axes = figure.add_subplot(len(rows), len(titles), 1 + row * len(titles) + column)
+    for number, (label, pictures) in enumerate(images):
+        for kind, title in enumerate(titles):
+            row, column = (number, kind) if side_by_side else (kind, number)
+            axes = figure.add_subplot(rows, columns, 1 + row * columns + column)
             axes.set(xticks=[], yticks=[])
+            axes.set_box_aspect(1)
             if title in pictures:
                 axes.imshow(pictures[title], interpolation="nearest")
             else:
                 axes.text(0.5, 0.5, "no image", ha="center", va="center", fontsize=9)
+            across, down = (title, label) if side_by_side else (label, title)
             if row == 0:
-                axes.set_title(title, fontsize=10)
+                axes.set_title(textwrap.fill(across, 28), fontsize=10)
             if column == 0:
-                axes.set_ylabel(textwrap.fill(label, 24), fontsize=8)
-    figure.suptitle(textwrap.fill(subtitle, 34 * len(titles)), fontsize=8)
+                axes.set_ylabel(textwrap.fill(down, 28), fontsize=10)
+    figure.suptitle(textwrap.fill(subtitle, 30 * columns), fontsize=9)
     _save(figure, path)
 
 

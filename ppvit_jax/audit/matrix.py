@@ -26,6 +26,8 @@ MEASURES = {
     "dictionary": "identified",
     "ciphertext-only": "SSIM",
 }
+# What a row is of; everything else in it is measured.
+_LABELS = ("method", "repetition", "attack", "succeeded")
 _HEADS = {
     "weights": "weights: rows recovered",
     "position-embedding": "position embedding: neighbours",
@@ -208,6 +210,3 @@ def spread(values: list[Any]) -> str:
     low, high = min(values), max(values)
     middle = statistics.median(values)
     return text(middle) if text(low) == text(high) else f"{text(middle)} ({text(low)} to {text(high)})"
-
-
-_LABELS = ("method", "repetition", "attack", "succeeded")

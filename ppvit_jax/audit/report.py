@@ -85,12 +85,12 @@ def write_matrix(
     content = {"measured": what, "rows": [_finite(row) for row in rows], "not_run": reasons, "note": CAVEAT}
     write_json(output / "matrix.json", content)
     for attack in dict.fromkeys(finding.attack for _, finding in pictures):
-        shown = [
-            (spec, picture)
-            for spec, finding in pictures
-            if finding.attack == attack
-            for _, picture in _picture_rows(finding, 1)
-        ]
+        shown = []
+        for spec, finding in pictures:
+            if finding.attack == attack:
+                last = finding.rows[-1]
+                count = next(f"{last[name]} {name}" for name in ("images", "pairs") if name in last)
+                shown.append((f"{spec}, {count}", _most_detailed(finding)))
         figures.draw_recovered(shown, output / f"{attack}.png", f"{attack}: {what}")
 
 
@@ -129,6 +129,12 @@ def table(rows: tuple[dict[str, Any], ...]) -> list[str]:
 def _picture_rows(finding: Finding, limit: int) -> list[tuple[str, dict[str, Any]]]:
     count = min(limit, *(len(images) for images in finding.pictures.values()))
     return [("", {title: images[row] for title, images in finding.pictures.items()}) for row in range(count)]
+
+
+def _most_detailed(finding: Finding) -> dict[str, Any]:
+    # Of a clear sky nobody sees whether it was recovered.
+    detail = next(reversed(finding.pictures.values())).std(axis=(1, 2, 3))
+    return {title: images[detail.argmax()] for title, images in finding.pictures.items()}
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
