@@ -79,6 +79,7 @@ def audit_weights(base: Params, model: Params, truth: Permutations | None) -> Fi
             "margin (median)": float(np.median(match.margin)),
             "margin (lowest)": float(match.margin.min()),
             "changed by fine-tuning": changed,
+            "seconds, both": seconds,
         }
         rows.append(row)
     if truth is not None:
@@ -102,7 +103,7 @@ def audit_position_embedding(model: Params, truth: Permutations | None) -> Findi
     started = time.monotonic()
     found = position_embedding.solve(embedding)
     seconds = time.monotonic() - started
-    row: dict[str, Any] = {"blocks": len(found)}
+    row: dict[str, Any] = {"blocks": len(found), "seconds": seconds}
     if truth is None:
         return Finding("position-embedding", (row,), "an arrangement; give --key to score it", None, seconds)
     block = np.arange(len(found)) if truth.block is None else truth.block
@@ -124,7 +125,13 @@ def audit_link(first: Params, second: Params) -> Finding:
     found = link.compare(first, second)
     seconds = time.monotonic() - started
     rows = [
-        {"tensors": name, "mean cosine": part.value, "by chance": part.chance, "deviations above": part.z}
+        {
+            "tensors": name,
+            "mean cosine": part.value,
+            "by chance": part.chance,
+            "deviations above": part.z,
+            "seconds, all": seconds,
+        }
         for name, part in (
             ("encoder (no key moves it)", found.untouched),
             ("patch embedding, matched", found.patch),
@@ -277,6 +284,7 @@ def audit_dictionary(method: Encryption, candidates: np.ndarray, encrypted: np.n
         "by chance": 1 / len(candidates),
         "distance (median)": float(np.median(found.distance)),
         "of the runner-up": float(np.median(found.runner_up)),
+        "seconds": seconds,
     }
     summary = f"{right:.1%} of {len(encrypted)} encrypted images identified among {len(candidates)} candidates"
     return Finding("dictionary", (row,), summary, bool(right >= _HALF), seconds)
