@@ -82,6 +82,9 @@ def run(arguments: argparse.Namespace) -> None:
     wanted = {name for name in arguments.fail_on.split(",") if name}
     if unknown := wanted - {*KNOWLEDGE, "any", "orthogonal"}:
         raise UserError(f"--fail-on has no attack {min(unknown)!r}: choose among any, {', '.join(KNOWLEDGE)}")
+    for name, least in (("seed", 0), ("candidates", 1), ("image_size", 1)):
+        if getattr(arguments, name, least) < least:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}: give {least} or more")
     output = None
     if arguments.output:
         output = Path(arguments.output).expanduser()

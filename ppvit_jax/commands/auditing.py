@@ -87,9 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str]) -> None
 
 
 def _numbers(text: str) -> list[int]:
-    numbers = sorted({int(part) for part in text.split(",")})
+    try:
+        numbers = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        numbers = [0]
     if numbers[0] < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r}: give numbers from 1 on, such as 1,5,20")
     return numbers
 
 
@@ -140,7 +143,7 @@ def open_plain(folder: str, arguments: argparse.Namespace, like: Encrypted) -> n
     """
     path = Path(folder).expanduser()
     size = like.images.shape[1]
-    images = open_folder(path, _decoding(size, arguments), None)
+    images = _open_unencrypted(path, size, arguments)
     if images.count != like.total:
         raise UserError(
             f"{path} has {images.count:,} images and the encrypted folder {like.total:,}: give the folder that was "
@@ -157,8 +160,7 @@ def open_images(folder: str, arguments: argparse.Namespace, size: int, limit: in
     """
     if folder == PHOTOGRAPHS:
         return _crops(size, limit, seed)
-    path = Path(folder).expanduser()
-    images = open_folder(path, _decoding(size, arguments), None)
+    images = _open_unencrypted(Path(folder).expanduser(), size, arguments)
     numbers = np.random.default_rng(seed).permutation(images.count)[:limit]
     return _fetch(images, numbers, size)
 
@@ -183,6 +185,13 @@ def model_truth(arguments: argparse.Namespace, metadata: checkpoint.Metadata, sh
             f"{key.fingerprint}: give the model's, or none"
         )
     return key.permutations(metadata.encryption, image_size=shape.image_size, patch_size=shape.patch_size)
+
+
+def _open_unencrypted(path: Path, size: int, arguments: argparse.Namespace) -> Images:
+    manifest = manifests.read(path if path.is_dir() else path.parent)
+    if manifest and manifest.header.encryption != "none":
+        raise UserError(f"the images in {path} are encrypted, by their manifest: give plain ones")
+    return open_folder(path, _decoding(size, arguments), manifest)
 
 
 def _decoding(size: int | None, arguments: argparse.Namespace) -> Decoding:
