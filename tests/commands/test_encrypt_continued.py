@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,30 +26,25 @@ def key(tmp_path):
 
 
 def _start(*arguments):
+    # Who runs the tests in the background of a shell has them ignore interrupts, which would be inherited.
     return subprocess.Popen(
-        [sys.executable, "-m", "ppvit_jax", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "ppvit_jax", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
-def _stop_in_the_middle(folder, lines, how, *arguments):
-    """Starts it and sends the signal as soon as the folder's journal has so many lines; what the process says.
-
-    On a busy machine it may be complete before it can be stopped: then again.
-    """
-    for _ in range(5):
-        process = _start(*arguments, "--output", folder)
-        journal = folder / manifests.JOURNAL
-        while process.poll() is None:
-            if journal.exists() and journal.read_bytes().count(b"\n") >= lines:
-                process.send_signal(how)
-                break
-            time.sleep(0.001)
-        errors = process.communicate()[1]
-        if process.returncode != 0:
-            assert process.returncode == (130 if how == signal.SIGINT else -how)
-            return errors
-        shutil.rmtree(folder)
-    raise AssertionError("it was complete before it could be stopped, five times")
+def _stop_in_the_middle(process, journal, lines, how):
+    """Sends the signal as soon as the journal has so many lines; what the process says."""
+    while process.poll() is None:
+        if journal.exists() and journal.read_bytes().count(b"\n") >= lines:
+            process.send_signal(how)
+            break
+        time.sleep(0.001)
+    errors = process.communicate()[1]
+    assert process.returncode == (130 if how == signal.SIGINT else -how), "it was complete before it could be stopped"
+    return errors
 
 
 def test_interrupted_it_says_how_to_go_on_and_does(tmp_path, key):
@@ -58,7 +52,8 @@ def test_interrupted_it_says_how_to_go_on_and_does(tmp_path, key):
     options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--image-size=224"]
     assert _run(*options, "--output", tmp_path / "whole") == 0
     stopped = tmp_path / "stopped"
-    errors = _stop_in_the_middle(stopped, 20, signal.SIGINT, *options)
+    process = _start(*options, "--output", stopped)
+    errors = _stop_in_the_middle(process, stopped / manifests.JOURNAL, 20, signal.SIGINT)
     assert errors == "interrupted: run the same command again to continue\n"
     assert _run(*options, "--output", stopped) == 0
     assert contents(stopped) == contents(tmp_path / "whole")
@@ -71,7 +66,7 @@ def test_killed_and_continued_it_is_the_same_file_for_file(tmp_path, key, capsys
     assert _run(*options, "--output", tmp_path / "whole") == 0
     killed = tmp_path / "killed"
     journal = killed / manifests.JOURNAL
-    _stop_in_the_middle(killed, 20, signal.SIGKILL, *options)
+    _stop_in_the_middle(_start(*options, "--output", killed), journal, 20, signal.SIGKILL)
     assert not (killed / "manifest.json").exists()
     done = journal.read_bytes()
     # What a crash of the machine may leave as well: a file cut short, and half a line.
