@@ -27,12 +27,11 @@ def key(tmp_path):
 
 def _start(*arguments):
     # Who runs the tests in the background of a shell has them ignore interrupts, which would be inherited.
-    return subprocess.Popen(
-        [sys.executable, "-m", "ppvit_jax", *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    program = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('ppvit_jax', run_name='__main__', alter_sys=True)"
     )
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
 
 
 def _stop_in_the_middle(process, journal, lines, how):
