@@ -6,11 +6,11 @@ shuffling. Methods whose blocks or pixels have keys of their own have attacks of
 """
 
 import dataclasses
-import itertools
 
 import numpy as np
 
 from ppvit_jax.audit import channel_keys, correlation, jigsaw, nibbles, turned_blocks
+from ppvit_jax.audit.symmetry import SYMMETRIES, transform
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.encryption.block_pixel_negative_positive import BlockPixelNegativePositive
 from ppvit_jax.encryption.block_scrambling import BlockScrambling
@@ -102,9 +102,8 @@ def _turn_inside(pixel: np.ndarray, upright: np.ndarray, side: int) -> np.ndarra
     places = np.arange(size * size)
     order = np.arange(side * side)
     best = (np.inf, places)
-    for flip, turn in itertools.product((False, True), range(4)):
-        square = places.reshape(size, size)
-        view = np.rot90(square.T if flip else square, turn).ravel()
+    for flip, turn in SYMMETRIES:
+        view = transform(places.reshape(size, size), flip, turn).ravel()
         turned = upright.reshape(*upright.shape[:2], -1, 3)[:, :, view].reshape(upright.shape)
         best = min(best, (jigsaw.assembly_cost(turned, order, side, side), view), key=lambda pair: pair[0])
     back = np.argsort(best[1])

@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from sklearn.cluster import KMeans
 
 from ppvit_jax.audit import grid
+from ppvit_jax.audit.symmetry import SYMMETRIES, transform
 
 _EIGENVECTORS = 32
 _REFERENCE_STEPS = 20
@@ -97,8 +98,8 @@ def _oriented(correlation: np.ndarray, order: np.ndarray, known: np.ndarray, sid
     """Turned, flipped and with its channels exchanged, so that it fits correlations of plain images best."""
     square = order.reshape(side, side, 3)
     views = [
-        np.rot90(square.swapaxes(0, 1) if flip else square, turn)[..., list(channels)].ravel()
-        for flip, turn, channels in itertools.product((False, True), range(4), itertools.permutations(range(3)))
+        transform(square, *symmetry)[..., list(channels)].ravel()
+        for symmetry, channels in itertools.product(SYMMETRIES, itertools.permutations(range(3)))
     ]
     return max(views, key=lambda view: np.sum(known * correlation[np.ix_(view, view)]))
 

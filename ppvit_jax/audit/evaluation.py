@@ -258,7 +258,7 @@ def audit_ciphertext_only(
         row["seconds"] = taken
         rows.append(row)
         done(len(rows))
-        pictures = _pictures(shown, recovered, None if plain is None else plain)
+        pictures = _pictures(shown, recovered, plain)
     last = rows[-1]
     said = [f"{name} {last[name]:.3f}" for name in ("SSIM", "blocks in place", "values in place") if name in last]
     summary = f"{last['images']} images: {', '.join(said) or 'see the picture'}"

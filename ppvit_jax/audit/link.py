@@ -9,15 +9,13 @@ each row on its own would not, and smoothness alone would then look like kinship
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
-from ppvit_jax.audit.weights import match_rows, patch_rows, position_rows
+from ppvit_jax.audit.weights import Params, match_rows, patch_rows, position_rows
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
 
-Params = dict[str, Any]
 # Standard deviations above chance. An assignment over rows of low rank has heavier tails than a normal distribution.
 _THRESHOLD = 8.0
 

@@ -7,6 +7,7 @@ adaptation moves whole rows, so that the resemblance tells who is whose neighbou
 import numpy as np
 
 from ppvit_jax.audit import grid
+from ppvit_jax.audit.weights import unit_rows
 from ppvit_jax.errors import UserError
 
 
@@ -27,6 +28,5 @@ def solve(embedding: np.ndarray) -> np.ndarray:
     side = round(len(rows) ** 0.5)
     if side * side != len(rows):
         raise UserError(f"a position embedding of {len(rows)} blocks is not of a square grid: give a square model")
-    centred = rows - rows.mean(0)
-    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    unit = unit_rows(rows, centred=True)
     return np.argsort(grid.place(unit @ unit.T, side, side)).astype(np.int32)

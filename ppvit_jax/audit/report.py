@@ -20,9 +20,6 @@ SYMMETRY = (
 )
 
 
-_SHOWN = 4
-
-
 def write(findings: list[Finding], refused: dict[str, str], what: str, output: Path, compared: list[str]) -> list[Path]:
     """Writes the report into a folder that exists.
 
@@ -43,7 +40,7 @@ def write(findings: list[Finding], refused: dict[str, str], what: str, output: P
             drawn[finding.attack] = f"{finding.attack}.png"
             files.append(output / drawn[finding.attack])
             title = f"{finding.attack}: {finding.summary}"
-            figures.draw_recovered(_picture_rows(finding, _SHOWN), files[-1], title)
+            figures.draw_recovered(_picture_rows(finding), files[-1], title)
     write_text(files[0], markdown(findings, refused, what, drawn, compared))
     content = [
         {
@@ -126,9 +123,9 @@ def table(rows: tuple[dict[str, Any], ...]) -> list[str]:
     return lines + [f"| {' | '.join(text(row.get(name)) for name in names)} |" for row in rows]
 
 
-def _picture_rows(finding: Finding, limit: int) -> list[tuple[str, dict[str, Any]]]:
-    count = min(limit, *(len(images) for images in finding.pictures.values()))
-    return [("", {title: images[row] for title, images in finding.pictures.items()}) for row in range(count)]
+def _picture_rows(finding: Finding) -> list[tuple[str, dict[str, Any]]]:
+    images = zip(*finding.pictures.values(), strict=False)
+    return [("", dict(zip(finding.pictures, row, strict=True))) for row in images]
 
 
 def _most_detailed(finding: Finding) -> dict[str, Any]:

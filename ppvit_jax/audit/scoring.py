@@ -7,13 +7,13 @@ Neighbouring pairs and the largest component are Gallagher's measures (CVPR 2012
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from ppvit_jax.audit.symmetry import SYMMETRIES, transform
 from ppvit_jax.encryption.method import Secret
 from ppvit_jax.encryption.permutations import split_blocks
 
@@ -64,12 +64,12 @@ def places(estimate: Secret, truth: Secret, size: int, block_size: int) -> Place
     found, true = (_split(secret, size, block_size) for secret in (estimate, truth))
     best: tuple[float, Places | None] = (-1.0, None)
     side = size // block_size
-    for flip, turn in _symmetries():
-        blocks = _transform(np.arange(side * side).reshape(side, side, 1), flip, turn).ravel()
+    for flip, turn in SYMMETRIES:
+        blocks = transform(np.arange(side * side).reshape(side, side, 1), flip, turn).ravel()
         blocks_right = blocks[found.block] == true.block
         for order in itertools.permutations(range(3)):
             inside = np.arange(block_size**2 * 3).reshape(block_size, block_size, 3)
-            inside = _transform(inside, flip, turn)[..., list(order)].ravel()
+            inside = transform(inside, flip, turn)[..., list(order)].ravel()
             moved = inside[found.inside] == true.inside
             same = found.negative == true.negative
             values = max(np.mean(moved & same), np.mean(moved & ~same))
@@ -93,15 +93,15 @@ def align(recovered: np.ndarray, plain: np.ndarray) -> np.ndarray:
     # Enough to tell the symmetries apart.
     few, target = recovered[:4], plain[:4].astype(np.float32)
     best: tuple[float, tuple] = (np.inf, ())
-    for flip, turn in _symmetries():
-        turned = _transform(few, flip, turn, first=1)
+    for flip, turn in SYMMETRIES:
+        turned = transform(few, flip, turn, first=1)
         for order, negative in itertools.product(itertools.permutations(range(3)), (False, True)):
             seen = turned[..., list(order)].astype(np.float32)
             error = float(np.mean(np.square((255 - seen if negative else seen) - target)))
             if error < best[0]:
                 best = error, (flip, turn, order, negative)
     flip, turn, order, negative = best[1]
-    aligned = np.ascontiguousarray(_transform(recovered, flip, turn, first=1)[..., list(order)])
+    aligned = np.ascontiguousarray(transform(recovered, flip, turn, first=1)[..., list(order)])
     return 255 - aligned if negative else aligned
 
 
@@ -156,12 +156,3 @@ def _neighbours(found: np.ndarray, true: np.ndarray, side: int) -> tuple[float, 
     graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(side * side, side * side))
     labels = connected_components(graph, directed=False)[1]
     return len(one) / (2 * side * (side - 1)), float(np.bincount(labels).max() / side**2)
-
-
-def _symmetries() -> Iterator[tuple[bool, int]]:
-    return itertools.product((False, True), range(4))
-
-
-def _transform(images: np.ndarray, flip: bool, turn: int, first: int = 0) -> np.ndarray:
-    axes = (first, first + 1)
-    return np.rot90(np.swapaxes(images, *axes) if flip else images, turn, axes)

@@ -10,6 +10,7 @@ import numpy as np
 from ppvit_jax.audit import evaluation, matrix, report
 from ppvit_jax.audit.evaluation import KNOWLEDGE, Finding
 from ppvit_jax.commands import audit_methods, audit_orthogonal, auditing
+from ppvit_jax.commands.output import results_folder
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
 
@@ -85,13 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name, least in (("seed", 0), ("candidates", 1), ("image_size", 1)):
         if getattr(arguments, name, least) < least:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}: give {least} or more")
-    output = None
-    if arguments.output:
-        output = Path(arguments.output).expanduser()
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot use the output folder {output}: {error.strerror}") from None
+    output = results_folder(arguments.output) if arguments.output else None
     if arguments.attack in _EXPERIMENTS:
         assert output is not None
         succeeded = _EXPERIMENTS[arguments.attack](arguments, output)

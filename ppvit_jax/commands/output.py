@@ -20,6 +20,20 @@ def new_path(text: str, what: str) -> Path:
     return path
 
 
+def results_folder(text: str) -> Path:
+    """A folder for results, which is made where it does not exist.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    path = Path(text).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot use the output folder {path}: {error.strerror}") from None
+    return path
+
+
 def write_aside(path: Path, content: bytes) -> None:
     """Writes a file aside, then renames it, so that it is whole or absent."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")

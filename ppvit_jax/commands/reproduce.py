@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ppvit_jax import config as configuration
+from ppvit_jax.commands.output import results_folder
 from ppvit_jax.errors import UserError
 from ppvit_jax.tables import access, adaptation_table, comparison, gallery, table_1
 
@@ -44,11 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
       UserError: anything that the user can put right.
     """
-    output = Path(arguments.output).expanduser()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot use the output folder {output}: {error.strerror}") from None
+    output = results_folder(arguments.output)
     if arguments.figure == "gallery":
         gallery.run(arguments.image, arguments.key, arguments.image_size, arguments.block_size, output)
     elif arguments.table in comparison.TABLES:
