@@ -7,7 +7,6 @@ For a run that is not complete: a complete one has its checkpoint.npz already. N
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from absl import logging
 from checkpoints_convert import command
 from ppvit_jax import checkpoint
 from ppvit_jax.errors import UserError
+from ppvit_jax.workdir import reading_state
 
 
 def convert(arguments: argparse.Namespace) -> None:
@@ -47,24 +47,15 @@ def _restore(path: Path) -> Any:
     """What `checkpoint.write` takes, as numpy arrays, wherever they were when they were saved."""
     # Orbax warns of what a checkpoint of its manager does not have.
     logging.set_verbosity(logging.ERROR)
-    # Of a damaged file its threads print tracebacks, until the process ends; the error below says it in one line.
-    hooks = sys.excepthook, sys.unraisablehook
-    sys.excepthook = sys.unraisablehook = lambda *fault: None
-    try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            metadata = checkpointer.metadata(path).item_metadata
-            if metadata is None:
-                raise ValueError("its list of arrays cannot be read")
-            item = {name: metadata.tree[name] for name in ("params", "statistics") if metadata.tree.get(name)}
-            restore_args = _map(item, lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray))
-            restored = checkpointer.restore(
-                path, args=ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
-            )
-    # Orbax documents no type for damaged files.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"cannot read {path} ({reason}): it is damaged, or of another version of Orbax") from None
-    sys.excepthook, sys.unraisablehook = hooks
+    with reading_state(path), ocp.PyTreeCheckpointer() as checkpointer:
+        metadata = checkpointer.metadata(path).item_metadata
+        if metadata is None:
+            raise ValueError("its list of arrays cannot be read")
+        item = {name: metadata.tree[name] for name in ("params", "statistics") if metadata.tree.get(name)}
+        restore_args = _map(item, lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray))
+        restored = checkpointer.restore(
+            path, args=ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
+        )
     return checkpoint.join(restored["params"], restored.get("statistics", {}))
 
 

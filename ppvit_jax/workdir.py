@@ -1,8 +1,12 @@
 """The files of a run: configuration, metrics, Orbax checkpoints for resuming, result."""
 
+import contextlib
 import json
+import logging
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +81,16 @@ class Workdir:
         return json.loads(file.read_text()) if file.exists() else None
 
     def restore(self, state: Any) -> Any:
-        """The latest saved state, or `state`; forgets the metrics logged after it was saved."""
+        """The latest saved state, or `state`; forgets the metrics logged after it was saved.
+
+        Raises:
+          UserError: the saved state is damaged.
+        """
         step = self._manager.latest_step()
         if step is not None:
             abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-            state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            with reading_state(self.path / "checkpoints" / str(step), "; remove checkpoints/ to begin the run again"):
+                state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
         file = self.path / "metrics.jsonl"
         if self.writes:
             lines = [line for line in self.history() if line["step"] <= (step or 0)]
@@ -128,6 +137,38 @@ class Workdir:
             self._events.close()
         checkpoint.write(self.path / "checkpoint.npz", params, self._metadata)
         write_json(self.path / "result.json", result)
+
+
+@contextlib.contextmanager
+def reading_state(path: Path, advice: str = "") -> Iterator[None]:
+    """Where Orbax reads a state: whatever it raises becomes one line.
+
+    Raises:
+      UserError: the files in `path` are damaged; ends in `advice`.
+    """
+    # Orbax abandons its other reads when one fails; each prints a traceback, some just before the process ends.
+    hooks, logger = (sys.excepthook, sys.unraisablehook), logging.getLogger("asyncio")
+    sys.excepthook = lambda kind, error, trace: None if _is_abandoned(error) else hooks[0](kind, error, trace)
+    sys.unraisablehook = lambda fault: None if _is_abandoned(fault.exc_value) else hooks[1](fault)
+    logger.addFilter(_is_retrieved)
+    try:
+        yield
+    # Orbax documents no type for damaged files.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"cannot read {path} ({reason}): it is damaged, or of another version of Orbax{advice}"
+        ) from None
+    sys.excepthook, sys.unraisablehook = hooks
+    logger.removeFilter(_is_retrieved)
+
+
+def _is_abandoned(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+
+
+def _is_retrieved(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
 
 
 def read_history(workdir: Path, kind: str | None = None) -> list[dict[str, Any]]:

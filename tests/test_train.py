@@ -251,6 +251,19 @@ def test_a_killed_process_is_resumed_bit_for_bit(tmp_path, key_file, reference):
     _assert_same_run(tmp_path, reference, 0)
 
 
+def test_a_damaged_state_gives_one_line_and_stays(tmp_path, key_file, reference):
+    """In a process of its own, for Orbax's threads may print as well."""
+    shutil.copytree(reference, tmp_path / "copy")
+    (tmp_path / "copy" / "result.json").unlink()
+    shutil.rmtree(tmp_path / "copy" / "checkpoints" / "16" / "default" / "d")
+    arguments = [*SMALL_RUN, f"--workdir={tmp_path / 'copy'}", f"--config.key_file={key_file}"]
+    ((status, _, errors),) = finish(start(arguments))
+    assert status == 1
+    assert errors.startswith("error: cannot read ") and errors.count("\n") == 1, errors
+    assert "remove checkpoints/ to begin the run again" in errors
+    assert len((tmp_path / "copy" / "metrics.jsonl").read_text().splitlines()) == 18
+
+
 def test_four_devices_compute_what_one_does(tmp_path, key_file, reference):
     arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}"]
     ((status, _, errors),) = finish(start(arguments, XLA_FLAGS="--xla_force_host_platform_device_count=4"))
