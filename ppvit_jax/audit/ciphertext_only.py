@@ -96,6 +96,30 @@ def solve(method: Encryption, encrypted: np.ndarray, *, reference: np.ndarray | 
     return gather(Permutations(block, pixel, negative), size, size, method.block_size)
 
 
+def recover(
+    method: Encryption, encrypted: np.ndarray, *, shown: int, reference: np.ndarray | None = None, seed: int = 0
+) -> tuple[np.ndarray, Secret | None]:
+    """What the first images look like, decrypted by an estimate.
+
+    Args:
+      method, encrypted, reference, seed: as for `solve`.
+      shown: how many of the images to decrypt.
+
+    Returns:
+      uint8 [shown or fewer, side, side, 3], and the estimate; None where every image has one of its own.
+
+    Raises:
+      UserError: as `solve`.
+    """
+    first = encrypted[:shown]
+    if isinstance(method, PixelEncryption) and method.per_image:
+        alone = dataclasses.replace(method, keys="shared")
+        secrets = channel_keys.solve_each(method, first)
+        return np.stack([alone.decrypt(image, secret) for image, secret in zip(first, secrets, strict=True)]), None
+    secret = solve(method, encrypted, reference=reference, seed=seed)
+    return method.decrypt(first, secret), secret
+
+
 def _turn_inside(pixel: np.ndarray, upright: np.ndarray, side: int) -> np.ndarray:
     """Turns the inside of blocks that stay in their places, so that their borders fit."""
     size = upright.shape[2]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ppvit_jax.audit import (
-    channel_keys,
     ciphertext_only,
     decoder,
     dictionary,
@@ -21,7 +20,6 @@ from ppvit_jax.audit import (
 from ppvit_jax.audit.weights import Params
 from ppvit_jax.encryption import Encryption, Permutations, Secret
 from ppvit_jax.encryption.blockwise import Gather, gather
-from ppvit_jax.encryption.pixel_encryption import PixelEncryption
 
 KNOWLEDGE = {
     "weights": "the public base checkpoint and the adapted model, fine-tuned or not; no image",
@@ -87,8 +85,13 @@ def audit_weights(base: Params, model: Params, truth: Permutations | None) -> Fi
         summary = " and ".join(f"{row['recovered']:.1%} of the {row['rows of']}" for row in rows) + " recovered"
     else:
         # Rows of unrelated models match somehow, too: what counts is whether they do so better than by chance.
-        linked = link.compare(base, model)
-        succeeded = all(part is not None and part.linked for part in (linked.patch, linked.position))
+        succeeded = all(
+            link.against_chance(rows_of(base), rows_of(model), match, signed=signed).linked
+            for rows_of, match, signed in (
+                (weights.patch_rows, found.pixel, True),
+                (weights.position_rows, found.block, False),
+            )
+        )
         clear = [float(np.mean(match.margin > 0)) for match in (found.block, found.pixel)]
         summary = (
             f"{clear[0]:.1%} of the blocks and {clear[1]:.1%} of the values matched more clearly than any other, "
@@ -194,6 +197,9 @@ def audit_known_plaintext(
         f"{last['pairs']} pair{'s' if last['pairs'] > 1 else ''} decrypt {last['other images exact']:.1%} of "
         f"{len(target)} other images exactly, SSIM {last['SSIM']:.3f}"
     )
+    if last["other images exact"] == 1 and last["pairs"] > 1 and not method.encodes:
+        fewest = known_plaintext.pairs_needed(method, plain, encrypted, limit=last["pairs"])
+        summary += f"; the fewest that suffice for all given images are {fewest or 'more'}"
     return Finding("known-plaintext", tuple(rows), summary, best >= _HALF, seconds, pictures)
 
 
@@ -226,15 +232,7 @@ def audit_ciphertext_only(
     for count in [count for count in counts if count <= len(encrypted)] or [len(encrypted)]:
         images = encrypted[:count]
         started = time.monotonic()
-        if isinstance(method, PixelEncryption) and method.per_image:
-            alone = PixelEncryption(block_size=method.block_size, colour=method.colour)
-            images = images[:_COMPARED]
-            secrets = channel_keys.solve_each(method, images)
-            recovered = np.stack([alone.decrypt(image, one) for image, one in zip(images, secrets, strict=True)])
-            secret = None
-        else:
-            secret = ciphertext_only.solve(method, images, reference=reference, seed=seed)
-            recovered = method.decrypt(images[:_COMPARED], secret)
+        recovered, secret = ciphertext_only.recover(method, images, shown=_COMPARED, reference=reference, seed=seed)
         taken = time.monotonic() - started
         seconds += taken
         row: dict[str, Any] = {"images": count}
@@ -287,6 +285,8 @@ def audit_dictionary(method: Encryption, candidates: np.ndarray, encrypted: np.n
         "seconds": seconds,
     }
     summary = f"{right:.1%} of {len(encrypted)} encrypted images identified among {len(candidates)} candidates"
+    if not method.encodes and (equal := dictionary.duplicates(method, encrypted)):
+        summary += f"; {sum(map(len, equal))} encrypted images are seen to be equal to another, or its mirror image"
     return Finding("dictionary", (row,), summary, bool(right >= _HALF), seconds)
 
 

@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from ppvit_jax.audit.weights import Params, match_rows, patch_rows, position_rows
+from ppvit_jax.audit.weights import Match, Params, match_rows, patch_rows, position_rows
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
 
@@ -84,12 +84,12 @@ def compare(first: Params, second: Params, *, seed: int = 0, draws: int = 30) ->
     block = pixel = negative = patch = position = None
     if patches[0].shape == patches[1].shape:
         match = match_rows(*patches, signed=True, centred=False)
-        patch = _rows(*patches, signed=True, value=match.similarity.mean(), seed=seed, draws=draws)
+        patch = against_chance(*patches, match, signed=True, seed=seed, draws=draws)
         if patch.linked:
             pixel, negative = match.order, match.negative
     if positions[0].shape == positions[1].shape:
         match = match_rows(*positions, centred=True)
-        position = _rows(*positions, signed=False, value=match.similarity.mean(), seed=seed, draws=draws)
+        position = against_chance(*positions, match, signed=False, seed=seed, draws=draws)
         block = match.order if position.linked else None
     found = {"encoder's kernels": untouched, "patch embedding": patch, "position embedding": position}
     linking = [name for name, statistic in found.items() if statistic and statistic.linked]
@@ -97,29 +97,24 @@ def compare(first: Params, second: Params, *, seed: int = 0, draws: int = 30) ->
     return Link(bool(linking), reason, untouched, patch, position, Permutations(block, pixel, negative))
 
 
-def transfer(known: Permutations, relative: Permutations) -> Permutations:
-    """What is known of the first model's key, as the second's: `adapt(adapt(base, known), relative)` in one step.
+def against_chance(
+    first: np.ndarray, second: np.ndarray, match: Match, *, signed: bool, seed: int = 0, draws: int = 30
+) -> Statistic:
+    """The mean cosine of matched rows, and its null distribution by permuted hidden units.
 
     Args:
-      known: of the first model; a part that is None says that its encryption leaves it alone.
-      relative: from `compare`. A part that is None there is None in the result, for it is not known.
+      first, second: float64 [rows, hidden].
+      match: what `match_rows` found, of absolute cosines if `signed` and of centred rows if not.
+      signed: as there.
+      seed: of the permutations.
+      draws: how many of them, at least 2.
     """
-    block = relative.block if known.block is None or relative.block is None else known.block[relative.block]
-    if relative.pixel is None or relative.negative is None:
-        return Permutations(block)
-    pixel = relative.pixel if known.pixel is None else known.pixel[relative.pixel]
-    negative = relative.negative if known.negative is None else known.negative[relative.pixel] ^ relative.negative
-    return Permutations(block, pixel, negative)
-
-
-def _rows(first: np.ndarray, second: np.ndarray, *, signed: bool, value: float, seed: int, draws: int) -> Statistic:
-    """The mean cosine of matched rows, and its null distribution by permuted hidden units."""
     random = np.random.default_rng(seed)
     null = []
     for _ in range(draws):
         shuffled = second[:, random.permutation(second.shape[1])]
         null.append(match_rows(first, shuffled, signed=signed, centred=not signed).similarity.mean())
-    return Statistic(float(value), float(np.mean(null)), float(np.std(null, ddof=1)))
+    return Statistic(float(match.similarity.mean()), float(np.mean(null)), float(np.std(null, ddof=1)))
 
 
 def _untouched(first: Params, second: Params) -> Statistic | None:

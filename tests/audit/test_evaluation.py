@@ -55,6 +55,15 @@ def test_pairs_decrypt_images_that_were_not_among_them(images):
     np.testing.assert_array_equal(found.pictures["recovered"], found.pictures["plain"])
 
 
+def test_the_fewest_pairs_that_suffice_are_told(images):
+    method, encrypted, _ = _encrypted("pe", images)
+    found = evaluation.audit_known_plaintext(method, images, encrypted, counts=(1, 6))
+    fewest = int(found.summary.rpartition(" are ")[2])
+    assert found.rows[-1]["pairs"] == 6 and 1 < fewest <= 6
+    short = evaluation.audit_known_plaintext(method, images[:fewest], encrypted[:fewest], counts=(fewest - 1,))
+    assert short.rows[0]["pairs"] == fewest - 1 and short.rows[0]["other images exact"] < 1
+
+
 def test_ciphertexts_alone_with_and_without_the_truth(images):
     method, encrypted, secret = _encrypted("bs", images)
     blind = evaluation.audit_ciphertext_only(method, encrypted, [3])
@@ -71,7 +80,11 @@ def test_equal_candidates_are_equal_answers(images):
     doubled = np.concatenate([images, images])
     found = evaluation.audit_dictionary(method, doubled, encrypted, np.arange(12) + 12)
     assert found.rows[0]["identified"] == 1
-    assert not evaluation.audit_dictionary(method, images, encrypted, (np.arange(12) + 1) % 12).succeeded
+    wrong = evaluation.audit_dictionary(method, images, encrypted, (np.arange(12) + 1) % 12)
+    assert not wrong.succeeded and "seen to be equal" not in wrong.summary
+    repeated = images[[0, 1, 0, 2]]
+    twice = evaluation.audit_dictionary(method, repeated, _encrypted("bs+ps", repeated)[1], np.arange(4))
+    assert "; 2 encrypted images are seen to be equal" in twice.summary
 
 
 @pytest.mark.parametrize("spec", ["bs+ps", "np", "pe", "color-neuracrypt", "neuracrypt:width=96"])
