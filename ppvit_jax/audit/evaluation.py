@@ -194,7 +194,7 @@ def audit_known_plaintext(
             break
     last = rows[-1]
     summary = (
-        f"{last['pairs']} pair{'s' if last['pairs'] > 1 else ''} decrypt {last['other images exact']:.1%} of "
+        f"{last['pairs']} {'pairs decrypt' if last['pairs'] > 1 else 'pair decrypts'} {last['other images exact']:.1%} of "
         f"{len(target)} other images exactly, SSIM {last['SSIM']:.3f}"
     )
     if last["other images exact"] == 1 and last["pairs"] > 1 and not method.encodes:
