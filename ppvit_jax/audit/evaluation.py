@@ -194,8 +194,8 @@ def audit_known_plaintext(
             break
     last = rows[-1]
     summary = (
-        f"{last['pairs']} {'pairs decrypt' if last['pairs'] > 1 else 'pair decrypts'} {last['other images exact']:.1%} of "
-        f"{len(target)} other images exactly, SSIM {last['SSIM']:.3f}"
+        f"{last['pairs']} {'pairs decrypt' if last['pairs'] > 1 else 'pair decrypts'} "
+        f"{last['other images exact']:.1%} of {len(target)} other images exactly, SSIM {last['SSIM']:.3f}"
     )
     if last["other images exact"] == 1 and last["pairs"] > 1 and not method.encodes:
         fewest = known_plaintext.pairs_needed(method, plain, encrypted, limit=last["pairs"])
