@@ -3,7 +3,8 @@
 import numpy as np
 from sklearn.datasets import load_sample_image
 
-from ppvit_jax.encryption import METHODS, Encryption, parse
+from ppvit_jax.encryption import METHODS, Encryption, Secret, parse
+from ppvit_jax.keys import SecretKey
 
 
 def crops(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
@@ -17,3 +18,9 @@ def crops(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
 def create(spec: str, block_size: int) -> Encryption:
     """The method of that name, which is not "none"."""
     return parse(spec, METHODS, block_size)
+
+
+def encrypt(method: Encryption, images: np.ndarray, key: int, first: int = 0) -> tuple[np.ndarray, Secret]:
+    """Images [n, height, width, 3], numbered from `first` on, encrypted with the key of that number; and its secret."""
+    secret = method.derive(SecretKey(bytes([key] * 32)), height=images.shape[1], width=images.shape[2])
+    return method.encrypt(images, secret, np.arange(len(images), dtype=np.uint32) + first), secret

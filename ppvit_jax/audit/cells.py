@@ -1,6 +1,7 @@
-"""How numbers stand in the cells of the audit's tables."""
+"""The audit's tables, and how numbers stand in their cells."""
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -11,3 +12,8 @@ def text(value: Any) -> str:
     if isinstance(value, float) and not value.is_integer():
         return f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
     return f"{value:,.0f}" if isinstance(value, float | int) and math.isfinite(value) else str(value)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(cells)} |" for cells in rows)]

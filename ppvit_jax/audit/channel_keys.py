@@ -14,6 +14,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 
+from ppvit_jax.audit.structure import check_images
 from ppvit_jax.encryption import PixelEncryption, Secret
 from ppvit_jax.encryption.blockwise import undo
 from ppvit_jax.encryption.pixel_encryption import CHANNEL_ORDERS
@@ -55,9 +56,7 @@ def solve_each(method: PixelEncryption, encrypted: np.ndarray) -> list[Secret]:
 
 
 def _solve(encrypted: np.ndarray, colour: bool, seed: int) -> Secret:
-    if encrypted.ndim != 4 or encrypted.shape[-1] != 3 or encrypted.dtype != np.uint8 or not encrypted.size:
-        shape = f"{encrypted.dtype} {encrypted.shape}"
-        raise UserError(f"encrypted images are uint8 [images, height, width, 3], and these are {shape}")
+    check_images(encrypted)
     chosen = np.random.default_rng(seed).permutation(len(encrypted))[:_IMAGES]
     images = encrypted[np.sort(chosen)]
     group = _Keys(colour)
@@ -107,8 +106,7 @@ class _Keys:
         scatter = deviation[:, 0] @ deviation[:, 1:]
         negative = negative ^ np.concatenate([[0], scatter < 0]).astype(np.int64)
         back = (np.arange(len(keys))[:, None] * 3 + order).ravel().astype(np.int32)
-        secret = undo({"index": back, "mask": negative.astype(np.uint8).ravel() * np.uint8(255)})
-        return {"index": secret["index"].astype(np.int32), "mask": secret["mask"]}
+        return undo({"index": back, "mask": negative.astype(np.uint8).ravel() * np.uint8(255)})
 
 
 def _compare(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,8 @@
 """Runs each attack, measures it and says what the attacker had; the only place beside `scoring` that sees the truth."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -17,49 +16,22 @@ from ppvit_jax.audit import (
     scoring,
     weights,
 )
+from ppvit_jax.audit.finding import Finding
 from ppvit_jax.audit.weights import Params
 from ppvit_jax.encryption import Encryption, Permutations, Secret
 from ppvit_jax.encryption.blockwise import Gather, gather
 
-KNOWLEDGE = {
-    "weights": "the public base checkpoint and the adapted model, fine-tuned or not; no image",
-    "known-plaintext": "the method and some pairs of an image and its encryption; then encrypted images alone",
-    "ciphertext-only": "the method and encrypted images of one key; no plain one of them",
-    "dictionary": "the method and candidate images, among which those encrypted may be; no key",
-    "link": "two adapted models of different keys; no base and no image",
-    "position-embedding": "the adapted model alone",
-}
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 # From here on a picture counts as recovered, and a half of the rest as broken.
 _HALF = 0.5
 _PICTURES = 4
 _COMPARED = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """What one attack found.
-
-    attack: a key of `KNOWLEDGE`.
-    rows: the measures, by their names; more than one where the attack was tried with more and less.
-    summary: one sentence.
-    succeeded: whether it counts as a break; None where nothing that was given tells.
-    seconds: of the attack itself, without the scoring.
-    pictures: by title, uint8 [n, side, side, 3], to be shown side by side.
-    """
-
-    attack: str
-    rows: tuple[dict[str, Any], ...]
-    summary: str
-    succeeded: bool | None
-    seconds: float
-    pictures: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-
 def audit_weights(base: Params, model: Params, truth: Permutations | None) -> Finding:
     """`weights.recover`, with the fraction recovered where the truth is known and the margins where not."""
-    started = time.monotonic()
-    found = weights.recover(base, model)
-    seconds = time.monotonic() - started
+    found, seconds = _timed(weights.recover, base, model)
     drift = weights.drift(base, model, found.permutations)
     rows = []
     for name, match, part, changed in (
@@ -103,9 +75,7 @@ def audit_weights(base: Params, model: Params, truth: Permutations | None) -> Fi
 def audit_position_embedding(model: Params, truth: Permutations | None) -> Finding:
     """`position_embedding.solve`; the truth is that of a key, whose block permutation may be None for none."""
     embedding = model["Transformer"]["posembed_input"]["pos_embedding"]
-    started = time.monotonic()
-    found = position_embedding.solve(embedding)
-    seconds = time.monotonic() - started
+    found, seconds = _timed(position_embedding.solve, embedding)
     row: dict[str, Any] = {"blocks": len(found), "seconds": seconds}
     if truth is None:
         return Finding("position-embedding", (row,), "an arrangement; give --key to score it", None, seconds)
@@ -124,9 +94,7 @@ def audit_position_embedding(model: Params, truth: Permutations | None) -> Findi
 
 def audit_link(first: Params, second: Params) -> Finding:
     """`link.compare`."""
-    started = time.monotonic()
-    found = link.compare(first, second)
-    seconds = time.monotonic() - started
+    found, seconds = _timed(link.compare, first, second)
     rows = [
         {
             "tensors": name,
@@ -147,7 +115,12 @@ def audit_link(first: Params, second: Params) -> Finding:
 
 
 def audit_known_plaintext(
-    method: Encryption, plain: np.ndarray, encrypted: np.ndarray, counts: Sequence[int] = (1, 2, 5, 10, 20)
+    method: Encryption,
+    plain: np.ndarray,
+    encrypted: np.ndarray,
+    counts: Sequence[int] = (1, 2, 5, 10, 20),
+    *,
+    summarise: bool = True,
 ) -> Finding:
     """`known_plaintext.solve`, or `decoder.learn` for encodings, from more and more pairs; scored on the last images.
 
@@ -155,6 +128,7 @@ def audit_known_plaintext(
       method: with the right block size.
       plain, encrypted: pairs; at least one more than the lowest count.
       counts: of pairs to learn from, in increasing order.
+      summarise: tell the fewest pairs too, which takes further attempts.
 
     Raises:
       UserError: see `known_plaintext.solve`.
@@ -166,14 +140,12 @@ def audit_known_plaintext(
     # Patches in an order of their own are matched over several images first.
     least = decoder.LEAST_REORDERED if method.encodes and method.per_image else 1
     for count in [count for count in counts if least <= count <= most] or [most]:
-        started = time.monotonic()
+        pairs = plain[:count], encrypted[:count]
         if method.encodes:
-            learned = decoder.learn(plain[:count], encrypted[:count], method.block_size, reordered=method.per_image)
-            taken = time.monotonic() - started
+            learned, taken = _timed(decoder.learn, *pairs, method.block_size, reordered=method.per_image)
             recovered = learned.decode(unseen)
         else:
-            solution = known_plaintext.solve(method, plain[:count], encrypted[:count])
-            taken = time.monotonic() - started
+            solution, taken = _timed(known_plaintext.solve, method, *pairs)
             recovered = method.decrypt(unseen, solution.secret)
         seconds += taken
         quality = scoring.picture(recovered, target, unseen)
@@ -197,7 +169,7 @@ def audit_known_plaintext(
         f"{last['pairs']} {'pairs decrypt' if last['pairs'] > 1 else 'pair decrypts'} "
         f"{last['other images exact']:.1%} of {len(target)} other images exactly, SSIM {last['SSIM']:.3f}"
     )
-    if last["other images exact"] == 1 and last["pairs"] > 1 and not method.encodes:
+    if summarise and last["other images exact"] == 1 and last["pairs"] > 1 and not method.encodes:
         fewest = known_plaintext.pairs_needed(method, plain, encrypted, limit=last["pairs"])
         summary += f"; the fewest that suffice for all given images are {fewest or 'more'}"
     return Finding("known-plaintext", tuple(rows), summary, best >= _HALF, seconds, pictures)
@@ -231,9 +203,9 @@ def audit_ciphertext_only(
     rows, pictures, seconds, best = [], {}, 0.0, -1.0
     for count in [count for count in counts if count <= len(encrypted)] or [len(encrypted)]:
         images = encrypted[:count]
-        started = time.monotonic()
-        recovered, secret = ciphertext_only.recover(method, images, shown=_COMPARED, reference=reference, seed=seed)
-        taken = time.monotonic() - started
+        (recovered, secret), taken = _timed(
+            ciphertext_only.recover, method, images, shown=_COMPARED, reference=reference, seed=seed
+        )
         seconds += taken
         row: dict[str, Any] = {"images": count}
         if truth is not None and secret is not None and isinstance(method, Gather):
@@ -264,15 +236,20 @@ def audit_ciphertext_only(
     return Finding("ciphertext-only", tuple(rows), summary, best >= _HALF if known else None, seconds, pictures)
 
 
-def audit_dictionary(method: Encryption, candidates: np.ndarray, encrypted: np.ndarray, truth: np.ndarray) -> Finding:
-    """`dictionary.identify`; `truth` is the candidate's number that each encrypted image is of, int [n].
+def audit_dictionary(
+    method: Encryption, candidates: np.ndarray, encrypted: np.ndarray, truth: np.ndarray, *, summarise: bool = True
+) -> Finding:
+    """`dictionary.identify`.
+
+    Args:
+      method, candidates, encrypted: as there.
+      truth: int [n], the number of the candidate that each encrypted image is of.
+      summarise: tell which images are equal too, which takes another look at all.
 
     Raises:
       UserError: see `dictionary.identify`.
     """
-    started = time.monotonic()
-    found = dictionary.identify(method, candidates, encrypted)
-    seconds = time.monotonic() - started
+    found, seconds = _timed(dictionary.identify, method, candidates, encrypted)
     # Equal candidates are equal answers.
     right = np.mean([(candidates[a] == candidates[b]).all() for a, b in zip(found.index, truth, strict=True)])
     row = {
@@ -285,9 +262,16 @@ def audit_dictionary(method: Encryption, candidates: np.ndarray, encrypted: np.n
         "seconds": seconds,
     }
     summary = f"{right:.1%} of {len(encrypted)} encrypted images identified among {len(candidates)} candidates"
-    if not method.encodes and (equal := dictionary.duplicates(method, encrypted)):
+    if summarise and not method.encodes and (equal := dictionary.duplicates(method, encrypted)):
         summary += f"; {sum(map(len, equal))} encrypted images are seen to be equal to another, or its mirror image"
     return Finding("dictionary", (row,), summary, bool(right >= _HALF), seconds)
+
+
+def _timed(attack: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> tuple[_T, float]:
+    """What an attack returns, and the seconds that it took."""
+    started = time.monotonic()
+    found = attack(*arguments, **options)
+    return found, time.monotonic() - started
 
 
 def _pictures(encrypted: np.ndarray, recovered: np.ndarray, plain: np.ndarray | None) -> dict[str, np.ndarray]:

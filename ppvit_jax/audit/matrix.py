@@ -10,8 +10,8 @@ import numpy as np
 
 from ppvit_jax.adaptation import adapt
 from ppvit_jax.audit import evaluation
-from ppvit_jax.audit.cells import text
-from ppvit_jax.audit.evaluation import Finding
+from ppvit_jax.audit.cells import table, text
+from ppvit_jax.audit.finding import KNOWLEDGE, Finding
 from ppvit_jax.audit.weights import Params
 from ppvit_jax.encryption import Encryption
 from ppvit_jax.errors import UserError
@@ -129,8 +129,14 @@ def attack(
         shown = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
     secret = method.derive(key, height=side, width=side)
     encrypted = method.encrypt(shown, secret, numbers)
-    attempt("known-plaintext", lambda: evaluation.audit_known_plaintext(method, shown, encrypted, material.pairs))
-    attempt("dictionary", lambda: evaluation.audit_dictionary(method, plain, encrypted, numbers.astype(np.int64)))
+    attempt(
+        "known-plaintext",
+        lambda: evaluation.audit_known_plaintext(method, shown, encrypted, material.pairs, summarise=False),
+    )
+    attempt(
+        "dictionary",
+        lambda: evaluation.audit_dictionary(method, plain, encrypted, numbers.astype(np.int64), summarise=False),
+    )
     attempt(
         "ciphertext-only",
         lambda: evaluation.audit_ciphertext_only(
@@ -164,15 +170,15 @@ def summarise(rows: list[dict[str, Any]]) -> list[str]:
         given = [name for name in ("rows of", "tensors", "pairs", "images", "candidates") if name in names]
         measured = [name for name in names if name not in given]
         head = ["method", *given, "keys", *measured]
-        lines += ["", f"## {attack_name}", "", f"The attacker has {evaluation.KNOWLEDGE[attack_name]}.", ""]
-        lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+        lines += ["", f"## {attack_name}", "", f"The attacker has {KNOWLEDGE[attack_name]}.", ""]
         groups: dict[tuple, list[dict[str, Any]]] = {}
         for row in own:
             groups.setdefault((row["method"], *(row.get(name) for name in given)), []).append(row)
+        body = []
         for group, members in groups.items():
             cells = [f"`{group[0]}`", *(text(value) for value in group[1:]), str(len(members))]
-            cells += [spread([row[name] for row in members if name in row]) for name in measured]
-            lines.append(f"| {' | '.join(cells)} |")
+            body.append(cells + [spread([row[name] for row in members if name in row]) for name in measured])
+        lines += table(head, body)
     return lines
 
 
@@ -180,10 +186,10 @@ def tabulate(specs: Sequence[str], rows: list[dict[str, Any]], refused: dict[tup
     """The matrix in Markdown: of every attack its measure, median and range over the keys; of the last row of each."""
     tried = {row["attack"] for row in rows} | {name for _, name in refused}
     attacks = [name for name in MEASURES if name in tried]
-    lines = [f"| method | {' | '.join(_HEADS[name] for name in attacks)} |", f"|{'---|' * (len(attacks) + 1)}"]
     notes: dict[str, int] = {}
+    body = []
     for spec in specs:
-        cells = []
+        cells = [f"`{spec}`"]
         for name in attacks:
             last: dict[int, dict[str, Any]] = {}
             for row in rows:
@@ -198,9 +204,9 @@ def tabulate(specs: Sequence[str], rows: list[dict[str, Any]], refused: dict[tup
             else:
                 note = notes.setdefault(refused.get((spec, name), "not run"), len(notes) + 1)
                 cells.append(f"- ({note})")
-        lines.append(f"| `{spec}` | {' | '.join(cells)} |")
-    lines += ["", *(f"{number}. {reason}" for reason, number in notes.items())]
-    return lines
+        body.append(cells)
+    lines = table(["method", *(_HEADS[name] for name in attacks)], body)
+    return [*lines, "", *(f"{number}. {reason}" for reason, number in notes.items())]
 
 
 def spread(values: list[Any]) -> str:

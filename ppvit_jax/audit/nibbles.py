@@ -15,6 +15,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 from scipy.optimize import linear_sum_assignment
 
+from ppvit_jax.audit.structure import check_images
 from ppvit_jax.encryption import LearnableEncryption, Secret
 from ppvit_jax.encryption.blockwise import undo
 from ppvit_jax.encryption.permutations import join_blocks, split_blocks
@@ -40,9 +41,7 @@ def solve(method: LearnableEncryption, encrypted: np.ndarray) -> Secret:
       UserError: images that are not such.
     """
     size = method.block_size
-    if encrypted.ndim != 4 or encrypted.shape[-1] != 3 or encrypted.dtype != np.uint8 or not len(encrypted):
-        shape = f"{encrypted.dtype} {encrypted.shape}"
-        raise UserError(f"encrypted images are uint8 [images, height, width, 3], and these are {shape}")
+    check_images(encrypted)
     height, width = encrypted.shape[1:3]
     if size < 2 or min(height, width) < 2 * size:
         raise UserError(f"images of {height}x{width} have too few blocks of {size}: give at least 2 in each direction")
@@ -63,9 +62,8 @@ def solve(method: LearnableEncryption, encrypted: np.ndarray) -> Secret:
     back = np.concatenate([low[chosen], placed_high])
     negative = np.concatenate([negative_low, negative_high])
     count = height * width // size**2
-    index = np.arange(count * 2 * values).reshape(count, -1)[:, back]
-    secret = undo({"index": index.ravel(), "mask": np.tile(negative, count).astype(np.uint8) * np.uint8(15)})
-    return {"index": secret["index"].astype(np.int32), "mask": secret["mask"]}
+    index = np.arange(count * 2 * values, dtype=np.int32).reshape(count, -1)[:, back]
+    return undo({"index": index.ravel(), "mask": np.tile(negative, count).astype(np.uint8) * np.uint8(15)})
 
 
 def _first_eigenvector(samples: np.ndarray) -> np.ndarray:

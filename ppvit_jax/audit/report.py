@@ -6,8 +6,8 @@ from typing import Any
 
 from ppvit_jax import figures
 from ppvit_jax.audit import matrix
-from ppvit_jax.audit.cells import text
-from ppvit_jax.audit.evaluation import KNOWLEDGE, Finding
+from ppvit_jax.audit.cells import table, text
+from ppvit_jax.audit.finding import KNOWLEDGE, Finding
 from ppvit_jax.workdir import write_json, write_text
 
 CAVEAT = (
@@ -108,19 +108,14 @@ def markdown(
     lines += [f"| {attack} | {KNOWLEDGE[attack]} | not run: {reason} | | |" for attack, reason in refused.items()]
     lines += ["", CAVEAT, SYMMETRY]
     for finding in findings:
-        lines += ["", f"## {finding.attack}", "", *table(finding.rows)]
+        names = list(dict.fromkeys(name for row in finding.rows for name in row))
+        rows = [[text(row.get(name)) for name in names] for row in finding.rows]
+        lines += ["", f"## {finding.attack}", "", *table(names, rows)]
         if finding.attack in drawn:
             lines += ["", f"![{finding.summary}]({drawn[finding.attack]})"]
     if compared:
         lines += ["", "## Methods by attacks", "", *compared]
     return "\n".join([*lines, ""])
-
-
-def table(rows: tuple[dict[str, Any], ...]) -> list[str]:
-    """A Markdown table with the rows' names as its head."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
-    return lines + [f"| {' | '.join(text(row.get(name)) for name in names)} |" for row in rows]
 
 
 def _picture_rows(finding: Finding) -> list[tuple[str, dict[str, Any]]]:

@@ -102,6 +102,13 @@ def structure(method: Encryption, height: int, width: int) -> Structure:
     raise UserError(f"encryption {method.spec} has no known structure: no attack is built for it")
 
 
+def check_images(encrypted: np.ndarray) -> None:
+    """Raises UserError unless these are images, at least one, as every attack on images alone takes them."""
+    if encrypted.ndim != 4 or encrypted.shape[-1] != 3 or encrypted.dtype != np.uint8 or not encrypted.size:
+        shape = f"{encrypted.dtype} {encrypted.shape}"
+        raise UserError(f"encrypted images are uint8 [images, height, width, 3], and these are {shape}")
+
+
 def flatten(method: Encryption, images: np.ndarray) -> np.ndarray:
     """The values that a method moves, uint8 [n, places], of images uint8 [n, height, width, 3]."""
     if not isinstance(method, Nibbles):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ppvit_jax.audit import assembly
 from ppvit_jax.audit.jigsaw import joint_costs
+from ppvit_jax.audit.structure import check_images
 from ppvit_jax.encryption import EncryptionThenCompression, Secret
 from ppvit_jax.encryption.blockwise import undo
 from ppvit_jax.encryption.permutations import join_blocks, split_blocks
@@ -40,10 +41,7 @@ def solve(method: EncryptionThenCompression, encrypted: np.ndarray, *, seed: int
         raise UserError(
             f"encryption {method.spec} destroys information and has no secret that decrypts: attack another"
         )
-    if encrypted.ndim != 4 or encrypted.shape[-1] != 3 or encrypted.dtype != np.uint8 or not len(encrypted):
-        raise UserError(
-            f"encrypted images are uint8 [images, height, width, 3], not {encrypted.dtype} {encrypted.shape}"
-        )
+    check_images(encrypted)
     side = method.sub_block_size or method.block_size
     if side < 2:
         raise UserError("blocks of one pixel have no edges to compare: attack an encryption with larger blocks")
@@ -71,8 +69,7 @@ def solve(method: EncryptionThenCompression, encrypted: np.ndarray, *, seed: int
     def image(parts: np.ndarray) -> np.ndarray:
         return join_blocks(parts.reshape(len(turn), -1), height, width, side).ravel()
 
-    secret = undo({"index": image(back), "mask": image(mask)})
-    return {"index": secret["index"].astype(np.int32), "mask": secret["mask"]}
+    return undo({"index": image(back), "mask": image(mask)})
 
 
 def _pieces(images: np.ndarray, side: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ppvit_jax.audit import evaluation, matrix, report
-from ppvit_jax.audit.evaluation import KNOWLEDGE, Finding
+from ppvit_jax.audit.finding import KNOWLEDGE, Finding
 from ppvit_jax.commands import audit_methods, audit_orthogonal, auditing
 from ppvit_jax.commands.output import results_folder
 from ppvit_jax.data.progress import Progress

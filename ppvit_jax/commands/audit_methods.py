@@ -10,16 +10,14 @@ import numpy as np
 
 from ppvit_jax.adaptation import restore
 from ppvit_jax.audit import matrix, report
-from ppvit_jax.audit.evaluation import KNOWLEDGE, Finding
+from ppvit_jax.audit.finding import KNOWLEDGE, Finding
 from ppvit_jax.commands import arguments as shared
 from ppvit_jax.commands import auditing
 from ppvit_jax.data.progress import Progress
-from ppvit_jax.encryption import METHODS
+from ppvit_jax.encryption import METHODS, usual_block_size
 from ppvit_jax.errors import UserError
 
 _OF_MODELS = {"weights", "position-embedding", "link"}
-# As their authors use them.
-_BLOCK_SIZES: dict[str, int] = {"le": 4, "ele": 4}
 _REFERENCES = 200
 
 
@@ -89,7 +87,7 @@ def measure(arguments: argparse.Namespace, attacks: list[str], size: int, noise:
     """
     if arguments.keys < 1 or noise < 0:
         raise UserError("--keys needs at least 1, and --noise 0 or more")
-    methods = [shared.open_encryption(spec, _block_size(spec, arguments.patch_size)) for spec in arguments.methods]
+    methods = [shared.open_encryption(spec, usual_block_size(spec, arguments.patch_size)) for spec in arguments.methods]
     reference = None
     plain = np.empty((0, size, size, 3), np.uint8)
     if set(attacks) - _OF_MODELS and arguments.plain:
@@ -136,10 +134,6 @@ def measure(arguments: argparse.Namespace, attacks: list[str], size: int, noise:
 def _called(folder: str) -> str:
     path = Path(folder).expanduser()
     return path.parent.name if (path / "dataset_info.json").is_file() else path.name
-
-
-def _block_size(spec: str, patch_size: int) -> int:
-    return _BLOCK_SIZES.get(spec.partition(":")[0], patch_size)
 
 
 def _models(arguments: argparse.Namespace) -> matrix.Models:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ppvit_jax.audit import matrix, orthogonal, scoring, weights
+from ppvit_jax.audit.cells import table
 from ppvit_jax.audit.report import CAVEAT
 from ppvit_jax.commands import auditing
 from ppvit_jax.encryption.permutations import join_blocks, split_blocks
@@ -53,10 +54,11 @@ def run(arguments: argparse.Namespace, output: Path) -> list[str]:
             values = unseen @ secret @ estimate.T + 127.5
             recovered = join_blocks(np.clip(np.rint(values), 0, 255).astype(np.uint8), size, size, patch)
             found.setdefault(name, []).append(scoring.picture(recovered, target))
-    lines = ["| The attacker has | matrices | SSIM of other images | PSNR of other images |", "|---|---|---|---|"]
+    body = []
     for name, pictures in found.items():
         similarity, ratio = ([getattr(one, field) for one in pictures] for field in ("ssim", "psnr"))
-        lines.append(f"| {name} | {len(pictures)} | {matrix.spread(similarity)} | {matrix.spread(ratio)} |")
+        body.append([name, str(len(pictures)), matrix.spread(similarity), matrix.spread(ratio)])
+    lines = table(["The attacker has", "matrices", "SSIM of other images", "PSNR of other images"], body)
     measured = (
         f"Measured: patches of {patch}x{patch} of {_UNSEEN} images of {Path(arguments.plain).name} at {size}x{size}, "
         f"each multiplied by one secret orthogonal matrix; seed {arguments.seed}. Median and range."

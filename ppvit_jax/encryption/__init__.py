@@ -52,6 +52,11 @@ def create(spec: str, block_size: int) -> Encryption | None:
     return None if spec == "none" else parse(spec, METHODS, block_size)
 
 
+def usual_block_size(spec: str, patch_size: int) -> int:
+    """The side of a method's blocks as its authors use it: 4 pixels for LE and ELE, else the model's patch size."""
+    return 4 if spec.partition(":")[0] in (LearnableEncryption.name, ExtendedLearnableEncryption.name) else patch_size
+
+
 def encrypt(images: Any, permutations: Permutations, patch_size: int) -> Any:
     """Moves and inverts values by `permutations`, fused into one gather.
 

@@ -60,8 +60,8 @@ def gather(permutations: Permutations, height: int, width: int, patch_size: int)
 
 
 def undo(secret: Secret) -> Secret:
-    """The secret of the inverse, where it is an "index" and perhaps a "mask"."""
-    back = secret["index"].argsort()
+    """The secret of the inverse, where it is an "index" and perhaps a "mask"; of the same dtypes."""
+    back = secret["index"].argsort().astype(secret["index"].dtype)
     return {"index": back} if "mask" not in secret else {"index": back, "mask": secret["mask"][back]}
 
 

@@ -8,7 +8,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ppvit_jax import figures, keys
 from ppvit_jax.data import images
-from ppvit_jax.encryption import METHODS, Encryption, parse
+from ppvit_jax.encryption import METHODS, Encryption, parse, usual_block_size
 from ppvit_jax.errors import UserError
 from ppvit_jax.workdir import write_json, write_text
 
@@ -79,7 +79,7 @@ def markdown(rows: list[dict[str, Any]], what: str) -> str:
 def _methods(image_size: int, block_size: int) -> list[Encryption]:
     found = []
     for name in METHODS:
-        size = 4 if name in ("le", "ele") else block_size
+        size = usual_block_size(name, block_size)
         if image_size % size:
             raise UserError(f"--image-size {image_size} is not a multiple of the block size {size}")
         found.append(parse(name, METHODS, size))

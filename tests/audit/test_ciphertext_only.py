@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from photographs import create, crops
+from photographs import create, crops, encrypt
 
 from ppvit_jax.audit import ciphertext_only, correlation, scoring
 from ppvit_jax.encryption.permutations import split_blocks
@@ -19,8 +19,7 @@ def images():
 
 def _attack(spec, images, key, block_size=BLOCK, **options):
     method = create(spec, block_size)
-    truth = method.derive(SecretKey(bytes([key] * 32)), height=SIZE, width=SIZE)
-    encrypted = method.encrypt(images, truth)
+    encrypted, truth = encrypt(method, images, key)
     estimate = ciphertext_only.solve(method, encrypted, **options)
     recovered = scoring.align(method.decrypt(encrypted, estimate), images)
     return estimate, truth, scoring.picture(recovered, images, encrypted)

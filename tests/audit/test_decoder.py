@@ -2,19 +2,16 @@
 
 import numpy as np
 import pytest
-from photographs import create, crops
+from photographs import create, crops, encrypt
 from skimage.metrics import structural_similarity
 
 from ppvit_jax.audit.decoder import learn
 from ppvit_jax.encryption.permutations import split_blocks
 from ppvit_jax.errors import UserError
-from ppvit_jax.keys import SecretKey
 
 
 def encode(spec, images, key, block_size=8):
-    method = create(spec, block_size)
-    secret = method.derive(SecretKey(bytes([key] * 32)), height=images.shape[1], width=images.shape[2])
-    return method.encrypt(images, secret, np.arange(len(images), dtype=np.uint32))
+    return encrypt(create(spec, block_size), images, key)[0]
 
 
 def error(images, others):

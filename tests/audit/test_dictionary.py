@@ -1,12 +1,12 @@
 """The dictionary attack: encrypted images are recognised among candidates without a key, and duplicates are seen."""
 
 import numpy as np
+import photographs
 import pytest
 from photographs import create, crops
 
 from ppvit_jax.audit.dictionary import duplicates, identify
 from ppvit_jax.errors import UserError
-from ppvit_jax.keys import SecretKey
 
 EXACT = [
     "bs",
@@ -30,8 +30,7 @@ ENCODING = ["color-neuracrypt:depth=2", "color-neuracrypt:separate=True", "neura
 
 
 def encrypt(method, images, key):
-    secret = method.derive(SecretKey(bytes([key] * 32)), height=images.shape[1], width=images.shape[2])
-    return method.encrypt(images, secret, np.arange(len(images), dtype=np.uint32) + key)
+    return photographs.encrypt(method, images, key, first=key)[0]
 
 
 def keyed(method, images):

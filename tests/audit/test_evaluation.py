@@ -2,11 +2,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from photographs import create, crops
+from photographs import create, crops, encrypt
 from tiny import random_params, tiny_model
 
 from ppvit_jax.adaptation import adapt
 from ppvit_jax.audit import evaluation, matrix, report
+from ppvit_jax.audit.finding import KNOWLEDGE
 from ppvit_jax.keys import SecretKey
 
 SIZE, BLOCK = 48, 8
@@ -19,8 +20,7 @@ def images():
 
 def _encrypted(spec, images, key=1):
     method = create(spec, BLOCK)
-    secret = method.derive(SecretKey(bytes([key] * 32)), height=SIZE, width=SIZE)
-    return method, method.encrypt(images, secret, np.arange(len(images), dtype=np.uint32)), secret
+    return method, *encrypt(method, images, key)
 
 
 def test_weights_are_scored_by_the_truth_alone():
@@ -93,8 +93,8 @@ def test_a_method_meets_every_attack(spec, images, tmp_path):
     base = random_params(config)
     material = matrix.Material(images, None, (1, 2), (4,), models=matrix.Models(base, base, 4, 32))
     method = create(spec, BLOCK)
-    findings, refused = matrix.attack(method, material, 0, 0, list(evaluation.KNOWLEDGE))
-    assert {finding.attack for finding in findings} | set(refused) == set(evaluation.KNOWLEDGE)
+    findings, refused = matrix.attack(method, material, 0, 0, list(KNOWLEDGE))
+    assert {finding.attack for finding in findings} | set(refused) == set(KNOWLEDGE)
     assert not {finding.attack for finding in findings} & set(refused)
     assert ("weights" in refused) == (spec not in ("bs+ps", "np"))
     assert ("ciphertext-only" in refused) == ("neuracrypt" in spec)

@@ -1,6 +1,7 @@
 """The known-plaintext attack: what it finds decrypts images that it has not seen, and it says what pairs leave open."""
 
 import numpy as np
+import photographs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +9,6 @@ from photographs import create, crops
 
 from ppvit_jax.audit.known_plaintext import pairs_needed, solve
 from ppvit_jax.errors import UserError
-from ppvit_jax.keys import SecretKey
 
 # How many natural images of 32x32 in blocks of 8 are given, for all places to be told apart.
 SPECS = {
@@ -45,8 +45,7 @@ SPECS = {
 
 def encrypt(spec, images, key, block_size=8):
     method = create(spec, block_size)
-    secret = method.derive(SecretKey(bytes([key] * 32)), height=images.shape[1], width=images.shape[2])
-    return method, method.encrypt(images, secret), secret
+    return method, *photographs.encrypt(method, images, key)
 
 
 @pytest.mark.parametrize("spec", SPECS)
