@@ -120,7 +120,8 @@ def test_every_key_gives_another_image_and_the_same_key_the_same(spec):
     method = _create(spec)
     images, numbers = random_images(2, 24)[:, :16], np.arange(2, dtype=np.uint32)
 
-    @settings(deadline=None, max_examples=2 if method.encodes else 10)
+    # The same keys every time: of few values, one pair of keys in some hundreds inverts the same ones by chance.
+    @settings(deadline=None, max_examples=2 if method.encodes else 10, derandomize=True)
     @given(key=KEYS)
     def check(key):
         secret, again, other = (
