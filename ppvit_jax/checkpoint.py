@@ -6,14 +6,14 @@ Our metadata (fingerprint, encryption, sizes) is in the zip archive's comment, w
 import dataclasses
 import hashlib
 import importlib.resources
-import io
 import json
 import math
 import os
+import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import ml_dtypes
@@ -78,12 +78,15 @@ def resolve(name: str) -> Path:
     return Path(name).expanduser()
 
 
-def read(path: str | os.PathLike, sha256: str = "") -> tuple[dict[str, np.ndarray], Metadata]:
+def read(
+    path: str | os.PathLike, sha256: str = "", skip: tuple[str, ...] = ()
+) -> tuple[dict[str, np.ndarray], Metadata]:
     """Reads a `.npz` checkpoint.
 
     Args:
       path: the file.
       sha256: what the file's SHA-256 must be, in hexadecimal; "" for anything.
+      skip: beginnings of names whose arrays are not read, such as "head/".
 
     Returns:
       Arrays by name ("Transformer/encoderblock_0/LayerNorm_0/scale"), without the prefixes `opt/target/`,
@@ -96,40 +99,53 @@ def read(path: str | os.PathLike, sha256: str = "") -> tuple[dict[str, np.ndarra
     """
     path = Path(path).expanduser()
     try:
-        content = path.read_bytes()
+        file = path.open("rb")
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from None
-    found = hashlib.sha256(content).hexdigest() if sha256 else ""
-    if found != sha256.lower():
-        raise UserError(f"the checkpoint {path} has the SHA-256 {found} and not {sha256.lower()}: fetch it again")
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            comment = archive.comment
-            _refuse_traps(path, archive.infolist(), len(content))
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            arrays = {name: _recover_bfloat16(file[name]) for name in file.files}
-        metadata = Metadata()
-        if comment.startswith(_COMMENT):
-            metadata = Metadata.from_json(comment[len(_COMMENT) :])
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        MemoryError,
-    ) as error:
-        if "Object arrays cannot be loaded" in str(error):
-            raise UserError(f"the checkpoint {path} holds pickled Python objects, which could run code") from None
-        raise UserError(
-            f"the checkpoint {path} is truncated, damaged or not a .npz file ({error}): fetch it again"
-        ) from None
-    for prefix in _PREFIXES:
-        if any(name.startswith(prefix) for name in arrays):
-            arrays = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    with file:
+        try:
+            found = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else ""
+            if found != sha256.lower():
+                raise UserError(
+                    f"the checkpoint {path} has the SHA-256 {found} and not {sha256.lower()}: fetch it again"
+                )
+            # Python finds an archive behind other content as well.
+            file.seek(0)
+            if file.read(2) != b"PK":
+                raise zipfile.BadZipFile("it does not begin as an archive")
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+                _refuse_traps(path, members, file.seek(0, os.SEEK_END))
+                names = {member: member.filename.removesuffix(".npy") for member in members}
+                prefix = next((p for p in _PREFIXES if any(name.startswith(p) for name in names.values())), "")
+                arrays = {
+                    name.removeprefix(prefix): _recover_bfloat16(_read_array(file, archive, member))
+                    for member, name in names.items()
+                    if name.startswith(prefix) and not name.removeprefix(prefix).startswith(skip)
+                }
+                comment = archive.comment
+            metadata = Metadata()
+            if comment.startswith(_COMMENT):
+                metadata = Metadata.from_json(comment[len(_COMMENT) :])
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            struct.error,
+            EOFError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            MemoryError,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:
+            if "Object arrays cannot be loaded" in str(error):
+                raise UserError(f"the checkpoint {path} holds pickled Python objects, which could run code") from None
+            raise UserError(
+                f"the checkpoint {path} is truncated, damaged or not a .npz file ({error}): fetch it again"
+            ) from None
     return arrays, metadata
 
 
@@ -219,7 +235,7 @@ def to_params(
     if problems:
         raise UserError(f"{where} does not fit the model: {'; '.join(problems)}")
     dtype = np.float64 if config.dtype == "float64" else np.float32
-    return unflatten_dict({name: arrays[name].astype(dtype) for name in expected}, sep="/")
+    return unflatten_dict({name: arrays[name].astype(dtype, copy=False) for name in expected}, sep="/")
 
 
 def _refuse_traps(path: Path, members: list[zipfile.ZipInfo], size: int) -> None:
@@ -233,6 +249,34 @@ def _refuse_traps(path: Path, members: list[zipfile.ZipInfo], size: int) -> None
         raise UserError(
             f"the checkpoint {path} would unpack to more than {_MAX_EXPANSION} times its size: do not trust it"
         )
+
+
+def _read_array(file: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        with archive.open(member) as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+    # Straight into the array's memory, where numpy copies in pieces: these are most of what loading a model takes.
+    file.seek(member.header_offset)
+    name_size, extra_size = struct.unpack("<26xHH", file.read(30))
+    start = file.seek(member.header_offset + 30 + name_size + extra_size)
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{member.filename} is of version {version} of numpy's format")
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded")
+    header_size = file.tell() - start
+    count = math.prod(shape)
+    if header_size + count * dtype.itemsize != member.file_size:
+        raise zipfile.BadZipFile(f"{member.filename} is of another size than its shape says")
+    flat = np.empty(count, dtype)
+    content = flat.view(np.uint8)
+    complete = count == 0 or file.readinto(content) == len(content)
+    file.seek(start)
+    if not complete or zlib.crc32(content, zlib.crc32(file.read(header_size))) != member.CRC:
+        raise zipfile.BadZipFile(f"{member.filename} differs from its checksum")
+    return flat.reshape(shape[::-1]).T if fortran_order else flat.reshape(shape)
 
 
 def _recover_bfloat16(array: np.ndarray) -> np.ndarray:

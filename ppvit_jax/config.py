@@ -9,6 +9,8 @@ from ml_collections import ConfigDict, config_flags
 
 from ppvit_jax import models
 from ppvit_jax.data.preprocess import AUGMENTATIONS
+from ppvit_jax.data.source import from_text
+from ppvit_jax.devices import SHARDINGS
 from ppvit_jax.encryption import Encryption, create
 from ppvit_jax.errors import UserError
 from ppvit_jax.optimizer import OPTIMIZERS, SCHEDULES
@@ -63,6 +65,8 @@ def default_config() -> Config:
                 "train_examples": 0,
                 "test_examples": 0,
                 "in_memory": "auto",
+                # Images that are in memory lie on every device as well: "auto" (an accelerator with room), True, False
+                "on_device": "auto",
             },
             "augmentation": "none",
             "mean": (0.5, 0.5, 0.5),
@@ -91,6 +95,8 @@ def default_config() -> Config:
             "eval_batch_size": 256,
             # Parts of a batch that are computed one after another, to save memory.
             "accumulation": 1,
+            # Of the model and the optimiser on several devices: "data_parallel" (whole on each) or "fully_sharded".
+            "sharding": "data_parallel",
             "dtype": "float32",
             # A checkpoint for resuming every so many steps; 0 for once an epoch.
             "checkpoint_steps": 0,
@@ -152,6 +158,8 @@ def check(config: Config) -> Config:
     method = make_encryption(config, model_config)
     choose("head", config.head, ("new", "keep"))
     choose("dtype", config.dtype, DTYPES)
+    choose("sharding", config.sharding, SHARDINGS)
+    choose("data.on_device", from_text(config.data.on_device), ("auto", True, False))
     choose("augmentation", config.augmentation, AUGMENTATIONS)
     choose("optimizer.name", config.optimizer.name, OPTIMIZERS)
     choose("optimizer.schedule", config.optimizer.schedule, SCHEDULES)

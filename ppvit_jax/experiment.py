@@ -123,7 +123,9 @@ def _pretrained(config: Config, model_config: models.ModelConfig) -> tuple[Any, 
         params = checkpoint.to_params(arrays, model_config, keep_head=True)
         return params, statistics, checkpoint.Metadata(model=config.model, image_size=config.image_size)
     path = checkpoint.resolve(config.checkpoint)
-    arrays, metadata = checkpoint.read(path, config.checkpoint_sha256)
+    # Of ImageNet-21k's models the head is a fifth.
+    unused = ("head/",) * (config.head == "new") + ("pre_logits/",) * (not config.representation_size)
+    arrays, metadata = checkpoint.read(path, config.checkpoint_sha256, skip=unused)
     arrays, kept = checkpoint.split(arrays)
     position_embedding = arrays.get(checkpoint.POSITION_EMBEDDING)
     if (

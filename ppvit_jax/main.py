@@ -25,19 +25,22 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--config", required=True, help="configuration file, such as configs/cifar10.py")
     parser.add_argument("--workdir", required=True, help="folder for results; the same one continues a run")
-    parser.add_argument("--coordinator-address", help="HOST:PORT of process 0, or 'auto' on a TPU pod or a cluster")
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="train together with the other processes of a TPU pod, or of a Slurm, Open MPI or Kubernetes job",
+    )
+    parser.add_argument("--coordinator-address", help="HOST:PORT of process 0, where --distributed cannot find it")
     parser.add_argument("--num-processes", type=int, help="processes that train together")
     parser.add_argument("--process-id", type=int, help="this process, from 0")
     parser.add_argument(
         "--allow-mismatch", action="store_true", help="accept images of another key or encryption than the model's"
     )
     known, overrides = parser.parse_known_args(arguments)
-    if known.coordinator_address:
+    if known.distributed or known.coordinator_address:
         try:
-            if known.coordinator_address == "auto":
-                jax.distributed.initialize()
-            else:
-                jax.distributed.initialize(known.coordinator_address, known.num_processes, known.process_id)
+            jax.distributed.initialize(known.coordinator_address, known.num_processes, known.process_id)
+        # JAX documents no type: a cluster that it cannot find, an address that nobody answers, a number that is taken.
         except (ValueError, RuntimeError) as error:
             raise UserError(f"cannot join the other processes: {' '.join(str(error).split())}") from None
     if known.allow_mismatch:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from ppvit_jax import models
 from ppvit_jax.config import Config, make_encryption
 from ppvit_jax.data.preprocess import normalise, preprocess
+from ppvit_jax.devices import state_shardings
 from ppvit_jax.encryption import Encryption, Secret
 from ppvit_jax.optimizer import make_optimizer
 
@@ -44,13 +45,24 @@ def compile_steps(model_config: models.ModelConfig, config: Config, total_steps:
     Args:
       model_config: the model's shape.
       config: see `ppvit_jax.config.default_config`; of its fields those of the optimiser, `freeze`, `encryption`,
-        `block_size`, `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation` and `dtype` matter here.
+        `block_size`, `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`, `sharding` and
+        `dtype` matter here.
       total_steps: steps of the run, the end of a schedule.
 
     Raises:
       UserError: an unknown encryption, or an expression of `config.freeze` that is invalid or matches nothing.
     """
-    names = ("optimizer", "freeze", "augmentation", "mean", "std", "label_smoothing", "accumulation", "dtype")
+    names = (
+        "optimizer",
+        "freeze",
+        "augmentation",
+        "mean",
+        "std",
+        "label_smoothing",
+        "accumulation",
+        "dtype",
+        "sharding",
+    )
     settings = ConfigDict({name: config[name] for name in names}).to_json()
     method = make_encryption(config, model_config)
     init_state, train_step, eval_step = _compiled(model_config, method and method.program, settings)
@@ -74,6 +86,12 @@ def _compiled(model_config: models.ModelConfig, method: Encryption | None, setti
     # An expression of `freeze` that is wrong is found here.
     optimizer(1)
     dtype = jnp.dtype(config.dtype)
+
+    def placed(tree: Any) -> Any:
+        if config.sharding == "data_parallel":
+            return tree
+        # Left to itself, XLA may choose other parts than the state came in.
+        return jax.lax.with_sharding_constraint(tree, state_shardings(tree, config.sharding))
 
     def init_state(params: Any, statistics: Any, total_steps: int) -> State:
         return {
@@ -130,13 +148,14 @@ def _compiled(model_config: models.ModelConfig, method: Encryption | None, setti
             grads, (statistics, *sums) = gradient(state["params"], state["statistics"], *first)
             ((grads, (loss, correct)), statistics), _ = jax.lax.scan(add, ((grads, sums), statistics), rest)
             loss, grads = jax.tree.map(lambda a: a / parts, (loss, grads))
+        grads = placed(grads)
         updates, opt_state = optimizer(state["total_steps"]).update(grads, state["opt_state"], state["params"])
         count = len(labels)
         metrics = state["metrics"]
         return {
-            "params": optax.apply_updates(state["params"], updates),
+            "params": placed(optax.apply_updates(state["params"], updates)),
             "statistics": statistics,
-            "opt_state": opt_state,
+            "opt_state": placed(opt_state),
             "step": state["step"] + 1,
             "total_steps": state["total_steps"],
             "metrics": {

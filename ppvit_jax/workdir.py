@@ -19,11 +19,15 @@ from ppvit_jax.config import Config
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.errors import UserError
 
-# Fields that may change between the parts of one run: where files are and how much is told.
+# Fields that may change between the parts of one run: where files are, how much is told, and how the run fits the
+# devices that it goes on with.
 _FREE = (
     "key_file",
     "passphrase_file",
     "data.dir",
+    "data.on_device",
+    "sharding",
+    "accumulation",
     "log_steps",
     "tensorboard",
     "eval_batch_size",
@@ -75,6 +79,13 @@ class Workdir:
             self.path / "checkpoints", options=ocp.CheckpointManagerOptions(max_to_keep=1)
         )
 
+    def __enter__(self) -> "Workdir":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # Waits for a state that is being written.
+        self._manager.close()
+
     def result(self) -> dict[str, Any] | None:
         """The result of a complete run, or None."""
         file = self.path / "result.json"
@@ -98,7 +109,7 @@ class Workdir:
         return state
 
     def save(self, step: int, state: Any) -> None:
-        """Saves the state for resuming, and waits until it is on the disk.
+        """Saves the state for resuming: copies it, and writes in the background while training goes on.
 
         Raises:
           UserError: the disk has no room for it; the state saved before stays.
@@ -111,7 +122,6 @@ class Workdir:
                 f"{free / 2**20:.1f} MiB are free; make room, then run the same command again to continue"
             )
         self._manager.save(step, args=ocp.args.StandardSave(state))
-        self._manager.wait_until_finished()
 
     def log(self, kind: str, step: int, **values: float | None) -> None:
         """Appends a line to metrics.jsonl and to TensorBoard; `kind` is "step" or "epoch"."""
@@ -130,7 +140,7 @@ class Workdir:
 
     def finish(self, result: dict[str, Any], params: Any) -> None:
         """Writes checkpoint.npz and, last, result.json."""
-        self._manager.close()
+        self._manager.wait_until_finished()
         if not self.writes:
             return
         if self._events is not None:

@@ -76,15 +76,19 @@ def test_a_model_that_is_not_adapted_gives_other_logits(encryption):
     assert abs(_logits(config, params, images, encryption, key, adapted=False) - plain).max() > 0.01
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
+# In bfloat16 the operands of the patch embedding are rounded one by one, so that they are the same permuted; a sum in
+# another order may still round to the neighbour later, and twelve layers carry that on.
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12), ("bfloat16", 0.04)])
 def test_exact_at_real_size(dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
         config = models.parse_name("ViT-B/16", image_size=224, num_classes=10, dtype=dtype)
-        params, images = random_params(config, dtype=dtype), random_images(1, 224)
+        params = random_params(config, dtype=np.float64 if dtype == "float64" else np.float32)
+        images = random_images(1, 224)
         plain = np.asarray(_forward(config)(params, images))
         assert plain.std() > 0.1
         for encryption in (*ARMS, "restricted", "bs+ps+np", "bs+pps", "etc:shared=True"):
             logits = _logits(config, params, images, encryption, SecretKey(bytes(range(32))))
+
             np.testing.assert_allclose(logits, plain, rtol=0, atol=tolerance)
 
 

@@ -73,6 +73,29 @@ def test_prefixes_of_training_states_are_taken_off_and_the_optimiser_left(tmp_pa
     assert_same_tree(checkpoint.to_params(found, CONFIG, keep_head=True), random_params(CONFIG))
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_are_those_that_numpy_reads(tmp_path, save):
+    """Of any layout, shape and dtype; what is skipped is not even looked at."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "rows": random.standard_normal((3, 4, 5)).astype(np.float32),
+        "columns": np.asfortranarray(random.standard_normal((3, 4, 5))),
+        "scalar": np.float64(2.5),
+        "empty": np.zeros((0, 3), np.int32),
+        "bigendian": np.arange(5, dtype=">i8"),
+        "head/kernel": np.zeros(2, np.float32),
+    }
+    save(tmp_path / "file.npz", **arrays)
+    found, _ = checkpoint.read(tmp_path / "file.npz")
+    with np.load(tmp_path / "file.npz") as file:
+        assert_same_tree(found, dict(file))
+    assert {name: array.dtype for name, array in found.items()} == {n: np.asarray(a).dtype for n, a in arrays.items()}
+    assert checkpoint.read(tmp_path / "file.npz", skip=("head/", "e"))[0].keys() == arrays.keys() - {
+        "head/kernel",
+        "empty",
+    }
+
+
 def test_a_published_file_with_pre_logits_fits_a_model_without():
     without = tiny_model()
     params = checkpoint.to_params(_arrays(), without, keep_head=False)

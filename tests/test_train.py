@@ -14,6 +14,7 @@ from tiny import assert_close_tree, assert_same_tree, flatten, random_dataset, r
 from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.config import default_config
+from ppvit_jax.devices import SHARDINGS
 from ppvit_jax.errors import UserError
 from ppvit_jax.matching import PLAIN
 from ppvit_jax.train import train
@@ -133,6 +134,15 @@ def test_frozen_parameters_stay_and_the_others_move(tmp_path):
         assert same == (name.startswith("Transformer/") or name == "embedding/kernel"), name
 
 
+def test_images_that_lie_on_the_device_train_the_same_bit_for_bit(tmp_path, complete):
+    config = _config()
+    config.data.on_device = "True"
+    _train(tmp_path, config)
+    assert_same_tree(_tuned(tmp_path), _tuned(complete))
+    ours, theirs = (read_history(folder, "epoch")[-1]["test_loss"] for folder in (tmp_path, complete))
+    assert ours == theirs
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_accumulation_changes_memory_and_nothing_else(tmp_path, optimizer):
     with jax.enable_x64(True):
@@ -232,23 +242,39 @@ def _assert_same_run(workdir, reference, tolerance):
     np.testing.assert_allclose(ours["test_loss"], theirs["test_loss"], rtol=1e-6)
 
 
-def test_a_killed_process_is_resumed_bit_for_bit(tmp_path, key_file, reference):
-    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}"]
-    process = start(arguments)
-    metrics = tmp_path / "metrics.jsonl"
+def _kill_after_a_saved_step(arguments, workdir, **environment):
+    """Starts a run and kills it when a state is on the disk and training has gone on."""
+    process = start(arguments, **environment)
     deadline = time.monotonic() + 200
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 5):
+    while not any(path.name.isdecimal() for path in workdir.glob("checkpoints/*")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     finish(process)
-    assert not (tmp_path / "result.json").exists()
+    assert not (workdir / "result.json").exists()
+
+
+def test_a_killed_process_is_resumed_bit_for_bit(tmp_path, key_file, reference):
+    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}"]
+    _kill_after_a_saved_step(arguments, tmp_path)
     ((status, _, errors),) = finish(start(arguments))
     assert status == 0, errors
     # It went on from a saved step and did not begin anew.
     assert "step 1/16 " not in errors
     assert_same_tree(_tuned(tmp_path), _tuned(reference))
     _assert_same_run(tmp_path, reference, 0)
+
+
+def test_a_run_goes_on_with_other_devices(tmp_path, key_file, reference):
+    """In parts on four, then whole on two with less memory each."""
+    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}"]
+    flag = "--xla_force_host_platform_device_count"
+    _kill_after_a_saved_step([*arguments, "--config.sharding=fully_sharded"], tmp_path, XLA_FLAGS=f"{flag}=4")
+    ((status, _, errors),) = finish(start([*arguments, "--config.accumulation=2"], XLA_FLAGS=f"{flag}=2"))
+    assert status == 0, errors
+    assert "step 1/16 " not in errors
+    assert json.loads((tmp_path / "result.json").read_text())["device"] == "2 x cpu"
+    _assert_same_run(tmp_path, reference, 1e-9)
 
 
 def test_a_damaged_state_gives_one_line_and_stays(tmp_path, key_file, reference):
@@ -272,16 +298,18 @@ def test_four_devices_compute_what_one_does(tmp_path, key_file, reference):
     _assert_same_run(tmp_path, reference, 1e-9)
 
 
-def test_two_processes_compute_what_one_does(tmp_path, key_file, reference):
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_two_processes_of_four_devices_compute_what_one_does(tmp_path, key_file, reference, sharding):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}"]
-    cluster = [f"--coordinator-address={address}", "--num-processes=2"]
-    outcomes = finish(*(start([*arguments, *cluster, f"--process-id={i}"]) for i in range(2)))
+    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}", f"--config.sharding={sharding}"]
+    cluster = ["--distributed", f"--coordinator-address={address}", "--num-processes=2"]
+    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    outcomes = finish(*(start([*arguments, *cluster, f"--process-id={i}"], **four) for i in range(2)))
     for status, _, errors in outcomes:
         assert status == 0, errors
-    assert json.loads((tmp_path / "result.json").read_text())["device"] == "2 x cpu"
+    assert json.loads((tmp_path / "result.json").read_text())["device"] == "8 x cpu"
     assert "images/s" not in outcomes[1][2]
     _assert_same_run(tmp_path, reference, 1e-9)
 

@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 
 from ppvit_jax.data import embedded, folder, images, manifest, tfds_source
-from ppvit_jax.data.source import ArraySource, Dataset, subset
+from ppvit_jax.data.source import ArraySource, Dataset, from_text, subset
 from ppvit_jax.errors import UserError
 
 _SOURCES = ("tfds", "image_folder", "embedded")
@@ -61,7 +61,7 @@ def _load_tfds(data: Any, image_size: int, seed: int) -> Dataset:
             image_size=image_size,
             resize=data.resize,
             max_pixels=data.max_pixels,
-            in_memory=data.in_memory,
+            in_memory=from_text(data.in_memory),
             examples=examples,
             seed=seed,
             what=what,
@@ -88,7 +88,7 @@ def _load_folder(data: Any, image_size: int, seed: int) -> Dataset:
             image_size=image_size,
             resize=data.resize,
             max_pixels=data.max_pixels,
-            in_memory=data.in_memory is True,
+            in_memory=from_text(data.in_memory) is True,
             manifest=found,
         )
         for files, examples, what in (
@@ -122,7 +122,7 @@ def _check(data: Any, image_size: int, seed: int) -> None:
         ("resize", _RESIZES),
         ("in_memory", ("auto", True, False)),
     ):
-        if data[field] not in choices:
+        if from_text(data[field]) not in choices:
             raise UserError(f"data.{field} is {data[field]!r}: choose among {', '.join(map(repr, choices))}")
     if image_size < 1:
         raise UserError(f"the image size is {image_size}: give at least 1")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ppvit_jax.data.source import ArraySource, Source
+from ppvit_jax.data.source import ArraySource, PlaceSource, Source
 from ppvit_jax.errors import UserError
 
 _PADDING = -1
@@ -150,10 +150,11 @@ def _gather(
     source: Source, indices: Callable[[int], np.ndarray], steps: range, local: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields {"image", "label"} of each step's indices, zeros for _PADDING."""
-    if isinstance(source, ArraySource):
+    if isinstance(source, ArraySource | PlaceSource):
         for step in steps:
             chosen = indices(step)
-            batch = {"image": source.images[chosen], "label": source.labels[chosen]}
+            images = source.images[chosen] if isinstance(source, ArraySource) else chosen.astype(np.int32)
+            batch = {"image": images, "label": source.labels[chosen]}
             for values in batch.values():
                 values[chosen == _PADDING] = 0
             yield batch

@@ -87,6 +87,26 @@ class ArraySource:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class PlaceSource:
+    """A source whose images lie elsewhere: a batch's "image" holds their places, int32.
+
+    Attributes:
+        labels: int32 [n].
+        image_shape: (height, width, 3) of every image.
+    """
+
+    labels: np.ndarray
+    image_shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fetch(self, index: int) -> np.ndarray:
+        """The place itself: int32 []."""
+        return np.asarray(index, np.int32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class StreamSource:
     """A source that decodes an image each time it is asked for.
 
@@ -110,6 +130,11 @@ class StreamSource:
             UserError: the image cannot be read.
         """
         return self.read(index)
+
+
+def from_text(choice: str | bool) -> str | bool:
+    """The value of a field that is "auto", True or False: the command line gives all three as text."""
+    return {"True": True, "False": False}.get(choice, choice) if isinstance(choice, str) else choice
 
 
 def subset(count: int, examples: int, seed: int, what: str) -> np.ndarray:

@@ -9,6 +9,8 @@ from ppvit_jax.models.model import Model, ModelConfig
 
 # What a name leaves open, with what it is otherwise; `config.model_options`.
 OPTIONS = {
+    # ViT: "xla", or on a CUDA device in bfloat16 "cudnn".
+    "attention": "xla",
     # ConvMixer: sides of a patch in pixels and of its convolutions in patches.
     "patch_size": 2,
     "kernel_size": 5,
@@ -62,7 +64,7 @@ def parse_name(
     family = re.match(r"[A-Za-z]*", name)
     numbers = [int(number) for number in re.findall(r"\d+", name)]
     if family and family[0] == "ViT":
-        return vit.parse_name(name, representation_size=representation_size, **shape)
+        return vit.parse_name(name, representation_size=representation_size, attention=chosen["attention"], **shape)
     if 0 in numbers:
         raise UserError(f"unknown model {name!r}: its numbers begin at 1")
     if re.fullmatch(r"ConvMixer-\d+/\d+", name):

@@ -6,6 +6,7 @@ checkpoint is unflattening it. Reference implementation: google-research/vision_
 """
 
 import dataclasses
+import functools
 import math
 import re
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import scipy.ndimage
 
 from ppvit_jax.errors import UserError
+from ppvit_jax.models import products
 from ppvit_jax.models.model import Model, from_linen
 
 # hidden size, layers, heads, MLP size: arXiv 2010.11929 table 1; Ti and S of arXiv 2106.10270;
@@ -37,7 +39,7 @@ class ViTConfig:
 
     `representation_size` is the width of the `pre_logits` layer (a dense layer and tanh between the class
     token and the head), or None for a model without one. `dtype` is the compute dtype; the parameters keep
-    theirs.
+    theirs. `attention` is the implementation, see `ppvit_jax.models.products.attention`.
     """
 
     patch_size: int
@@ -49,6 +51,7 @@ class ViTConfig:
     num_classes: int
     representation_size: int | None = None
     dtype: str = "float32"
+    attention: str = "xla"
 
     @property
     def grid_size(self) -> int:
@@ -63,6 +66,7 @@ def parse_name(
     num_classes: int,
     representation_size: int | None = None,
     dtype: str = "float32",
+    attention: str = "xla",
 ) -> ViTConfig:
     """Reads a model name such as `ViT-B/16` (or `ViT-B_16`, as the files are called).
 
@@ -92,6 +96,7 @@ def parse_name(
         num_classes=num_classes,
         representation_size=representation_size,
         dtype=dtype,
+        attention=attention,
     )
 
 
@@ -141,7 +146,18 @@ def model_name(config: ViTConfig) -> str:
 
 
 def build(config: ViTConfig) -> Model:
-    """The functions of a Vision Transformer."""
+    """The functions of a Vision Transformer.
+
+    Raises:
+      UserError: an attention that is unknown, or that the device or the compute dtype does not have.
+    """
+    if config.attention not in ("xla", "cudnn"):
+        raise UserError(f"unknown attention {config.attention!r}: use xla or cudnn")
+    if config.attention == "cudnn" and (jax.default_backend() != "gpu" or config.dtype != "bfloat16"):
+        raise UserError(
+            f"attention cudnn needs a CUDA device and the compute dtype bfloat16, and here are "
+            f"{jax.default_backend()} and {config.dtype}: use xla"
+        )
     return from_linen(config, _VisionTransformer(config), (config.image_size, config.image_size, 3))
 
 
@@ -180,19 +196,57 @@ def resize_position_embedding(position_embedding: np.ndarray, grid_size: int) ->
     return np.concatenate([class_row, resized], axis=1)
 
 
-class _MlpBlock(nn.Module):
-    size: int
-    dtype: Any
+class _Dense(nn.Module):
+    """Flax's DenseGeneral, parameters and initialisation, over the last `axes` axes."""
+
+    features: tuple[int, ...]
+    dtype: str
+    axes: int = 1
+    kernel_init: Any = nn.initializers.lecun_normal()
+    bias_init: Any = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel_init = nn.initializers.xavier_uniform()
-        bias_init = nn.initializers.normal(stddev=1e-6)
-        hidden = nn.Dense(self.size, dtype=self.dtype, kernel_init=kernel_init, bias_init=bias_init, name="Dense_0")(x)
-        hidden = nn.gelu(hidden, approximate=True)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=kernel_init, bias_init=bias_init, name="Dense_1")(
-            hidden
+        batch, inputs = x.shape[: x.ndim - self.axes], x.shape[x.ndim - self.axes :]
+        flat = math.prod(inputs), math.prod(self.features)
+        kernel = self.param(
+            "kernel", lambda rng: self.kernel_init(rng, flat, jnp.float32).reshape(*inputs, *self.features)
         )
+        bias = self.param("bias", self.bias_init, self.features)
+        y = products.dense(x.reshape(*batch, flat[0]), kernel.reshape(flat), self.dtype)
+        return (y + bias.reshape(-1).astype(y.dtype)).reshape(*batch, *self.features)
+
+
+class _MlpBlock(nn.Module):
+    size: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dense = functools.partial(
+            _Dense, kernel_init=nn.initializers.xavier_uniform(), bias_init=nn.initializers.normal(stddev=1e-6)
+        )
+        hidden = nn.gelu(dense((self.size,), self.dtype, name="Dense_0")(x), approximate=True)
+        return dense((x.shape[-1],), self.dtype, name="Dense_1")(hidden)
+
+
+class _Attention(nn.Module):
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        heads, width, dtype = self.config.heads, x.shape[-1], self.config.dtype
+        init = nn.initializers.xavier_uniform()
+        query, key, value = (
+            _Dense((heads, width // heads), dtype, kernel_init=init, name=name)(x) for name in ("query", "key", "value")
+        )
+        y = products.attention(query, key, value, dtype, self.config.attention)
+        return _Dense((width,), dtype, axes=2, kernel_init=init, name="out")(y)
+
+
+def _layer_norm(config: ViTConfig, name: str) -> nn.LayerNorm:
+    dtype = products.activation_dtype(config.dtype)
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class _EncoderBlock(nn.Module):
@@ -200,18 +254,10 @@ class _EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        dtype = jnp.dtype(self.config.dtype)
-        y = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="LayerNorm_0")(x)
-        y = nn.MultiHeadDotProductAttention(
-            num_heads=self.config.heads,
-            dtype=dtype,
-            kernel_init=nn.initializers.xavier_uniform(),
-            deterministic=True,
-            name="MultiHeadDotProductAttention_1",
-        )(y, y)
-        x = x + y
-        y = nn.LayerNorm(epsilon=1e-6, dtype=dtype, name="LayerNorm_2")(x)
-        return x + _MlpBlock(self.config.mlp_size, dtype, name="MlpBlock_3")(y)
+        y = _layer_norm(self.config, "LayerNorm_0")(x)
+        x = x + _Attention(self.config, name="MultiHeadDotProductAttention_1")(y)
+        y = _layer_norm(self.config, "LayerNorm_2")(x)
+        return x + _MlpBlock(self.config.mlp_size, self.config.dtype, name="MlpBlock_3")(y)
 
 
 class _PositionEmbedding(nn.Module):
@@ -229,7 +275,7 @@ class _Encoder(nn.Module):
         x = _PositionEmbedding(name="posembed_input")(x)
         for layer in range(self.config.layers):
             x = _EncoderBlock(self.config, name=f"encoderblock_{layer}")(x)
-        return nn.LayerNorm(epsilon=1e-6, dtype=jnp.dtype(self.config.dtype), name="encoder_norm")(x)
+        return _layer_norm(self.config, "encoder_norm")(x)
 
 
 class _VisionTransformer(nn.Module):
@@ -238,19 +284,18 @@ class _VisionTransformer(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         config = self.config
-        dtype = jnp.dtype(config.dtype)
         batch, height, width, channels = images.shape
         patch = config.patch_size
         # One matrix product over (row, column, channel) of each patch: a convolution whose stride is its size.
         patches = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
         patches = patches.swapaxes(2, 3).reshape(batch, -1, patch, patch, channels)
-        x = nn.DenseGeneral(config.hidden_size, axis=(-3, -2, -1), dtype=dtype, name="embedding")(patches)
+        x = _Dense((config.hidden_size,), config.dtype, axes=3, name="embedding")(patches)
 
         class_token = self.param("cls", nn.initializers.zeros, (1, 1, config.hidden_size))
         x = jnp.concatenate([jnp.tile(class_token.astype(x.dtype), (batch, 1, 1)), x], axis=1)
         x = _Encoder(config, name="Transformer")(x)[:, 0]
 
         if config.representation_size is not None:
-            x = nn.tanh(nn.Dense(config.representation_size, dtype=dtype, name="pre_logits")(x))
-        logits = nn.Dense(config.num_classes, dtype=dtype, kernel_init=nn.initializers.zeros, name="head")(x)
-        return logits.astype(jnp.promote_types(dtype, jnp.float32))
+            x = nn.tanh(_Dense((config.representation_size,), config.dtype, name="pre_logits")(x))
+        logits = _Dense((config.num_classes,), config.dtype, kernel_init=nn.initializers.zeros, name="head")(x)
+        return logits.astype(jnp.promote_types(config.dtype, jnp.float32))

@@ -11,9 +11,9 @@ from ppvit_jax import checkpoint, data, keys, models
 from ppvit_jax import config as configuration
 from ppvit_jax.config import Config
 from ppvit_jax.data.progress import Progress
+from ppvit_jax.devices import place, shardings
 from ppvit_jax.errors import UserError
 from ppvit_jax.step import compile_steps
-from ppvit_jax.train import place, shardings
 
 _BATCH = 32
 _EPOCHS = 2

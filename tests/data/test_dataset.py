@@ -87,7 +87,7 @@ def test_subsets_are_seeded_and_nested():
     assert set(train(20, 0)) < set(train(50, 0))
 
 
-@pytest.mark.parametrize("in_memory", ["auto", True, False])
+@pytest.mark.parametrize("in_memory", ["auto", True, False, "True"])
 def test_image_folder(tmp_path, in_memory):
     root = make_folder(tmp_path / "insects")
     loaded = data.load(config(source="image_folder", dir=str(root), in_memory=in_memory), 4)

@@ -45,6 +45,7 @@ def test_a_name_is_a_shape_of_its_family(name, expected):
 
 def test_what_the_name_leaves_open_reaches_its_family_and_no_other():
     options = {
+        "attention": "cudnn",
         "patch_size": 4,
         "kernel_size": 3,
         "adaptive_matrix": "sinkhorn",
@@ -54,7 +55,7 @@ def test_what_the_name_leaves_open_reaches_its_family_and_no_other():
     assert options.keys() == models.OPTIONS.keys()
     assert all(models.OPTIONS[name] != value for name, value in options.items())
     changed = {
-        "ViT-Micro/8": {},
+        "ViT-Micro/8": {"attention": "cudnn"},
         "ConvMixer-16/1": {"patch_size": 4, "kernel_size": 3, "adaptive_matrix": "sinkhorn"},
         "ResNet-18": {"stem": "imagenet"},
         "PyramidNet-8/12": {"adaptation_network": "ele"},
@@ -102,7 +103,12 @@ def test_an_unknown_name_gives_one_line_with_those_that_are_known(name):
 @pytest.mark.parametrize(
     ("name", "options", "fields", "message"),
     [
-        ("ConvMixer-16/1", {"path_size": 4}, {}, "unknown model option path_size: use one of patch_size, kernel_size"),
+        (
+            "ConvMixer-16/1",
+            {"path_size": 4},
+            {},
+            "unknown model option path_size: use one of attention, patch_size, kernel_size",
+        ),
         ("ViT-Huge/16", {}, {}, "unknown model 'ViT-Huge/16': use ViT-SIZE/PATCH with SIZE one of Micro"),
         ("ViT-B/16", {}, {"image_size": 40}, "image size 40 is not a multiple of the patch size 16"),
         ("ConvMixer-16/1", {"patch_size": 5}, {}, "image size 32 is not a multiple of the patch size 5"),

@@ -1,0 +1,129 @@
+"""The matrix products of a Vision Transformer, in the forms that run fast.
+
+"bfloat16" means bfloat16 operands and float32 accumulation everywhere. An accelerator rounds the sums to bfloat16, for
+half the memory traffic; a processor keeps them in float32, since it computes in nothing smaller.
+
+On a processor, XLA (0.10 and 0.11) multiplies bfloat16 fast only where the left operand's rows are what is summed over
+its last axis, and runs batched products on one core. So the gradients are written out here: the narrower operand is
+transposed, and attention goes in independent parts, which XLA computes side by side.
+"""
+
+import math
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# Attention is computed in up to so many parts on a processor; more take longer to compile than they save.
+_MAX_PARTS = 8
+# Rows that keep XLA from folding a transposition into a product, for which it would leave bfloat16.
+_EXTRA_ROWS = 8
+
+
+def on_processor() -> bool:
+    """Whether programs are compiled for a CPU."""
+    return jax.default_backend() == "cpu"
+
+
+def activation_dtype(dtype: str) -> Any:
+    """The dtype of what is between the products, for a compute dtype."""
+    return jnp.promote_types(dtype, jnp.float32) if on_processor() else jnp.dtype(dtype)
+
+
+def dense(x: jax.Array, kernel: jax.Array, dtype: str) -> jax.Array:
+    """A matrix product over all rows.
+
+    Args:
+      x: [..., inputs], floating point.
+      kernel: [inputs, outputs].
+      dtype: the compute dtype, of the operands.
+
+    Returns:
+      [..., outputs] in `activation_dtype(dtype)`.
+    """
+    rows, kernel = x.reshape(-1, x.shape[-1]).astype(dtype), kernel.astype(dtype)
+    product = _product(rows, kernel) if on_processor() else rows @ kernel
+    return product.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def attention(query: jax.Array, key: jax.Array, value: jax.Array, dtype: str, implementation: str) -> jax.Array:
+    """Scaled dot-product attention (arXiv 1706.03762, equation 1), the softmax in float32 or more.
+
+    Args:
+      query, key, value: [batch, tokens, heads, values], floating point.
+      dtype: the compute dtype, of the operands.
+      implementation: "xla", or on a CUDA device in bfloat16 "cudnn", the flash attention of cuDNN.
+
+    Returns:
+      [batch, tokens, heads, values] in `activation_dtype(dtype)`.
+    """
+    operands = [array.astype(dtype) for array in (query, key, value)]
+    if not on_processor():
+        chosen: Any = implementation
+        return jax.nn.dot_product_attention(*operands, implementation=chosen)
+    by_head = [array.swapaxes(1, 2) for array in operands]
+    # Parts of a batch that lies on several devices would have to be moved between them.
+    parts = math.gcd(len(query), min(_MAX_PARTS, 2 * (os.cpu_count() or 1))) if jax.device_count() == 1 else 1
+    pieces = [_attention(*part) for part in zip(*(jnp.split(array, parts) for array in by_head), strict=True)]
+    return jnp.concatenate(pieces).swapaxes(1, 2)
+
+
+# Operands in the compute dtype, sums and results in float32 or more.
+def _sum(equation: str, *operands: jax.Array) -> jax.Array:
+    wide = jnp.promote_types(operands[0].dtype, jnp.float32)
+    return jnp.einsum(equation, *operands, preferred_element_type=wide)
+
+
+def _transposed(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a^T b: [..., k, m], [..., k, n] -> [..., m, n]."""
+    a = a.swapaxes(-1, -2)
+    if a.dtype != jnp.bfloat16:
+        return _sum("...mk,...kn->...mn", a, b)
+    padded = jnp.pad(a, [(0, 0)] * (a.ndim - 2) + [(0, _EXTRA_ROWS), (0, 0)])
+    return _sum("...mk,...kn->...mn", padded, b)[..., : a.shape[-2], :]
+
+
+@jax.custom_vjp
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _sum("rk,kn->rn", x, kernel)
+
+
+def _product_forward(x: jax.Array, kernel: jax.Array) -> Any:
+    return _product(x, kernel), (x, kernel)
+
+
+def _product_backward(saved: Any, gradient: jax.Array) -> Any:
+    x, kernel = saved
+    gradient = gradient.astype(x.dtype)
+    narrow = x.shape[1] <= gradient.shape[1]
+    of_kernel = _transposed(x, gradient) if narrow else _transposed(gradient, x).T
+    return _sum("rn,kn->rk", gradient, kernel), of_kernel
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
+def _attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    return _attention_forward(query, key, value)[0]
+
+
+def _attention_forward(query: jax.Array, key: jax.Array, value: jax.Array) -> Any:
+    scale = query.shape[-1] ** -0.5
+    weights = jax.nn.softmax(scale * _sum("bhnk,bhmk->bhnm", query, key)).astype(query.dtype)
+    return _sum("bhnm,bhmk->bhnk", weights, value), (query, key, value, weights)
+
+
+def _attention_backward(saved: Any, gradient: jax.Array) -> Any:
+    query, key, value, weights = saved
+    gradient = gradient.astype(query.dtype)
+    of_value = _transposed(gradient, weights).swapaxes(-1, -2)
+    of_weights = _sum("bhnk,bhmk->bhnm", gradient, value)
+    mean = (of_weights * weights).sum(-1, keepdims=True)
+    of_logits = (query.shape[-1] ** -0.5 * weights * (of_weights - mean)).astype(query.dtype)
+    of_key = _transposed(query, of_logits).swapaxes(-1, -2)
+    return _sum("bhnm,bhmk->bhnk", of_logits, key), of_key, of_value
+
+
+_attention.defvjp(_attention_forward, _attention_backward)

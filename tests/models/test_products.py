@@ -1,0 +1,78 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny_model
+
+from ppvit_jax import models
+from ppvit_jax.errors import UserError
+from ppvit_jax.models import products
+
+sizes = st.integers(1, 20)
+
+
+def _arrays(dtype, *shapes):
+    """Arrays with values that the compute dtype has, as float64 and as float32 or float64."""
+    random = np.random.default_rng(0)
+    wide = "float64" if dtype == "float64" else "float32"
+    rounded = [jnp.asarray(random.standard_normal(shape), dtype) for shape in shapes]
+    return [np.asarray(array, np.float64) for array in rounded], [array.astype(wide) for array in rounded]
+
+
+def _gradients(function, arrays, cotangent):
+    output, pull_back = jax.vjp(function, *arrays)
+    return [np.asarray(array, np.float64) for array in (output, *pull_back(cotangent))]
+
+
+@settings(deadline=None, max_examples=15)
+@given(rows=sizes, inputs=sizes, outputs=sizes)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12), ("bfloat16", 1e-5)])
+def test_dense_is_a_product_with_its_gradients(dtype, tolerance, rows, inputs, outputs):
+    """bfloat16 too: where the operands are bfloat16 numbers, sums in float32 are exact to float32's rounding."""
+    with jax.enable_x64(dtype == "float64"):
+        (x, kernel, g), given = _arrays(dtype, (2, rows, inputs), (inputs, outputs), (2, rows, outputs))
+        found = _gradients(lambda x, kernel: products.dense(x, kernel, dtype), given[:2], given[2])
+        expected = x @ kernel, g @ kernel.T, np.einsum("bri,bro->io", x, g)
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * (1 + abs(theirs).max()))
+
+
+def _plain_attention(query, key, value):
+    logits = jnp.einsum("bnhk,bmhk->bhnm", query, key) / np.sqrt(query.shape[-1])
+    return jnp.einsum("bhnm,bmhk->bnhk", jax.nn.softmax(logits), value)
+
+
+# In bfloat16 the weights and their gradients are rounded as well, to 8 bits.
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12), ("bfloat16", 0.02)])
+@pytest.mark.parametrize("shape", [(8, 5, 3, 4), (3, 17, 1, 8), (1, 1, 2, 2)])
+def test_attention_is_the_equation_with_its_gradients(dtype, tolerance, shape):
+    with jax.enable_x64(True):
+        precise, given = _arrays(dtype, *[shape] * 4)
+        found = _gradients(lambda *a: products.attention(*a, dtype, "xla"), [*map(jnp.asarray, given[:3])], given[3])
+        expected = _gradients(_plain_attention, precise[:3], precise[3])
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * (1 + abs(theirs).max()))
+
+
+def test_an_accelerator_computes_the_same_with_its_own_attention(monkeypatch):
+    _, (query, key, value) = _arrays("float32", *[(4, 6, 2, 8)] * 3)
+    here = products.attention(query, key, value, "float32", "xla")
+    chosen = []
+    library = jax.nn.dot_product_attention
+    monkeypatch.setattr(products, "on_processor", lambda: False)
+    monkeypatch.setattr(
+        jax.nn, "dot_product_attention", lambda *a, implementation: chosen.append(implementation) or library(*a)
+    )
+    there = products.attention(query, key, value, "float32", "cudnn")
+    np.testing.assert_allclose(there, here, atol=1e-6)
+    assert chosen == ["cudnn"]
+    assert products.activation_dtype("bfloat16") == products.dense(query, key[0, 0].T, "bfloat16").dtype == jnp.bfloat16
+
+
+def test_attention_that_is_not_to_be_had_is_named():
+    with pytest.raises(UserError, match="unknown attention 'flash': use xla or cudnn"):
+        models.build(tiny_model(attention="flash"))
+    with pytest.raises(UserError, match="needs a CUDA device and the compute dtype bfloat16, and here are cpu and"):
+        models.build(tiny_model(attention="cudnn", dtype="bfloat16"))
