@@ -21,6 +21,7 @@ _COMMANDS = {
     "reproduce": "a table of the paper with its figures, measured",
     "prepare": "a public data set, made readable without TensorFlow",
     "benchmark": "speed and memory of training steps, plain beside encrypted",
+    "scaling": "memory and traffic of training steps on many devices, by arithmetic",
 }
 
 

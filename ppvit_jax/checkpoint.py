@@ -6,6 +6,7 @@ Our metadata (fingerprint, encryption, sizes) is in the zip archive's comment, w
 import dataclasses
 import hashlib
 import importlib.resources
+import io
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import ml_dtypes
@@ -205,11 +206,7 @@ def to_params(
       UserError: one line that names every missing, extra and wrongly shaped parameter.
     """
     arrays = dict(arrays)
-    # In float64 JAX would warn where it is not enabled, and shapes are the same.
-    shape: Any = config
-    model = models.build(dataclasses.replace(shape, dtype="float32"))
-    shapes: dict[str, Any] = flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep="/")
-    expected = {name: leaf.shape for name, leaf in shapes.items()}
+    expected = models.parameter_shapes(config)
     if "pre_logits/kernel" not in expected:
         arrays = {name: array for name, array in arrays.items() if not name.startswith("pre_logits/")}
     if not keep_head:
@@ -251,7 +248,7 @@ def _refuse_traps(path: Path, members: list[zipfile.ZipInfo], size: int) -> None
         )
 
 
-def _read_array(file: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+def _read_array(file: io.BufferedReader, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         with archive.open(member) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
@@ -271,7 +268,7 @@ def _read_array(file: BinaryIO, archive: zipfile.ZipFile, member: zipfile.ZipInf
     if header_size + count * dtype.itemsize != member.file_size:
         raise zipfile.BadZipFile(f"{member.filename} is of another size than its shape says")
     flat = np.empty(count, dtype)
-    content = flat.view(np.uint8)
+    content = flat.view(np.uint8).data
     complete = count == 0 or file.readinto(content) == len(content)
     file.seek(start)
     if not complete or zlib.crc32(content, zlib.crc32(file.read(header_size))) != member.CRC:

@@ -14,7 +14,7 @@ SHARDINGS = ("data_parallel", "fully_sharded")
 # Images that fit in this part of a device's memory may lie there.
 _PART_FOR_IMAGES = 1 / 8
 # Tensors of fewer elements stay whole: gathering them would take longer than they save.
-_MIN_ELEMENTS = 2**12
+MIN_SHARDED_ELEMENTS = 2**12
 
 
 def shardings() -> tuple[NamedSharding, NamedSharding]:
@@ -36,7 +36,7 @@ def state_shardings(state: Any, sharding: str) -> Any:
     def lies(leaf: Any) -> NamedSharding:
         shape = np.shape(leaf)
         fitting = [axis for axis, size in enumerate(shape) if size % mesh.size == 0]
-        if sharding != "fully_sharded" or not fitting or math.prod(shape) < _MIN_ELEMENTS:
+        if sharding != "fully_sharded" or not fitting or math.prod(shape) < MIN_SHARDED_ELEMENTS:
             return NamedSharding(mesh, PartitionSpec())
         longest = max(fitting, key=lambda axis: shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, "data"))

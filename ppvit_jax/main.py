@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m ppvit_jax.main",
         description="Fine-tune a Vision Transformer on plain or encrypted images.",
+        allow_abbrev=False,
         epilog="Any field of the configuration can be set: --config.epochs=3 --config.data.dir=DIR",
     )
     parser.add_argument("--config", required=True, help="configuration file, such as configs/cifar10.py")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
 from ppvit_jax import models
@@ -78,10 +79,10 @@ def zero_metrics() -> dict[str, np.ndarray]:
 def _compiled(model_config: models.ModelConfig, method: Encryption | None, settings: str) -> tuple[Any, Any, Any]:
     config: Config = ConfigDict(json.loads(settings))
     model = models.build(model_config)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    names = unflatten_dict(models.parameter_shapes(model_config), sep="/")
 
     def optimizer(total_steps: Any) -> optax.GradientTransformation:
-        return make_optimizer(config.optimizer, total_steps, shapes, tuple(config.freeze))
+        return make_optimizer(config.optimizer, total_steps, names, tuple(config.freeze))
 
     # An expression of `freeze` that is wrong is found here.
     optimizer(1)

@@ -1,6 +1,5 @@
 """The whole path as shell commands: the owner in one folder, with the key, and the cloud in another, without."""
 
-import base64
 import csv
 import json
 import os
@@ -13,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from command import ROOT
+from needles import needles
 from PIL import Image
 
 from ppvit_jax import keys
 from ppvit_jax.data import embedded
-from ppvit_jax.encryption import gather_index
 
 SHARED = ROOT.parent / "shared" / "data" / "tfds" / "cifar10" / "3.0.2"
 COUNT = 500
@@ -148,48 +147,14 @@ def test_the_cloud_neither_imports_the_keys_module_nor_opens_a_key_file(sides):
     assert not [line for line in cloud.record if line.startswith("import cryptography")]
 
 
-def _needles(key):
-    """A key, what is derived from it, and the ways to write these down."""
-    permutations = key.permutations("bs+ps", image_size=64, patch_size=8)
-    index = gather_index(permutations, height=64, width=64, patch_size=8)
-    inverse = permutations.inverse()
-    secrets = {"master key": key.master}
-    for kind, length in (("block", 64), ("pixel", 192)):
-        secrets[f"{kind} subkey"] = key._subkey(f"{kind}/{length}".encode(), 32)
-    for name, secret in list(secrets.items()):
-        encoded = {base64.b64encode(secret[offset:]).rstrip(b"=") for offset in range(3)}
-        encoded |= {secret.hex().encode(), secret.hex().upper().encode(), str(list(secret))[1:-1].encode()}
-        yield name, secret
-        yield name, secret[::-1]
-        for text in encoded | {base64.urlsafe_b64encode(secret).rstrip(b"=")}:
-            yield name, text
-    arrays = {
-        "block permutation": permutations.block,
-        "pixel permutation": permutations.pixel,
-        "inverse block permutation": inverse.block,
-        "inverse pixel permutation": inverse.pixel,
-        "rows of the position embedding": np.concatenate([[0], permutations.block + 1]),
-        "gather": index,
-    }
-    for name, array in arrays.items():
-        # A part tells as well: 12 consecutive entries at the beginning, in the middle and at the end.
-        for start in (0, len(array) // 2, len(array) - 12):
-            part = array[start : start + 12]
-            for dtype in ("u1", "<i2", ">i2", "<i4", ">i4", "<i8", ">i8", "<f4", "<f8"):
-                if part.max() < 256 or dtype != "u1":
-                    yield name, part.astype(dtype).tobytes()
-            for separator in (",", ", ", " ", ",\n", "\n"):
-                yield name, separator.join(map(str, part)).encode()
-
-
 def test_no_secret_is_in_anything_that_the_cloud_has(sides):
     owner, cloud = sides
     key = keys.load(owner.folder / "secret.key")
-    needles = list(_needles(key))
+    secrets = list(needles(key, image_size=64, patch_size=8))
     # The search finds what is there: in the key file, and in permutations written down.
     written = key.permutation("pixel", 192)
     for hay in ((owner.folder / "secret.key").read_bytes(), written.tobytes(), json.dumps(written.tolist()).encode()):
-        assert [name for name, needle in needles if needle in hay]
+        assert [name for name, needle in secrets if needle in hay]
     artefacts = {path: path.read_bytes() for path in cloud.folder.rglob("*") if path.is_file()}
     artefacts[Path("what both sides printed")] = (owner.printed + cloud.printed).encode()
     artefacts[Path("names of files")] = "\n".join(map(str, artefacts)).encode()
@@ -199,7 +164,7 @@ def test_no_secret_is_in_anything_that_the_cloud_has(sides):
             with np.load(path) as file:
                 artefacts |= {path / name: file[name].tobytes() for name in file.files}
     assert len(artefacts) > COUNT and {"config.json", "metrics.jsonl", "manifest.json"} <= {p.name for p in artefacts}
-    found = [(name, str(path)) for path, content in artefacts.items() for name, needle in needles if needle in content]
+    found = [(name, str(path)) for path, content in artefacts.items() for name, needle in secrets if needle in content]
     assert not found
     told = [str(path) for path, content in artefacts.items() if b"secret name" in content]
     assert told == []

@@ -1,79 +1,126 @@
-"""The command `python -m ppvit_jax benchmark`: training steps of real size, plain beside encrypted."""
+"""The command `python -m ppvit_jax benchmark`: speed and memory, against what else could do the same work."""
 
 import argparse
-import statistics
-import time
+import importlib
+import shlex
+import sys
+from typing import Any
 
 import jax
-import numpy as np
 
-from ppvit_jax import keys, models
-from ppvit_jax.config import DTYPES, default_config, make_encryption
-from ppvit_jax.data.progress import Progress
+from ppvit_jax.benchmark import report
+from ppvit_jax.benchmark.settings import DEVICES, Settings, describe_machine, select_device
+from ppvit_jax.commands.output import results_folder
 from ppvit_jax.errors import UserError
-from ppvit_jax.memory import peak_memory
-from ppvit_jax.step import compile_steps
+
+_DTYPES = ("float32", "bfloat16")
+# The module of each section.
+_SECTIONS = {
+    "steps": "training",
+    "encrypted": "encrypted_step",
+    "encryption": "encryption",
+    "input": "input_path",
+    "loading": "loading",
+    "growth": "growth",
+}
+_DEFAULT = "steps,encrypted,encryption,input,loading"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("--model", default="ViT-B/16", help="(default: %(default)s)")
+    parser.epilog = (
+        "About, in minutes on 2 cores, with --compare: steps 9, encrypted 1, encryption 1, input 1, loading 2, "
+        "growth 8. Results are written as soon as they are measured."
+    )
+    parser.add_argument(
+        "--only",
+        default=_DEFAULT,
+        metavar="SECTIONS",
+        help="steps: a training step of each model; encrypted: the same step with encryption; encryption: encryption "
+        "alone; input: reading images; loading: reading a checkpoint, and starting; growth: against batch size, image "
+        "size and number of images (default: %(default)s)",
+    )
+    parser.add_argument("--compare", action="store_true", help="measure PyTorch with timm's models too")
+    parser.add_argument("--device", choices=DEVICES, default="", help="(default: the best that JAX finds)")
+    parser.add_argument(
+        "--model", action="append", metavar="NAMES", help="such as ViT-Ti/16,ViT-B/16 (default: as fits a section)"
+    )
+    parser.add_argument(
+        "--batch-size", metavar="NUMBERS", default="", help="such as 32,128,256 (default: as fits a section and device)"
+    )
+    parser.add_argument(
+        "--dtype", metavar="NAMES", default="", help=f"of {','.join(_DTYPES)} (default: as fits a section)"
+    )
     parser.add_argument("--image-size", type=int, default=224, help="(default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=8, help="(default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of each kind (default: %(default)s)")
-    parser.add_argument("--dtype", default="float32", choices=DTYPES[:2], help="(default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=10, help="turns of everything (default: %(default)s)")
+    parser.add_argument("--tfds", default="", metavar="NAME", help="input: a prepared data set too, such as cifar10")
+    parser.add_argument("--data-dir", default="", metavar="DIR", help="folder of such data sets (default: tfds' own)")
+    parser.add_argument(
+        "--output",
+        default="runs/benchmark",
+        metavar="DIR",
+        help="for benchmark.json, benchmark.md and growth.png (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Times training steps with the paper's optimiser on random images, random weights and a new key.
-
-    The kinds take turns, so that both meet the same state of the machine.
+    """Measures the sections one after another, and writes and prints each as it is measured.
 
     Raises:
-      UserError: a size that is impossible.
+      UserError: anything that the user can put right.
     """
-    if arguments.batch_size < 1 or arguments.steps < 1:
-        raise UserError("--batch-size and --steps need at least 1")
-    model_config = models.parse_name(
-        arguments.model, image_size=arguments.image_size, num_classes=10, dtype=arguments.dtype
+    chosen = _split(arguments.only)
+    if not chosen or set(chosen) - set(_SECTIONS):
+        raise UserError(f"--only {arguments.only}: there is no such section, choose of {', '.join(_SECTIONS)}")
+    settings = _settings(arguments)
+    machine = describe_machine()
+    if settings.compare:
+        from ppvit_jax.benchmark import pytorch
+
+        pytorch.device(settings.device)
+        machine |= pytorch.describe()
+    command = shlex.join(["python", "-m", "ppvit_jax", *sys.argv[1:]])
+    sections: dict[str, list[report.Table]] = {}
+    cache = jax.config.values["jax_enable_compilation_cache"]
+    # What a program costs to compile is measured, so none is taken from a cache.
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        for number, name in enumerate(chosen, start=1):
+            print(f"section {number} of {len(chosen)}: {name}", file=sys.stderr, flush=True)
+            module: Any = importlib.import_module(f"ppvit_jax.benchmark.{_SECTIONS[name]}")
+            for sections[name] in module.run(settings):
+                report.write(settings.output, command, machine, sections)
+            print("\n".join(report.body(sections[name])), flush=True)
+    finally:
+        jax.config.update("jax_enable_compilation_cache", cache)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    dtypes = _split(arguments.dtype)
+    if unknown := [name for name in dtypes if name not in _DTYPES]:
+        raise UserError(f"--dtype {', '.join(unknown)}: use {' or '.join(_DTYPES)}")
+    try:
+        batch_sizes = tuple(int(number) for number in _split(arguments.batch_size))
+    except ValueError:
+        raise UserError(f"--batch-size {arguments.batch_size}: give whole numbers, such as 32,128") from None
+    if min(batch_sizes, default=1) < 1 or arguments.repeats < 1:
+        raise UserError("--batch-size and --repeats need at least 1")
+    settings = Settings(
+        models=tuple(name for names in arguments.model or () for name in _split(names)),
+        batch_sizes=batch_sizes,
+        dtypes=dtypes,
+        image_size=arguments.image_size,
+        repeats=arguments.repeats,
+        compare=arguments.compare,
+        device=select_device(arguments.device),
+        data=arguments.tfds,
+        data_dir=arguments.data_dir,
+        output=results_folder(arguments.output),
     )
-    config = default_config()
-    config.dtype = arguments.dtype
-    size = arguments.image_size
-    method = make_encryption(config, model_config)
-    assert method is not None
-    secret = method.derive(keys.generate(), height=size, width=size)
-    random = np.random.default_rng(0)
-    batch = {
-        "image": jax.device_put(random.integers(0, 256, (arguments.batch_size, size, size, 3), np.uint8)),
-        "label": jax.device_put(random.integers(0, 10, arguments.batch_size)),
-    }
-    steps = compile_steps(model_config, config, total_steps=1)
-    state = jax.jit(lambda rng: steps.init_state(models.build(model_config).init(rng), {}))(jax.random.key(0))
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
-    kinds = {"plain": None, "encrypted (bs+ps)": jax.device_put(secret)}
-    seconds: dict[str, list[float]] = {name: [] for name in kinds}
-    progress = Progress("steps", 2 * (arguments.steps + 1), "steps")
-    for turn in range(arguments.steps + 1):
-        for name, gather in kinds.items():
-            start = time.perf_counter()
-            state = jax.block_until_ready(steps.train_step(state, batch, jax.random.key(0), gather))
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-            progress.update(sum(map(len, seconds.values())) + 2)
-    progress.close()
-    device = jax.devices()[0]
-    print(
-        f"{arguments.model}, {parameters / 1e6:.1f} million parameters, {size}x{size}, batch {arguments.batch_size}, "
-        f"{arguments.dtype}, SGD with momentum, {device.device_kind}, {arguments.steps} steps of each kind\n"
-    )
-    print("| Training step | seconds (median) | images/s (median) | ratio to plain |\n|---|---:|---:|---:|")
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    for name, median in medians.items():
-        rate = arguments.batch_size / median
-        print(f"| {name} | {median:.3f} | {rate:.2f} | {medians['plain'] / median:.3f} |")
-    statistics_of_device = device.memory_stats() or {}
-    if "peak_bytes_in_use" in statistics_of_device:
-        print(f"\nDevice: peak memory {statistics_of_device['peak_bytes_in_use'] / 2**20:,.0f} MiB")
-    else:
-        print(f"\nProcess: {peak_memory()}")
+    for name in settings.models or ("ViT-Ti/16",):
+        settings.model_config(name)
+    return settings
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

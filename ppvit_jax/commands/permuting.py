@@ -100,8 +100,11 @@ def permute(
     augmentation: str = "none",
     seed: int = 0,
     names: Path | None = None,
+    pipeline: Callable[[Journal, Recipe], None] | None = None,
 ) -> None:
     """Writes the output folder and says what was done.
+
+    `pipeline` has other machines write what the journal lacks, and the journal take their records.
 
     Raises:
       UserError: anything that the user can put right.
@@ -125,7 +128,9 @@ def permute(
         if journal.complete:
             print(f"{folder} is complete already: nothing to do")
             return
-        before = journal.done
+        before = journal.begun
+        if pipeline is not None:
+            pipeline(journal, recipe)
         write = write_files if images.dataset is None else write_tfds
         left_out = write(
             images, recipe, journal, what=f"{arguments.command}ing", skip_unreadable=arguments.skip_unreadable

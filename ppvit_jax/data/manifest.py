@@ -22,6 +22,8 @@ from ppvit_jax.errors import UserError
 NAME = "manifest.json"
 # The list of what is done already: as long as it exists, the folder is not complete.
 JOURNAL = ".unfinished.jsonl"
+# What is being written, and what the workers of a pipeline note, for as long as the journal exists.
+UNFINISHED = ".unfinished"
 FORMAT, VERSION = "ppvit-images", 1
 
 
@@ -87,8 +89,7 @@ class Manifest:
         Raises:
             UserError: the content is another.
         """
-        if hashlib.sha256(content).hexdigest() != self.files.get(self.name(path)):
-            raise UserError(f"{path} is not the file that the manifest describes: {_REMEDY}")
+        check(path, content, self.files.get(self.name(path)))
 
     def check_files(self) -> None:
         """Compares every file with the manifest, reading each in pieces.
@@ -110,6 +111,16 @@ class Manifest:
 
 
 _REMEDY = "fetch the folder again from its owner"
+
+
+def check(path: Path, content: bytes, sha256: str | None) -> None:
+    """Compares one file's content with the SHA-256 of its manifest, in hexadecimal.
+
+    Raises:
+        UserError: the content is another.
+    """
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UserError(f"{path} is not the file that the manifest describes: {_REMEDY}")
 
 
 def read(folder: Path) -> Manifest | None:

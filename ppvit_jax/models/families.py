@@ -1,7 +1,11 @@
 """All families of models under one name and one `build`."""
 
+import functools
 import re
 from typing import Any
+
+import jax
+from flax.traverse_util import flatten_dict
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import convmixer, neuracrypt, pyramidnet, resnet, vit
@@ -93,6 +97,19 @@ def build(config: ModelConfig) -> Model:
       UserError: a shape that the family cannot have.
     """
     return _BUILDERS[type(config)](config)
+
+
+@functools.lru_cache(maxsize=32)
+def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's parameters, by name ("Transformer/encoder_norm/bias").
+
+    Raises:
+      UserError: see `build`.
+    """
+    # Where float64 is not enabled, JAX would warn.
+    with jax.enable_x64(config.dtype == "float64"):
+        tree: dict[str, Any] = flatten_dict(jax.eval_shape(build(config).init, jax.random.key(0)), sep="/")
+    return {name: leaf.shape for name, leaf in tree.items()}
 
 
 def input_shape(config: ModelConfig) -> tuple[int, ...]:

@@ -40,6 +40,25 @@ class Decoding:
 
 
 @dataclasses.dataclass(frozen=True)
+class Item:
+    """One image and what becomes of it.
+
+    Attributes:
+        number: its place among all images.
+        original: what it is called in the input.
+        output: its path in an output folder, without an ending.
+        augments: whether augmented copies are made of it, where any are.
+        sha256: of its file, in hexadecimal, as the input's manifest has it; None without a manifest.
+    """
+
+    number: int
+    original: str
+    output: str
+    augments: bool
+    sha256: str | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Split:
     """Images that belong together.
 
@@ -50,6 +69,7 @@ class Split:
         output: index -> its path in an output folder, without an ending, such as "cat/00000012".
         read: index -> uint8 [height, width, 3] and the class, or None where the folder tells it; called from
             several threads at once.
+        sha256: index -> SHA-256 of the file, as the input's manifest has it; None without a manifest.
     """
 
     name: str
@@ -57,6 +77,7 @@ class Split:
     original: Callable[[int], str]
     output: Callable[[int], str]
     read: Callable[[int], tuple[np.ndarray, int | None]]
+    sha256: Callable[[int], str | None] = lambda _: None
 
     @property
     def is_training(self) -> bool:
@@ -73,10 +94,12 @@ class Images:
         identity: text that differs when the images do: of their names and sizes, or of a data set's version.
         ignored: files that are not images.
         dataset: (name, version, class names) of a tfds data set; None for files.
+        root: the folder that the files, or the data set's files, lie in.
     """
 
     splits: tuple[Split, ...]
     identity: str
+    root: Path
     ignored: int = 0
     dataset: tuple[str, str, tuple[str, ...]] | None = None
 
@@ -92,6 +115,11 @@ class Images:
                 return split, number
             number -= split.count
         raise IndexError(number)
+
+    def item(self, number: int) -> Item:
+        """An image, counted over all splits."""
+        split, index = self.locate(number)
+        return Item(number, split.original(index), split.output(index), split.is_training, split.sha256(index))
 
 
 def open_folder(path: Path, decoding: Decoding, manifest: manifests.Manifest | None) -> Images:
@@ -145,16 +173,8 @@ def open_files(path: Path, decoding: Decoding, *, keep_names: bool, manifest: ma
             return Path(names[number]).with_suffix("").as_posix()
         return "/".join([*names[number].split("/")[:depth], f"{number:08d}"])
 
-    def read(number: int) -> tuple[np.ndarray, None]:
-        file = root / names[number]
-        if manifest is None:
-            return decoding.decode(file, str(file)), None
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise UserError(f"cannot read {file}: {error.strerror}") from None
-        manifest.check(file, content)
-        return decoding.decode(content, str(file)), None
+    def sha256(number: int) -> str | None:
+        return manifest.files.get(manifest.name(root / names[number])) if manifest else None
 
     identity = hashlib.sha256()
     # Ordered part by part, so that the images of a split follow each other.
@@ -173,15 +193,37 @@ def open_files(path: Path, decoding: Decoding, *, keep_names: bool, manifest: ma
             counts[name],
             lambda index: names[start + index],
             lambda index: output(start + index),
-            lambda index: read(start + index),
+            lambda index: (read_file(root / names[start + index], decoding, sha256(start + index)), None),
+            lambda index: sha256(start + index),
         )
 
     starts = itertools.accumulate(counts.values(), initial=0)
     splits = tuple(make_split(name, start) for name, start in zip(counts, starts, strict=False))
-    return Images(splits, identity.hexdigest(), ignored)
+    return Images(splits, identity.hexdigest(), root, ignored)
 
 
-def open_tfds(path: Path, splits: Sequence[str], decoding: Decoding) -> Images:
+def read_file(file: Path, decoding: Decoding, sha256: str | None) -> np.ndarray:
+    """Reads one image: uint8 [height, width, 3].
+
+    Args:
+        file: its path.
+        decoding: see `Decoding`.
+        sha256: what the manifest says of the file, or None without a manifest.
+
+    Raises:
+        UserError: it cannot be read, or is another than in the manifest.
+    """
+    if sha256 is None:
+        return decoding.decode(file, str(file))
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from None
+    manifests.check(file, content, sha256)
+    return decoding.decode(content, str(file))
+
+
+def open_tfds(path: Path, splits: Sequence[str], decoding: Decoding, *, checks: bool = True) -> Images:
     """Opens a data set that tensorflow-datasets has prepared as array_record files.
 
     Images of one fixed size keep it, to be resized as in training; those of several sizes are resized by `decoding`.
@@ -190,11 +232,12 @@ def open_tfds(path: Path, splits: Sequence[str], decoding: Decoding) -> Images:
         path: the folder of a version, from `ppvit_jax.data.tfds_source.find_prepared`.
         splits: their names; none for all that there are.
         decoding: see `Decoding`.
+        checks: whether to compare the files with their manifest, if there is one.
 
     Raises:
         UserError: there is no such split, or the data set or its manifest is damaged.
     """
-    if found := manifests.read(path):
+    if checks and (found := manifests.read(path)):
         found.check_files()
     opened = {split: tfds_source.Records(path, split) for split in splits or tfds_source.split_names(path)}
 
@@ -213,7 +256,7 @@ def open_tfds(path: Path, splits: Sequence[str], decoding: Decoding) -> Images:
     made = tuple(make_split(*item) for item in opened.items())
     identity = json.dumps([path.parent.name, path.name, [[split.name, split.count] for split in made]])
     first = next(iter(opened.values()))
-    return Images(made, identity, dataset=(first.name, path.name, first.class_names))
+    return Images(made, identity, path, dataset=(first.name, path.name, first.class_names))
 
 
 def _depth_of_classes(names: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,12 +16,29 @@ from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
 
 
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What became of one piece of work: an image, or a shard of a data set.
+
+    files: the SHA-256 of each file that was written, in hexadecimal, by name.
+    left_out: the messages about images that could not be read.
+    """
+
+    files: dict[str, str]
+    left_out: list[str]
+
+    def line(self, number: int) -> bytes:
+        """As the workers of a pipeline note it; `number` is the place of its entry in the journal."""
+        return f"{json.dumps([number, self.files, self.left_out])}\n".encode()
+
+
 class Journal:
     """Opened with an output folder, closed by `finish` or by leaving the `with` block.
 
     Attributes:
         done: how many entries are there already.
         complete: whether the folder is complete, by the same command.
+        unfinished: a folder inside for what is being written and for the records of workers; removed by `finish`.
     """
 
     def __init__(self, folder: Path, header: manifests.Header, authenticate: Callable[[bytes], str] | None):
@@ -33,6 +51,8 @@ class Journal:
         self.folder, self._header, self._authenticate = folder, header, authenticate
         self.done, self.complete = 0, False
         self._path = folder / manifests.JOURNAL
+        self.unfinished = folder / manifests.UNFINISHED
+        self._records: dict[int, bytes] = {}
         first = json.dumps(dataclasses.asdict(header))
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -57,6 +77,8 @@ class Journal:
                 self._continue()
             else:
                 self._write(json.loads(first))
+            self.unfinished.mkdir(exist_ok=True)
+            self.take_records(checks=True)
         except OSError as error:
             raise UserError(f"cannot write to {error.filename or folder}: {error.strerror}") from None
 
@@ -74,6 +96,29 @@ class Journal:
         self._write(files)
         self.done += 1
 
+    def take_records(self, *, checks: bool) -> None:
+        """Reads what workers have noted; with `checks` only what is still there and whole."""
+        progress = Progress(f"checking what is in {self.folder}", 0, "records")
+        for path in self.unfinished.glob("*.jsonl"):
+            with path.open("rb") as file:
+                for line in file:
+                    # A worker that was killed leaves half a line.
+                    if line.endswith(b"\n") and (number := json.loads(line)[0]) >= self.done:
+                        if not checks or self._is_there(json.loads(line)[1]):
+                            self._records[number] = line
+                        progress.update(len(self._records))
+        progress.close()
+
+    @property
+    def begun(self) -> int:
+        """How many entries are there already, or have been noted by workers."""
+        return self.done + len(self._records)
+
+    def record(self, number: int) -> Record | None:
+        """What a worker has noted of the entry with this number."""
+        line = self._records.get(number)
+        return Record(*json.loads(line)[1:]) if line else None
+
     def entries(self) -> Iterator[dict[str, str]]:
         """What has been noted, in order."""
         with self._path.open() as file:
@@ -83,6 +128,8 @@ class Journal:
 
     def finish(self) -> None:
         """Writes the manifest and removes the journal."""
+        # First, for a crash here leaves a journal that has all.
+        shutil.rmtree(self.unfinished, ignore_errors=True)
         files = (item for entry in self.entries() for item in entry.items())
         manifests.write(self.folder, self._header, files, self._authenticate)
         self._path.unlink()

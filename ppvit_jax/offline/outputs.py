@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
+import uuid
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
+from ppvit_jax.data.manifest import UNFINISHED
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
-from ppvit_jax.offline.inputs import Images, Split
-from ppvit_jax.offline.journal import Journal
+from ppvit_jax.offline.inputs import Images, Item, Split
+from ppvit_jax.offline.journal import Journal, Record
 from ppvit_jax.offline.permute import Recipe, in_threads
 
 _T = TypeVar("_T")
@@ -36,34 +41,49 @@ def write_files(images: Images, recipe: Recipe, journal: Journal, *, what: str, 
         UserError: an image cannot be read.
         OSError: the disk cannot be written.
     """
-    left_out: list[str] = []
 
-    def work(number: int) -> dict[str, str]:
+    def work(number: int) -> Record:
+        if record := journal.record(number):
+            return record
         split, index = images.locate(number)
-        contents, _ = _make(recipe, split, index, number)
-        name = split.output(index)
-        copied = recipe.copies > 0 and split.is_training
-        entry = {}
-        for copy, content in enumerate(contents):
-            file_name = f"{name}_{copy}.png" if copied else f"{name}.png"
-            path = journal.folder / file_name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.tmp")
-            aside.write_bytes(content)
-            aside.replace(path)
-            entry[file_name] = hashlib.sha256(content).hexdigest()
-        return entry
+        return write_image(split.read(index)[0], images.item(number), recipe, journal.folder)
 
+    left_out: list[str] = []
     progress = Progress(what, images.count, begun=journal.done)
     with contextlib.closing(
         _results(work, range(journal.done, images.count), left_out if skip_unreadable else None)
     ) as results:
-        for number, entry in results:
-            journal.add(entry or {})
+        for number, record in results:
+            if record:
+                left_out += record.left_out
+            journal.add(record.files if record else {})
             progress.update(number + 1)
     progress.close()
     journal.finish()
     return left_out
+
+
+def write_image(image: np.ndarray, item: Item, recipe: Recipe, folder: Path) -> Record:
+    """Writes the PNG files of one image.
+
+    Args:
+        image: uint8 [height, width, 3].
+        item: what it is.
+        recipe: what happens to it.
+        folder: of the output. Each file appears in it at once and whole, also if several processes write the same.
+
+    Raises:
+        UserError: see `Recipe.apply`.
+        OSError: the disk cannot be written.
+    """
+    files = {}
+    for copy, content in enumerate(recipe.apply(image, item.number, item.original, item.augments)):
+        name = f"{item.output}_{copy}.png" if recipe.copies and item.augments else f"{item.output}.png"
+        aside = _aside(folder)
+        aside.write_bytes(content)
+        _rename(aside, folder / name)
+        files[name] = hashlib.sha256(content).hexdigest()
+    return Record(files, [])
 
 
 def write_tfds(images: Images, recipe: Recipe, journal: Journal, *, what: str, skip_unreadable: bool) -> list[str]:
@@ -72,61 +92,112 @@ def write_tfds(images: Images, recipe: Recipe, journal: Journal, *, what: str, s
     The features are `image` and `label` alone. A file holds up to 1,000 images with their copies, and is written or
     repeated as a whole. Arguments, result and errors are those of `write_files`.
     """
-    import tensorflow_datasets as tfds
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    assert images.dataset is not None
-    name, _, class_names = images.dataset
-    features: Any = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(recipe.image_size, recipe.image_size, 3), encoding_format="png"),
-            "label": tfds.features.ClassLabel(names=class_names),
-        }
-    )
-    shards: list[tuple[str, Split, int, range]] = []
-    total = 0
-    for split in images.splits:
-        count = split.count
-        starts = range(0, count, _SHARD_EXAMPLES)
-        for number, start in enumerate(starts):
-            file_name = f"{name}-{split.name}.array_record-{number:05d}-of-{len(starts):05d}"
-            shards.append((file_name, split, total, range(start, min(start + _SHARD_EXAMPLES, count))))
-        total += count
+    shards = list_shards(images)
     left_out: list[str] = []
-    progress = Progress(what, total, begun=sum(len(members) for *_, members in shards[: journal.done]))
-    for file_name, split, before, members in shards[journal.done :]:
-
-        def work(index: int, split: Split = split, before: int = before) -> list[bytes]:
-            contents, label = _make(recipe, split, index, before + index)
-            return [
-                features.serialize_example(features.encode_example({"image": content, "label": label}))
-                for content in contents
-            ]
-
-        aside = journal.folder / f".{file_name}.tmp"
-        try:
-            writer = ArrayRecordWriter(str(aside), "group_size:1")
-            with contextlib.closing(_results(work, members, left_out if skip_unreadable else None)) as results:
-                for index, examples in results:
-                    for example in examples or ():
-                        writer.write(example)
-                    progress.update(before + index + 1)
-            writer.close()
-        # What array_record raises for a disk that is full or fails.
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"cannot write {aside} ({reason}); run the same command again to continue") from None
-        aside.replace(journal.folder / file_name)
-        journal.add(_sha256(journal.folder, [file_name]))
+    progress = Progress(what, images.count, begun=sum(len(shard.members) for shard in shards[: journal.done]))
+    for number, shard in enumerate(shards[journal.done :], start=journal.done):
+        record = journal.record(number) or write_shard(
+            images, shard, recipe, journal.folder, skip_unreadable=skip_unreadable, update=progress.update
+        )
+        left_out += record.left_out
+        journal.add(record.files)
     progress.close()
     if journal.done == len(shards):
-        _write_metadata(images, features, journal.folder)
+        _write_metadata(images, recipe, journal.folder)
         journal.add(_sha256(journal.folder, ["dataset_info.json", "features.json", "label.labels.txt"]))
     journal.finish()
     return left_out
 
 
-def _write_metadata(images: Images, features: Any, folder: Path) -> None:
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A file of a data set.
+
+    name: the file's.
+    split: the split that it belongs to.
+    first: the place of its first image among all images.
+    members: the places of its images in the split.
+    """
+
+    name: str
+    split: Split
+    first: int
+    members: range
+
+
+def list_shards(images: Images) -> list[Shard]:
+    """The files of an encrypted tfds data set, each with up to 1,000 images."""
+    assert images.dataset is not None
+    shards = []
+    first = 0
+    for split in images.splits:
+        starts = range(0, split.count, _SHARD_EXAMPLES)
+        for number, start in enumerate(starts):
+            name = f"{images.dataset[0]}-{split.name}.array_record-{number:05d}-of-{len(starts):05d}"
+            members = range(start, min(start + _SHARD_EXAMPLES, split.count))
+            shards.append(Shard(name, split, first, members))
+            first += len(members)
+    return shards
+
+
+def write_shard(
+    images: Images, shard: Shard, recipe: Recipe, folder: Path, *, skip_unreadable: bool, update: Callable[[int], None]
+) -> Record:
+    """Writes one file of a data set.
+
+    Args:
+        images, shard, recipe: what goes in, which of it, and what happens to it.
+        folder: of the output. The file appears in it at once and whole, also if several processes write the same.
+        skip_unreadable: leave out what cannot be read, instead of stopping there.
+        update: is told how many of all images are done.
+
+    Raises:
+        UserError: an image cannot be read, or the disk cannot be written.
+    """
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    features = _features(images, recipe)
+    offset = shard.first - shard.members.start
+
+    def work(index: int) -> list[bytes]:
+        image, label = shard.split.read(index)
+        contents = recipe.apply(image, offset + index, shard.split.original(index), shard.split.is_training)
+        return [
+            features.serialize_example(features.encode_example({"image": content, "label": label}))
+            for content in contents
+        ]
+
+    left_out: list[str] = []
+    aside = _aside(folder)
+    try:
+        writer = ArrayRecordWriter(str(aside), "group_size:1")
+        with contextlib.closing(_results(work, shard.members, left_out if skip_unreadable else None)) as results:
+            for index, examples in results:
+                for example in examples or ():
+                    writer.write(example)
+                update(offset + index + 1)
+        writer.close()
+    # What array_record raises for a disk that is full or fails.
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot write {aside} ({reason}); run the same command again to continue") from None
+    _rename(aside, folder / shard.name)
+    return Record(_sha256(folder, [shard.name]), left_out)
+
+
+def _features(images: Images, recipe: Recipe) -> Any:
+    import tensorflow_datasets as tfds
+
+    assert images.dataset is not None
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(recipe.image_size, recipe.image_size, 3), encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=images.dataset[2]),
+        }
+    )
+
+
+def _write_metadata(images: Images, recipe: Recipe, folder: Path) -> None:
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordReader
     from etils import epath
@@ -149,7 +220,7 @@ def _write_metadata(images: Images, features: Any, folder: Path) -> None:
         )
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
-        features=features,
+        features=_features(images, recipe),
         split_infos=splits,
         version=version,
         # It would read with TensorFlow.
@@ -157,9 +228,14 @@ def _write_metadata(images: Images, features: Any, folder: Path) -> None:
     )
 
 
-def _make(recipe: Recipe, split: Split, index: int, number: int) -> tuple[list[bytes], int | None]:
-    image, label = split.read(index)
-    return recipe.apply(image, number, split.original(index), split.is_training), label
+def _aside(folder: Path) -> Path:
+    """A new name for a file that is being written: that of no other process, which may write the same file."""
+    return folder / UNFINISHED / f"{uuid.uuid4().hex}.tmp"
+
+
+def _rename(aside: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside.replace(path)
 
 
 def _results(

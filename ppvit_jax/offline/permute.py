@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from ppvit_jax.encryption import Encryption, Secret
 from ppvit_jax.errors import UserError
 
 _T = TypeVar("_T")
@@ -68,6 +69,11 @@ class Recipe:
             plain = [image]
         first = number * max(self.copies, 1)
         return [_png(self.change(np.asarray(image), first + copy)) for copy, image in enumerate(plain)]
+
+
+def encrypting(method: Encryption, secret: Secret) -> Callable[[np.ndarray, int], np.ndarray]:
+    """The `change` of a recipe that encrypts."""
+    return lambda image, number: method.encrypt(image, secret, np.asarray(number, np.uint32))
 
 
 def in_threads(work: Callable[[int], _T], numbers: Iterable[int]) -> Generator[tuple[int, _T]]:

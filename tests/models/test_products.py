@@ -50,7 +50,9 @@ def _plain_attention(query, key, value):
 def test_attention_is_the_equation_with_its_gradients(dtype, tolerance, shape):
     with jax.enable_x64(True):
         precise, given = _arrays(dtype, *[shape] * 4)
-        found = _gradients(lambda *a: products.attention(*a, dtype, "xla"), [*map(jnp.asarray, given[:3])], given[3])
+        found = _gradients(
+            lambda query, key, value: products.attention(query, key, value, dtype, "xla"), given[:3], given[3]
+        )
         expected = _gradients(_plain_attention, precise[:3], precise[3])
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * (1 + abs(theirs).max()))

@@ -1,0 +1,109 @@
+"""What a benchmark is of, and on which device."""
+
+import dataclasses
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+
+import ppvit_jax
+from ppvit_jax.errors import UserError
+from ppvit_jax.models import ViTConfig, parse_name
+
+DEVICES = ("cpu", "gpu", "tpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the sections measure.
+
+    models: names such as "ViT-B/16".
+    batch_sizes: images of a training step.
+    dtypes: compute dtypes of a training step, "float32" or "bfloat16".
+    image_size: side of an image in pixels.
+    repeats: turns of everything that is timed, after a warm-up.
+    compare: measure PyTorch too.
+    device: "cpu", "gpu" or "tpu".
+    data: a data set that tensorflow-datasets has prepared, for the input path; "" for none.
+    data_dir: the folder of such data sets; "" for the usual one.
+    output: folder for results.
+    """
+
+    models: tuple[str, ...]
+    batch_sizes: tuple[int, ...]
+    dtypes: tuple[str, ...]
+    image_size: int
+    repeats: int
+    compare: bool
+    device: str
+    data: str
+    data_dir: str
+    output: Path
+
+    def model_config(self, name: str, dtype: str = "float32", image_size: int | None = None) -> ViTConfig:
+        """The shape of a model of ten classes.
+
+        Raises:
+          UserError: an unknown name, another family, or an image size that does not fit.
+        """
+        size = image_size or self.image_size
+        config = parse_name(name, image_size=size, num_classes=10, dtype=dtype)
+        if not isinstance(config, ViTConfig):
+            raise UserError(f"the benchmark is of Vision Transformers, and {name} is none: use one such as ViT-B/16")
+        return config
+
+
+def select_device(name: str) -> str:
+    """Makes JAX compute on a kind of device, before it has computed anything.
+
+    Args:
+      name: one of DEVICES, or "" for the best that there is.
+
+    Returns:
+      One of DEVICES.
+
+    Raises:
+      UserError: there is no such device.
+    """
+    if name == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    # PyTorch takes its memory on the same device.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    try:
+        found = jax.default_backend()
+    except RuntimeError as error:
+        raise UserError(f"JAX has no device: {' '.join(str(error).split())[:200]}") from None
+    if name not in ("", found):
+        raise UserError(
+            f"JAX has no {name} here, its device is a {found}: choose another --device, or install JAX for it"
+        )
+    return found
+
+
+def describe_machine() -> dict[str, Any]:
+    """The device, cores and versions that a result belongs to."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "ppvit_jax": ppvit_jax.__version__,
+        "jax": jax.__version__,
+        "flax": flax.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _processor() -> str:
+    """The processor's name as Linux tells it, else the architecture's."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

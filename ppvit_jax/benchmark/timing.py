@@ -1,0 +1,105 @@
+"""Times several things in turns, so that all of them meet the same states of the machine."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ppvit_jax.data.progress import Progress
+
+# Runs its work so many times, and returns when the last result is there.
+Work = Callable[[int], Any]
+_SHORTEST_TURN = 0.1
+
+
+def take_turns(works: Mapping[str, Work], repeats: int, what: str) -> dict[str, list[float]]:
+    """Times works in turns, each after a warm-up, in an order that rotates by one place each turn.
+
+    Short work is repeated within a turn until it takes 0.1 s, so that neither the clock nor, on an accelerator, the
+    wait at its end counts.
+
+    Args:
+      works: by name.
+      repeats: turns.
+      what: for the line that tells the progress.
+
+    Returns:
+      Seconds of one run of each work, by name, one number a turn.
+    """
+    counts = {}
+    for name, work in works.items():
+        work(1)
+        start = time.perf_counter()
+        work(1)
+        counts[name] = max(1, round(_SHORTEST_TURN / max(time.perf_counter() - start, 1e-7)))
+    names = list(works)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    progress = Progress(what, repeats * len(names), "turns")
+    for turn in range(repeats):
+        first = turn % len(names)
+        for place, name in enumerate(names[first:] + names[:first]):
+            start = time.perf_counter()
+            works[name](counts[name])
+            seconds[name].append((time.perf_counter() - start) / counts[name])
+            progress.update(turn * len(names) + place + 1)
+    progress.close()
+    return seconds
+
+
+def jax_work(call: Callable[[], Any]) -> Work:
+    """Work that calls a compiled function of JAX, and waits for its result."""
+
+    def run(count: int) -> None:
+        result = None
+        for _ in range(count):
+            result = call()
+            # A processor would compute several at a time; an accelerator computes them one after another.
+            if jax.default_backend() == "cpu":
+                jax.block_until_ready(result)
+        jax.block_until_ready(result)
+
+    return run
+
+
+def host_work(call: Callable[[], Any], wait: Callable[[], None] = lambda: None) -> Work:
+    """Work that calls a function, and waits at the end."""
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            call()
+        wait()
+
+    return run
+
+
+def summarise(seconds: Mapping[str, list[float]], reference: str) -> dict[str, dict[str, Any]]:
+    """The median and spread of each work, and its ratio to another.
+
+    Args:
+      seconds: from `take_turns`.
+      reference: the name of the work that the others are compared with.
+
+    Returns:
+      By name: "seconds" (the median), "quartiles" and "range" of the seconds, "ratio" (of the medians, to the
+      reference's; above 1 is slower), "ratio_quartiles" (of the ratios within each turn), "turns" (all seconds).
+    """
+    rows = {}
+    for name, values in seconds.items():
+        ratios = np.array(values) / np.array(seconds[reference])
+        rows[name] = {
+            "seconds": statistics.median(values),
+            "quartiles": _quartiles(values),
+            "range": (min(values), max(values)),
+            "ratio": statistics.median(values) / statistics.median(seconds[reference]),
+            "ratio_quartiles": _quartiles(ratios),
+            "turns": list(values),
+        }
+    return rows
+
+
+def _quartiles(values: Any) -> tuple[float, float]:
+    low, high = np.percentile(values, [25, 75])
+    return float(low), float(high)

@@ -1,0 +1,94 @@
+"""The command `ppvit scaling`: memory, traffic and computation of a training step on many devices, by arithmetic."""
+
+import argparse
+
+from ppvit_jax import scaling
+from ppvit_jax.audit.cells import table, text
+from ppvit_jax.config import DTYPES
+from ppvit_jax.devices import SHARDINGS
+from ppvit_jax.errors import UserError
+from ppvit_jax.models.vit import parse_name
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "--model",
+        default="ViT-B/16,ViT-L/16,ViT-H/14",
+        metavar="NAMES",
+        help="Vision Transformers (default: %(default)s)",
+    )
+    parser.add_argument("--image-size", type=int, default=224, help="in pixels (default: %(default)s)")
+    parser.add_argument("--classes", type=int, default=1000, help="outputs of the head (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=int, default=256, help="images in a batch, over all devices (default: %(default)s)"
+    )
+    parser.add_argument("--devices", default="1,8,64", metavar="NUMBERS", help="(default: %(default)s)")
+    parser.add_argument(
+        "--sharding",
+        default=",".join(SHARDINGS),
+        metavar="NAMES",
+        help="as config.sharding, one or both (default: %(default)s)",
+    )
+    parser.add_argument("--accumulation", type=int, default=1, help="as config.accumulation (default: %(default)s)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the computation (default: %(default)s)")
+    parser.add_argument(
+        "--attention", choices=("xla", "cudnn"), default="xla", help="as config.model_options.attention"
+    )
+    parser.add_argument(
+        "--optimizer", choices=tuple(scaling.OPTIMIZER_COPIES), default="sgd", help="(default: %(default)s)"
+    )
+    parser.add_argument("--compute-rate", type=float, metavar="TFLOP/S", help="of a device: adds the time to compute")
+    parser.add_argument("--bandwidth", type=float, metavar="GB/S", help="of a device's links: adds the time to send")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints a table in Markdown, a row for each model, sharding and number of devices; GB are 10^9 bytes.
+
+    Raises:
+      UserError: a model or number that is impossible.
+    """
+    try:
+        devices = [int(number) for number in arguments.devices.split(",")]
+    except ValueError:
+        raise UserError(f"--devices {arguments.devices}: give whole numbers, such as 1,8,64") from None
+    shardings = arguments.sharding.split(",")
+    rates = {"--compute-rate": arguments.compute_rate, "--bandwidth": arguments.bandwidth}
+    for name, rate in rates.items():
+        if rate is not None and not 0 < rate < float("inf"):
+            raise UserError(f"{name} {rate}: give a positive number")
+    if arguments.classes < 1:
+        raise UserError(f"--classes {arguments.classes}: give at least 1")
+    if arguments.attention == "cudnn" and arguments.dtype != "bfloat16":
+        raise UserError("--attention cudnn computes in bfloat16 alone: add --dtype bfloat16")
+    head = ["model", "sharding", "devices", "images a part", "parameters GB", "gradients GB", "optimiser GB"]
+    head += ["working copy GB", "activations GB", "of them attention weights GB", "peak GB", "sent GB", "TFLOP"]
+    head += ["computing ms"] if arguments.compute_rate else []
+    head += ["sending ms"] if arguments.bandwidth else []
+    rows = []
+    for name in arguments.model.split(","):
+        config = parse_name(
+            name,
+            image_size=arguments.image_size,
+            num_classes=arguments.classes,
+            dtype=arguments.dtype,
+            attention=arguments.attention,
+        )
+        for sharding in shardings:
+            for count in devices:
+                cost = scaling.step_cost(
+                    config,
+                    batch_size=arguments.batch_size,
+                    devices=count,
+                    sharding=sharding,
+                    optimizer=arguments.optimizer,
+                    accumulation=arguments.accumulation,
+                )
+                stored = [cost.parameters, cost.gradients + cost.accumulated, cost.optimizer, cost.working_copy]
+                numbers = [*stored, cost.activations, cost.attention_weights, cost.memory, cost.sent]
+                images = arguments.batch_size // count // arguments.accumulation
+                row = [name, sharding, count, images, *(number / 1e9 for number in numbers), cost.flops / 1e12]
+                row += [cost.flops / arguments.compute_rate / 1e9] if arguments.compute_rate else []
+                row += [cost.sent / arguments.bandwidth / 1e6] if arguments.bandwidth else []
+                rows.append([text(cell) for cell in row])
+    print("\n".join(table(head, rows)))

@@ -1,0 +1,183 @@
+"""Encryption as an Apache Beam pipeline, for data sets that outgrow one machine.
+
+The pipeline does what is written many times, by the functions of `ppvit_jax.offline.outputs` that one machine runs;
+the program that starts it has the journal and writes the manifest. Program and workers see the same folders, by the
+same paths. Workers note what they have done in the output's folder of unfinished work, from which a repeated command
+continues, with or without a pipeline.
+
+The graph of a pipeline goes to the runner's service, and its elements through it. They hold paths, options and
+numbers: no key, nothing derived from one but its fingerprint, and no name of an image. Workers open the key's file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+import uuid
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineState
+
+from ppvit_jax.data.progress import Progress
+from ppvit_jax.errors import UserError
+from ppvit_jax.offline.inputs import Images
+from ppvit_jax.offline.journal import Journal, Record
+from ppvit_jax.offline.outputs import list_shards
+from ppvit_jax.offline.worker import Task, offsets, open_task, write_list
+
+# Beam's DirectRunner is this one, after it has tried to download another.
+_RUNNER_CLASSES = {"DirectRunner": "apache_beam.runners.portability.fn_api_runner.FnApiRunner"}
+_ERROR = "error"
+_POLL_SECONDS = 2.0
+
+
+def run(task: Task, images: Images, journal: Journal, *, runner: str, options: Sequence[str], what: str) -> None:
+    """Encrypts what the journal lacks, and has the journal take the workers' records.
+
+    Args:
+        task: what workers are told.
+        images: what goes in.
+        journal: of the output folder.
+        runner: the name of one of Beam's runners.
+        options: Beam's own, such as "region=europe-west1", without dashes.
+        what: for the progress, such as "encrypting".
+
+    Raises:
+        UserError: a worker met something that the user can put right, or the pipeline failed.
+    """
+    total, unit = (images.count, "images") if task.splits is None else (len(list_shards(images)), "files")
+    missing = [number for number in range(journal.done, total) if journal.record(number) is None]
+    if not missing:
+        return
+    error_file = task.unfinished / _ERROR
+    error_file.unlink(missing_ok=True)
+    chunks = missing if task.splits is not None else write_list(task, images, missing)
+    begun = total - len(missing)
+    progress = Progress(what, total, unit, begun=begun)
+    try:
+        pipeline = build(task, chunks, runner, options)
+        with _reporting(task.unfinished, progress, begun):
+            state = _finish(pipeline)
+    except UserError:
+        raise
+    # Beam documents no types, and each service has its own.
+    except Exception as error:
+        state = " ".join(str(error).split())[:300] or type(error).__name__
+    if error_file.exists():
+        message = error_file.read_text("utf-8", "surrogateescape")
+        raise UserError(message) if message else KeyboardInterrupt
+    if state != PipelineState.DONE:
+        raise UserError(f"the pipeline failed ({state}): put it right, then run the same command again to continue")
+    journal.take_records(checks=False)
+    if lost := sum(journal.record(number) is None for number in missing):
+        raise UserError(f"the workers left {lost:,} {unit} undone: run the same command again to continue")
+
+
+def build(task: Task, chunks: Sequence[Any], runner: str, options: Sequence[str]) -> beam.Pipeline:
+    """The pipeline; `chunks` are (offset, count) of lines in the list of images, or the numbers of shards.
+
+    Raises:
+        UserError: an option's value is none.
+        Exception: a runner that is not installed, or options that it refuses, in Beam's words.
+    """
+    parsed = PipelineOptions([f"--{option.lstrip('-')}" for option in options])
+    usage = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(usage):
+            parsed.get_all_options()
+    # As argparse ends a program.
+    except SystemExit:
+        raise UserError(f"--runner-option: {usage.getvalue().splitlines()[-1].partition('error: ')[2]}") from None
+    pipeline = beam.Pipeline(runner=_RUNNER_CLASSES.get(runner, runner), options=parsed)
+    elements = pipeline | "Chunks" >> beam.Create(chunks)
+    if task.splits is None:
+        elements = elements | "Lines" >> beam.FlatMap(offsets, task)
+    # Or a runner would do all that follows on the machine that made the numbers.
+    _ = elements | "Spread" >> beam.Reshuffle() | "Encrypt" >> beam.ParDo(EncryptFn(task))
+    return pipeline
+
+
+class EncryptFn(beam.DoFn):
+    """Encrypts images, by the offsets of their lines in the list, or shards, by their numbers."""
+
+    def __init__(self, task: Task):
+        self._task = task
+        self._records: Any = None
+        self._work: Callable[[int], tuple[int, Record]] | None = None
+
+    def setup(self) -> None:
+        """Opens the key and the input, on the worker."""
+        if not self._task.unfinished.is_dir():
+            raise FileNotFoundError(f"a worker has no {self._task.output}: mount it there, on every worker")
+        with self._telling():
+            self._work = open_task(self._task)
+
+    def process(self, element: int) -> None:
+        """Encrypts one image or shard, unless a worker has met something that the user should put right."""
+        if self._work is None or (self._task.unfinished / _ERROR).exists():
+            return
+        with self._telling():
+            number, record = self._work(element)
+            if self._records is None:
+                self._records = (self._task.unfinished / f"{uuid.uuid4().hex}.jsonl").open("wb")
+            self._records.write(record.line(number))
+            self._records.flush()
+
+    def finish_bundle(self) -> None:
+        """Closes the records, for what stores them may only then keep them."""
+        if self._records is not None:
+            self._records.close()
+            self._records = None
+
+    @contextlib.contextmanager
+    def _telling(self) -> Generator[None]:
+        # Raised, it would be tried again, and come out as Beam's traceback; an interrupt, which has no text, as well.
+        try:
+            yield
+        except (UserError, KeyboardInterrupt) as error:
+            aside = self._task.unfinished / f"{uuid.uuid4().hex}.tmp"
+            aside.write_text(str(error), "utf-8", "surrogateescape")
+            aside.replace(self._task.unfinished / _ERROR)
+
+
+def _finish(pipeline: beam.Pipeline) -> str:
+    result: Any = pipeline.run()
+    try:
+        return result.wait_until_finish() or result.state
+    except KeyboardInterrupt:
+        result.cancel()
+        raise
+
+
+@contextlib.contextmanager
+def _reporting(unfinished: Path, progress: Progress, begun: int) -> Generator[None]:
+    """Reports how many records there are, while the pipeline runs."""
+    sizes: dict[Path, int] = {path: path.stat().st_size for path in unfinished.glob("*.jsonl")}
+    ended = threading.Event()
+
+    def watch() -> None:
+        done = begun
+        while not ended.wait(_POLL_SECONDS):
+            for path in unfinished.glob("*.jsonl"):
+                with path.open("rb") as file:
+                    file.seek(sizes.get(path, 0))
+                    new = file.read()
+                sizes[path] = sizes.get(path, 0) + len(new)
+                done += new.count(b"\n")
+            # A cluster takes minutes to start, which tell nothing of the rate.
+            if done > begun:
+                progress.update(done)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        progress.close()

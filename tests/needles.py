@@ -1,0 +1,46 @@
+"""What to search for where no secret may be."""
+
+import base64
+from collections.abc import Iterator
+
+import numpy as np
+
+from ppvit_jax.encryption import gather_index
+from ppvit_jax.keys import SecretKey
+
+
+def needles(key: SecretKey, *, image_size: int, patch_size: int) -> Iterator[tuple[str, bytes]]:
+    """A key, what is derived from it, and the ways to write these down."""
+    permutations = key.permutations("bs+ps", image_size=image_size, patch_size=patch_size)
+    assert permutations.block is not None
+    index = gather_index(permutations, height=image_size, width=image_size, patch_size=patch_size)
+    inverse = permutations.inverse()
+    secrets = {"master key": key.master}
+    for kind, length in (("block", (image_size // patch_size) ** 2), ("pixel", 3 * patch_size**2)):
+        secrets[f"{kind} subkey"] = key._subkey(f"{kind}/{length}".encode(), 32)
+    for name, secret in list(secrets.items()):
+        # Whole groups of three bytes: how a last, partial one is written depends on what follows.
+        whole = [secret[offset : len(secret) - (len(secret) - offset) % 3] for offset in range(3)]
+        encoded = {base64.b64encode(part) for part in whole}
+        encoded |= {secret.hex().encode(), secret.hex().upper().encode(), str(list(secret))[1:-1].encode()}
+        yield name, secret
+        yield name, secret[::-1]
+        for text in encoded | {base64.urlsafe_b64encode(part) for part in whole}:
+            yield name, text
+    arrays = {
+        "block permutation": permutations.block,
+        "pixel permutation": permutations.pixel,
+        "inverse block permutation": inverse.block,
+        "inverse pixel permutation": inverse.pixel,
+        "rows of the position embedding": np.concatenate([[0], permutations.block + 1]),
+        "gather": index,
+    }
+    for name, array in arrays.items():
+        # A part tells as well: 12 consecutive entries at the beginning, in the middle and at the end.
+        for start in (0, len(array) // 2, len(array) - 12):
+            part = array[start : start + 12]
+            for dtype in ("u1", "<i2", ">i2", "<i4", ">i4", "<i8", ">i8", "<f4", "<f8"):
+                if part.max() < 256 or dtype != "u1":
+                    yield name, part.astype(dtype).tobytes()
+            for separator in (",", ", ", " ", ",\n", "\n"):
+                yield name, separator.join(map(str, part)).encode()
