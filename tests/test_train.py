@@ -290,14 +290,6 @@ def test_a_damaged_state_gives_one_line_and_stays(tmp_path, key_file, reference)
     assert len((tmp_path / "copy" / "metrics.jsonl").read_text().splitlines()) == 18
 
 
-def test_four_devices_compute_what_one_does(tmp_path, key_file, reference):
-    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}"]
-    ((status, _, errors),) = finish(start(arguments, XLA_FLAGS="--xla_force_host_platform_device_count=4"))
-    assert status == 0, errors
-    assert json.loads((tmp_path / "result.json").read_text())["device"] == "4 x cpu"
-    _assert_same_run(tmp_path, reference, 1e-9)
-
-
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_two_processes_of_four_devices_compute_what_one_does(tmp_path, key_file, reference, sharding):
     with socket.socket() as free:

@@ -37,7 +37,7 @@ def device(kind: str) -> torch.device:
 
 def describe() -> dict[str, Any]:
     """Versions and threads."""
-    return {"torch": torch.__version__, "timm": _timm().__version__, "torch_threads": torch.get_num_threads()}
+    return {"torch": torch.__version__, "timm": import_timm().__version__, "torch_threads": torch.get_num_threads()}
 
 
 def synchronise() -> None:
@@ -84,7 +84,7 @@ class TrainingStep:
         self._mean = torch.tensor(training.mean, device=self._device)
         self._std = torch.tensor(training.std, device=self._device)
         self._dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
-        self.model: Any = _timm().create_model(
+        self.model: Any = import_timm().create_model(
             "vit_base_patch16_224",
             pretrained=False,
             img_size=config.image_size,
@@ -161,7 +161,7 @@ def encrypt(images: torch.Tensor, block: torch.Tensor, pixel: torch.Tensor, bloc
     return blocks.reshape(count, height, width, channels)
 
 
-def _timm() -> Any:
+def import_timm() -> Any:
     """timm, also beside a torchvision that was built for another PyTorch, whose compiled operators timm's models do
     not use: their names are enough.
 
