@@ -43,7 +43,10 @@ def main(arguments: list[str]) -> None:
             jax.distributed.initialize(known.coordinator_address, known.num_processes, known.process_id)
         # JAX documents no type: a cluster that it cannot find, an address that nobody answers, a number that is taken.
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"cannot join the other processes: {' '.join(str(error).split())}") from None
+            raise UserError(
+                f"cannot join the other processes ({' '.join(str(error).split())}): start this in a TPU pod or a Slurm, "
+                "Open MPI or Kubernetes job, or give --coordinator-address, --num-processes and --process-id"
+            ) from None
     if known.allow_mismatch:
         overrides.append("--config.allow_mismatch=True")
     config = configuration.load(known.config, overrides)
