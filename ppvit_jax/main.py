@@ -44,8 +44,8 @@ def main(arguments: list[str]) -> None:
         # JAX documents no type: a cluster that it cannot find, an address that nobody answers, a number that is taken.
         except (ValueError, RuntimeError) as error:
             raise UserError(
-                f"cannot join the other processes ({' '.join(str(error).split())}): start this in a TPU pod or a Slurm, "
-                "Open MPI or Kubernetes job, or give --coordinator-address, --num-processes and --process-id"
+                f"cannot join the other processes ({' '.join(str(error).split())}): start this in a TPU pod or a "
+                "Slurm, Open MPI or Kubernetes job, or give --coordinator-address, --num-processes and --process-id"
             ) from None
     if known.allow_mismatch:
         overrides.append("--config.allow_mismatch=True")

@@ -153,10 +153,10 @@ def build(config: ViTConfig) -> Model:
     """
     if config.attention not in ("xla", "cudnn"):
         raise UserError(f"unknown attention {config.attention!r}: use xla or cudnn")
-    if config.attention == "cudnn" and (jax.default_backend() != "gpu" or config.dtype != "bfloat16"):
+    here = jax.default_backend() if config.attention == "cudnn" else ""
+    if here and (here, config.dtype) != ("gpu", "bfloat16"):
         raise UserError(
-            f"attention cudnn needs a CUDA device and the compute dtype bfloat16, and here are "
-            f"{jax.default_backend()} and {config.dtype}: use xla"
+            f"attention cudnn needs a GPU by CUDA and dtype bfloat16, not {here} and {config.dtype}: use xla"
         )
     return from_linen(config, _VisionTransformer(config), (config.image_size, config.image_size, 3))
 
@@ -290,7 +290,6 @@ class _VisionTransformer(nn.Module):
         patches = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
         patches = patches.swapaxes(2, 3).reshape(batch, -1, patch, patch, channels)
         x = _Dense((config.hidden_size,), config.dtype, axes=3, name="embedding")(patches)
-
         class_token = self.param("cls", nn.initializers.zeros, (1, 1, config.hidden_size))
         x = jnp.concatenate([jnp.tile(class_token.astype(x.dtype), (batch, 1, 1)), x], axis=1)
         x = _Encoder(config, name="Transformer")(x)[:, 0]

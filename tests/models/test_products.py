@@ -76,5 +76,5 @@ def test_an_accelerator_computes_the_same_with_its_own_attention(monkeypatch):
 def test_attention_that_is_not_to_be_had_is_named():
     with pytest.raises(UserError, match="unknown attention 'flash': use xla or cudnn"):
         models.build(tiny_model(attention="flash"))
-    with pytest.raises(UserError, match="needs a CUDA device and the compute dtype bfloat16, and here are cpu and"):
+    with pytest.raises(UserError, match="needs a GPU by CUDA and dtype bfloat16, not cpu and bfloat16"):
         models.build(tiny_model(attention="cudnn", dtype="bfloat16"))
