@@ -139,7 +139,6 @@ def read(
             TypeError,
             AttributeError,
             MemoryError,
-            NotImplementedError,
             RuntimeError,
         ) as error:
             if "Object arrays cannot be loaded" in str(error):

@@ -14,7 +14,7 @@ SHARDINGS = ("data_parallel", "fully_sharded")
 # Images that fit in this part of a device's memory may lie there.
 _PART_FOR_IMAGES = 1 / 8
 # Tensors of fewer elements stay whole: gathering them would take longer than they save.
-MIN_SHARDED_ELEMENTS = 2**12
+_MIN_SHARDED_ELEMENTS = 2**12
 
 
 def shardings() -> tuple[NamedSharding, NamedSharding]:
@@ -34,14 +34,18 @@ def state_shardings(state: Any, sharding: str) -> Any:
     mesh = _mesh()
 
     def lies(leaf: Any) -> NamedSharding:
-        shape = np.shape(leaf)
-        fitting = [axis for axis, size in enumerate(shape) if size % mesh.size == 0]
-        if sharding != "fully_sharded" or not fitting or math.prod(shape) < MIN_SHARDED_ELEMENTS:
-            return NamedSharding(mesh, PartitionSpec())
-        longest = max(fitting, key=lambda axis: shape[axis])
-        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "data"))
+        axis = split_axis(np.shape(leaf), mesh.size) if sharding == "fully_sharded" else None
+        return NamedSharding(mesh, PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, "data"))
 
     return jax.tree.map(lies, state)
+
+
+def split_axis(shape: tuple[int, ...], devices: int) -> int | None:
+    """The axis along which a tensor is split among the devices, if it is fully sharded; None if it stays whole."""
+    fitting = [axis for axis, size in enumerate(shape) if size % devices == 0]
+    if not fitting or math.prod(shape) < _MIN_SHARDED_ELEMENTS:
+        return None
+    return max(fitting, key=lambda axis: shape[axis])
 
 
 def place(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:

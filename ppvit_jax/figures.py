@@ -68,7 +68,7 @@ def draw_curves(histories: dict[str, list[dict[str, Any]]], path: Path, subtitle
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", fontsize=7)
     figure.suptitle(subtitle, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, block_size: int) -> None:
@@ -93,7 +93,7 @@ def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, b
                 axes.set_ylabel(label)
     height, width = rows[0][1][columns[0]].shape[:2]
     figure.suptitle(f"{height}x{width} pixels, blocks of {block_size}x{block_size}", fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, path: Path, subtitle: str) -> None:
@@ -121,7 +121,7 @@ def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, p
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3, axis="x")
     figure.suptitle(subtitle, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_adaptation(
@@ -154,7 +154,7 @@ def draw_adaptation(
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=4, fontsize=9, frameon=False)
     axes.grid(alpha=0.3, axis="x")
     figure.suptitle(subtitle, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | None]], path: Path, subtitle: str) -> None:
@@ -181,7 +181,7 @@ def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | Non
         elif place > 1:
             axes.set_xlabel("an encoding, values stretched", fontsize=8)
     figure.suptitle(subtitle, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_recovered(images: list[tuple[str, dict[str, np.ndarray]]], path: Path, subtitle: str) -> None:
@@ -213,10 +213,11 @@ def draw_recovered(images: list[tuple[str, dict[str, np.ndarray]]], path: Path, 
             if column == 0:
                 axes.set_ylabel(textwrap.fill(down, 28), fontsize=10)
     figure.suptitle(textwrap.fill(subtitle, 30 * columns), fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Writes a picture as PNG, aside first, so that it is whole or absent."""
     aside = path.with_name(f".{path.name}.tmp")
     figure.savefig(aside, dpi=120, format="png")
     aside.replace(path)

@@ -24,7 +24,7 @@ class Report:
         self.loss = self.accuracy = math.nan
         self._files, self._schedule = files, schedule
         self._batch_size, self._epochs, self._total_steps = batch_size, epochs, total_steps
-        self._noted: tuple[int, dict[str, jax.Array]] | None = None
+        self._noted: tuple[int, dict[str, jax.Array], Any] | None = None
         self._first: int | None = None
         self._step = 0
         self._seconds = 0.0
@@ -50,12 +50,12 @@ class Report:
         Raises:
           UserError: a loss that is not finite.
         """
-        # The next step overwrites the state's own.
-        copies = jax.tree.map(jnp.copy, metrics)
+        # The next step overwrites the state's own. What is computed later than this waits for the steps before it.
+        copies, learning_rate = jax.tree.map(jnp.copy, metrics), self._schedule(step - 1)
         for copy in copies.values():
             copy.copy_to_host_async()
         self.flush()
-        self._noted = step, copies
+        self._noted = step, copies, learning_rate
 
     def flush(self) -> None:
         """Logs what was noted.
@@ -65,7 +65,7 @@ class Report:
         """
         if self._noted is None:
             return
-        step, metrics = self._noted
+        step, metrics, learning_rate = self._noted
         self._noted = None
         sums = {name: float(value) for name, value in metrics.items()}
         self._step = step
@@ -82,7 +82,7 @@ class Report:
             epoch=step / per_epoch,
             train_loss=self.loss,
             train_accuracy=self.accuracy,
-            learning_rate=float(np.asarray(self._schedule(step - 1))),
+            learning_rate=float(np.asarray(learning_rate)),
             images_per_second=self.rate,
         )
         self._print(

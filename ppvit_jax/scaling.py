@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from ppvit_jax import models
-from ppvit_jax.devices import MIN_SHARDED_ELEMENTS, SHARDINGS
+from ppvit_jax.devices import SHARDINGS, split_axis
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import ViTConfig
 
@@ -125,8 +125,7 @@ def kept_parameters(config: ViTConfig, devices: int) -> int:
     """Parameters that one of `devices` keeps if each large tensor with an axis that they divide is split along it."""
 
     def kept(shape: tuple[int, ...]) -> int:
-        split = math.prod(shape) >= MIN_SHARDED_ELEMENTS and any(length % devices == 0 for length in shape)
-        return math.prod(shape) // (devices if split else 1)
+        return math.prod(shape) // (1 if split_axis(shape, devices) is None else devices)
 
     return sum(map(kept, _shapes(config)))
 

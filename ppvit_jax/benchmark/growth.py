@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ppvit_jax import keys
+from ppvit_jax import figures, keys
 from ppvit_jax.benchmark.jax_step import TrainingStep, random_batch
 from ppvit_jax.benchmark.report import Table
 from ppvit_jax.benchmark.settings import Settings
@@ -110,9 +110,7 @@ def draw(steps: list[dict[str, Any]], encryptions: list[dict[str, Any]], subtitl
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(subtitle, fontsize=9)
-    aside = path.with_name(f".{path.name}.tmp")
-    figure.savefig(aside, dpi=120, format="png")
-    aside.replace(path)
+    figures.save(figure, path)
 
 
 def _steps(settings: Settings, name: str, training: Any, size: int) -> list[dict[str, Any]]:

@@ -174,7 +174,8 @@ def open_files(path: Path, decoding: Decoding, *, keep_names: bool, manifest: ma
         return "/".join([*names[number].split("/")[:depth], f"{number:08d}"])
 
     def sha256(number: int) -> str | None:
-        return manifest.files.get(manifest.name(root / names[number])) if manifest else None
+        # A file that a manifest lacks agrees with no content.
+        return manifest.files.get(manifest.name(root / names[number]), "") if manifest else None
 
     identity = hashlib.sha256()
     # Ordered part by part, so that the images of a split follow each other.
