@@ -1,11 +1,8 @@
 """What every script shares: arguments, reading and writing of files."""
 
 import argparse
-import contextlib
-import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
 from ppvit_jax import checkpoint, models
-from ppvit_jax.command_line import run_command
+from ppvit_jax.commands.shared.command_line import run_command
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.vit import SIZES
 
@@ -56,20 +53,6 @@ def main(
         print(f"{known.target} is written")
 
     sys.exit(run_command(command, sys.argv[1:]))
-
-
-@contextlib.contextmanager
-def aside(target: Path) -> Iterator[Path]:
-    """A path beside the target, renamed to it at the end and removed after an error: nothing is half-written."""
-    path = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        yield path
-        path.rename(target)
-    finally:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def read_npz(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata, models.ViTConfig]:

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from checkpoints_convert import command
 from checkpoints_convert.names import HUGGING_FACE, from_google
+from ppvit_jax.files import written_aside
 
 
 def convert(arguments: argparse.Namespace) -> None:
@@ -63,7 +64,7 @@ def convert(arguments: argparse.Namespace) -> None:
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
     }
-    with command.aside(arguments.target) as folder:
+    with written_aside(arguments.target) as folder:
         folder.mkdir()
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

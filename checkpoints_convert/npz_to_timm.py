@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from checkpoints_convert import command
 from checkpoints_convert.names import TIMM, from_google
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import written_aside
 
 
 def convert(arguments: argparse.Namespace) -> None:
@@ -32,7 +33,7 @@ def convert(arguments: argparse.Namespace) -> None:
     arrays, metadata, shape = command.read_npz(arguments.source)
     arrays = command.drop_pre_logits(arrays, arguments)
     state = from_google(arrays, TIMM, layers=shape.layers)
-    with command.aside(target) as path:
+    with written_aside(target) as path:
         if target.suffix == ".safetensors":
             save_file(state, path, metadata={"format": "pt", command.METADATA: metadata.to_json()})
         else:

@@ -17,7 +17,7 @@ from absl import logging
 from checkpoints_convert import command
 from ppvit_jax import checkpoint
 from ppvit_jax.errors import UserError
-from ppvit_jax.workdir import reading_state
+from ppvit_jax.training.workdir import reading_state
 
 
 def convert(arguments: argparse.Namespace) -> None:

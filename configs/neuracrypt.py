@@ -6,8 +6,8 @@ Expected: not published for this data set, and not run by us to the end: it need
 Status:   the encoder is that of public code; some details of the classifier are inferred, see its docstring.
 """
 
-from ppvit_jax import protocols
 from ppvit_jax.config import Config
+from ppvit_jax.experiments import protocols
 
 
 def get_config() -> Config:

@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from ppvit_jax.command_line import run_command
+from ppvit_jax.commands.shared.command_line import run_command
 from ppvit_jax.errors import UserError
 
 # The module of a command has its name, and is loaded when it is run: what is for the cloud never loads a key's module.

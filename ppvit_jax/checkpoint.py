@@ -23,6 +23,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ppvit_jax import models
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import written_aside
 
 Params = dict[str, Any]
 # Where a checkpoint keeps what is not trained, such as a batch normalisation's running mean.
@@ -150,7 +151,7 @@ def read(
 
 
 def write(path: str | os.PathLike, params: Params, metadata: Metadata) -> None:
-    """Writes params in Google's layout, uncompressed; aside first, then renamed, so never half-written.
+    """Writes params in Google's layout, uncompressed; whole or not at all.
 
     Names of classes that take more than the zip format's 65,535 bytes of comment are left out.
     """
@@ -159,15 +160,11 @@ def write(path: str | os.PathLike, params: Params, metadata: Metadata) -> None:
     if len(comment) > zipfile.ZIP_MAX_COMMENT:
         comment = _COMMENT + dataclasses.replace(metadata, class_names=()).to_json().encode()
     arrays = {name: np.asarray(jax.device_get(array)) for name, array in flatten_dict(params, sep="/").items()}
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_aside(path) as aside:
         with aside.open("wb") as file:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
         with zipfile.ZipFile(aside, "a") as archive:
             archive.comment = comment
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def join(params: Params, statistics: models.Statistics) -> Params:

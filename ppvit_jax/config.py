@@ -10,10 +10,10 @@ from ml_collections import ConfigDict, config_flags
 from ppvit_jax import models
 from ppvit_jax.data.preprocess import AUGMENTATIONS
 from ppvit_jax.data.source import from_text
-from ppvit_jax.devices import SHARDINGS
 from ppvit_jax.encryption import Encryption, create
 from ppvit_jax.errors import UserError
-from ppvit_jax.optimizer import OPTIMIZERS, SCHEDULES
+from ppvit_jax.training.devices import SHARDINGS
+from ppvit_jax.training.optimizer import OPTIMIZERS, SCHEDULES
 
 # An ml_collections.ConfigDict. Its attributes depend on the file it came from, so no type checker knows them.
 Config: TypeAlias = Any

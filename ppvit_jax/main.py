@@ -7,9 +7,9 @@ import sys
 import jax
 
 from ppvit_jax import config as configuration
-from ppvit_jax.command_line import run_command
+from ppvit_jax.commands.shared.command_line import run_command
 from ppvit_jax.errors import UserError
-from ppvit_jax.experiment import run
+from ppvit_jax.training.experiment import run
 
 
 def main(arguments: list[str]) -> None:

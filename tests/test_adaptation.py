@@ -4,9 +4,9 @@ import functools
 import jax
 import numpy as np
 import pytest
+from helpers.tiny import assert_close_tree, assert_same_tree, random_images, random_params, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import assert_close_tree, assert_same_tree, random_images, random_params, tiny_model
 
 from ppvit_jax import models
 from ppvit_jax.adaptation import adapt, rekey, restore
@@ -17,7 +17,7 @@ from ppvit_jax.encryption.blockwise import gather
 from ppvit_jax.encryption.method import parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
-from ppvit_jax.step import compile_steps
+from ppvit_jax.training.step import compile_steps
 
 ARMS = ("bs", "ps", "bs+ps")
 # What else a model absorbs: more than the paper adapts to.

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from tiny import assert_close_tree, flatten, random_images, random_params, tiny_model
+from helpers.tiny import assert_close_tree, flatten, random_images, random_params, tiny_model
 
 from ppvit_jax import models
 from ppvit_jax.adaptation import adapt, inversion_offset, rekey, restore
@@ -16,7 +16,7 @@ from ppvit_jax.encryption.encryption_then_compression import EncryptionThenCompr
 from ppvit_jax.encryption.method import parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
-from ppvit_jax.step import compile_steps
+from ppvit_jax.training.step import compile_steps
 
 KEY, OTHER = SecretKey(bytes(32)), SecretKey(bytes(range(32)))
 

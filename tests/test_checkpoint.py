@@ -8,7 +8,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from tiny import assert_same_tree, flatten, random_params, tiny_model
+from helpers.tiny import assert_same_tree, flatten, random_params, tiny_model
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata

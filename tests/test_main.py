@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import ROOT, SMALL_RUN, finish, make_key, start
+from helpers.command import ROOT, SMALL_RUN, finish, make_key, start
 
 from ppvit_jax import __main__ as commands
 from ppvit_jax import adaptation, checkpoint, keys, models

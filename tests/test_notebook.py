@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from command import ROOT
+from helpers.command import ROOT
 from nbclient import NotebookClient
 
 NOTEBOOK = ROOT / "notebooks" / "ppvit_colab.ipynb"

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import ROOT
-from needles import needles
+from helpers.command import ROOT
+from helpers.needles import needles
 from PIL import Image
 
 from ppvit_jax import keys
@@ -140,7 +140,7 @@ def test_the_cloud_neither_imports_the_keys_module_nor_opens_a_key_file(sides):
     # What the record would show: the owner does both.
     assert "import ppvit_jax.keys" in owner.record
     assert any(line.startswith("open ") and line.endswith("secret.key") for line in owner.record)
-    assert "import ppvit_jax.train" in cloud.record
+    assert "import ppvit_jax.training.loop" in cloud.record
     assert not [line for line in cloud.record if "ppvit_jax.keys" in line or line.endswith("keys.py")]
     assert not [line for line in cloud.record if line.startswith("open ") and ".key" in Path(line[5:]).name]
     assert not [line for line in cloud.record if str(owner.folder) in line]

@@ -9,8 +9,8 @@ Expected: 92.65% in the paper.
 Status:   a reconstruction: there is no public code of model or training.
 """
 
-from ppvit_jax import protocols
 from ppvit_jax.config import Config
+from ppvit_jax.experiments import protocols
 
 
 def get_config() -> Config:

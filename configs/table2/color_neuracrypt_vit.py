@@ -9,8 +9,8 @@ Weights:  ViT-B_16.npz, pre-trained on ImageNet-21k (the README says where to ge
 Status:   a reconstruction from the method's abstract.
 """
 
-from ppvit_jax import protocols
 from ppvit_jax.config import Config
+from ppvit_jax.experiments import protocols
 
 
 def get_config() -> Config:

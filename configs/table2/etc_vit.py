@@ -8,8 +8,8 @@ Expected: 87.89% in the paper.
 Weights:  ViT-B_16.npz, pre-trained on ImageNet-21k (the README says where to get them).
 """
 
-from ppvit_jax import protocols
 from ppvit_jax.config import Config
+from ppvit_jax.experiments import protocols
 
 
 def get_config() -> Config:

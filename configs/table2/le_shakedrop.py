@@ -7,8 +7,8 @@ Expected: 94.49% in the paper, 75.48% on CIFAR-100, the best test epoch.
           Not run by us to the end: it needs an accelerator; docs/tables has a scaled-down run.
 """
 
-from ppvit_jax import protocols
 from ppvit_jax.config import Config
+from ppvit_jax.experiments import protocols
 
 
 def get_config() -> Config:

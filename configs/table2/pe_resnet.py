@@ -8,8 +8,8 @@ Expected: 92.03% in the paper.
 Status:   a reconstruction of the training, whose numbers the source's text did not give us.
 """
 
-from ppvit_jax import protocols
 from ppvit_jax.config import Config
+from ppvit_jax.experiments import protocols
 
 
 def get_config() -> Config:

@@ -8,8 +8,8 @@ Expected: 98.98% in the paper, 92.58% on CIFAR-100.
 Weights:  ViT-B_16.npz, pre-trained on ImageNet-21k (the README says where to get them).
 """
 
-from ppvit_jax import protocols
 from ppvit_jax.config import Config
+from ppvit_jax.experiments import protocols
 
 
 def get_config() -> Config:

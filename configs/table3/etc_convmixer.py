@@ -4,11 +4,11 @@ Command:  python -m ppvit_jax.main --config=configs/table3/etc_convmixer.py --wo
               --config.data.dir=DIR
 Table:    python -m ppvit_jax reproduce --table=3 --rows=etc_convmixer --output=runs/table3
 Expected: 90.11% in the paper. Not run by us to the end: it needs an accelerator.
-Status:   mostly inferred; see ppvit_jax/protocols.py.
+Status:   mostly inferred; see ppvit_jax/experiments/protocols.py.
 """
 
-from ppvit_jax import protocols
 from ppvit_jax.config import Config
+from ppvit_jax.experiments import protocols
 
 
 def get_config() -> Config:

@@ -7,8 +7,8 @@ Expected: 90.62% in the paper. Not run by us to the end: it needs an accelerator
 Weights:  ViT-B_16.npz, pre-trained on ImageNet-21k (the README says where to get them).
 """
 
-from ppvit_jax import protocols
 from ppvit_jax.config import Config
+from ppvit_jax.experiments import protocols
 
 
 def get_config() -> Config:

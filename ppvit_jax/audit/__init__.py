@@ -1,1 +1,1 @@
-"""Attacks on the encryptions, one file each: pure solvers that are given what the attacker has, and never a key."""
+"""Measures what attacks recover from the files that the cloud is given."""

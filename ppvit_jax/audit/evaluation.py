@@ -6,18 +6,18 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from ppvit_jax.audit import (
+from ppvit_jax.audit import scoring
+from ppvit_jax.audit.finding import Finding
+from ppvit_jax.audit.solvers import (
     ciphertext_only,
     decoder,
     dictionary,
     known_plaintext,
     link,
     position_embedding,
-    scoring,
     weights,
 )
-from ppvit_jax.audit.finding import Finding
-from ppvit_jax.audit.weights import Params
+from ppvit_jax.audit.solvers.weights import Params
 from ppvit_jax.encryption import Encryption, Permutations, Secret
 from ppvit_jax.encryption.blockwise import Gather, gather
 

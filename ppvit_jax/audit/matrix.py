@@ -10,11 +10,11 @@ import numpy as np
 
 from ppvit_jax.adaptation import adapt
 from ppvit_jax.audit import evaluation
-from ppvit_jax.audit.cells import table, text
 from ppvit_jax.audit.finding import KNOWLEDGE, Finding
-from ppvit_jax.audit.weights import Params
+from ppvit_jax.audit.solvers.weights import Params
 from ppvit_jax.encryption import Encryption
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import cell, markdown_table
 from ppvit_jax.keys import SecretKey
 
 # Of each attack, the measure that stands for it in the matrix.
@@ -176,9 +176,9 @@ def summarise(rows: list[dict[str, Any]]) -> list[str]:
             groups.setdefault((row["method"], *(row.get(name) for name in given)), []).append(row)
         body = []
         for group, members in groups.items():
-            cells = [f"`{group[0]}`", *(text(value) for value in group[1:]), str(len(members))]
+            cells = [f"`{group[0]}`", *(cell(value) for value in group[1:]), str(len(members))]
             body.append(cells + [spread([row[name] for row in members if name in row]) for name in measured])
-        lines += table(head, body)
+        lines += markdown_table(head, body)
     return lines
 
 
@@ -205,7 +205,7 @@ def tabulate(specs: Sequence[str], rows: list[dict[str, Any]], refused: dict[tup
                 note = notes.setdefault(refused.get((spec, name), "not run"), len(notes) + 1)
                 cells.append(f"- ({note})")
         body.append(cells)
-    lines = table(["method", *(_HEADS[name] for name in attacks)], body)
+    lines = markdown_table(["method", *(_HEADS[name] for name in attacks)], body)
     return [*lines, "", *(f"{number}. {reason}" for reason, number in notes.items())]
 
 
@@ -215,4 +215,4 @@ def spread(values: list[Any]) -> str:
         return ""
     low, high = min(values), max(values)
     middle = statistics.median(values)
-    return text(middle) if text(low) == text(high) else f"{text(middle)} ({text(low)} to {text(high)})"
+    return cell(middle) if cell(low) == cell(high) else f"{cell(middle)} ({cell(low)} to {cell(high)})"

@@ -4,11 +4,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ppvit_jax import figures
 from ppvit_jax.audit import matrix
-from ppvit_jax.audit.cells import table, text
 from ppvit_jax.audit.finding import KNOWLEDGE, Finding
-from ppvit_jax.workdir import write_json, write_text
+from ppvit_jax.audit.pictures import draw_recovered
+from ppvit_jax.files import cell, markdown_table, write_json, write_text
 
 CAVEAT = (
     "These are the attacks that were tried, in this program's version of them. A failed attack proves nothing: a "
@@ -40,7 +39,7 @@ def write(findings: list[Finding], refused: dict[str, str], what: str, output: P
             drawn[finding.attack] = f"{finding.attack}.png"
             files.append(output / drawn[finding.attack])
             title = f"{finding.attack}: {finding.summary}"
-            figures.draw_recovered(_picture_rows(finding), files[-1], title)
+            draw_recovered(_picture_rows(finding), files[-1], title)
     write_text(files[0], markdown(findings, refused, what, drawn, compared))
     content = [
         {
@@ -88,7 +87,7 @@ def write_matrix(
                 last = finding.rows[-1]
                 count = next(f"{last[name]} {name}" for name in ("images", "pairs") if name in last)
                 shown.append((f"{spec}, {count}", _most_detailed(finding)))
-        figures.draw_recovered(shown, output / f"{attack}.png", f"{attack}: {what}")
+        draw_recovered(shown, output / f"{attack}.png", f"{attack}: {what}")
 
 
 def markdown(
@@ -109,8 +108,8 @@ def markdown(
     lines += ["", CAVEAT, SYMMETRY]
     for finding in findings:
         names = list(dict.fromkeys(name for row in finding.rows for name in row))
-        rows = [[text(row.get(name)) for name in names] for row in finding.rows]
-        lines += ["", f"## {finding.attack}", "", *table(names, rows)]
+        rows = [[cell(row.get(name)) for name in names] for row in finding.rows]
+        lines += ["", f"## {finding.attack}", "", *markdown_table(names, rows)]
         if finding.attack in drawn:
             lines += ["", f"![{finding.summary}]({drawn[finding.attack]})"]
     if compared:

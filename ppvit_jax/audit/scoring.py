@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from ppvit_jax.audit.symmetry import SYMMETRIES, transform
+from ppvit_jax.audit.solvers.symmetry import SYMMETRIES, transform
 from ppvit_jax.encryption.method import Secret
 from ppvit_jax.encryption.permutations import split_blocks
 

@@ -1,1 +1,1 @@
-"""The commands of `python -m ppvit_jax`, one file each: `add_arguments(parser)` and `run(arguments)`."""
+"""The commands of `ppvit`, one file each: `add_arguments(parser)` and `run(arguments)`."""

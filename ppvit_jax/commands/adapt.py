@@ -2,17 +2,18 @@
 
 import argparse
 
-from ppvit_jax import adaptation, checkpoint, public_checkpoints
-from ppvit_jax.commands import adapting
-from ppvit_jax.commands import arguments as shared
-from ppvit_jax.commands.output import new_path
+from ppvit_jax import adaptation, checkpoint
+from ppvit_jax.audit import public_checkpoints
+from ppvit_jax.commands.shared import adapted_model
+from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     shared.add_key(parser)
-    adapting.add_files(parser)
+    adapted_model.add_files(parser)
     shared.add_encryption(parser)
     shared.add_base_is_public(parser)
     parser.add_argument("--image-size", type=int, default=224, help="of the images, in pixels (default: %(default)s)")
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     new_path(arguments.output, "the checkpoint")
     key = shared.open_key(arguments.key, arguments.passphrase_file)
     path = checkpoint.resolve(arguments.checkpoint)
-    params, metadata, shape = adapting.open_model(path, arguments.image_size)
+    params, metadata, shape = adapted_model.open_model(path, arguments.image_size)
     if metadata.encryption != "none":
         raise UserError(
             f"{path} is adapted already, to {metadata.encryption} with the key of fingerprint "
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     method = shared.open_encryption(arguments.encryption, shape.patch_size)
     permutations = method.absorb(key, height=shape.image_size, width=shape.image_size)
     adapted = adaptation.adapt(params, permutations)
-    adapting.write_model(arguments, adapted, metadata, shape, method.spec, key.fingerprint)
+    adapted_model.write_model(arguments, adapted, metadata, shape, method.spec, key.fingerprint)
     known = public_checkpoints.identify(path, {"embedding/kernel": params["embedding"]["kernel"]})
     # Last, so that a mistake is one line.
     shared.warn_of_public_base(arguments, known)

@@ -9,8 +9,9 @@ import numpy as np
 
 from ppvit_jax.audit import evaluation, matrix, report
 from ppvit_jax.audit.finding import KNOWLEDGE, Finding
-from ppvit_jax.commands import audit_methods, audit_orthogonal, auditing
-from ppvit_jax.commands.output import results_folder
+from ppvit_jax.commands import audit_methods, audit_orthogonal
+from ppvit_jax.commands.shared import audit_inputs
+from ppvit_jax.commands.shared.output import results_folder
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
 
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     def add(name: str, text: str, *names: str, output: bool = False) -> argparse.ArgumentParser:
         command = attacks.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {report.CAVEAT}")
-        auditing.add_arguments(command, names)
+        audit_inputs.add_arguments(command, names)
         command.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
         command.add_argument("--output", required=output, metavar="DIR", help="folder for the report and pictures")
         command.add_argument(
@@ -137,9 +138,9 @@ def _compare(arguments: argparse.Namespace) -> list[str]:
     compared = argparse.Namespace(**vars(arguments))
     size = _COMPARED_SIZE
     if arguments.encrypted:
-        encrypted = auditing.open_encrypted(arguments, 1)
+        encrypted = audit_inputs.open_encrypted(arguments, 1)
         size, compared.patch_size = encrypted.images.shape[1], encrypted.method.block_size
-    compared.plain = arguments.plain or auditing.PHOTOGRAPHS
+    compared.plain = arguments.plain or audit_inputs.PHOTOGRAPHS
     compared.images, compared.candidates = [min(_COMPARED_IMAGES, max(arguments.images))], _COMPARED_CANDIDATES
     if not arguments.key:
         # A model is made plain by its key, to be adapted to other methods.
@@ -150,35 +151,37 @@ def _compare(arguments: argparse.Namespace) -> list[str]:
 
 
 def _weights(arguments: argparse.Namespace) -> Finding:
-    model, metadata, shape = auditing.open_model(arguments.model)
-    base, _, _ = auditing.open_model(arguments.base, shape.image_size)
-    return evaluation.audit_weights(base, model, auditing.model_truth(arguments, metadata, shape))
+    model, metadata, shape = audit_inputs.open_model(arguments.model)
+    base, _, _ = audit_inputs.open_model(arguments.base, shape.image_size)
+    return evaluation.audit_weights(base, model, audit_inputs.model_truth(arguments, metadata, shape))
 
 
 def _position_embedding(arguments: argparse.Namespace) -> Finding:
-    model, metadata, shape = auditing.open_model(arguments.model)
-    return evaluation.audit_position_embedding(model, auditing.model_truth(arguments, metadata, shape))
+    model, metadata, shape = audit_inputs.open_model(arguments.model)
+    return evaluation.audit_position_embedding(model, audit_inputs.model_truth(arguments, metadata, shape))
 
 
 def _link(arguments: argparse.Namespace) -> Finding:
-    return evaluation.audit_link(*(auditing.open_model(name)[0] for name in (arguments.model, arguments.second_model)))
+    return evaluation.audit_link(
+        *(audit_inputs.open_model(name)[0] for name in (arguments.model, arguments.second_model))
+    )
 
 
 def _known_plaintext(arguments: argparse.Namespace) -> Finding:
-    encrypted = auditing.open_encrypted(arguments, 2 * max(arguments.pairs) + 20)
-    plain = auditing.open_plain(arguments.plain, arguments, encrypted)
+    encrypted = audit_inputs.open_encrypted(arguments, 2 * max(arguments.pairs) + 20)
+    plain = audit_inputs.open_plain(arguments.plain, arguments, encrypted)
     if len(plain) < 2:
         raise UserError("one pair leaves none to check with: give at least two images")
     return evaluation.audit_known_plaintext(encrypted.method, plain, encrypted.images, arguments.pairs)
 
 
 def _ciphertext_only(arguments: argparse.Namespace) -> Finding:
-    encrypted = auditing.open_encrypted(arguments, max(arguments.images))
-    plain = auditing.open_plain(arguments.plain, arguments, encrypted) if arguments.plain else None
+    encrypted = audit_inputs.open_encrypted(arguments, max(arguments.images))
+    plain = audit_inputs.open_plain(arguments.plain, arguments, encrypted) if arguments.plain else None
     reference = None
     if arguments.reference:
         size = encrypted.images.shape[1]
-        reference = auditing.open_images(arguments.reference, arguments, size, 200, arguments.seed + 1)
+        reference = audit_inputs.open_images(arguments.reference, arguments, size, 200, arguments.seed + 1)
     progress = Progress("ciphertext-only", len(arguments.images), "numbers of images")
     found = evaluation.audit_ciphertext_only(
         encrypted.method,
@@ -195,8 +198,8 @@ def _ciphertext_only(arguments: argparse.Namespace) -> Finding:
 
 
 def _dictionary(arguments: argparse.Namespace) -> Finding:
-    encrypted = auditing.open_encrypted(arguments, arguments.candidates)
-    plain = auditing.open_plain(arguments.plain, arguments, encrypted)
+    encrypted = audit_inputs.open_encrypted(arguments, arguments.candidates)
+    plain = audit_inputs.open_plain(arguments.plain, arguments, encrypted)
     # In another order than the encrypted ones, so that it has to be found.
     order = np.random.default_rng(arguments.seed).permutation(len(plain))
     return evaluation.audit_dictionary(encrypted.method, plain[order], encrypted.images, np.argsort(order))

@@ -11,8 +11,8 @@ import numpy as np
 from ppvit_jax.adaptation import restore
 from ppvit_jax.audit import matrix, report
 from ppvit_jax.audit.finding import KNOWLEDGE, Finding
-from ppvit_jax.commands import arguments as shared
-from ppvit_jax.commands import auditing
+from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.commands.shared import audit_inputs
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.encryption import METHODS, usual_block_size
 from ppvit_jax.errors import UserError
@@ -34,7 +34,9 @@ class Measured:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    auditing.add_arguments(parser, ("plain?", "reference", "pairs", "images", "candidates", "base?", "model?", "key"))
+    audit_inputs.add_arguments(
+        parser, ("plain?", "reference", "pairs", "images", "candidates", "base?", "model?", "key")
+    )
     add_comparison(parser, keys=5)
     parser.add_argument("--attacks", default="", metavar="NAMES", help=f"a part of {','.join(KNOWLEDGE)}")
     parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
@@ -92,9 +94,9 @@ def measure(arguments: argparse.Namespace, attacks: list[str], size: int, noise:
     plain = np.empty((0, size, size, 3), np.uint8)
     if set(attacks) - _OF_MODELS and arguments.plain:
         needed = max([2 * max(arguments.pairs), *arguments.images, arguments.candidates])
-        plain = auditing.open_images(arguments.plain, arguments, size, needed, arguments.seed)
+        plain = audit_inputs.open_images(arguments.plain, arguments, size, needed, arguments.seed)
         if arguments.reference:
-            reference = auditing.open_images(arguments.reference, arguments, size, _REFERENCES, arguments.seed + 1)
+            reference = audit_inputs.open_images(arguments.reference, arguments, size, _REFERENCES, arguments.seed + 1)
     models = _models(arguments) if _OF_MODELS & set(attacks) and arguments.base else None
     attacks = attacks if models else [name for name in attacks if name not in _OF_MODELS]
     material = matrix.Material(plain, reference, arguments.pairs, arguments.images, noise, models)
@@ -138,11 +140,11 @@ def _called(folder: str) -> str:
 
 def _models(arguments: argparse.Namespace) -> matrix.Models:
     """The base and the tuned model, which is made plain again by its key to be adapted with new ones."""
-    tuned, metadata, shape = auditing.open_model(arguments.model or arguments.base)
-    permutations = auditing.model_truth(arguments, metadata, shape)
+    tuned, metadata, shape = audit_inputs.open_model(arguments.model or arguments.base)
+    permutations = audit_inputs.model_truth(arguments, metadata, shape)
     if metadata.encryption != "none":
         if permutations is None:
             raise UserError(f"{arguments.model} is adapted to a key: give its --key, to adapt it to new ones")
         tuned = restore(tuned, permutations)
-    base = auditing.open_model(arguments.base, shape.image_size)[0]
+    base = audit_inputs.open_model(arguments.base, shape.image_size)[0]
     return matrix.Models(base, tuned, shape.patch_size, shape.image_size)

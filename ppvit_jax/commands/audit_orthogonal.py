@@ -5,19 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ppvit_jax.audit import matrix, orthogonal, scoring, weights
-from ppvit_jax.audit.cells import table
+from ppvit_jax.audit import matrix, scoring
 from ppvit_jax.audit.report import CAVEAT
-from ppvit_jax.commands import auditing
+from ppvit_jax.audit.solvers import orthogonal, weights
+from ppvit_jax.commands.shared import audit_inputs
 from ppvit_jax.encryption.permutations import join_blocks, split_blocks
-from ppvit_jax.workdir import write_text
+from ppvit_jax.files import markdown_table, write_text
 
 _UNSEEN = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    auditing.add_arguments(parser, ("plain", "base?", "pairs"))
+    audit_inputs.add_arguments(parser, ("plain", "base?", "pairs"))
     parser.set_defaults(pairs=[1, 2, 4])
     parser.add_argument("--keys", type=int, default=5, metavar="N", help="new matrices, one a repetition (%(default)s)")
     parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace, output: Path) -> list[str]:
     """
     size, patch = arguments.image_size, arguments.patch_size
     count = max(arguments.pairs) + _UNSEEN
-    plain = auditing.open_images(arguments.plain, arguments, size, count, arguments.seed)
+    plain = audit_inputs.open_images(arguments.plain, arguments, size, count, arguments.seed)
     patches = split_blocks(plain, patch).astype(np.float64) - 127.5
     unseen, target = patches[-_UNSEEN:], plain[-_UNSEEN:]
     found: dict[str, list[scoring.Picture]] = {}
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, output: Path) -> list[str]:
             known = patches[:pairs].reshape(-1, patches.shape[-1])
             attempts[f"{pairs} pairs of an image and its encryption"] = orthogonal.from_pairs(known, known @ secret)
         if arguments.base:
-            rows = weights.patch_rows(auditing.open_model(arguments.base)[0])
+            rows = weights.patch_rows(audit_inputs.open_model(arguments.base)[0])
             if len(rows) == len(secret):
                 name = f"the base and the adapted model ({len(rows)} values, hidden size {rows.shape[1]})"
                 attempts[name] = orthogonal.procrustes(rows, secret.T @ rows)
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, output: Path) -> list[str]:
     for name, pictures in found.items():
         similarity, ratio = ([getattr(one, field) for one in pictures] for field in ("ssim", "psnr"))
         body.append([name, str(len(pictures)), matrix.spread(similarity), matrix.spread(ratio)])
-    lines = table(["The attacker has", "matrices", "SSIM of other images", "PSNR of other images"], body)
+    lines = markdown_table(["The attacker has", "matrices", "SSIM of other images", "PSNR of other images"], body)
     measured = (
         f"Measured: patches of {patch}x{patch} of {_UNSEEN} images of {Path(arguments.plain).name} at {size}x{size}, "
         f"each multiplied by one secret orthogonal matrix; seed {arguments.seed}. Median and range."

@@ -3,12 +3,12 @@
 import argparse
 import hmac
 
-from ppvit_jax.commands import arguments as shared
-from ppvit_jax.commands import permuting
+from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.commands.shared import permuting
 from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data.listing import Decoding
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
-from ppvit_jax.offline.inputs import Decoding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

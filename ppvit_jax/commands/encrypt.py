@@ -5,12 +5,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ppvit_jax.commands import arguments as shared
-from ppvit_jax.commands import permuting
+from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.commands.shared import permuting
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import MAX_PIXELS_LIMIT
+from ppvit_jax.data.listing import Decoding
 from ppvit_jax.errors import UserError
-from ppvit_jax.offline.inputs import Decoding
 from ppvit_jax.offline.journal import Journal
 from ppvit_jax.offline.permute import Recipe, encrypting
 from ppvit_jax.offline.worker import Task

@@ -3,7 +3,7 @@
 import argparse
 
 from ppvit_jax import keys
-from ppvit_jax.commands.output import new_path
+from ppvit_jax.commands.shared.output import new_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

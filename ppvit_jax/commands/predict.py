@@ -10,15 +10,16 @@ import jax
 import numpy as np
 
 from ppvit_jax import checkpoint, models
-from ppvit_jax.commands.output import new_path, write_aside
+from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data.listing import Decoding, Images, open_folder
 from ppvit_jax.data.loader import test_batches
 from ppvit_jax.data.preprocess import normalise, preprocess
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.source import StreamSource
 from ppvit_jax.errors import UserError
-from ppvit_jax.matching import check_match
-from ppvit_jax.offline.inputs import Decoding, Images, open_folder
+from ppvit_jax.files import write_bytes
+from ppvit_jax.training.matching import check_match
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     files = [split.original(index) for split in images.splits for index in range(split.count)]
     logits = _predict(shape, params, images, arguments.batch_size)
     seconds = time.monotonic() - started
-    write_aside(output, _table(files, logits, metadata.class_names, output.suffix))
+    write_bytes(output, _table(files, logits, metadata.class_names, output.suffix))
     print(f"{output}: {len(files):,} images in {seconds:.1f} s, {len(files) / seconds:.1f} images/s")
 
 

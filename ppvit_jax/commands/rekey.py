@@ -3,17 +3,17 @@
 import argparse
 
 from ppvit_jax import adaptation
-from ppvit_jax.commands import adapting
-from ppvit_jax.commands import arguments as shared
-from ppvit_jax.commands.output import new_path
+from ppvit_jax.commands.shared import adapted_model
+from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.commands.shared.output import new_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     shared.add_key(parser, what="the key that the model is adapted with")
     shared.add_key(parser, "new-", "the key to adapt it with")
-    adapting.add_files(parser)
-    adapting.add_lost_encryption(parser)
+    adapted_model.add_files(parser)
+    adapted_model.add_lost_encryption(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -25,6 +25,6 @@ def run(arguments: argparse.Namespace) -> None:
     new_path(arguments.output, "the checkpoint")
     old = shared.open_key(arguments.key, arguments.passphrase_file)
     new = shared.open_key(arguments.new_key, arguments.new_passphrase_file)
-    model = adapting.open_adapted(arguments, old)
+    model = adapted_model.open_adapted(arguments, old)
     rekeyed = adaptation.rekey(model.params, model.permutations(old), model.permutations(new))
-    adapting.write_model(arguments, rekeyed, model.metadata, model.shape, model.encryption, new.fingerprint)
+    adapted_model.write_model(arguments, rekeyed, model.metadata, model.shape, model.encryption, new.fingerprint)

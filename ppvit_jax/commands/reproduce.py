@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from ppvit_jax import config as configuration
-from ppvit_jax.commands.output import results_folder
+from ppvit_jax.commands.shared.output import results_folder
 from ppvit_jax.errors import UserError
-from ppvit_jax.tables import access, adaptation_table, comparison, gallery, table_1
+from ppvit_jax.experiments import access, adaptation_table, comparison, gallery, table_1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,16 +3,16 @@
 import argparse
 
 from ppvit_jax import adaptation
-from ppvit_jax.commands import adapting
-from ppvit_jax.commands import arguments as shared
-from ppvit_jax.commands.output import new_path
+from ppvit_jax.commands.shared import adapted_model
+from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.commands.shared.output import new_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     shared.add_key(parser)
-    adapting.add_files(parser)
-    adapting.add_lost_encryption(parser)
+    adapted_model.add_files(parser)
+    adapted_model.add_lost_encryption(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -23,6 +23,6 @@ def run(arguments: argparse.Namespace) -> None:
     """
     new_path(arguments.output, "the checkpoint")
     key = shared.open_key(arguments.key, arguments.passphrase_file)
-    model = adapting.open_adapted(arguments, key)
+    model = adapted_model.open_adapted(arguments, key)
     restored = adaptation.restore(model.params, model.permutations(key))
-    adapting.write_model(arguments, restored, model.metadata, model.shape, "none", None)
+    adapted_model.write_model(arguments, restored, model.metadata, model.shape, "none", None)

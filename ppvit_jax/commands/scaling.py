@@ -2,12 +2,12 @@
 
 import argparse
 
-from ppvit_jax import scaling
-from ppvit_jax.audit.cells import table, text
 from ppvit_jax.config import DTYPES
-from ppvit_jax.devices import SHARDINGS
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import cell, markdown_table
 from ppvit_jax.models.vit import parse_name
+from ppvit_jax.training import scaling
+from ppvit_jax.training.devices import SHARDINGS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,5 +90,5 @@ def run(arguments: argparse.Namespace) -> None:
                 row = [name, sharding, count, images, *(number / 1e9 for number in numbers), cost.flops / 1e12]
                 row += [cost.flops / arguments.compute_rate / 1e9] if arguments.compute_rate else []
                 row += [cost.sent / arguments.bandwidth / 1e6] if arguments.bandwidth else []
-                rows.append([text(cell) for cell in row])
-    print("\n".join(table(head, rows)))
+                rows.append([cell(value) for value in row])
+    print("\n".join(markdown_table(head, rows)))

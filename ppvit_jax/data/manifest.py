@@ -18,6 +18,7 @@ from typing import Any
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.encryption import create
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import written_aside
 
 NAME = "manifest.json"
 # The list of what is done already: as long as it exists, the folder is not complete.
@@ -177,7 +178,7 @@ def _read(folder: Path) -> Manifest | None:
 def write(
     folder: Path, header: Header, files: Iterable[tuple[str, str]], authenticate: Callable[[bytes], str] | None
 ) -> None:
-    """Writes a folder's manifest, aside first and then renamed; in constant memory.
+    """Writes a folder's manifest, whole or not at all, in constant memory.
 
     Args:
         folder: where the files lie.
@@ -185,8 +186,7 @@ def write(
         files: (path inside the folder, SHA-256) of each; iterated once.
         authenticate: the owner's `SecretKey.authenticate`, or None without a key.
     """
-    aside = folder / f".{NAME}.tmp"
-    with aside.open("w") as file:
+    with written_aside(folder / NAME) as aside, aside.open("w") as file:
         fields = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(header)}
         for name, value in fields.items():
             file.write(f"{'{' if name == 'format' else ','}\n {json.dumps(name)}: {json.dumps(value)}")
@@ -202,7 +202,6 @@ def write(
         file.write(f'\n }},\n "sha256": "{digest.hexdigest()}",\n "authentication": {json.dumps(authentication)}\n}}\n')
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(folder / NAME)
 
 
 def _digest(header: Header, files: Iterable[tuple[str, str]]) -> Any:

@@ -23,9 +23,10 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
+from ppvit_jax.data.listing import Images
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
-from ppvit_jax.offline.inputs import Images
+from ppvit_jax.files import written_aside
 from ppvit_jax.offline.journal import Journal, Record
 from ppvit_jax.offline.outputs import list_shards
 from ppvit_jax.offline.worker import Task, offsets, open_task, write_list
@@ -140,9 +141,8 @@ class EncryptFn(beam.DoFn):
         try:
             yield
         except (UserError, KeyboardInterrupt) as error:
-            aside = self._task.unfinished / f"{uuid.uuid4().hex}.tmp"
-            aside.write_text(str(error), "utf-8", "surrogateescape")
-            aside.replace(self._task.unfinished / _ERROR)
+            with written_aside(self._task.unfinished / _ERROR) as aside:
+                aside.write_text(str(error), "utf-8", "surrogateescape")
 
 
 def _finish(pipeline: beam.Pipeline) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import uuid
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from ppvit_jax.data.listing import Images, Item, Split
 from ppvit_jax.data.manifest import UNFINISHED
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
-from ppvit_jax.offline.inputs import Images, Item, Split
+from ppvit_jax.files import written_aside
 from ppvit_jax.offline.journal import Journal, Record
 from ppvit_jax.offline.permute import Recipe, in_threads
 
@@ -79,9 +79,9 @@ def write_image(image: np.ndarray, item: Item, recipe: Recipe, folder: Path) -> 
     files = {}
     for copy, content in enumerate(recipe.apply(image, item.number, item.original, item.augments)):
         name = f"{item.output}_{copy}.png" if recipe.copies and item.augments else f"{item.output}.png"
-        aside = _aside(folder)
-        aside.write_bytes(content)
-        _rename(aside, folder / name)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with written_aside(folder / name, folder / UNFINISHED) as aside:
+            aside.write_bytes(content)
         files[name] = hashlib.sha256(content).hexdigest()
     return Record(files, [])
 
@@ -168,20 +168,19 @@ def write_shard(
         ]
 
     left_out: list[str] = []
-    aside = _aside(folder)
-    try:
-        writer = ArrayRecordWriter(str(aside), "group_size:1")
-        with contextlib.closing(_results(work, shard.members, left_out if skip_unreadable else None)) as results:
-            for index, examples in results:
-                for example in examples or ():
-                    writer.write(example)
-                update(offset + index + 1)
-        writer.close()
-    # What array_record raises for a disk that is full or fails.
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot write {aside} ({reason}); run the same command again to continue") from None
-    _rename(aside, folder / shard.name)
+    with written_aside(folder / shard.name, folder / UNFINISHED) as aside:
+        try:
+            writer = ArrayRecordWriter(str(aside), "group_size:1")
+            with contextlib.closing(_results(work, shard.members, left_out if skip_unreadable else None)) as results:
+                for index, examples in results:
+                    for example in examples or ():
+                        writer.write(example)
+                    update(offset + index + 1)
+            writer.close()
+        # What array_record raises for a disk that is full or fails.
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"cannot write {aside} ({reason}); run the same command again to continue") from None
     return Record(_sha256(folder, [shard.name]), left_out)
 
 
@@ -226,16 +225,6 @@ def _write_metadata(images: Images, recipe: Recipe, folder: Path) -> None:
         # It would read with TensorFlow.
         check_data=False,
     )
-
-
-def _aside(folder: Path) -> Path:
-    """A new name for a file that is being written: that of no other process, which may write the same file."""
-    return folder / UNFINISHED / f"{uuid.uuid4().hex}.tmp"
-
-
-def _rename(aside: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside.replace(path)
 
 
 def _results(

@@ -12,10 +12,10 @@ import PIL
 
 import ppvit_jax
 from ppvit_jax import keys
+from ppvit_jax.data.listing import Decoding, Images, Item, open_tfds, read_file
 from ppvit_jax.data.manifest import UNFINISHED
 from ppvit_jax.encryption import create
 from ppvit_jax.errors import UserError
-from ppvit_jax.offline.inputs import Decoding, Images, Item, open_tfds, read_file
 from ppvit_jax.offline.journal import Record
 from ppvit_jax.offline.outputs import list_shards, write_image, write_shard
 from ppvit_jax.offline.permute import Recipe, encrypting

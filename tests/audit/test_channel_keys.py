@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_image
 
-from ppvit_jax.audit.channel_keys import solve, solve_each
+from ppvit_jax.audit.solvers.channel_keys import solve, solve_each
 from ppvit_jax.encryption import PixelEncryption
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from photographs import create, crops, encrypt
+from helpers.photographs import create, crops, encrypt
 
-from ppvit_jax.audit import ciphertext_only, correlation, scoring
+from ppvit_jax.audit import scoring
+from ppvit_jax.audit.solvers import ciphertext_only, correlation
 from ppvit_jax.encryption.permutations import split_blocks
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey

@@ -1,11 +1,11 @@
 """The dictionary attack: encrypted images are recognised among candidates without a key, and duplicates are seen."""
 
 import numpy as np
-import photographs
 import pytest
-from photographs import create, crops
+from helpers import photographs
+from helpers.photographs import create, crops
 
-from ppvit_jax.audit.dictionary import duplicates, identify
+from ppvit_jax.audit.solvers.dictionary import duplicates, identify
 from ppvit_jax.errors import UserError
 
 EXACT = [

@@ -2,8 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from photographs import create, crops, encrypt
-from tiny import random_params, tiny_model
+from helpers.photographs import create, crops, encrypt
+from helpers.tiny import random_params, tiny_model
 
 from ppvit_jax.adaptation import adapt
 from ppvit_jax.audit import evaluation, matrix, report

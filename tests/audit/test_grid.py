@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppvit_jax.audit import grid
+from ppvit_jax.audit.solvers import grid
 
 
 def _field(rows, columns, samples=400, seed=0, smooth=3.0):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_sample_image
 
-from ppvit_jax.audit.jigsaw import assemble, assembly_cost
+from ppvit_jax.audit.solvers.jigsaw import assemble, assembly_cost
 from ppvit_jax.encryption.permutations import split_blocks
 from ppvit_jax.errors import UserError
 

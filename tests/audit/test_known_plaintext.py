@@ -1,13 +1,13 @@
 """The known-plaintext attack: what it finds decrypts images that it has not seen, and it says what pairs leave open."""
 
 import numpy as np
-import photographs
 import pytest
+from helpers import photographs
+from helpers.photographs import create, crops
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photographs import create, crops
 
-from ppvit_jax.audit.known_plaintext import pairs_needed, solve
+from ppvit_jax.audit.solvers.known_plaintext import pairs_needed, solve
 from ppvit_jax.errors import UserError
 
 # How many natural images of 32x32 in blocks of 8 are given, for all places to be told apart.

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from blocks import KEYS
+from helpers.blocks import KEYS
+from helpers.tiny import assert_same_tree, random_params, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import assert_same_tree, random_params, tiny_model
 
 from ppvit_jax import checkpoint
 from ppvit_jax.adaptation import adapt
-from ppvit_jax.audit.link import compare
+from ppvit_jax.audit.solvers.link import compare
 from ppvit_jax.encryption import METHODS
 from ppvit_jax.encryption.method import parse
 from ppvit_jax.errors import UserError

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_image
 
-from ppvit_jax.audit.nibbles import solve
+from ppvit_jax.audit.solvers.nibbles import solve
 from ppvit_jax.encryption import LearnableEncryption
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import ortho_group
 from sklearn.datasets import load_sample_image
 
-from ppvit_jax.audit.orthogonal import from_pairs, procrustes
+from ppvit_jax.audit.solvers.orthogonal import from_pairs, procrustes
 from ppvit_jax.encryption.permutations import split_blocks
 from ppvit_jax.errors import UserError
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from ppvit_jax.audit import position_embedding, scoring
+from ppvit_jax.audit import scoring
+from ppvit_jax.audit.solvers import position_embedding
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.encryption.blockwise import gather
 from ppvit_jax.errors import UserError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_image
 
-from ppvit_jax.audit.turned_blocks import solve
+from ppvit_jax.audit.solvers.turned_blocks import solve
 from ppvit_jax.encryption import EncryptionThenCompression
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from blocks import KEYS
+from helpers.blocks import KEYS
+from helpers.tiny import random_images, random_params, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import random_images, random_params, tiny_model
 
 from ppvit_jax import checkpoint
 from ppvit_jax.adaptation import adapt, restore
-from ppvit_jax.audit.weights import drift, match_rows, recover
+from ppvit_jax.audit.solvers.weights import drift, match_rows, recover
 from ppvit_jax.encryption import METHODS, Permutations
 from ppvit_jax.encryption.blockwise import gather
 from ppvit_jax.encryption.method import parse

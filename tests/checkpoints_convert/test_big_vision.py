@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 import pytest
-from convert import arrays, convert, logits, tiny_vit
-from pytorch import timm, torch
-from tiny import flatten, random_images, random_params
+from helpers.convert import arrays, convert, logits, tiny_vit
+from helpers.pytorch import timm, torch
+from helpers.tiny import flatten, random_images, random_params
 
 from ppvit_jax import checkpoint
 

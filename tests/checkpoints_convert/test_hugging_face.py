@@ -6,10 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
-from convert import CLASSES, arrays, convert, encrypted_files, logits, randomise, tiny_vit, write_model
+from helpers.convert import CLASSES, arrays, convert, encrypted_files, logits, randomise, tiny_vit, write_model
+from helpers.pytorch import torch, transformers
+from helpers.tiny import assert_same_tree, flatten, random_images, random_params
 from PIL import Image
-from pytorch import torch, transformers
-from tiny import assert_same_tree, flatten, random_images, random_params
 
 from ppvit_jax import checkpoint
 

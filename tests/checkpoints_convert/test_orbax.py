@@ -10,12 +10,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from command import ROOT, SMALL_RUN, finish, start
-from convert import arrays, convert
-from tiny import assert_same_tree, flatten
+from helpers.command import ROOT, SMALL_RUN, finish, start
+from helpers.convert import arrays, convert
+from helpers.tiny import assert_same_tree, flatten
 
-from ppvit_jax import experiment
 from ppvit_jax.config import load
+from ppvit_jax.training import experiment
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from convert import CLASSES, arrays, convert, encrypted_files, logits, randomise, tiny_vit, write_model
+from helpers.convert import CLASSES, arrays, convert, encrypted_files, logits, randomise, tiny_vit, write_model
+from helpers.pytorch import timm, torch
+from helpers.tiny import assert_same_tree, flatten, random_images, random_params
 from PIL import Image
-from pytorch import timm, torch
 from safetensors.numpy import load_file, save_file
-from tiny import assert_same_tree, flatten, random_images, random_params
 
 from ppvit_jax import checkpoint, models
 

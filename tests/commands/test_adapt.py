@@ -6,9 +6,9 @@ import stat
 import jax
 import numpy as np
 import pytest
-from command import make_key
-from command import run_ppvit as _run
-from tiny import assert_same_tree, flatten, random_params, tiny_model
+from helpers.command import make_key
+from helpers.command import run_ppvit as _run
+from helpers.tiny import assert_same_tree, flatten, random_params, tiny_model
 
 from ppvit_jax import adaptation, checkpoint, keys, models
 from ppvit_jax.checkpoint import Metadata

@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from command import make_key, run_ppvit
-from photographs import crops
+from helpers.command import make_key, run_ppvit
+from helpers.photographs import crops
+from helpers.tiny import random_params, tiny_model
 from PIL import Image
-from tiny import random_params, tiny_model
 
 from ppvit_jax import checkpoint
 from ppvit_jax.audit import report

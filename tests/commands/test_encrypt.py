@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import make_key
-from command import run_ppvit as _run
-from images import contents, read_images, write_images
+from helpers.command import make_key
+from helpers.command import run_ppvit as _run
+from helpers.images import contents, read_images, write_images
+from helpers.toy import COUNTS, build
 from PIL import Image
-from toy import COUNTS, build
 
 from ppvit_jax import encryption, keys
 from ppvit_jax.data import manifest as manifests

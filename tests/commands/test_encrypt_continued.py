@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from command import make_key
-from command import run_ppvit as _run
-from images import contents, read_images, write_images
-from toy import build
+from helpers.command import make_key
+from helpers.command import run_ppvit as _run
+from helpers.images import contents, read_images, write_images
+from helpers.toy import build
 
 from ppvit_jax.data import manifest as manifests
 

@@ -4,9 +4,9 @@ import re
 import shutil
 
 import pytest
-from command import make_key
-from command import run_ppvit as _run
-from images import contents, read_images, write_images
+from helpers.command import make_key
+from helpers.command import run_ppvit as _run
+from helpers.images import contents, read_images, write_images
 from PIL import Image
 
 from ppvit_jax.data import manifest as manifests

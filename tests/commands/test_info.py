@@ -5,12 +5,12 @@ from base64 import b64encode
 
 import numpy as np
 import pytest
-from command import make_key
-from images import write_images
+from helpers.command import make_key
+from helpers.images import write_images
 
 from ppvit_jax import __main__ as commands
 from ppvit_jax import checkpoint, keys
-from ppvit_jax.command_line import run_command
+from ppvit_jax.commands.shared.command_line import run_command
 
 
 def _info(path, capsys, expected=0):

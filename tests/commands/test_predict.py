@@ -6,11 +6,11 @@ import re
 import jax
 import numpy as np
 import pytest
-from command import make_key
-from command import run_ppvit as _run
-from images import read_images, write_images
-from tiny import flatten, random_params, tiny_model
-from toy import COUNTS, build
+from helpers.command import make_key
+from helpers.command import run_ppvit as _run
+from helpers.images import read_images, write_images
+from helpers.tiny import flatten, random_params, tiny_model
+from helpers.toy import COUNTS, build
 
 from ppvit_jax import adaptation, checkpoint, keys, models
 from ppvit_jax.checkpoint import Metadata

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 import yaml
-from command import ROOT, run_ppvit
+from helpers.command import ROOT, run_ppvit
 
 from ppvit_jax import config as configuration
 from ppvit_jax import main

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pytorch import torch
+from helpers.pytorch import torch
 from sklearn import datasets
 from torchvision import transforms
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.toy import COUNTS, build, pixels, varying
 from PIL import Image
-from toy import COUNTS, build, pixels, varying
 
 from ppvit_jax.data import images, tfds_source
 from ppvit_jax.data.source import ArraySource, StreamSource

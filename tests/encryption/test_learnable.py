@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from blocks import KEYS, block_places, images
+from helpers.blocks import KEYS, block_places, images
 from hypothesis import given, settings
 
 from ppvit_jax.encryption import ExtendedLearnableEncryption, LearnableEncryption

@@ -4,8 +4,8 @@ import functools
 import jax
 import numpy as np
 import pytest
-from pytorch import torch
-from tiny import random_images
+from helpers.pytorch import torch
+from helpers.tiny import random_images
 
 from ppvit_jax.encryption import chacha
 from ppvit_jax.encryption.color_neuracrypt import ColorNeuraCrypt

@@ -1,9 +1,9 @@
 import jax
 import numpy as np
 import pytest
+from helpers.tiny import random_images
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tiny import random_images
 
 from ppvit_jax.encryption import METHODS, create, encrypt
 from ppvit_jax.encryption.blockwise import Gather

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pytorch import torch
-from tiny import assert_close_tree, flatten
+from helpers.pytorch import torch
+from helpers.tiny import assert_close_tree, flatten
 
 from ppvit_jax.models.adaptation_network import (
     ELEAdaptNet,

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tiny import flatten
+from helpers.tiny import flatten
 
 from ppvit_jax import config as configuration
 from ppvit_jax import keys, models

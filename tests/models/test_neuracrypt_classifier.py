@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
-from pytorch import torch
-from tiny import flatten
+from helpers.pytorch import torch
+from helpers.tiny import flatten
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.neuracrypt import NeuraCryptConfig, build

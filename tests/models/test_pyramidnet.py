@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pytorch import torch
-from tiny import assert_close_tree, flatten, random_images
+from helpers.pytorch import torch
+from helpers.tiny import assert_close_tree, flatten, random_images
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import pyramidnet

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
-from pytorch import timm, torch
-from tiny import assert_close_tree, flatten, random_images
+from helpers.pytorch import timm, torch
+from helpers.tiny import assert_close_tree, flatten, random_images
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.resnet import ResNetConfig, build

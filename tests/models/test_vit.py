@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pytorch import torch, transformers
-from tiny import flatten, random_images, random_params, tiny_model
+from helpers.pytorch import torch, transformers
+from helpers.tiny import flatten, random_images, random_params, tiny_model
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.errors import UserError

@@ -16,16 +16,16 @@ from apache_beam.internal.cloudpickle import cloudpickle
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.utils import proto_utils
-from command import make_key, run_ppvit
-from images import contents, write_images
-from needles import needles
-from toy import build as build_toy
+from helpers.command import make_key, run_ppvit
+from helpers.images import contents, write_images
+from helpers.needles import needles
+from helpers.toy import build as build_toy
 
 from ppvit_jax import keys
 from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data.listing import Decoding
 from ppvit_jax.errors import UserError
 from ppvit_jax.offline import beam, outputs, worker
-from ppvit_jax.offline.inputs import Decoding
 from ppvit_jax.offline.journal import Journal
 from ppvit_jax.offline.worker import Task, open_task
 

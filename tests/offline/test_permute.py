@@ -6,8 +6,8 @@ import time
 import jax
 import numpy as np
 import pytest
+from helpers.tiny import random_images
 from PIL import Image
-from tiny import random_images
 
 from ppvit_jax import encryption
 from ppvit_jax.data.preprocess import preprocess

@@ -1,0 +1,1 @@
+"""Benchmarks of training steps, encryption, input and loading; one file a section."""

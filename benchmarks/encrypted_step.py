@@ -1,0 +1,61 @@
+"""The section `encrypted`: what the encryption costs inside a training step."""
+
+from collections.abc import Iterator
+
+import jax
+
+from benchmarks.jax_step import TrainingStep, random_batch
+from benchmarks.report import Table
+from benchmarks.settings import Settings
+from benchmarks.timing import summarise, take_turns
+from ppvit_jax import keys
+from ppvit_jax.config import default_config, make_encryption
+
+_FEWEST_TURNS = 10
+_COLUMNS = {
+    "model": "Model",
+    "dtype": "Precision",
+    "batch_size": "Batch",
+    "images": "Images",
+    "seconds": "Step, median",
+    "quartiles": "quartiles",
+    "range": "range",
+    "images_per_second": "images/s",
+    "ratio": "Time / plain",
+    "ratio_quartiles": "quartiles",
+}
+
+
+def run(settings: Settings) -> Iterator[list[Table]]:
+    """Yields the section's table after each model, precision and batch size.
+
+    Raises:
+      UserError: an unknown model or a size that does not fit.
+    """
+    repeats = max(settings.repeats, _FEWEST_TURNS)
+    size = settings.image_size
+    note = (
+        f"SGD with momentum and weight decay, {size}x{size}, random images that lie on the device; {repeats} turns. "
+        "Block scrambling and pixel shuffling of every image inside the compiled step, against the same step without."
+    )
+    table = Table("Encrypted training step", note, _COLUMNS, [])
+    training = default_config()
+    for name in settings.models or ("ViT-Ti/16",):
+        for training.dtype in settings.dtypes or ("float32",):
+            config = settings.model_config(name, training.dtype)
+            method = make_encryption(training, config)
+            assert method is not None
+            secret = method.derive(keys.generate(), height=size, width=size)
+            for batch_size in settings.batch_sizes or (32,):
+                images, labels = random_batch(batch_size, size)
+                works = {
+                    "plain": TrainingStep(config, training, images, labels).run,
+                    f"encrypted ({method.spec})": TrainingStep(config, training, images, labels, secret).run,
+                }
+                seconds = take_turns(works, repeats, f"{name}, plain and encrypted, batch {batch_size}")
+                for kind, summary in summarise(seconds, "plain").items():
+                    what = {"model": name, "dtype": training.dtype, "batch_size": batch_size, "images": kind}
+                    table.rows.append({**what, **summary, "images_per_second": batch_size / summary["seconds"]})
+                del works
+                jax.clear_caches()
+                yield [table]

@@ -1,0 +1,68 @@
+"""A training run that ends after its first step and tells how long its parts took.
+
+It is `ppvit_jax.main` itself, with a clock around its parts:
+python -m benchmarks.first_step STARTED ARGUMENTS, of which STARTED is when it was started, in seconds since
+the epoch, and the rest is for `ppvit_jax.main`.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def main(started: float, arguments: list[str]) -> None:
+    """Runs up to the first step, and prints one line of JSON: seconds of "import", "data", "checkpoint" (and fitting it
+    to the model), "compile" (or reading the compilation cache), and of all together, "seconds".
+
+    Args:
+      started: when the process was started, in seconds since the epoch.
+      arguments: of `ppvit_jax.main`.
+
+    Raises:
+      UserError: as a run does.
+    """
+    import jax
+
+    from ppvit_jax import checkpoint, data
+    from ppvit_jax import main as program
+    from ppvit_jax.training.log import Report
+
+    parts = {"import": time.time() - started, "data": 0.0, "checkpoint": 0.0, "compile": 0.0}
+
+    def clocked(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            begin = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                parts[part] += time.perf_counter() - begin
+
+        return call
+
+    def compiled(event: str, duration_secs: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            parts["compile"] += duration_secs
+
+    def finish(_: Any, __: int, state: Any) -> None:
+        jax.block_until_ready(state)
+        print(json.dumps({**parts, "seconds": time.time() - started}), flush=True)
+        # The run would go on.
+        os._exit(0)
+
+    jax.monitoring.register_event_duration_secs_listener(compiled)
+    for module, name, part in (
+        (data, "load", "data"),
+        (checkpoint, "read", "checkpoint"),
+        (checkpoint, "to_params", "checkpoint"),
+    ):
+        setattr(module, name, clocked(part, getattr(module, name)))
+    # Where a run waits for its first step.
+    Report.begin = finish  # pyright: ignore[reportAttributeAccessIssue]
+    program.main(arguments)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), sys.argv[2:])

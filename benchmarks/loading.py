@@ -1,0 +1,140 @@
+"""The section `loading`: reading a checkpoint of real size, and a program's start up to its first training step."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.jax_step import random_params
+from benchmarks.report import Table
+from benchmarks.settings import Settings
+from benchmarks.timing import Work, host_work, summarise, take_turns
+from ppvit_jax import checkpoint, models
+from ppvit_jax.errors import UserError
+
+_CLASSES = 21_843
+_STARTS = 2
+_READING = {
+    "what": "What",
+    "seconds": "Median",
+    "quartiles": "quartiles",
+    "range": "range",
+    "gigabytes_per_second": "GB/s",
+    "ratio": "Time / numpy's",
+    "ratio_quartiles": "quartiles",
+}
+_STARTING = {
+    "cache": "Compilation cache",
+    "import": "Importing (s)",
+    "data": "Data (s)",
+    "checkpoint": "Checkpoint (s)",
+    "compile": "Compiling (s)",
+    "seconds": "To the first step",
+}
+
+
+def run(settings: Settings) -> Iterator[list[Table]]:
+    """Yields the table of reading, then that of starting too.
+
+    Raises:
+      UserError: an unknown model or a size that does not fit, or a run that does not start.
+    """
+    name = (settings.models or ("ViT-B/16",))[0]
+    config = settings.model_config(name)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.npz"
+        write_pretrained(path, name, settings.image_size)
+        seconds = take_turns(_reading(path, config), settings.repeats, f"reading {name}")
+        size = path.stat().st_size
+        rows = [
+            {"what": what, **summary, "gigabytes_per_second": size / summary["seconds"] / 1e9}
+            for what, summary in summarise(seconds, "numpy, every array").items()
+        ]
+        note = (
+            f"{name} with pre_logits and a head of {_CLASSES:,} classes, float32 .npz of {size / 1e6:,.0f} MB in the "
+            f"page cache; {settings.repeats} turns. A run checks what it reads, without head and pre_logits, and fits "
+            "it to a model with a new head."
+        )
+        tables = [Table("Reading a checkpoint", note, _READING, rows)]
+        yield tables
+        batch_size = (settings.batch_sizes or ((8,) if settings.device == "cpu" else (32,)))[0]
+        dtype = (settings.dtypes or ("float32",))[0]
+        fields = {"checkpoint": str(path), "model": name, "image_size": settings.image_size, "dtype": dtype}
+        rows = []
+        for number in range(2 * _STARTS):
+            # Every second start finds what the one before it compiled.
+            cache = Path(folder) / f"cache_{number // 2}"
+            workdir = Path(folder) / f"run_{number}"
+            parts = start({**fields, "batch_size": batch_size}, workdir, cache, settings.device)
+            rows.append({"cache": "filled" if number % 2 else "empty", **parts})
+        note = (
+            f"python -m ppvit_jax.main on scikit-learn's digits with {name} at {settings.image_size}x"
+            f"{settings.image_size}, {dtype}, batch {batch_size}, encrypted and adapted, from the start of its process "
+            "to the end of its first training step; the checkpoint is the one above. Compiling: or reading what the "
+            "cache has. Parts may run at the same time; what is in none of them is tracing, the step itself and "
+            "the rest."
+        )
+        yield [*tables, Table("Starting", note, _STARTING, rows)]
+
+
+def write_pretrained(path: Path, name: str, image_size: int) -> None:
+    """Writes a checkpoint with random weights, with pre_logits and ImageNet-21k's head, float32."""
+    hidden_size = models.parse_name(name, image_size=image_size, num_classes=1).hidden_size
+    shape = {"image_size": image_size, "num_classes": _CLASSES, "representation_size": hidden_size}
+    metadata = checkpoint.Metadata(name, image_size)
+    checkpoint.write(path, random_params(models.parse_name(name, **shape)), metadata)
+
+
+def start(fields: dict[str, Any], workdir: Path, cache: Path, device: str) -> dict[str, float]:
+    """Starts a training run in a process of its own, which ends after its first step.
+
+    Args:
+      fields: of the configuration, by name.
+      workdir: of the run; its configuration file is written beside it.
+      cache: folder of JAX's compilation cache.
+      device: "cpu", "gpu" or "tpu".
+
+    Returns:
+      Seconds of parts and of all; see `benchmarks.first_step`.
+
+    Raises:
+      UserError: there is no first step.
+    """
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPATH": os.pathsep.join(sys.path)}
+    if device == "cpu":
+        environment["JAX_PLATFORMS"] = "cpu"
+    file = workdir.with_suffix(".py")
+    file.write_text("from ppvit_jax.config import default_config as get_config\n")
+    chosen = {"log_steps": 1, "data.source": "embedded", "data.name": "digits", "tensorboard": False, **fields}
+    overrides = [f"--config.{name}={value}" for name, value in chosen.items()]
+    command = [sys.executable, "-m", "benchmarks.first_step", str(time.time())]
+    command += [f"--config={file}", f"--workdir={workdir}", *overrides]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise UserError(f"a training run does not start: {lines[-1][:300]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _reading(path: Path, config: models.ViTConfig) -> dict[str, Work]:
+    def as_a_run() -> None:
+        arrays, _ = checkpoint.read(path, skip=("head/", "pre_logits/"))
+        checkpoint.to_params(arrays, config, keep_head=False)
+
+    def by_numpy() -> None:
+        with np.load(path) as file:
+            for name in file.files:
+                file[name]
+
+    return {
+        "numpy, every array": host_work(by_numpy),
+        "ppvit_jax": host_work(as_a_run),
+        "the file's bytes": host_work(path.read_bytes),
+    }

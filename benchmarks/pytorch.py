@@ -1,0 +1,182 @@
+"""The same work in PyTorch, with timm's Vision Transformer; the only module that imports either."""
+
+import importlib
+import importlib.util
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppvit_jax import models
+from ppvit_jax.config import Config
+from ppvit_jax.errors import UserError
+
+try:
+    import torch
+except ImportError:
+    raise UserError("--compare needs PyTorch and timm: pip install 'ppvit-jax[benchmark]'") from None
+
+
+def device(kind: str) -> torch.device:
+    """PyTorch's device of the same kind as JAX's; multiplies float32 as JAX does there.
+
+    Raises:
+      UserError: it has none.
+    """
+    if kind == "gpu" and torch.cuda.is_available():
+        # JAX multiplies float32 on such devices by TensorFloat-32 too.
+        torch.set_float32_matmul_precision("high")
+        return torch.device("cuda")
+    if kind != "cpu":
+        raise UserError(f"PyTorch has no {kind} here: leave --compare out, or install PyTorch for it")
+    return torch.device("cpu")
+
+
+def describe() -> dict[str, Any]:
+    """Versions and threads."""
+    return {"torch": torch.__version__, "timm": import_timm().__version__, "torch_threads": torch.get_num_threads()}
+
+
+def synchronise() -> None:
+    """Waits until the device has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_device_bytes() -> int | None:
+    """The most memory of a GPU that tensors have taken at a time; None without one."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+
+
+class TrainingStep:
+    """One step of training as `ppvit_jax.training.step` does it, from uint8 images on the device.
+
+    timm's model with attention by scaled_dot_product_attention, cross-entropy, torch.optim.SGD, sums of loss and
+    correct predictions; bfloat16 by autocast, the weights staying float32.
+    """
+
+    def __init__(
+        self,
+        config: models.ViTConfig,
+        training: Config,
+        images: np.ndarray,
+        labels: np.ndarray,
+        kind: str,
+        *,
+        compile_model: bool = False,
+    ):
+        """Makes a model of random weights.
+
+        Args:
+          config: the model's shape.
+          training: of its fields those of SGD matter, and `mean` and `std`.
+          images: uint8 [batch, height, width, 3].
+          labels: int [batch].
+          kind: of the device, "cpu" or "gpu".
+          compile_model: compile it by torch.compile.
+        """
+        self._device = device(kind)
+        self._images = torch.from_numpy(images).to(self._device)
+        self._labels = torch.from_numpy(labels.astype(np.int64)).to(self._device)
+        self._mean = torch.tensor(training.mean, device=self._device)
+        self._std = torch.tensor(training.std, device=self._device)
+        self._dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.dtype]
+        self.model: Any = import_timm().create_model(
+            "vit_base_patch16_224",
+            pretrained=False,
+            img_size=config.image_size,
+            patch_size=config.patch_size,
+            embed_dim=config.hidden_size,
+            depth=config.layers,
+            num_heads=config.heads,
+            mlp_ratio=config.mlp_size / config.hidden_size,
+            num_classes=config.num_classes,
+            act_layer="gelu_tanh",
+        )
+        self.model.to(self._device).train()
+        self._forward = torch.compile(self.model) if compile_model else self.model
+        sgd = training.optimizer
+        self._optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=sgd.learning_rate, momentum=sgd.momentum, weight_decay=sgd.weight_decay
+        )
+        self.loss, self.correct = torch.zeros(2, device=self._device)
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Sets the weights, by timm's names."""
+        self.model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights, by timm's names."""
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.model.state_dict().items()}
+
+    def first_seconds(self) -> float:
+        """Seconds of the first step, in which `torch.compile` compiles."""
+        start = time.perf_counter()
+        self.run(1)
+        return time.perf_counter() - start
+
+    def run(self, count: int) -> None:
+        """Takes so many steps, and waits for the last."""
+        for _ in range(count):
+            images = (self._images.to(torch.float32) / 255 - self._mean) / self._std
+            with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+                logits = self._forward(images.permute(0, 3, 1, 2))
+            loss = torch.nn.functional.cross_entropy(logits.float(), self._labels)
+            self._optimizer.zero_grad()
+            loss.backward()
+            self._optimizer.step()
+            self.loss = self.loss + loss.detach()
+            self.correct = self.correct + (logits.argmax(-1) == self._labels).sum()
+        synchronise()
+
+
+def matrix_product(size: int, dtype: str, kind: str) -> Any:
+    """Work that multiplies two square matrices of this size."""
+    left, right = torch.randn(2, size, size, device=device(kind), dtype=getattr(torch, dtype))
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            torch.matmul(left, right)
+        synchronise()
+
+    return run
+
+
+def to_device(array: np.ndarray, kind: str) -> torch.Tensor:
+    """A copy of an array on the device."""
+    return torch.from_numpy(array).to(device(kind))
+
+
+def encrypt(images: torch.Tensor, block: torch.Tensor, pixel: torch.Tensor, block_size: int) -> torch.Tensor:
+    """Block scrambling and pixel shuffling as `straightforward.encrypt` does it, in PyTorch."""
+    count, height, width, channels = images.shape
+    rows, columns = height // block_size, width // block_size
+    blocks = images.reshape(count, rows, block_size, columns, block_size, channels).permute(0, 1, 3, 2, 4, 5)
+    blocks = blocks.reshape(count, rows * columns, block_size * block_size * channels)
+    blocks = blocks[:, block][:, :, pixel]
+    blocks = blocks.reshape(count, rows, columns, block_size, block_size, channels).permute(0, 1, 3, 2, 4, 5)
+    return blocks.reshape(count, height, width, channels)
+
+
+def import_timm() -> Any:
+    """timm, also beside a torchvision that was built for another PyTorch, whose compiled operators timm's models do
+    not use: their names are enough.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module("timm")
+    except ImportError:
+        raise UserError("--compare needs PyTorch and timm: pip install 'ppvit-jax[benchmark]'") from None
+    except RuntimeError as error:
+        found = importlib.util.find_spec("torchvision")
+        if "torchvision::" not in str(error) or found is None or found.origin is None:
+            raise
+    source = Path(found.origin).with_name("_meta_registrations.py").read_text()
+    for name in sorted(set(re.findall(r'register_fake\("torchvision::(\w+)"\)', source))):
+        torch.library.define(f"torchvision::{name}", "(Tensor x) -> Tensor")
+    return importlib.import_module("timm")

@@ -1,0 +1,1 @@
+"""The attacks of the audit, one file each."""

@@ -1,0 +1,43 @@
+"""Pictures of what the attacks recovered, drawn by matplotlib without a display."""
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ppvit_jax.files import written_aside
+
+
+def draw_recovered(images: list[tuple[str, dict[str, np.ndarray]]], path: Path, subtitle: str) -> None:
+    """Draws what attacks recovered: encrypted, recovered and plain beside each other, or below where there are many.
+
+    Args:
+      images: a label, and pictures by their titles, uint8 [height, width, 3].
+      path: the PNG to write.
+      subtitle: which attack this is.
+    """
+    titles = list(dict.fromkeys(title for _, pictures in images for title in pictures))
+    side_by_side = len(images) <= 5
+    rows, columns = (len(images), len(titles)) if side_by_side else (len(titles), len(images))
+    figure = Figure(figsize=(2.2 * columns + 0.4, 2.2 * rows + 0.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, (label, pictures) in enumerate(images):
+        for kind, title in enumerate(titles):
+            row, column = (number, kind) if side_by_side else (kind, number)
+            axes = figure.add_subplot(rows, columns, 1 + row * columns + column)
+            axes.set(xticks=[], yticks=[])
+            axes.set_box_aspect(1)
+            if title in pictures:
+                axes.imshow(pictures[title], interpolation="nearest")
+            else:
+                axes.text(0.5, 0.5, "no image", ha="center", va="center", fontsize=9)
+            across, down = (title, label) if side_by_side else (label, title)
+            if row == 0:
+                axes.set_title(textwrap.fill(across, 28), fontsize=10)
+            if column == 0:
+                axes.set_ylabel(textwrap.fill(down, 28), fontsize=10)
+    figure.suptitle(textwrap.fill(subtitle, 30 * columns), fontsize=9)
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")

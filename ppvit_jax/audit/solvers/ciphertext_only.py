@@ -1,0 +1,154 @@
+"""Recovers a key from encrypted images alone, all of one key.
+
+What moves inside the blocks is found by how values vary together (`correlation`), then the blocks are put together
+like a jigsaw puzzle (`jigsaw`): Chuman and Kiya (arXiv 2211.02369; Information 2023) for block scrambling with pixel
+shuffling. Methods whose blocks or pixels have keys of their own have attacks of their own.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from ppvit_jax.audit.solvers import channel_keys, correlation, jigsaw, nibbles, turned_blocks
+from ppvit_jax.audit.solvers.symmetry import SYMMETRIES, transform
+from ppvit_jax.encryption import Permutations
+from ppvit_jax.encryption.block_pixel_negative_positive import BlockPixelNegativePositive
+from ppvit_jax.encryption.block_scrambling import BlockScrambling
+from ppvit_jax.encryption.block_scrambling_pixel_shuffling import BlockScramblingPixelShuffling
+from ppvit_jax.encryption.blockwise import gather
+from ppvit_jax.encryption.encryption_then_compression import EncryptionThenCompression
+from ppvit_jax.encryption.learnable import LearnableEncryption
+from ppvit_jax.encryption.method import Encryption, Secret
+from ppvit_jax.encryption.negative_positive import NegativePositive
+from ppvit_jax.encryption.permutations import split_blocks
+from ppvit_jax.encryption.pixel_encryption import PixelEncryption
+from ppvit_jax.encryption.pixel_position_shuffling import PixelPositionShuffling
+from ppvit_jax.encryption.pixel_shuffling import PixelShuffling
+from ppvit_jax.encryption.restricted import RestrictedPermutations
+from ppvit_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unknown:
+    """What a block-wise method, known to the attacker, leaves to be found."""
+
+    blocks: bool
+    pixels: bool
+    signs: bool
+
+
+def solve(method: Encryption, encrypted: np.ndarray, *, reference: np.ndarray | None = None, seed: int = 0) -> Secret:
+    """Estimates the secret that encrypted the images.
+
+    Args:
+      method: with the right block size; no key.
+      encrypted: uint8 [n, side, side, 3], square images of one key.
+      reference: uint8 [m, side, side, 3], plain images of similar content, of which none need be among the encrypted
+        ones; used by the methods that treat all blocks alike and move what is inside.
+      seed: of the random choices.
+
+    Returns:
+      An estimate, up to a symmetry that is the same for all images (see `scoring`): `method.decrypt(encrypted, secret)`
+      shows what was recovered.
+
+    Raises:
+      UserError: no attack on ciphertexts alone is built for this method; or images that do not fit it.
+    """
+    if isinstance(method, PixelEncryption) and not method.per_image:
+        return channel_keys.solve(method, encrypted, seed=seed)
+    if isinstance(method, EncryptionThenCompression) and not method.shared:
+        return turned_blocks.solve(method, encrypted, seed=seed)
+    if isinstance(method, LearnableEncryption):
+        return nibbles.solve(method, encrypted)
+    unknown = _unknown(method)
+    if unknown is None:
+        raise UserError(
+            f"no attack on encrypted images alone is built for {method.spec}, which proves nothing about it: see "
+            "docs/threat_model.md"
+        )
+    size = encrypted.shape[1]
+    blocks = split_blocks(encrypted, method.block_size)
+    side = size // method.block_size
+    values = blocks.reshape(-1, blocks.shape[-1])
+    pixel = negative = None
+    if unknown.pixels:
+        known = reference
+        if known is not None:
+            known = split_blocks(known, method.block_size).reshape(-1, values.shape[-1])
+        # Restricted permutations leave most values in their places.
+        start = np.arange(values.shape[-1]) if isinstance(method, RestrictedPermutations) else None
+        found = correlation.arrange(
+            values, method.block_size, inverted=unknown.signs, start=start, reference=known, seed=seed
+        )
+        pixel, negative = found.pixel, found.negative
+    elif unknown.signs:
+        negative = correlation.signs(correlation.correlate(values))
+    upright = blocks if negative is None else blocks ^ (negative * np.uint8(255))
+    upright = upright if pixel is None else upright[..., np.argsort(pixel)]
+    upright = upright.reshape(*upright.shape[:2], method.block_size, method.block_size, 3)
+    block = None
+    if unknown.blocks:
+        block = np.argsort(jigsaw.assemble(upright, side, side)).astype(np.int32)
+    elif pixel is not None:
+        pixel = _turn_inside(pixel, upright, side)
+    if negative is not None and not negative.any():
+        negative = None
+    return gather(Permutations(block, pixel, negative), size, size, method.block_size)
+
+
+def recover(
+    method: Encryption, encrypted: np.ndarray, *, shown: int, reference: np.ndarray | None = None, seed: int = 0
+) -> tuple[np.ndarray, Secret | None]:
+    """What the first images look like, decrypted by an estimate.
+
+    Args:
+      method, encrypted, reference, seed: as for `solve`.
+      shown: how many of the images to decrypt.
+
+    Returns:
+      uint8 [shown or fewer, side, side, 3], and the estimate; None where every image has one of its own.
+
+    Raises:
+      UserError: as `solve`.
+    """
+    first = encrypted[:shown]
+    if isinstance(method, PixelEncryption) and method.per_image:
+        alone = dataclasses.replace(method, keys="shared")
+        secrets = channel_keys.solve_each(method, first)
+        return np.stack([alone.decrypt(image, secret) for image, secret in zip(first, secrets, strict=True)]), None
+    secret = solve(method, encrypted, reference=reference, seed=seed)
+    return method.decrypt(first, secret), secret
+
+
+def _turn_inside(pixel: np.ndarray, upright: np.ndarray, side: int) -> np.ndarray:
+    """Turns the inside of blocks that stay in their places, so that their borders fit."""
+    size = upright.shape[2]
+    places = np.arange(size * size)
+    order = np.arange(side * side)
+    best = (np.inf, places)
+    for flip, turn in SYMMETRIES:
+        view = transform(places.reshape(size, size), flip, turn).ravel()
+        turned = upright.reshape(*upright.shape[:2], -1, 3)[:, :, view].reshape(upright.shape)
+        best = min(best, (jigsaw.assembly_cost(turned, order, side, side), view), key=lambda pair: pair[0])
+    back = np.argsort(best[1])
+    return (back[pixel // 3] * 3 + pixel % 3).astype(np.int32)
+
+
+def _unknown(method: Encryption) -> _Unknown | None:
+    match method:
+        case BlockScrambling():
+            return _Unknown(blocks=True, pixels=False, signs=False)
+        case PixelShuffling():
+            return _Unknown(blocks=False, pixels=True, signs=False)
+        case NegativePositive():
+            return _Unknown(blocks=False, pixels=False, signs=True)
+        case EncryptionThenCompression():
+            # One symmetry for the inside of all blocks is one of the whole image.
+            return _Unknown(blocks=True, pixels=bool(method.sub_block_size), signs=bool(method.sub_block_size))
+        case BlockPixelNegativePositive(shared=True):
+            return _Unknown(blocks=True, pixels=True, signs=True)
+        case PixelPositionShuffling() if method.shared != "none":
+            return _Unknown(blocks=True, pixels=True, signs=False)
+        case BlockScramblingPixelShuffling() | RestrictedPermutations():
+            return _Unknown(blocks=True, pixels=True, signs=False)
+    return None

@@ -1,1 +1,0 @@
-"""What `python -m ppvit_jax benchmark` measures, one module a section; nothing here is needed to train or encrypt."""

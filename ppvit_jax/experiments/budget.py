@@ -1,0 +1,150 @@
+"""Scaled-down runs of a table: as many images as a budget of minutes allows, the same for every row."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from ppvit_jax import checkpoint, data, keys, models
+from ppvit_jax import config as configuration
+from ppvit_jax.config import Config
+from ppvit_jax.data.progress import Progress
+from ppvit_jax.errors import UserError
+from ppvit_jax.training.devices import place, shardings
+from ppvit_jax.training.step import compile_steps
+
+_BATCH = 32
+_EPOCHS = 2
+_SMALLEST = 64
+# What a run takes besides its steps: new parameters, the key, checkpoints, the curves.
+_OVERHEAD_SECONDS = 6.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What every row of a table is scaled down to.
+
+    minutes: the budget for all rows together.
+    train_examples, test_examples, epochs, batch_size: the same for every row.
+    replaces_vit: fine-tune the package's ViT-Micro/8 at 64x64 where a row's pre-trained checkpoint is absent.
+    """
+
+    minutes: float
+    train_examples: int
+    test_examples: int
+    epochs: int
+    batch_size: int
+    replaces_vit: bool
+
+    def overrides(self, config: Config) -> list[str]:
+        """The arguments that scale a row's configuration down."""
+        rate = config.optimizer.learning_rate * self.batch_size / config.batch_size
+        arguments = {
+            "data.train_examples": self.train_examples,
+            "data.test_examples": self.test_examples,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "eval_batch_size": self.batch_size,
+            "optimizer.learning_rate": f"{rate:.6g}",
+        }
+        if self.replaces_vit and config.checkpoint:
+            arguments |= {
+                "checkpoint": "embedded",
+                "model": "ViT-Micro/8",
+                "image_size": 64,
+                "optimizer.learning_rate": 0.01,
+                "optimizer.schedule": "cosine",
+            }
+        return [f"--config.{name}={value}" for name, value in arguments.items()]
+
+    def described(self) -> str:
+        """One sentence for the table."""
+        replaced = (
+            ", and in place of ViT-B/16, whose pre-trained weights were not at hand, the package's ViT-Micro/8 at "
+            "64x64 (learning rate 0.01, cosine)"
+            if self.replaces_vit
+            else ""
+        )
+        return (
+            f"A scaled-down run within {self.minutes:g} minutes: {self.epochs} epochs of {self.train_examples:,} "
+            f"training images in batches of {self.batch_size} and {self.test_examples:,} test images for every row, "
+            f"learning rates in proportion to the batch{replaced}. It shows that every row trains, and not how "
+            "accurate the methods are: networks trained from scratch need hundreds of epochs."
+        )
+
+
+def make_plan(files: list[str], overrides: list[str], minutes: float) -> Plan:
+    """Times training and evaluation steps of every row, and chooses how many images the minutes are enough for.
+
+    The programs that it compiles are those that the rows then run.
+
+    Args:
+      files: the rows' configuration files.
+      overrides: "--config.name=value" that win over the plan's.
+      minutes: for all rows together.
+
+    Raises:
+      UserError: too few minutes for the least that makes sense.
+    """
+    if minutes <= 0:
+        raise UserError(f"--budget is {minutes:g} minutes: give a positive number")
+    began = time.monotonic()
+    configs = [configuration.load(file, overrides) for file in files]
+    replaces_vit = any(c.checkpoint and not checkpoint.resolve(c.checkpoint).is_file() for c in configs)
+    least = Plan(minutes, _SMALLEST, _SMALLEST // 2, _EPOCHS, _BATCH, replaces_vit)
+    dataset = data.load(configs[0].data, configs[0].image_size, configs[0].seed)
+    progress = Progress("timing the rows", len(files), "rows")
+    per_image, fixed = 0.0, 0.0
+    for number, (file, config) in enumerate(zip(files, configs, strict=True), start=1):
+        scaled = configuration.load(file, least.overrides(config) + overrides)
+        training, evaluation = _time(scaled, dataset)
+        # Half as many test images as training images, tested after every epoch.
+        per_image += _EPOCHS * (training + 0.5 * evaluation) / _BATCH
+        fixed += _OVERHEAD_SECONDS
+        progress.update(number)
+    progress.close()
+    spent = time.monotonic() - began + fixed
+    count = int(min((60 * minutes - spent) / per_image, len(dataset.train))) // _BATCH * _BATCH
+    if count < _SMALLEST:
+        needed = (spent + _SMALLEST * per_image) / 60
+        raise UserError(
+            f"--budget={minutes:g} is not enough for {len(files)} rows of {_SMALLEST} images on this machine: give "
+            f"at least {int(needed) + 1} minutes, or fewer rows by --rows"
+        )
+    return dataclasses.replace(least, train_examples=count, test_examples=min(count // 2, len(dataset.test)))
+
+
+def _time(config: Config, dataset: data.Dataset) -> tuple[float, float]:
+    """Seconds of a training step and of an evaluation step, without compilation."""
+    model_config = configuration.make_model(config, len(dataset.class_names))
+    model, method = models.build(model_config), configuration.make_encryption(config, model_config)
+    whole, by_example = shardings()
+    init_state, train_step, eval_step = compile_steps(model_config, config, total_steps=1)
+    shapes = [jax.eval_shape(init, jax.random.key(0)) for init in (model.init, model.init_statistics)]
+    # As numpy arrays, and placed, as a run's own: then it is a run's program.
+    params, statistics = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    state = jax.device_put(init_state(params, statistics), whole)
+    secret = None
+    if method is not None:
+        derived = method.derive(keys.generate(), height=config.image_size, width=config.image_size)
+        secret = jax.device_put(derived, whole)
+    rng = jax.jit(jax.random.key, static_argnums=0, out_shardings=whole)(config.seed)
+    batch: dict[str, Any] = {
+        "image": np.zeros((config.batch_size, *dataset.train.image_shape), np.uint8),
+        "label": np.zeros(config.batch_size, np.int32),
+        "number": np.arange(config.batch_size, dtype=np.uint32),
+    }
+    mask = {"mask": np.ones(config.batch_size, np.float32)}
+    training, evaluation = [], []
+    # The first pass compiles.
+    for _ in range(2):
+        start = time.perf_counter()
+        state = jax.block_until_ready(train_step(state, place(batch, by_example), rng, secret))
+        middle = time.perf_counter()
+        sums = eval_step(state["params"], state["statistics"], place(batch | mask, by_example), secret)
+        jax.block_until_ready(sums)
+        training.append(middle - start)
+        evaluation.append(time.perf_counter() - middle)
+    return min(training), min(evaluation)

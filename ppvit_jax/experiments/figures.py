@@ -1,0 +1,192 @@
+"""The pictures of the results, drawn by matplotlib without a display."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ppvit_jax.files import written_aside
+
+# Okabe and Ito's colours, with a marker each: told apart in grey and by every kind of sight.
+_STYLES = (
+    ("#0072B2", "o", "-"),
+    ("#E69F00", "s", "--"),
+    ("#D55E00", "^", "-"),
+    ("#009E73", "D", "-"),
+    ("#CC79A7", "v", "-"),
+    ("#56B4E9", "P", "-"),
+    ("#000000", "X", "-"),
+    ("#0072B2", "<", ":"),
+    ("#E69F00", ">", ":"),
+    ("#D55E00", "p", ":"),
+    ("#009E73", "h", ":"),
+    ("#CC79A7", "*", ":"),
+    ("#56B4E9", "d", ":"),
+)
+_ENCRYPTION_TITLES = {
+    "plain": "plain",
+    "ps": "pixel shuffling",
+    "bs": "block scrambling",
+    "bs+ps": "block scrambling\n+ pixel shuffling",
+}
+
+
+def draw_curves(histories: dict[str, list[dict[str, Any]]], path: Path, subtitle: str) -> None:
+    """Draws accuracy and loss by epoch, training and testing (the paper's Figure 6).
+
+    Args:
+      histories: curves by label; the "epoch" lines of a run's metrics.jsonl.
+      path: the PNG to write.
+      subtitle: what was trained on what.
+    """
+    figure = Figure(figsize=(9, 7 if len(histories) <= 4 else 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    for column, (part, title) in enumerate((("train", "Training"), ("test", "Testing"))):
+        for row, (quantity, scale, label) in enumerate((("accuracy", 100, "Accuracy (%)"), ("loss", 1, "Loss"))):
+            axes = figure.add_subplot(2, 2, 1 + 2 * row + column)
+            for number, (name, history) in enumerate(histories.items()):
+                colour, marker, line = _STYLES[number % len(_STYLES)]
+                axes.plot(
+                    [entry["epoch"] for entry in history],
+                    [scale * entry[f"{part}_{quantity}"] for entry in history],
+                    color=colour,
+                    marker=marker,
+                    markersize=4 + 3 * (number == 0),
+                    markerfacecolor="none" if number == 0 else colour,
+                    linestyle=line,
+                    label=name,
+                )
+            axes.set(xlabel="Epoch", ylabel=label, title=title if row == 0 else None)
+            axes.set_xlim(0.5, 0.5 + max(len(history) for history in histories.values()))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(alpha=0.3)
+            if (row, column) == (0, 1) and len(histories) <= 4:
+                axes.legend()
+    if len(histories) > 4:
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", fontsize=7)
+    figure.suptitle(subtitle, fontsize=8)
+    save(figure, path)
+
+
+def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, block_size: int) -> None:
+    """Draws images beside their encryptions (the paper's Figure 4).
+
+    Args:
+      rows: a label and images by encryption, uint8 [height, width, 3], for each row.
+      path: the PNG to write.
+      block_size: side of a block in pixels, for the title.
+    """
+    columns = list(rows[0][1])
+    figure = Figure(figsize=(2.2 * len(columns) + 0.4, 2.2 * len(rows) + 0.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    for row, (label, images) in enumerate(rows):
+        for column, name in enumerate(columns):
+            axes = figure.add_subplot(len(rows), len(columns), 1 + row * len(columns) + column)
+            axes.imshow(images[name], interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            if row == 0:
+                axes.set_title(_ENCRYPTION_TITLES[name], fontsize=10)
+            if column == 0:
+                axes.set_ylabel(label)
+    height, width = rows[0][1][columns[0]].shape[:2]
+    figure.suptitle(f"{height}x{width} pixels, blocks of {block_size}x{block_size}", fontsize=8)
+    save(figure, path)
+
+
+def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, path: Path, subtitle: str) -> None:
+    """Draws how well a model does on images of several keys: a point for each, a bar for their mean.
+
+    Args:
+      rows: (model, images, accuracies in percent).
+      chance: accuracy in percent of always saying the most frequent class.
+      path: the PNG to write.
+      subtitle: what was measured on what.
+    """
+    figure = Figure(figsize=(9, 0.55 * len(rows) + 1.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    colours = dict(zip(dict.fromkeys(model for model, _, _ in rows), (style[0] for style in _STYLES), strict=False))
+    for place, (model, _, accuracies) in enumerate(rows):
+        mean = sum(accuracies) / len(accuracies)
+        axes.barh(place, mean, height=0.6, color=colours[model], alpha=0.55)
+        axes.plot(accuracies, [place] * len(accuracies), "|", color="black", markersize=9)
+        axes.text(max(accuracies) + 1.5, place, f"{mean:.1f}", va="center", fontsize=9)
+    axes.axvline(chance, color="black", linestyle="--", linewidth=1, label=f"most frequent class, {chance:.1f}")
+    axes.set_yticks(range(len(rows)), [f"{model} model, {images}" for model, images, _ in rows])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 108), xlabel="Test accuracy (%); a mark for each key")
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3, axis="x")
+    figure.suptitle(subtitle, fontsize=8)
+    save(figure, path)
+
+
+def draw_adaptation(
+    rows: list[tuple[str, float | None, float | None]], plain: float, chance: float, path: Path, subtitle: str
+) -> None:
+    """Draws what every encryption costs, adapted and not: two bars for each, beside the plain model's accuracy.
+
+    Args:
+      rows: label, and accuracies in percent of the adapted model and of the one that is not; None where there is none.
+      plain: accuracy in percent of the plain model on plain images.
+      chance: accuracy in percent of always saying the most frequent class.
+      path: the PNG to write.
+      subtitle: what was measured on what.
+    """
+    figure = Figure(figsize=(9, 0.5 * len(rows) + 1.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    bars = {"adapted": [row[1] for row in rows], "not adapted": [row[2] for row in rows]}
+    for number, (name, values) in enumerate(bars.items()):
+        places = [place + 0.4 * number - 0.2 for place in range(len(rows))]
+        axes.barh(places, [value or 0 for value in values], height=0.36, color=_STYLES[2 * number][0], label=name)
+        for place, value in zip(places, values, strict=True):
+            if value is not None:
+                axes.text(value + 0.7, place, f"{value:.1f}", va="center", fontsize=8)
+    axes.axvline(plain, color="black", linewidth=1, label=f"plain, {plain:.1f}")
+    axes.axvline(chance, color="black", linestyle="--", linewidth=1, label=f"most frequent class, {chance:.1f}")
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, min(108, 1.3 * plain + 8)), xlabel="Test accuracy (%)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=4, fontsize=9, frameon=False)
+    axes.grid(alpha=0.3, axis="x")
+    figure.suptitle(subtitle, fontsize=8)
+    save(figure, path)
+
+
+def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | None]], path: Path, subtitle: str) -> None:
+    """Draws one image under many encryptions.
+
+    Args:
+      pictures: title, picture (uint8 [height, width, 3], or [rows, columns] of what is no image), its structural
+        similarity and its peak signal-to-noise ratio in dB to the plain image, or None.
+      path: the PNG to write.
+      subtitle: what is shown.
+    """
+    columns = 5
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(2.5 * columns, 3.05 * rows + 0.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (title, picture, similarity, ratio) in enumerate(pictures, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.imshow(picture, interpolation="nearest", cmap="gray", aspect="auto" if picture.ndim == 2 else "equal")
+        axes.set(xticks=[], yticks=[])
+        axes.set_box_aspect(1)
+        axes.set_title(textwrap.fill(title, 28), fontsize=9)
+        if similarity is not None and ratio is not None:
+            axes.set_xlabel(f"SSIM {similarity:.3f}, PSNR {ratio:.1f} dB", fontsize=8)
+        elif place > 1:
+            axes.set_xlabel("an encoding, values stretched", fontsize=8)
+    figure.suptitle(subtitle, fontsize=8)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a picture as PNG, whole or not at all."""
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")

@@ -1,0 +1,105 @@
+"""The gallery: one image under every encryption, with how alike it still is to the plain one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from ppvit_jax import keys
+from ppvit_jax.data import images
+from ppvit_jax.encryption import METHODS, Encryption, parse, usual_block_size
+from ppvit_jax.errors import UserError
+from ppvit_jax.experiments import figures
+from ppvit_jax.files import write_json, write_text
+
+_NUMBER = 0
+
+
+def run(image: str | None, key_file: str | None, image_size: int, block_size: int, output: Path) -> None:
+    """Draws gallery.png, and writes the numbers as gallery.md and gallery.json.
+
+    A picture that shows an image plain and encrypted gives the key away: by default the key is a new one, used here
+    and forgotten.
+
+    Args:
+      image: a file; None takes a photograph from scikit-learn.
+      key_file: a key file that is not sealed; None makes a key that is not kept.
+      image_size: side that the image is cropped and resized to.
+      block_size: of all methods but LE and ELE, whose blocks have 4 pixels.
+      output: folder of the results.
+
+    Raises:
+      UserError: anything that the user can put right.
+    """
+    key = keys.load(Path(key_file).expanduser()) if key_file else keys.generate()
+    if image_size < 16:
+        raise UserError(f"--image-size is {image_size}: give at least 16")
+    plain = _load(image, image_size)
+    pictures: list[tuple[str, np.ndarray, float | None, float | None]] = [("Plain", plain, None, None)]
+    rows: list[dict[str, Any]] = []
+    for method in _methods(image_size, block_size):
+        secret = method.derive(key, height=image_size, width=image_size)
+        encrypted = method.encrypt(plain[None], secret, np.array([_NUMBER], np.uint32))[0]
+        row: dict[str, Any] = {"title": method.title, "encryption": method.spec, "block_size": method.block_size}
+        if encrypted.shape == plain.shape and encrypted.dtype == np.uint8:
+            row["ssim"] = structural_similarity(plain, encrypted, channel_axis=2)
+            row["psnr"] = peak_signal_noise_ratio(plain, encrypted)
+        else:
+            encrypted = _shown(encrypted)
+        rows.append(row)
+        pictures.append((method.title, encrypted, row.get("ssim"), row.get("psnr")))
+    what = f"{image or 'a photograph'}, {image_size}x{image_size}, blocks of {block_size} pixels, of LE and ELE 4"
+    write_text(output / "gallery.md", markdown(rows, what))
+    write_json(output / "gallery.json", {"measured": what, "rows": rows})
+    figures.draw_gallery(pictures, output / "gallery.png", what)
+    print((output / "gallery.md").read_text())
+    for name in ("gallery.md", "gallery.json", "gallery.png"):
+        print(output / name)
+
+
+def markdown(rows: list[dict[str, Any]], what: str) -> str:
+    """The content of gallery.md."""
+    lines = ["| Encryption | `--encryption` | SSIM | PSNR (dB) |", "|---|---|---:|---:|"]
+    for row in rows:
+        values = f"{row['ssim']:.3f} | {row['psnr']:.2f}" if "ssim" in row else "not an image |"
+        lines.append(f"| {row['title']} | `{row['encryption']}` | {values} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Structural similarity and peak signal-to-noise ratio of the encrypted image to the plain one: they say "
+            "how little a viewer recognises, and nothing about what an attack recovers.",
+            "",
+            f"- Measured: {what}.",
+            "",
+        ]
+    )
+
+
+def _methods(image_size: int, block_size: int) -> list[Encryption]:
+    found = []
+    for name in METHODS:
+        size = usual_block_size(name, block_size)
+        if image_size % size:
+            raise UserError(f"--image-size {image_size} is not a multiple of the block size {size}")
+        found.append(parse(name, METHODS, size))
+    return found
+
+
+def _load(image: str | None, image_size: int) -> np.ndarray:
+    """uint8 [image_size, image_size, 3]."""
+    if image is None:
+        from sklearn.datasets import load_sample_image
+
+        picture = images.Image.fromarray(load_sample_image("china.jpg"))
+    else:
+        path = Path(image).expanduser()
+        picture = images.decode(path, name=str(path), max_pixels=images.MAX_PIXELS_LIMIT)
+    return images.fit(picture, image_size, "centre_crop")
+
+
+def _shown(encoding: np.ndarray) -> np.ndarray:
+    """An encoding as a picture: uint8, its values stretched from the 1st to the 99th percentile."""
+    low, high = np.percentile(encoding, (1, 99))
+    return np.rint(np.clip((encoding - low) / (high - low), 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,63 @@
+"""Result files, which appear whole or not at all, and the Markdown tables in them."""
+
+import contextlib
+import json
+import math
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def written_aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """Gives a name to write to, and renames it to `path` at the end, so that `path` is whole or absent.
+
+    Args:
+      path: the file or folder that is to appear; an existing file is replaced.
+      folder: where to write until then, on the same disk. By default that is the folder of `path`, under a hidden name.
+
+    Yields:
+      A path that no other process uses. After an error it is removed, and `path` stays as it was.
+    """
+    aside = (folder or path.parent) / f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        else:
+            aside.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes text as UTF-8, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON, indented by two spaces, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table in Markdown."""
+    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(cells)} |" for cells in rows)]
+
+
+def cell(value: object) -> str:
+    """Returns the text of a table's cell: three decimals, whole numbers whole, and small ones with two digits."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
+    return f"{value:,.0f}" if isinstance(value, float | int) and math.isfinite(value) else str(value)

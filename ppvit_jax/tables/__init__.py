@@ -1,1 +1,0 @@
-"""What `ppvit reproduce` measures, one file a table."""

@@ -1,0 +1,178 @@
+"""The all-in-one experiment: key, data, pre-trained model and adaptation, then training, in one process."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax.experimental import multihost_utils
+
+from ppvit_jax import adaptation, checkpoint, data, models
+from ppvit_jax.config import Config, check_normalisation, make_encryption, make_model
+from ppvit_jax.data.manifest import Header
+from ppvit_jax.encryption import Encryption, Permutations
+from ppvit_jax.errors import UserError
+from ppvit_jax.training.loop import train
+from ppvit_jax.training.matching import PLAIN, check_match
+
+if TYPE_CHECKING:
+    from ppvit_jax import keys
+
+
+def run(
+    config: Config,
+    workdir: str | Path,
+    dataset: data.Dataset | None = None,
+    key_folder: str | Path | None = None,
+) -> dict[str, Any]:
+    """Runs one experiment and returns the content of its `result.json`.
+
+    Args:
+      config: a checked configuration.
+      workdir: see `ppvit_jax.training.loop.train`.
+      dataset: the data set, if it is loaded already.
+      key_folder: folder of `secret.key` when `config.key_file` is empty; the workdir by default.
+
+    Raises:
+      UserError: anything that the user can put right.
+    """
+    if config.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    workdir = Path(workdir).expanduser()
+    dataset = dataset or data.load(config.data, config.image_size, config.seed)
+    model_config = make_model(config, len(dataset.class_names))
+    method = make_encryption(config, model_config)
+    folder = str(dataset.manifest.folder) if dataset.manifest else dataset.name
+    header = dataset.manifest.header if dataset.manifest else None
+    if header and header.encryption != "none":
+        _check_encrypted(config, header, folder)
+    params, statistics, metadata = _pretrained(config, model_config)
+
+    secret = None
+    if method is not None:
+        key = open_key(config, Path(key_folder or workdir))
+        size = config.image_size
+        secret = method.derive(key, height=size, width=size)
+        if metadata.encryption == "none" and config.adapt:
+            params = adaptation.adapt(params, _absorbed(config, method, key))
+            metadata = dataclasses.replace(metadata, encryption=method.spec, key_fingerprint=key.fingerprint)
+        header = Header(method.spec, key.fingerprint, size, method.block_size, origin="")
+    _check_input(config, model_config, method, secret)
+    check_match(
+        metadata,
+        header,
+        checkpoint=config.checkpoint,
+        folder=folder,
+        image_size=config.image_size,
+        patch_size=model_config.patch_size,
+        # A new model has no key; a plain one on images encrypted here is what config.adapt=False asks for.
+        allow_mismatch=config.allow_mismatch
+        or not config.checkpoint
+        or (method is not None and metadata.encryption == "none"),
+    )
+    metadata = dataclasses.replace(
+        metadata, model=config.model, image_size=config.image_size, class_names=dataset.class_names
+    )
+    return train(config, workdir, dataset, model_config, params, statistics, secret, metadata, header or PLAIN)
+
+
+def _absorbed(config: Config, method: Encryption, key: "keys.SecretKey") -> Permutations:
+    try:
+        permutations = method.absorb(key, height=config.image_size, width=config.image_size)
+    except UserError as error:
+        raise UserError(f"{error}; config.adapt=False trains without adaptation") from None
+    offset = adaptation.inversion_offset(config.mean[0], config.std[0])
+    if permutations.negative is not None and offset:
+        raise UserError(
+            f"under adaptation to {method.spec}, which inverts values, training is only exact where an inversion is a "
+            f"change of sign: set config.mean to 0.5, it is {config.mean[0]}"
+        )
+    return permutations
+
+
+def _check_input(config: Config, model_config: models.ModelConfig, method: Encryption | None, secret: Any) -> None:
+    """Whether the model takes what the encryption gives."""
+    expected = models.input_shape(model_config)
+    given = shape = (config.image_size, config.image_size, 3)
+    if method is not None:
+        batch = jax.ShapeDtypeStruct((1, *shape), np.uint8)
+        given = jax.eval_shape(method.encrypt, batch, secret, jax.ShapeDtypeStruct((1,), np.uint32)).shape[1:]
+    if given != expected:
+        raise UserError(
+            f"{config.model} takes inputs of shape {'x'.join(map(str, expected))}, and encryption "
+            f"{config.encryption} gives {'x'.join(map(str, given))}: choose a model and an encryption that go together"
+        )
+
+
+def _pretrained(config: Config, model_config: models.ModelConfig) -> tuple[Any, Any, checkpoint.Metadata]:
+    """Parameters, statistics, and what the checkpoint says of itself."""
+    model = models.build(model_config)
+    rng = jax.random.key(config.seed)
+    # In one program each, for some families have hundreds of layers; it runs once, so that a CPU's compiler need not
+    # spend a minute on making it fast.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    once = functools.partial(jax.jit, compiler_options=options)
+    statistics = jax.device_get(once(model.init_statistics)(rng))
+    if config.dtype == "float64":
+        statistics = jax.tree.map(lambda leaf: leaf.astype(np.float64), statistics)
+    if not config.checkpoint:
+        arrays: dict[str, Any] = flatten_dict(jax.device_get(once(model.init)(rng)), sep="/")
+        params = checkpoint.to_params(arrays, model_config, keep_head=True)
+        return params, statistics, checkpoint.Metadata(model=config.model, image_size=config.image_size)
+    path = checkpoint.resolve(config.checkpoint)
+    # Of ImageNet-21k's models the head is a fifth.
+    unused = ("head/",) * (config.head == "new") + ("pre_logits/",) * (not config.representation_size)
+    arrays, metadata = checkpoint.read(path, config.checkpoint_sha256, skip=unused)
+    arrays, kept = checkpoint.split(arrays)
+    position_embedding = arrays.get(checkpoint.POSITION_EMBEDDING)
+    if (
+        metadata.encryption != "none"
+        and position_embedding is not None
+        and position_embedding.shape[1] != (config.image_size // model_config.patch_size) ** 2 + 1
+    ):
+        raise UserError(
+            f"{path} is adapted to encrypted images of {metadata.image_size}x{metadata.image_size}, and its "
+            f"position embedding cannot be resized: use config.image_size={metadata.image_size}, or restore it first"
+        )
+    params = checkpoint.to_params(arrays, model_config, keep_head=config.head == "keep", where=str(path))
+    if jax.tree.map(np.shape, kept) != jax.tree.map(np.shape, statistics):
+        raise UserError(f"{path} does not fit the model: its statistics are of another shape")
+    return params, jax.tree.map(lambda new, old: old.astype(new.dtype), statistics, kept), metadata
+
+
+def open_key(config: Config, folder: Path) -> "keys.SecretKey":
+    """The key of `config.key_file`, or of `folder`/secret.key, which is made if there is none.
+
+    Raises:
+      UserError: a key file or passphrase that cannot be used.
+    """
+    # The key is imported where one is used: runs on plain or already encrypted images never load this module.
+    from ppvit_jax import keys
+
+    passphrase = keys.read_passphrase(config.passphrase_file) if config.passphrase_file else None
+    if config.key_file:
+        return keys.load(Path(config.key_file).expanduser(), passphrase)
+    key_file = folder / "secret.key"
+    if jax.process_index() == 0 and not key_file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        keys.save(keys.generate(), key_file, passphrase)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("secret key made")
+    return keys.load(key_file, passphrase)
+
+
+def _check_encrypted(config: Config, header: Header, folder: str) -> None:
+    """What cannot be done to images that are encrypted already."""
+    if config.encryption != "none":
+        raise UserError(
+            f"the images in {folder} are encrypted already, by {header.encryption!r}: set config.encryption=none"
+        )
+    if config.augmentation != "none":
+        raise UserError(
+            f"config.augmentation={config.augmentation} would break the encrypted images in {folder}, as augmentation "
+            "comes before encryption: set it to none, and let their owner encrypt augmented copies"
+        )
+    check_normalisation(config)

@@ -1,0 +1,133 @@
+"""What a run tells of its training steps: lines of metrics.jsonl, and progress on standard error."""
+
+import math
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppvit_jax.errors import UserError
+from ppvit_jax.training.workdir import Workdir
+
+
+class Report:
+    """Logs the metrics of a step when the next ones are noted: reading them at once would let the devices wait.
+
+    Attributes:
+        loss, accuracy: of the epoch so far, at the last step that was logged.
+    """
+
+    def __init__(self, files: Workdir, schedule: Any, *, batch_size: int, epochs: int, total_steps: int):
+        self.loss = self.accuracy = math.nan
+        self._files, self._schedule = files, schedule
+        self._batch_size, self._epochs, self._total_steps = batch_size, epochs, total_steps
+        self._noted: tuple[int, dict[str, jax.Array], Any] | None = None
+        self._first: int | None = None
+        self._step = 0
+        self._seconds = 0.0
+        self._resumed: float | None = None
+        self._printed = 0.0
+
+    @property
+    def rate(self) -> float | None:
+        """Images a second of training alone: evaluation, saving and the first step's compilation are left out."""
+        seconds = self._seconds + (time.perf_counter() - self._resumed if self._resumed else 0.0)
+        steps = self._step - (self._step if self._first is None else self._first)
+        return steps * self._batch_size / seconds if steps > 0 and seconds > 0 else None
+
+    def begin(self, step: int, state: Any) -> None:
+        """Waits for the run's first step, in which programs are compiled, and starts the clock after it."""
+        if self._first is None:
+            jax.block_until_ready(state)
+            self._first, self._step, self._resumed = step, step, time.perf_counter()
+
+    def note(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Takes the sums of an epoch's metrics after a step, and logs those that it took before.
+
+        Raises:
+          UserError: a loss that is not finite.
+        """
+        # The next step overwrites the state's own. What is computed later than this waits for the steps before it.
+        copies, learning_rate = jax.tree.map(jnp.copy, metrics), self._schedule(step - 1)
+        for copy in copies.values():
+            copy.copy_to_host_async()
+        self.flush()
+        self._noted = step, copies, learning_rate
+
+    def flush(self) -> None:
+        """Logs what was noted.
+
+        Raises:
+          UserError: a loss that is not finite.
+        """
+        if self._noted is None:
+            return
+        step, metrics, learning_rate = self._noted
+        self._noted = None
+        sums = {name: float(value) for name, value in metrics.items()}
+        self._step = step
+        self.loss, self.accuracy = sums["loss"] / sums["count"], sums["correct"] / sums["count"]
+        if not math.isfinite(self.loss):
+            raise UserError(
+                f"the training loss is {self.loss} at step {step}: lower config.optimizer.learning_rate or clip "
+                "with config.optimizer.clip_norm"
+            )
+        per_epoch = self._total_steps // self._epochs
+        self._files.log(
+            "step",
+            step,
+            epoch=step / per_epoch,
+            train_loss=self.loss,
+            train_accuracy=self.accuracy,
+            learning_rate=float(np.asarray(learning_rate)),
+            images_per_second=self.rate,
+        )
+        self._print(
+            f"epoch {-(-step // per_epoch)}/{self._epochs} step {step}/{self._total_steps} loss {self.loss:.4f} "
+            f"accuracy {self.accuracy:.2%}"
+        )
+
+    def epoch(self, step: int, test_loss: float, test_accuracy: float, test_examples: int) -> None:
+        """Logs the evaluation at the end of an epoch, whose last step has been logged."""
+        epoch = step * self._epochs // self._total_steps
+        self._files.log(
+            "epoch",
+            step,
+            epoch=epoch,
+            train_loss=self.loss,
+            train_accuracy=self.accuracy,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            test_examples=test_examples,
+            images_per_second=self.rate,
+        )
+        self._print(
+            f"epoch {epoch}/{self._epochs} test loss {test_loss:.4f} test accuracy {test_accuracy:.2%} "
+            f"({test_examples} images)",
+            now=True,
+        )
+
+    def pause(self, state: Any) -> None:
+        """Logs what was noted, waits for the steps that are under way, and stops the clock."""
+        self.flush()
+        jax.block_until_ready(state)
+        if self._resumed is not None:
+            self._seconds += time.perf_counter() - self._resumed
+        self._resumed = None
+
+    def resume(self) -> None:
+        """Starts the clock again."""
+        self._resumed = time.perf_counter()
+
+    def _print(self, text: str, *, now: bool = False) -> None:
+        if jax.process_index() or not (now or time.perf_counter() - self._printed >= 2):
+            return
+        self._printed = time.perf_counter()
+        remaining = self._total_steps - self._step
+        if (rate := self.rate) and remaining:
+            minutes, seconds = divmod(round(remaining * self._batch_size / rate), 60)
+            text += f" | {rate:.1f} images/s, {minutes}:{seconds:02d} left"
+        print(text, file=sys.stderr, flush=True)

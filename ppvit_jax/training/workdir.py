@@ -1,0 +1,211 @@
+"""The files of a run: configuration, metrics, Orbax checkpoints for resuming, result."""
+
+import contextlib
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from tensorboardX import SummaryWriter
+
+from ppvit_jax import checkpoint
+from ppvit_jax.config import Config
+from ppvit_jax.data.manifest import Header
+from ppvit_jax.errors import UserError
+from ppvit_jax.files import write_json, write_text
+
+# Fields that may change between the parts of one run: where files are, how much is told, and how the run fits the
+# devices that it goes on with.
+_FREE = (
+    "key_file",
+    "passphrase_file",
+    "data.dir",
+    "data.on_device",
+    "sharding",
+    "accumulation",
+    "log_steps",
+    "tensorboard",
+    "eval_batch_size",
+    "checkpoint_steps",
+)
+
+
+class Workdir:
+    """The folder of one run. Only process 0 writes, apart from Orbax, which needs every process."""
+
+    def __init__(self, path: str | Path, config: Config, metadata: checkpoint.Metadata, images: Header):
+        """Opens the folder, or makes it.
+
+        Args:
+          path: the folder.
+          config: of the run.
+          metadata: what `checkpoint.npz` will say of itself.
+          images: what the model is trained on.
+
+        Raises:
+          UserError: it holds a run of another configuration or key, or cannot be written.
+        """
+        self.path = Path(path).expanduser().absolute()
+        self.writes = jax.process_index() == 0
+        self._metadata = metadata
+        current = {
+            "config": json.loads(config.to_json()),
+            "encryption": images.encryption,
+            "key_fingerprint": images.key_fingerprint,
+            "metadata": json.loads(metadata.to_json()),
+        }
+        file = self.path / "config.json"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            known = json.loads(file.read_text()) if file.exists() else None
+        except OSError as error:
+            raise UserError(f"cannot use the workdir {self.path}: {error.strerror}") from None
+        except ValueError:
+            raise UserError(f"{file} is damaged: use another workdir") from None
+        if known is not None and (differences := _differences(known, current)):
+            raise UserError(
+                f"the workdir {self.path} holds a run of another configuration ({'; '.join(differences)}): "
+                "use another workdir, or the same configuration to continue"
+            )
+        if self.writes and known is None:
+            write_json(file, current)
+        self._events = SummaryWriter(str(self.path)) if self.writes and config.tensorboard else None
+        self._manager = ocp.CheckpointManager(
+            self.path / "checkpoints", options=ocp.CheckpointManagerOptions(max_to_keep=1)
+        )
+
+    def __enter__(self) -> "Workdir":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # Waits for a state that is being written.
+        self._manager.close()
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a complete run, or None."""
+        file = self.path / "result.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def restore(self, state: Any) -> Any:
+        """The latest saved state, or `state`; forgets the metrics logged after it was saved.
+
+        Raises:
+          UserError: the saved state is damaged.
+        """
+        step = self._manager.latest_step()
+        if step is not None:
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+            with reading_state(self.path / "checkpoints" / str(step), "; remove checkpoints/ to begin the run again"):
+                state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        file = self.path / "metrics.jsonl"
+        if self.writes:
+            lines = [line for line in self.history() if line["step"] <= (step or 0)]
+            write_text(file, "".join(json.dumps(line) + "\n" for line in lines))
+        return state
+
+    def save(self, step: int, state: Any) -> None:
+        """Saves the state for resuming: copies it, and writes in the background while training goes on.
+
+        Raises:
+          UserError: the disk has no room for it; the state saved before stays.
+        """
+        # Asked beforehand, because Orbax on a full disk fails in many threads at once.
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if self.writes and (free := shutil.disk_usage(self.path).free) < needed:
+            raise UserError(
+                f"no room for the state at step {step} in {self.path}: {needed / 2**20:.1f} MiB are needed and "
+                f"{free / 2**20:.1f} MiB are free; make room, then run the same command again to continue"
+            )
+        self._manager.save(step, args=ocp.args.StandardSave(state))
+
+    def log(self, kind: str, step: int, **values: float | None) -> None:
+        """Appends a line to metrics.jsonl and to TensorBoard; `kind` is "step" or "epoch"."""
+        if not self.writes:
+            return
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        if self._events is not None:
+            for name, value in values.items():
+                if name != "epoch" and value is not None:
+                    self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def history(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """See `read_history`."""
+        return read_history(self.path, kind)
+
+    def finish(self, result: dict[str, Any], params: Any) -> None:
+        """Writes checkpoint.npz and, last, result.json."""
+        self._manager.wait_until_finished()
+        if not self.writes:
+            return
+        if self._events is not None:
+            self._events.close()
+        checkpoint.write(self.path / "checkpoint.npz", params, self._metadata)
+        write_json(self.path / "result.json", result)
+
+
+@contextlib.contextmanager
+def reading_state(path: Path, advice: str = "") -> Iterator[None]:
+    """Where Orbax reads a state: whatever it raises becomes one line.
+
+    Raises:
+      UserError: the files in `path` are damaged; ends in `advice`.
+    """
+    # Orbax abandons its other reads when one fails; each prints a traceback, some just before the process ends.
+    hooks, logger = (sys.excepthook, sys.unraisablehook), logging.getLogger("asyncio")
+    sys.excepthook = lambda kind, error, trace: None if _is_abandoned(error) else hooks[0](kind, error, trace)
+    sys.unraisablehook = lambda fault: None if _is_abandoned(fault.exc_value) else hooks[1](fault)
+    logger.addFilter(_is_retrieved)
+    try:
+        yield
+    # Orbax documents no type for damaged files.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"cannot read {path} ({reason}): it is damaged, or of another version of Orbax{advice}"
+        ) from None
+    sys.excepthook, sys.unraisablehook = hooks
+    logger.removeFilter(_is_retrieved)
+
+
+def _is_abandoned(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+
+
+def _is_retrieved(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
+
+
+def read_history(workdir: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """The lines of a workdir's metrics.jsonl, of one kind or of all; a last line cut short by a kill is left out."""
+    file = workdir / "metrics.jsonl"
+    lines = []
+    for text in file.read_text().splitlines() if file.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return [line for line in lines if kind in (None, line["kind"])]
+
+
+def _differences(known: Any, current: Any) -> list[str]:
+    def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(tree, dict):
+            return {prefix: tree}
+        return {
+            name: value
+            for key, branch in tree.items()
+            for name, value in flatten(branch, f"{prefix}.{key}" if prefix else key).items()
+        }
+
+    before, now = flatten(known), flatten(current)
+    return [
+        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and name.removeprefix("config.") not in _FREE
+    ]

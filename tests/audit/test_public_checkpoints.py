@@ -1,0 +1,111 @@
+"""Which checkpoints are known to be public, and the warning of `ppvit adapt` and `ppvit encrypt`."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers.command import make_key, run_ppvit
+from helpers.images import write_images
+from helpers.tiny import random_params, tiny_model
+
+from ppvit_jax import checkpoint
+from ppvit_jax.audit import public_checkpoints
+from ppvit_jax.audit.public_checkpoints import identify, patch_embedding_sha256
+from ppvit_jax.checkpoint import Metadata
+
+EMBEDDED = checkpoint.resolve("embedded")
+NAME = "ppvit's embedded ViT-Micro/8"
+WARNING = (
+    "warning: {}: whoever has it and the adapted model reads the key's permutations off the two in under a second: "
+    "see docs/threat_model.md\n"
+)
+ASSUMED = WARNING.format("the base checkpoint is assumed to be public (else --no-base-is-public)")
+SAID = WARNING.format("the base checkpoint is public")
+KNOWN = WARNING.format(f"the base checkpoint is public ({NAME})")
+
+
+def test_the_tables_hold_digests():
+    for table in (public_checkpoints._FILES, public_checkpoints._PATCH_EMBEDDINGS):
+        assert table and all(len(bytes.fromhex(digest)) == 32 and digest == digest.lower() for digest in table)
+        assert len(set(table.values())) == len(table)
+
+
+def test_a_known_file_is_known_by_its_bytes(tmp_path):
+    copy = tmp_path / "other name.npz"
+    copy.write_bytes(EMBEDDED.read_bytes())
+    assert identify(copy, {}) == NAME
+    copy.write_bytes(EMBEDDED.read_bytes() + b"\0")
+    assert identify(copy, {}) is None
+
+
+def test_a_known_patch_embedding_is_known_in_any_file(tmp_path):
+    arrays, _ = checkpoint.read(EMBEDDED)
+    path = tmp_path / "written again.npz"
+    checkpoint.write(path, {name: array for name, array in arrays.items() if not name.startswith("head/")}, Metadata())
+    written, _ = checkpoint.read(path)
+    assert identify(path, written) == NAME
+    # Other byte order and precision, no other values.
+    kernel = written["embedding/kernel"]
+    for same in (kernel.astype(">f4"), kernel.astype(np.float64), np.asfortranarray(kernel)):
+        assert identify(path, {"embedding/kernel": same}) == NAME
+    changed = kernel.copy()
+    changed[0, 0, 0, 0] += 1
+    assert identify(path, {"embedding/kernel": changed}) is None
+    assert identify(path, {"embedding/kernel": kernel[::-1]}) is None
+
+
+def test_the_digest_is_of_the_little_endian_bytes():
+    kernel = np.array([[[[1.0, -2.0]]]], np.float32)
+    expected = hashlib.sha256(bytes.fromhex("0000803f000000c0")).hexdigest()
+    assert patch_embedding_sha256(kernel) == expected
+
+
+@pytest.mark.parametrize(
+    ("known", "extra", "expected"),
+    [
+        (False, [], ASSUMED),
+        (False, ["--base-is-public"], SAID),
+        (False, ["--no-base-is-public"], ""),
+        (True, [], KNOWN),
+        (True, ["--no-base-is-public"], KNOWN),
+    ],
+)
+def test_adapt_warns_of_a_public_base(tmp_path, capsys, known, extra, expected):
+    checkpoint.write(tmp_path / "private.npz", random_params(tiny_model()), Metadata(image_size=16))
+    base = "embedded" if known else tmp_path / "private.npz"
+    options = ["--key", make_key(tmp_path), "--checkpoint", base, "--output", tmp_path / "out.npz", "--image-size=64"]
+    assert run_ppvit("adapt", *options, *extra) == 0
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ([], ASSUMED),
+        (["--base-is-public"], SAID),
+        (["--no-base-is-public"], ""),
+        # No model is adapted to these, so that none gives them away.
+        (["--encryption=pe"], ""),
+        (["--encryption=etc"], ""),
+        (["--encryption=etc:shared=True"], ASSUMED),
+    ],
+)
+def test_encrypt_warns_by_the_argument_alone(tmp_path, capsys, extra, expected):
+    write_images(tmp_path / "in", ["a/1.png"])
+    options = ["--key", make_key(tmp_path), "--input", tmp_path / "in", "--output", tmp_path / "out"]
+    assert run_ppvit("encrypt", *options, "--image-size=32", "--patch-size=8", *extra) == 0
+    assert capsys.readouterr().err == expected
+
+
+def test_encrypt_warns_without_what_takes_time_to_import(tmp_path):
+    write_images(tmp_path / "in", ["a/1.png"])
+    options = ["encrypt", "--key", make_key(tmp_path), "--input", tmp_path / "in", "--output", tmp_path / "out"]
+    program = (
+        "import sys; from ppvit_jax.__main__ import main; main(sys.argv[1:]); "
+        "print([name for name in ('jax', 'scipy', 'ppvit_jax.audit.public_checkpoints') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", program, *map(str, options), "--image-size=32", "--patch-size=8"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ASSUMED and done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,1 @@
+"""Models, images and commands that several tests share."""

@@ -1,0 +1,75 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ppvit_jax.data.source import ArraySource, PlaceSource, StreamSource
+from ppvit_jax.training.devices import feed, shardings
+
+# Three steps on eight devices; prints what lies where, and how far the parameters are apart.
+_SCRIPT = """
+import json, sys
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+from ppvit_jax import models
+from ppvit_jax.config import default_config
+from ppvit_jax.training.devices import SHARDINGS, place, shardings, state_shardings, whole
+from ppvit_jax.training.step import compile_steps
+
+model = models.parse_name("ViT-Micro/8", image_size=16, num_classes=10, dtype="float64")
+replicated, by_example = shardings()
+random = np.random.default_rng(0)
+batch = {"image": random.integers(0, 256, (16, 16, 16, 3), np.uint8), "label": random.integers(0, 10, 16)}
+params = jax.device_get(models.build(model).init(jax.random.key(0)))
+found = {}
+for sharding in SHARDINGS:
+    config = default_config()
+    config.sharding, config.dtype, config.accumulation = sharding, "float64", 2
+    steps = compile_steps(model, config, 3)
+    state = steps.init_state(params, {})
+    state = jax.device_put(state, state_shardings(state, sharding))
+    rng = jax.device_put(jax.random.key(0), replicated)
+    for _ in range(3):
+        state = steps.train_step(state, place(batch, by_example), rng, None)
+    on_one = {what: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state[what]))
+              for what in ("params", "opt_state")}
+    found[sharding] = on_one, whole(state["params"])
+(dense, one), (parts, other) = found.values()
+apart = max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), one, other)))
+moved = max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), one, params)))
+print(json.dumps({"dense": dense, "parts": parts, "apart": apart, "moved": moved}))
+"""
+
+
+def test_fully_sharded_states_stay_in_parts_and_train_the_same():
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", _SCRIPT], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for what in ("params", "opt_state"):
+        # A little more than an eighth: small tensors stay whole.
+        assert 1 / 8 <= found["parts"][what] / found["dense"][what] < 1 / 8 + 0.02
+    assert found["apart"] < 1e-12 < 1e-5 < found["moved"]
+
+
+def test_only_images_in_memory_go_to_the_device_and_a_batch_is_the_same_either_way():
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (6, 4, 4, 3), np.uint8), np.arange(6, dtype=np.int32)
+    source = ArraySource(images, labels)
+    there, to_devices = feed(source, True)
+    assert isinstance(there, PlaceSource) and (there.fetch(3), there.image_shape, len(there)) == (3, (4, 4, 3), 6)
+    (batch,) = to_devices(iter([{"image": np.array([4, 1], np.int32), "label": labels[[4, 1]]}]))
+    np.testing.assert_array_equal(batch["image"], images[[4, 1]])
+    np.testing.assert_array_equal(batch["label"], [4, 1])
+    assert batch["image"].sharding.is_equivalent_to(shardings()[1], 4)
+    # "auto" leaves them in a processor's memory, where they are already.
+    assert feed(source, "auto")[0] is source and feed(source, False)[0] is source
+    stream = StreamSource(labels, (4, 4, 3), lambda index: images[index])
+    assert feed(stream, True)[0] is stream
+    (batch,) = feed(stream, True)[1](iter([{"image": images[[2]]}]))
+    assert isinstance(batch["image"], jax.Array)

@@ -1,0 +1,315 @@
+import dataclasses
+import json
+import shutil
+import signal
+import socket
+import time
+
+import jax
+import numpy as np
+import pytest
+from helpers.command import SMALL_RUN, finish, make_key, start
+from helpers.tiny import assert_close_tree, assert_same_tree, flatten, random_dataset, random_params, tiny_model
+
+from ppvit_jax import checkpoint, models
+from ppvit_jax.checkpoint import Metadata
+from ppvit_jax.config import default_config
+from ppvit_jax.errors import UserError
+from ppvit_jax.training.devices import SHARDINGS
+from ppvit_jax.training.loop import train
+from ppvit_jax.training.matching import PLAIN
+from ppvit_jax.training.workdir import Workdir, read_history
+
+MODEL = tiny_model()
+
+
+def _config(**fields):
+    config = default_config()
+    config.encryption = "none"
+    config.batch_size = 8
+    config.eval_batch_size = 4
+    config.epochs = 2
+    config.log_steps = 1
+    config.optimizer.learning_rate = 0.05
+    config.tensorboard = False
+    config.update(fields)
+    return config
+
+
+def _train(workdir, config=None, model=MODEL, params=None, dataset=None, fingerprint=None):
+    config = config or _config()
+    params = random_params(model) if params is None else params
+    dataset = dataset or random_dataset()
+    images = dataclasses.replace(PLAIN, key_fingerprint=fingerprint)
+    return train(config, workdir, dataset, model, params, {}, None, Metadata(config.model, 16), images)
+
+
+def _tuned(workdir):
+    return checkpoint.read(workdir / "checkpoint.npz")[0]
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """The workdir of a complete run."""
+    workdir = tmp_path_factory.mktemp("complete")
+    _train(workdir, _config(tensorboard=True))
+    return workdir
+
+
+def test_a_run_leaves_its_files(complete):
+    result = json.loads((complete / "result.json").read_text())
+    expected = {
+        "dataset": "noise",
+        "model": "ViT-B/16",
+        "encryption": "none",
+        "adapt": False,
+        "seed": 0,
+        "steps": 6,
+        "epochs": 2,
+        "test_examples": 10,
+        "key_fingerprint": None,
+    }
+    assert expected.items() <= result.items()
+    assert {"train_loss", "test_loss", "test_accuracy", "images_per_second"} <= result.keys()
+    assert result["versions"]["jax"] == jax.__version__
+    epochs = read_history(complete, "epoch")
+    assert [(line["epoch"], line["step"], line["test_examples"]) for line in epochs] == [(1, 3, 10), (2, 6, 10)]
+    assert epochs[-1]["test_accuracy"] == result["test_accuracy"]
+    assert [line["step"] for line in read_history(complete, "step")] == [1, 2, 3, 4, 5, 6]
+    assert json.loads((complete / "config.json").read_text())["config"]["batch_size"] == 8
+    assert list(complete.glob("events.out.tfevents.*"))
+
+
+def test_the_result_is_that_of_the_tuned_checkpoint_on_every_test_image(complete):
+    """Ten test images in batches of four: the padding of the last batch must not count."""
+    params = checkpoint.to_params(_tuned(complete), MODEL, keep_head=True)
+    source = random_dataset().test
+    images = np.stack([source.fetch(i) for i in range(10)])
+    logits = np.asarray(models.build(MODEL).apply(params, (images / 127.5 - 1).astype(np.float32)), np.float64)
+    log_likelihood = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    result = json.loads((complete / "result.json").read_text())
+    assert result["test_accuracy"] == (logits.argmax(1) == source.labels).mean()
+    np.testing.assert_allclose(result["test_loss"], -log_likelihood[range(10), source.labels].mean(), rtol=1e-5)
+
+
+def test_a_complete_run_is_not_trained_again(complete, capsys):
+    written = {path: path.stat().st_mtime_ns for path in complete.rglob("*.*")}
+    result = _train(complete, _config(tensorboard=True))
+    assert result == json.loads((complete / "result.json").read_text())
+    assert "nothing to do" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in complete.rglob("*.*") if path in written} == written
+
+
+def test_a_workdir_of_another_configuration_or_key_is_refused(complete):
+    before = (complete / "config.json").read_bytes()
+    with pytest.raises(UserError, match=r"another configuration \(config.epochs was 2 and is 3; config.seed was 0 and"):
+        _train(complete, _config(epochs=3, seed=1))
+    with pytest.raises(UserError, match="key_fingerprint was None and is '00ff'"):
+        _train(complete, fingerprint="00ff")
+    assert (complete / "config.json").read_bytes() == before
+    (damaged := complete.parent / "damaged").mkdir()
+    (damaged / "config.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        _train(damaged)
+
+
+def test_learns_from_scratch(tmp_path):
+    config = _config(epochs=8)
+    config.optimizer.update({"name": "adamw", "learning_rate": 0.003})
+    params = jax.device_get(models.build(MODEL).init(jax.random.key(0)))
+    result = _train(tmp_path, config, params=params, dataset=random_dataset(train=64, test=30))
+    assert result["test_accuracy"] > 0.9
+
+
+def test_the_order_of_the_images_is_the_seeds(tmp_path):
+    losses = [_train(tmp_path / str(i), _config(seed=seed))["train_loss"] for i, seed in enumerate((0, 0, 1))]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_frozen_parameters_stay_and_the_others_move(tmp_path):
+    _train(tmp_path, _config(freeze=("Transformer/.*", "embedding/kernel")))
+    tuned = _tuned(tmp_path)
+    for name, before in flatten(random_params(MODEL)).items():
+        same = (tuned[name] == before).all()
+        assert same == (name.startswith("Transformer/") or name == "embedding/kernel"), name
+
+
+def test_images_that_lie_on_the_device_train_the_same_bit_for_bit(tmp_path, complete):
+    config = _config()
+    config.data.on_device = "True"
+    _train(tmp_path, config)
+    assert_same_tree(_tuned(tmp_path), _tuned(complete))
+    ours, theirs = (read_history(folder, "epoch")[-1]["test_loss"] for folder in (tmp_path, complete))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_accumulation_changes_memory_and_nothing_else(tmp_path, optimizer):
+    with jax.enable_x64(True):
+        model = tiny_model(dtype="float64")
+        params = random_params(model, dtype=np.float64)
+        for parts in (1, 4):
+            config = _config(dtype="float64", accumulation=parts)
+            config.optimizer.update({"name": optimizer, "learning_rate": 0.01})
+            _train(tmp_path / str(parts), config, model, params)
+    assert_close_tree(_tuned(tmp_path / "4"), _tuned(tmp_path / "1"), 1e-9)
+    one, four = (read_history(tmp_path / parts, "epoch") for parts in ("1", "4"))
+    np.testing.assert_allclose([e["train_loss"] for e in four], [e["train_loss"] for e in one], rtol=1e-6)
+
+
+def test_bfloat16_products_train_float32_parameters(tmp_path):
+    results = {}
+    for dtype in ("float32", "bfloat16"):
+        results[dtype] = _train(tmp_path / dtype, _config(dtype=dtype), tiny_model(dtype=dtype))
+    assert {array.dtype for array in _tuned(tmp_path / "bfloat16").values()} == {np.dtype("float32")}
+    # bfloat16 keeps 8 bits: some hundredths after six steps.
+    np.testing.assert_allclose(results["bfloat16"]["train_loss"], results["float32"]["train_loss"], rtol=0.1)
+    assert results["bfloat16"]["train_loss"] != results["float32"]["train_loss"]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_one_line(tmp_path):
+    config = _config()
+    config.optimizer.learning_rate = 1e30
+    with pytest.raises(UserError, match=r"training loss is (nan|inf).*learning_rate"):
+        _train(tmp_path, config)
+    assert not (tmp_path / "result.json").exists() and not (tmp_path / "checkpoint.npz").exists()
+
+
+def test_sizes_that_do_not_fit_are_named(tmp_path):
+    with pytest.raises(UserError, match="24 training examples do not fill one batch of 32"):
+        _train(tmp_path / "one", _config(batch_size=32))
+    (file := tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot use the workdir"):
+        _train(file)
+
+
+@pytest.mark.parametrize("stop_after", [2, 4, 5])
+def test_a_run_stopped_at_any_step_ends_like_one_that_was_not(tmp_path, complete, monkeypatch, stop_after):
+    """Within an epoch, too: the sums of its metrics are part of what is saved."""
+    save = Workdir.save
+
+    def save_and_stop(self, step, state):
+        save(self, step, state)
+        if step == stop_after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Workdir, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path, _config(checkpoint_steps=1))
+    monkeypatch.undo()
+    # A line that the kill cut short, and one of a step that was not saved.
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "step", "step": stop_after + 1}) + "\n" + '{"kind": "st')
+    _train(tmp_path, _config(checkpoint_steps=1))
+    assert_same_tree(_tuned(tmp_path), _tuned(complete))
+    stopped, whole = (read_history(folder) for folder in (tmp_path, complete))
+    for line in stopped + whole:
+        line.pop("images_per_second")
+    assert stopped == whole
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, complete, monkeypatch):
+    real = shutil.disk_usage(tmp_path)
+    free = iter([real.free, 1_000])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=next(free)))
+    with pytest.raises(UserError, match=r"no room for the state at step 6 .* MiB are needed and 0\.0 MiB are free"):
+        _train(tmp_path)
+    # The result alone would be the same from a new beginning.
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    monkeypatch.undo()
+    _train(tmp_path)
+    assert_same_tree(_tuned(tmp_path), _tuned(complete))
+
+
+@pytest.fixture(scope="module")
+def key_file(tmp_path_factory):
+    return make_key(tmp_path_factory.mktemp("key"))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, key_file):
+    """The workdir of the small run in one process on one device."""
+    workdir = tmp_path_factory.mktemp("reference")
+    ((status, _, errors),) = finish(start([*SMALL_RUN, f"--workdir={workdir}", f"--config.key_file={key_file}"]))
+    assert status == 0, errors
+    return workdir
+
+
+def _assert_same_run(workdir, reference, tolerance):
+    assert_close_tree(_tuned(workdir), _tuned(reference), tolerance)
+    ours, theirs = (json.loads((folder / "result.json").read_text()) for folder in (workdir, reference))
+    assert (ours["test_accuracy"], ours["test_examples"]) == (theirs["test_accuracy"], 30)
+    np.testing.assert_allclose(ours["test_loss"], theirs["test_loss"], rtol=1e-6)
+
+
+def _kill_after_a_saved_step(arguments, workdir, **environment):
+    """Starts a run and kills it when a state is on the disk and training has gone on."""
+    process = start(arguments, **environment)
+    deadline = time.monotonic() + 200
+    while not any(path.name.isdecimal() for path in workdir.glob("checkpoints/*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    assert not (workdir / "result.json").exists()
+
+
+def test_a_killed_process_is_resumed_bit_for_bit(tmp_path, key_file, reference):
+    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}"]
+    _kill_after_a_saved_step(arguments, tmp_path)
+    ((status, _, errors),) = finish(start(arguments))
+    assert status == 0, errors
+    # It went on from a saved step and did not begin anew.
+    assert "step 1/16 " not in errors
+    assert_same_tree(_tuned(tmp_path), _tuned(reference))
+    _assert_same_run(tmp_path, reference, 0)
+
+
+def test_a_run_goes_on_with_other_devices(tmp_path, key_file, reference):
+    """In parts on four, then whole on two with less memory each."""
+    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}"]
+    flag = "--xla_force_host_platform_device_count"
+    _kill_after_a_saved_step([*arguments, "--config.sharding=fully_sharded"], tmp_path, XLA_FLAGS=f"{flag}=4")
+    ((status, _, errors),) = finish(start([*arguments, "--config.accumulation=2"], XLA_FLAGS=f"{flag}=2"))
+    assert status == 0, errors
+    assert "step 1/16 " not in errors
+    assert json.loads((tmp_path / "result.json").read_text())["device"] == "2 x cpu"
+    _assert_same_run(tmp_path, reference, 1e-9)
+
+
+def test_a_damaged_state_gives_one_line_and_stays(tmp_path, key_file, reference):
+    """In a process of its own, for Orbax's threads may print as well."""
+    shutil.copytree(reference, tmp_path / "copy")
+    (tmp_path / "copy" / "result.json").unlink()
+    shutil.rmtree(tmp_path / "copy" / "checkpoints" / "16" / "default" / "d")
+    arguments = [*SMALL_RUN, f"--workdir={tmp_path / 'copy'}", f"--config.key_file={key_file}"]
+    ((status, _, errors),) = finish(start(arguments))
+    assert status == 1
+    assert errors.startswith("error: cannot read ") and errors.count("\n") == 1, errors
+    assert "remove checkpoints/ to begin the run again" in errors
+    assert len((tmp_path / "copy" / "metrics.jsonl").read_text().splitlines()) == 18
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_two_processes_of_four_devices_compute_what_one_does(tmp_path, key_file, reference, sharding):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}", f"--config.sharding={sharding}"]
+    cluster = ["--distributed", f"--coordinator-address={address}", "--num-processes=2"]
+    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    outcomes = finish(*(start([*arguments, *cluster, f"--process-id={i}"], **four) for i in range(2)))
+    for status, _, errors in outcomes:
+        assert status == 0, errors
+    assert json.loads((tmp_path / "result.json").read_text())["device"] == "8 x cpu"
+    assert "images/s" not in outcomes[1][2]
+    _assert_same_run(tmp_path, reference, 1e-9)
+
+
+def test_a_batch_that_the_devices_cannot_share_is_named(tmp_path, key_file):
+    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}", "--config.accumulation=4"]
+    ((status, _, errors),) = finish(start(arguments, XLA_FLAGS="--xla_force_host_platform_device_count=4"))
+    assert status == 1
+    assert errors == (
+        "error: config.batch_size 8 cannot be shared by 4 devices: use a multiple of 4 times config.accumulation\n"
+    )

@@ -1,0 +1,185 @@
+"""The arithmetic of scaling out, against what JAX and XLA count."""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers.command import ROOT
+from helpers.tiny import tiny_model
+
+from ppvit_jax import models
+from ppvit_jax.config import default_config
+from ppvit_jax.errors import UserError
+from ppvit_jax.models.vit import parse_name
+from ppvit_jax.training import scaling
+from ppvit_jax.training.step import compile_steps
+
+
+def _vit(name: str, image_size: int = 224, num_classes: int = 10, **fields: Any) -> models.ViTConfig:
+    return parse_name(name, image_size=image_size, num_classes=num_classes, **fields)
+
+
+def _bytes(tree):
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree) if leaf.ndim)
+
+
+def _training(config, **optimizer):
+    """The steps of a run, and the shapes of its state."""
+    settings = default_config()
+    settings.encryption = "none"
+    settings.optimizer.update(optimizer)
+    steps = compile_steps(config, settings, 1)
+    params = jax.eval_shape(models.build(config).init, jax.random.key(0))
+    return steps, jax.eval_shape(lambda params: steps.init_state(params, {}), params)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        _vit("ViT-Micro/8", image_size=64),
+        _vit("ViT-Micro/16", image_size=32, num_classes=500, representation_size=96),
+    ],
+)
+def test_flops_of_the_forward_pass_are_those_of_xla_but_for_the_elementwise_ones(config):
+    model = models.build(config)
+    images = jax.ShapeDtypeStruct((4, *models.input_shape(config)), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    counted: Any = jax.jit(model.apply).lower(params, images).cost_analysis()
+    assert 1 <= counted["flops"] / (4 * scaling.forward_flops(config)) < 1.05
+
+
+@pytest.mark.parametrize("name", scaling.OPTIMIZER_COPIES)
+def test_parameters_and_optimiser_state_have_the_bytes_of_a_runs_state(name):
+    config = tiny_model()
+    _, state = _training(config, name=name)
+    cost = scaling.step_cost(config, batch_size=1, optimizer=name)
+    assert cost.parameters == cost.gradients == _bytes(state["params"])
+    assert cost.optimizer == _bytes(state["opt_state"])
+
+
+# The second has many tokens, so that attention weights are a large part.
+@pytest.mark.parametrize(("image_size", "heads", "mlp_size"), [(32, 2, 256), (64, 4, 128)])
+def test_activations_are_within_a_fifth_of_what_xla_reserves(image_size, heads, mlp_size):
+    config = dataclasses.replace(tiny_model(image_size), hidden_size=64, layers=4, heads=heads, mlp_size=mlp_size)
+    batch_size = 32
+    steps, state = _training(config)
+    batch = {
+        "image": jax.ShapeDtypeStruct((batch_size, *models.input_shape(config)), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    }
+    train_step: Any = steps.train_step
+    compiled = train_step.lower(state, batch, jax.eval_shape(jax.random.key, 0), None).compile()
+    cost = scaling.step_cost(config, batch_size=batch_size)
+    assert cost.activations > 10 * cost.gradients
+    assert 0.9 < compiled.memory_analysis().temp_size_in_bytes / cost.activations < 1.2
+
+
+def test_devices_share_what_their_number_divides():
+    config = _vit("ViT-B/16")
+    one, eight = (scaling.step_cost(config, batch_size=64, devices=n, sharding="fully_sharded") for n in (1, 8))
+    data_parallel = scaling.step_cost(config, batch_size=64, devices=8)
+    assert one == scaling.step_cost(config, batch_size=64)
+    assert (one.sent, one.working_copy) == (0, 0)
+    for kind in ("parameters", "gradients", "optimizer"):
+        assert getattr(data_parallel, kind) == getattr(one, kind)
+        assert getattr(one, kind) < 8 * getattr(eight, kind) < 1.02 * getattr(one, kind)
+    assert eight.working_copy == one.parameters
+    assert eight.sent * 2 == data_parallel.sent * 3 == 2 * 3 * 7 * one.parameters // 8
+    for cost in (eight, data_parallel):
+        assert (cost.flops * 8, cost.activations * 8) == (one.flops, one.activations)
+    # No axis of a tensor is a multiple of 7.
+    assert scaling.kept_parameters(tiny_model(20, 4), 7) == scaling.parameter_count(tiny_model(20, 4))
+
+
+_ON_FOUR_DEVICES = """
+import json, math, re, sys
+import jax, jax.numpy as jnp
+from ppvit_jax import devices, models, scaling
+from ppvit_jax.config import default_config
+from ppvit_jax.training.step import compile_steps
+
+model = models.ViTConfig(
+    patch_size=4, hidden_size=64, layers=2, heads=2, mlp_size=192, image_size=12, num_classes=3
+)
+settings = default_config()
+settings.encryption, settings.sharding = "none", sys.argv[1]
+steps = compile_steps(model, settings, 1)
+state = jax.eval_shape(lambda rng: steps.init_state(models.build(model).init(rng), {}), jax.random.key(0))
+lies = devices.state_shardings(state, settings.sharding)
+pairs = zip(jax.tree.leaves(state["params"]), jax.tree.leaves(lies["params"]))
+kept = sum(math.prod(to.shard_shape(leaf.shape)) for leaf, to in pairs)
+state = jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), state, lies)
+_, by_example = devices.shardings()
+batch = {
+    "image": jax.ShapeDtypeStruct((40, 12, 12, 3), jnp.uint8, sharding=by_example),
+    "label": jax.ShapeDtypeStruct((40,), jnp.int32, sharding=by_example),
+}
+program = steps.train_step.lower(state, batch, jax.eval_shape(jax.random.key, 0), None).compile().as_text()
+program = re.sub(r"/\\*.*?\\*/", "", program)
+elements = {}
+collective = r"= (\\S+|\\([^=]*?\\)) (all-\\w+|reduce-scatter|collective-permute)(?:-start)?\\("
+for shapes, name in re.findall(collective, program):
+    sizes = re.findall(r"f32\\[([\\d,]+)\\]", shapes)
+    elements[name] = elements.get(name, 0) + sum(math.prod(map(int, size.split(","))) for size in sizes)
+print(json.dumps([kept, scaling.kept_parameters(model, 4), scaling.parameter_count(model), elements]))
+"""
+
+
+def _on_four_devices(sharding):
+    """Kept and all parameters, by JAX and by arithmetic, and what the compiled step's collectives give, in elements."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    script = [sys.executable, "-c", _ON_FOUR_DEVICES, sharding]
+    run = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_data_parallel_devices_exchange_the_gradients_alone():
+    _, _, parameters, elements = _on_four_devices("data_parallel")
+    assert elements == {"all-reduce": parameters}
+
+
+def test_fully_sharded_devices_keep_parts_and_exchange_parameters_and_gradients_alone():
+    kept, counted, parameters, elements = _on_four_devices("fully_sharded")
+    assert kept == counted < 0.3 * parameters
+    gathered = elements.pop("all-gather")
+    # Each large tensor once; the arithmetic allows twice.
+    assert 3 * gathered == 4 * (parameters - kept)
+    # A CPU has no reduce-scatter.
+    assert elements == {"all-reduce": parameters}
+
+
+def test_what_saves_memory():
+    config = _vit("ViT-B/16", dtype="bfloat16")
+    whole = scaling.step_cost(config, batch_size=64)
+    parts = scaling.step_cost(config, batch_size=64, accumulation=8)
+    assert parts.activations * 8 == whole.activations and parts.flops == whole.flops
+    assert parts.accumulated == whole.gradients and parts.memory < whole.memory
+    flash = scaling.step_cost(dataclasses.replace(config, attention="cudnn"), batch_size=64)
+    assert flash.attention_weights == 0
+    assert whole.memory - flash.memory == whole.attention_weights == 64 * 12 * 12 * 197**2 * (4 + 2)
+    float32 = scaling.step_cost(dataclasses.replace(config, dtype="float32"), batch_size=64)
+    assert whole.working_copy == float32.parameters // 2 and math.isclose(
+        whole.activations / float32.activations, 0.65, rel_tol=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"batch_size": 12, "devices": 8}, "a batch of 12 cannot be shared by 8 devices in 1 parts"),
+        ({"batch_size": 16, "devices": 8, "accumulation": 4}, "use a multiple of 32"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"batch_size": 1, "devices": 0}, "at least 1"),
+    ],
+)
+def test_impossible_sizes(sizes, message):
+    with pytest.raises(UserError, match=message):
+        scaling.step_cost(tiny_model(), **sizes)
