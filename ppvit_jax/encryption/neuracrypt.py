@@ -36,7 +36,7 @@ class RandomEncoder(Encryption):
       images encoded together, as in the original, whose layer keeps no running statistics; an encoding then depends
       on its batch, and an image under `jax.vmap` is a batch by itself. "frozen": those of a reference batch, so that
       an encoding depends on its image alone. The reference is our choice: 16 images that the key gives, half of
-      them noise, half of them 8x8 random colours, enlarged, because most patches of a photograph are smooth.
+      them noise, half of them 8x8 random colors, enlarged, because most patches of a photograph are smooth.
     """
 
     depth: int = 4
