@@ -12,7 +12,7 @@ from benchmarks.settings import Settings
 from benchmarks.straightforward import encrypt
 from benchmarks.timing import Work, host_work, jax_work, summarise, take_turns
 from ppvit_jax import keys
-from ppvit_jax.encryption import create
+from ppvit_jax.encryption import create, derive_permutations
 from ppvit_jax.errors import UserError
 
 _BLOCK_SIZE = 16
@@ -57,10 +57,9 @@ def run(settings: Settings) -> Iterator[list[Table]]:
 def _works(images: np.ndarray, settings: Settings) -> dict[str, Work]:
     size = images.shape[1]
     method = create("bs+ps", _BLOCK_SIZE)
-    assert method is not None
     key = keys.generate()
     secret = method.derive(key, height=size, width=size)
-    parts = key.permutations("bs+ps", image_size=size, patch_size=_BLOCK_SIZE)
+    parts = derive_permutations(key, "bs+ps", image_size=size, block_size=_BLOCK_SIZE)
     block, pixel = parts.block, parts.pixel
     assert block is not None and pixel is not None
     target = np.empty_like(images)

@@ -136,7 +136,6 @@ def _steps(settings: Settings, name: str, training: Any, size: int) -> list[dict
 def _encryptions(settings: Settings) -> list[dict[str, Any]]:
     size = settings.image_size
     method = create("bs+ps", _BLOCK_SIZE)
-    assert method is not None
     secret = method.derive(keys.generate(), height=size, width=size)
     secret_on_device = jax.device_put(secret)
     compiled = jax.jit(method.encrypt)

@@ -208,7 +208,8 @@ def make_encryption(config: Config, model_config: models.ModelConfig) -> Encrypt
     Raises:
       UserError: an unknown name or option, or a method of blocks without their size.
     """
-    return create(config.encryption, config.block_size or model_config.patch_size)
+    none = config.encryption == "none"
+    return None if none else create(config.encryption, config.block_size or model_config.patch_size)
 
 
 def check_normalisation(config: Config) -> None:

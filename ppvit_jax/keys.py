@@ -1,4 +1,4 @@
-"""Secret keys and the permutations derived from them (key format version 1).
+"""Secret keys and the randomness derived from them (key format version 1).
 
 The format, to the bit, is in docs/key_format.md, with test vectors. Master key: 32 random bytes. Every
 permutation has a subkey of its own by HKDF-SHA256 (RFC 5869), expanded by SHAKE256 (FIPS 202) into the words
@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import hmac
+import importlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import secrets
 import stat
 from base64 import b64decode, b64encode
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -24,7 +26,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from ppvit_jax.encryption import Permutations, create
 from ppvit_jax.errors import UserError
 
 VERSION = 1
@@ -47,29 +48,29 @@ class SecretKey:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that identify the key and do not reveal it."""
+        """Public name of the key: 32 hexadecimal digits, which identify it and do not reveal it."""
         return self._subkey(b"fingerprint", 16).hex()
 
-    def permutation(self, kind: str, length: int) -> np.ndarray:
-        """The permutation of `length` places: int32 [length], out[i] = in[permutation[i]].
+    def permutation(self, label: str, length: int) -> np.ndarray:
+        """Derives the permutation of `length` places: int32 [length], out[i] = in[permutation[i]].
 
-        `kind` names what it is for, such as "block" (places are blocks, row-major) or "pixel" (places are the values
-        of a block in (row, column, channel) order); see docs/key_format.md.
+        The label names its use, such as "block" (places are blocks, row-major) or "pixel" (places are the values of a
+        block in (row, column, channel) order); see docs/key_format.md.
         """
-        return _fisher_yates(self._subkey(f"{kind}/{length}".encode("ascii"), 32), length)
+        return _fisher_yates(self._subkey(f"{label}/{length}".encode("ascii"), 32), length)
 
-    def words(self, kind: str, count: int) -> np.ndarray:
-        """The first `count` words of a stream of its own: uint32 [count]."""
-        return _words(self._subkey(f"{kind}/{count}".encode("ascii"), 32), count)
+    def words(self, label: str, count: int) -> np.ndarray:
+        """Derives the first `count` words of the label's stream: uint32 [count]."""
+        return _words(self._subkey(f"{label}/{count}".encode("ascii"), 32), count)
 
-    def bits(self, kind: str, count: int) -> np.ndarray:
-        """Random bits: bool [count], of the words' bytes, the lowest bit of a byte first."""
-        words = self.words(kind, count)
+    def bits(self, label: str, count: int) -> np.ndarray:
+        """Derives random bits: bool [count], from the words' bytes, the lowest bit of a byte first."""
+        words = self.words(label, count)
         return np.unpackbits(words.astype("<u4").view(np.uint8), count=count, bitorder="little").astype(bool)
 
-    def integers(self, kind: str, count: int, bound: int) -> np.ndarray:
-        """Integers from 0 to bound - 1 without bias: int32 [count], words that are too large being passed over."""
-        subkey = self._subkey(f"{kind}/{count}".encode("ascii"), 32)
+    def integers(self, label: str, count: int, bound: int) -> np.ndarray:
+        """Derives integers from 0 to bound - 1 without bias: int32 [count], passing over words that are too large."""
+        subkey = self._subkey(f"{label}/{count}".encode("ascii"), 32)
         length = count + 64
         while True:
             words = _words(subkey, length)
@@ -78,20 +79,28 @@ class SecretKey:
                 return (kept[:count] % np.uint32(bound)).astype(np.int32)
             length *= 2
 
-    def permutations(self, encryption: str, *, image_size: int, patch_size: int) -> Permutations:
-        """The permutations that a model absorbs, for an encryption of square images ("none", "bs+ps", ...).
+    def permutations(self, encryption: str, *, image_size: int, patch_size: int) -> Any:
+        """Derives the permutations that a model absorbs: `ppvit_jax.encryption.derive_permutations` for this key.
+
+        A shorthand for interactive use. This module imports no encryption, so it looks the function up when called.
+
+        Args:
+          encryption: "none", or a method with its options such as "bs+ps".
+          image_size: side of an image in pixels.
+          patch_size: the model's patch size in pixels, which is the encryption's block size.
+
+        Returns:
+          `ppvit_jax.encryption.Permutations`.
 
         Raises:
           UserError: an unknown encryption, one that no model can absorb, or an image size that is not a multiple of
             the patch size.
         """
-        if image_size <= 0 or patch_size <= 0 or image_size % patch_size:
-            raise UserError(f"image size {image_size} is not a multiple of the block size {patch_size}")
-        method = create(encryption, patch_size)
-        return Permutations() if method is None else method.absorb(self, height=image_size, width=image_size)
+        derive = importlib.import_module("ppvit_jax.encryption").derive_permutations
+        return derive(self, encryption, image_size=image_size, block_size=patch_size)
 
     def authenticate(self, content: bytes) -> str:
-        """HMAC-SHA256 of `content` under a subkey, in hexadecimal: only who has the key can make it."""
+        """Returns the HMAC-SHA256 of `content` under a subkey, in hexadecimal; only the key can make it."""
         return hmac.new(self._subkey(b"authentication", 32), content, hashlib.sha256).hexdigest()
 
     def _subkey(self, label: bytes, length: int) -> bytes:
@@ -99,7 +108,7 @@ class SecretKey:
 
 
 def generate() -> SecretKey:
-    """A new key from the operating system's randomness."""
+    """Makes a new key from the operating system's randomness."""
     return SecretKey(secrets.token_bytes(32))
 
 
@@ -121,7 +130,7 @@ def save(key: SecretKey, path: str | os.PathLike, passphrase: bytes | None = Non
             name: b64encode(value).decode() for name, value in {"salt": salt, "nonce": nonce, "master": sealed}.items()
         }
     try:
-        # Exclusive creation with the final mode: there is no moment at which others could read it.
+        # Exclusive creation with the final mode, so that others can read it at no moment.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise UserError(f"{path} exists: a key file is never overwritten, choose another name") from None
@@ -161,7 +170,7 @@ def load(path: str | os.PathLike, passphrase: bytes | None = None) -> SecretKey:
 
 
 def read_passphrase(path: str | os.PathLike) -> bytes:
-    """The first line of a file, without its end.
+    """Reads the first line of a file, without its end.
 
     Raises:
       UserError: the file cannot be read, or its first line is empty.
@@ -176,10 +185,10 @@ def read_passphrase(path: str | os.PathLike) -> bytes:
 
 
 def describe(path: str | os.PathLike) -> dict[str, str]:
-    """What a key file tells without its passphrase, and without the key: its version, fingerprint and protection.
+    """Reads what a key file shows without its passphrase: version, fingerprint and protection, never the key.
 
     Raises:
-      UserError: as `load`, but for the passphrase.
+      UserError: as `load`, except for the passphrase.
     """
     content = _read(Path(path))
     fingerprint = content.get("fingerprint")

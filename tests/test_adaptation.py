@@ -12,9 +12,8 @@ from ppvit_jax import models
 from ppvit_jax.adaptation import adapt, rekey, restore
 from ppvit_jax.config import default_config
 from ppvit_jax.data.preprocess import normalise
-from ppvit_jax.encryption import METHODS, Permutations
-from ppvit_jax.encryption.blockwise import gather
-from ppvit_jax.encryption.method import parse
+from ppvit_jax.encryption import Permutations, create
+from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 from ppvit_jax.training.step import compile_steps
@@ -51,7 +50,7 @@ def _permutations(config: models.ViTConfig, encryption: str, key: SecretKey) -> 
 def _logits(config, params, images, encryption, key, *, adapted=True):
     if adapted:
         params = adapt(params, _permutations(config, encryption, key))
-    method = parse(encryption, METHODS, config.patch_size)
+    method = create(encryption, config.patch_size)
     secret = method.derive(key, height=config.image_size, width=config.image_size)
     return np.asarray(_forward(config)(params, method.encrypt(images, secret)))
 
@@ -106,7 +105,7 @@ def _train(config, params, images, labels, optimizer, permutations, steps=20):
     secret = None
     if permutations is not None:
         params = adapt(params, permutations)
-        secret = gather(permutations, size, size, config.patch_size)
+        secret = make_secret(permutations, size, size, config.patch_size)
     state = functions.init_state(jax.tree.map(jax.numpy.array, params), {})
     for step in range(steps):
         batch = {"image": images[step], "label": labels[step]}

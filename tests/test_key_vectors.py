@@ -114,7 +114,7 @@ def test_published_words_bits_and_integers(drawn, label, first, last, digest):
 
 @pytest.mark.parametrize(("number", "first", "last", "digest"), IMAGES, ids=_names(IMAGES))
 def test_published_words_of_images(number, first, last, digest):
-    words = chacha.stream(KEY.words("pe/images", 8), np.uint32(int(number)), 1120).tolist()
+    words = chacha.stream(KEY.words("pe/images", 8), np.array(int(number), np.uint32), 1120).tolist()
     assert _published(words) == (first, last, digest)
     key = struct.pack("<8I", *_reference_words(KEY.master, "pe/images", 8))
     nonce = struct.pack("<IIQ", 0, int(number), 0)
@@ -153,7 +153,6 @@ def _image():
 
 def _encrypt(spec, block_size):
     method = create(spec, int(block_size))
-    assert method is not None
     return method.encrypt(_image(), method.derive(KEY, height=32, width=32), np.uint32(0))
 
 

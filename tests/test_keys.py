@@ -1,14 +1,19 @@
+import ast
 import itertools
 import json
 import stat
 import struct
+import subprocess
+import sys
 import traceback
 from base64 import b64encode
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ppvit_jax import keys
+from ppvit_jax.encryption import derive_permutations
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
@@ -43,12 +48,12 @@ def test_words_that_would_bias_are_rejected_however_many(rejected_stream):
 
 @pytest.mark.parametrize("bound", [3, 5, 6, 7, 1000])
 def test_integers_pass_over_words_that_would_bias_however_many(rejected_stream, bound):
-    assert VECTOR_KEY.integers("kind", 20, bound).tolist() == [word % bound for word in range(1000, 1020)]
+    assert VECTOR_KEY.integers("label", 20, bound).tolist() == [word % bound for word in range(1000, 1020)]
 
 
 @pytest.mark.parametrize("bound", [1, 2, 4, 8, 256])
 def test_no_word_is_passed_over_where_none_would_bias(rejected_stream, bound):
-    assert VECTOR_KEY.integers("kind", 20, bound).tolist() == [(2**32 - 1) % bound] * 20
+    assert VECTOR_KEY.integers("label", 20, bound).tolist() == [(2**32 - 1) % bound] * 20
 
 
 @pytest.mark.parametrize("bound", [3, 6, 2**31 - 1])
@@ -56,29 +61,29 @@ def test_the_first_word_that_would_bias_is_passed_over_and_the_last_that_would_n
     limit = 2**32 - 2**32 % bound
     words = np.array([limit, limit - 1, 2**32 - 1, 0, limit, bound, *[5] * 100], np.uint32)
     monkeypatch.setattr(keys, "_words", lambda subkey, count: words[:count])
-    assert VECTOR_KEY.integers("kind", 4, bound).tolist() == [bound - 1, 0, 0, 5 % bound]
+    assert VECTOR_KEY.integers("label", 4, bound).tolist() == [bound - 1, 0, 0, 5 % bound]
 
 
 def test_integers_and_bits_are_uniform():
     for bound in (6, 8, 100):
-        counts = np.bincount(VECTOR_KEY.integers("kind", 1000 * bound, bound), minlength=bound)
+        counts = np.bincount(VECTOR_KEY.integers("label", 1000 * bound, bound), minlength=bound)
         assert counts.size == bound
         assert ((counts - 1000) ** 2 / 1000).sum() < bound - 1 + 4.5 * (2 * (bound - 1)) ** 0.5
-    bits = VECTOR_KEY.bits("kind", 64_000).reshape(-1, 32)
+    bits = VECTOR_KEY.bits("label", 64_000).reshape(-1, 32)
     assert abs(bits.mean(axis=0) - 0.5).max() < 0.045  # 4 standard deviations of each place in a word
     assert abs(np.corrcoef(bits.T.astype(float)) - np.eye(32)).max() < 0.1
 
 
-def test_what_is_drawn_depends_on_kind_count_and_key():
+def test_drawn_words_depend_on_label_count_and_key():
     streams = [
-        key.words(kind, count)[:8].tobytes()
+        key.words(label, count)[:8].tobytes()
         for key in (VECTOR_KEY, SecretKey(bytes(32)))
-        for kind in ("pe/images", "neuracrypt/order")
+        for label in ("pe/images", "neuracrypt/order")
         for count in (8, 9)
     ]
     assert len(set(streams)) == 8
     assert VECTOR_KEY.words("pe/images", 8).tobytes() == VECTOR_KEY.words("pe/images", 8).tobytes()
-    assert VECTOR_KEY.words("kind", 0).shape == VECTOR_KEY.bits("kind", 0).shape == (0,)
+    assert VECTOR_KEY.words("label", 0).shape == VECTOR_KEY.bits("label", 0).shape == (0,)
 
 
 def test_every_order_of_four_is_equally_frequent():
@@ -89,19 +94,12 @@ def test_every_order_of_four_is_equally_frequent():
     assert chi_squared < 49.7  # the 99.9 % quantile for 23 degrees of freedom
 
 
-def test_permutations_of_an_encryption():
-    for encryption, block, pixel in (
-        ("none", None, None),
-        ("bs", 196, None),
-        ("ps", None, 768),
-        ("bs+ps", 196, 768),
-    ):
-        permutations = VECTOR_KEY.permutations(encryption, image_size=224, patch_size=16)
-        for permutation, kind, length in ((permutations.block, "block", block), (permutations.pixel, "pixel", pixel)):
-            if length is None:
-                assert permutation is None
-            else:
-                np.testing.assert_array_equal(permutation, VECTOR_KEY.permutation(kind, length))
+@pytest.mark.parametrize("encryption", ["none", "bs", "ps", "bs+ps", "etc:shared=True"])
+def test_a_key_has_a_shorthand_for_its_permutations(encryption):
+    permutations = VECTOR_KEY.permutations(encryption, image_size=224, patch_size=16)
+    expected = derive_permutations(VECTOR_KEY, encryption, image_size=224, block_size=16)
+    for name in ("block", "pixel", "negative"):
+        np.testing.assert_array_equal(getattr(permutations, name), getattr(expected, name))
 
 
 @pytest.mark.parametrize(
@@ -110,6 +108,19 @@ def test_permutations_of_an_encryption():
 def test_impossible_permutations_are_named(encryption, image_size, message):
     with pytest.raises(UserError, match=message):
         VECTOR_KEY.permutations(encryption, image_size=image_size, patch_size=16)
+
+
+def test_keys_import_no_encryption():
+    imported = set()
+    for node in ast.walk(ast.parse(Path(keys.__file__).read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    assert {name for name in imported if name.startswith("ppvit_jax")} == {"ppvit_jax.errors.UserError"}
+    program = "import sys, ppvit_jax.keys; print([name for name in sys.modules if name.startswith('ppvit_jax.enc')])"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 def test_generated_keys_differ():

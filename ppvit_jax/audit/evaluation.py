@@ -19,7 +19,7 @@ from ppvit_jax.audit.solvers import (
 )
 from ppvit_jax.audit.solvers.weights import Params
 from ppvit_jax.encryption import Encryption, Permutations, Secret
-from ppvit_jax.encryption.blockwise import Gather, gather
+from ppvit_jax.encryption.blockwise import Gather, make_secret
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -81,7 +81,7 @@ def audit_position_embedding(model: Params, truth: Permutations | None) -> Findi
         return Finding("position-embedding", (row,), "an arrangement; give --key to score it", None, seconds)
     block = np.arange(len(found)) if truth.block is None else truth.block
     side = round(len(found) ** 0.5)
-    estimate, right = (gather(Permutations(part), side, side, 1) for part in (found, block))
+    estimate, right = (make_secret(Permutations(part), side, side, 1) for part in (found, block))
     places = scoring.places(estimate, right, side, 1)
     row |= {
         "blocks in place": places.blocks,

@@ -134,7 +134,7 @@ def _split(secret: Secret, size: int, block_size: int) -> _Split:
     """Of every encrypted block the plain one, and of each of its values the place there: [blocks], [blocks, values]."""
     plain = np.empty((size * size * 3, 2), np.int64)
     numbers = split_blocks(np.arange(size * size * 3).reshape(size, size, 3), block_size)
-    plain[numbers] = np.stack(np.indices(numbers.shape), axis=-1)
+    plain[numbers] = np.moveaxis(np.indices(numbers.shape), 0, -1)
     index = split_blocks(np.asarray(secret["index"]).reshape(size, size, 3), block_size)
     mask = np.asarray(secret.get("mask", np.zeros(size * size * 3, np.uint8))).reshape(size, size, 3)
     source = plain[index]

@@ -217,7 +217,8 @@ def _check_values(path: Path, manifest: Manifest) -> None:
     sizes = (header.image_size, header.patch_size)
     if not all(isinstance(size, int) and size > 0 for size in sizes) or header.image_size % header.patch_size:
         raise UserError(f"{path} has impossible sizes, {sizes[0]} and {sizes[1]}: {_REMEDY}")
-    create(header.encryption, header.patch_size)
+    if header.encryption != "none":
+        create(header.encryption, header.patch_size)
     if (header.key_fingerprint is None) != (header.encryption == "none"):
         raise UserError(f"{path} names encryption {header.encryption!r} but key {header.key_fingerprint!r}: {_REMEDY}")
     for name in manifest.files:

@@ -5,23 +5,25 @@ secret = method.derive(key, height=224, width=224)
 encrypted = method.encrypt(images, secret)  # and decrypt
 """
 
-from typing import Any
+import dataclasses
 
 from ppvit_jax.encryption.block_pixel_negative_positive import BlockPixelNegativePositive
 from ppvit_jax.encryption.block_scrambling import BlockScrambling
 from ppvit_jax.encryption.block_scrambling_pixel_shuffling import BlockScramblingPixelShuffling
+from ppvit_jax.encryption.blockwise import Gather, make_secret
 from ppvit_jax.encryption.color_neuracrypt import ColorNeuraCrypt
 from ppvit_jax.encryption.encryption_then_compression import EncryptionThenCompression
 from ppvit_jax.encryption.extended_learnable import ExtendedLearnableEncryption
 from ppvit_jax.encryption.learnable import LearnableEncryption
-from ppvit_jax.encryption.method import Encryption, Randomness, Secret, parse
+from ppvit_jax.encryption.method import Encryption, Randomness, Secret
 from ppvit_jax.encryption.negative_positive import NegativePositive
 from ppvit_jax.encryption.neuracrypt import NeuraCrypt
-from ppvit_jax.encryption.permutations import Permutations, apply_index, gather_index, gather_mask
+from ppvit_jax.encryption.permutations import Array, Permutations
 from ppvit_jax.encryption.pixel_encryption import PixelEncryption
 from ppvit_jax.encryption.pixel_position_shuffling import PixelPositionShuffling
 from ppvit_jax.encryption.pixel_shuffling import PixelShuffling
 from ppvit_jax.encryption.restricted import RestrictedPermutations
+from ppvit_jax.errors import UserError
 
 METHODS: dict[str, type[Encryption]] = {
     method.name: method
@@ -43,42 +45,91 @@ METHODS: dict[str, type[Encryption]] = {
 }
 
 
-def create(spec: str, block_size: int) -> Encryption | None:
-    """Reads an encryption such as "bs+ps" or "etc:shared=True,sub_block_size=8"; None for "none".
+def create(spec: str, block_size: int) -> Encryption:
+    """Reads "NAME" or "NAME:option=value,option=value", such as "bs+ps" or "etc:shared=True,sub_block_size=8".
 
     Raises:
-      UserError: an unknown name, option or value.
+      UserError: "none", which is no method; an unknown name, option or value; or a block size that the method cannot
+        have.
     """
-    return None if spec == "none" else parse(spec, METHODS, block_size)
+    name, _, rest = spec.partition(":")
+    if spec == "none":
+        raise UserError(f"encryption none leaves images plain: use one of {', '.join(METHODS)}")
+    if name not in METHODS:
+        raise UserError(f"unknown encryption {spec!r}: use none or one of {', '.join(METHODS)}")
+    method = METHODS[name]
+    defaults = {field.name: field.default for field in dataclasses.fields(method) if field.name != "block_size"}
+    options = {}
+    for assignment in filter(None, rest.split(",")):
+        option, equals, text = assignment.partition("=")
+        if not equals or option not in defaults:
+            choices = ", ".join(f"{option}={value}" for option, value in defaults.items()) or "none"
+            raise UserError(
+                f"encryption {spec!r}: {name} has no option {assignment!r}; its options and defaults: {choices}"
+            )
+        options[option] = _read_value(spec, option, text, type(defaults[option]))
+    return method(block_size=block_size, **options)
 
 
 def usual_block_size(spec: str, patch_size: int) -> int:
-    """The side of a method's blocks as its authors use it: 4 pixels for LE and ELE, else the model's patch size."""
-    return 4 if spec.partition(":")[0] in (LearnableEncryption.name, ExtendedLearnableEncryption.name) else patch_size
+    """Returns the block size that a method's authors use, such as 4 pixels for LE; else the model's patch size."""
+    method = METHODS.get(spec.partition(":")[0], Encryption)
+    return method.usual_block_size or patch_size
 
 
-def encrypt(images: Any, permutations: Permutations, patch_size: int) -> Any:
+def derive_permutations(randomness: Randomness, spec: str, *, image_size: int, block_size: int) -> Permutations:
+    """Derives the permutations that a model absorbs from a key, for an encryption of square images.
+
+    Args:
+      randomness: a `ppvit_jax.keys.SecretKey`.
+      spec: as for `create`; "none" gives the identity.
+      image_size: side of an image in pixels.
+      block_size: side of a block in pixels: the patch size of the model that absorbs the encryption.
+
+    Raises:
+      UserError: an unknown encryption, one that no model can absorb, or an image size that is not a multiple of the
+        block size.
+    """
+    if image_size <= 0 or block_size <= 0 or image_size % block_size:
+        raise UserError(f"image size {image_size} is not a multiple of the block size {block_size}")
+    if spec == "none":
+        return Permutations()
+    return create(spec, block_size).absorb(randomness, height=image_size, width=image_size)
+
+
+def encrypt(images: Array, permutations: Permutations, block_size: int = 0, *, patch_size: int = 0) -> Array:
     """Moves and inverts values by `permutations`, fused into one gather.
 
     Args:
-      images: numpy or JAX array [..., height, width, channels], uint8, or floating point if no value is inverted.
+      images: numpy or JAX array [..., height, width, channels], uint8, or of any dtype if no value is inverted.
       permutations: see `Permutations`.
-      patch_size: side of a block in pixels.
+      block_size: side of a block in pixels.
+      patch_size: the former name of `block_size`.
 
     Returns:
-      An array like `images`.
+      An array like `images`. The same for numpy and JAX, bit for bit.
 
     Raises:
-      UserError: sides that are not multiples of `patch_size`, or permutations of other sizes.
+      UserError: sides that are not multiples of `block_size`, or permutations of other sizes.
     """
     height, width, channels = images.shape[-3:]
-    size = {"height": height, "width": width, "patch_size": patch_size, "channels": channels}
-    return apply_index(images, gather_index(permutations, **size), gather_mask(permutations, **size))
+    secret = make_secret(permutations, height, width, block_size or patch_size, channels)
+    return Gather(block_size=1).encrypt(images, secret)
 
 
-def decrypt(images: Any, permutations: Permutations, patch_size: int) -> Any:
-    """The inverse of `encrypt`, with the same arguments and errors."""
-    return encrypt(images, permutations.inverse(), patch_size)
+def decrypt(images: Array, permutations: Permutations, block_size: int = 0, *, patch_size: int = 0) -> Array:
+    """Inverts `encrypt`, with the same arguments and errors."""
+    return encrypt(images, permutations.inverse(), block_size or patch_size)
+
+
+def _read_value(spec: str, option: str, text: str, dtype: type) -> bool | int | str:
+    try:
+        if dtype is bool:
+            return {"True": True, "False": False}[text]
+        return dtype(text)
+    except (ValueError, KeyError):
+        wanted = "True or False" if dtype is bool else "a whole number"
+        raise UserError(f"encryption {spec!r}: {option} is {text!r}, give {wanted}") from None
 
 
 __all__ = [
@@ -87,10 +138,9 @@ __all__ = [
     "Permutations",
     "Randomness",
     "Secret",
-    "apply_index",
     "create",
     "decrypt",
+    "derive_permutations",
     "encrypt",
-    "gather_index",
-    "gather_mask",
+    "usual_block_size",
 ]

@@ -1,6 +1,6 @@
 """Block scrambling, pixel shuffling and negative-positive transform: Qi, MaungMaung and Kiya, the paper's [23].
 
-Source: an outline of arXiv 2208.02556; there is no public code. Whether the blocks share their key is inferred.
+Source: an outline of arXiv 2208.02556; there is no public code. That blocks share their key is inferred.
 """
 
 import dataclasses

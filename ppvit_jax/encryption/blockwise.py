@@ -1,19 +1,33 @@
 """Encryptions that move the values of an image and invert some: one gather and one exclusive or."""
 
-from typing import Any
+import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ppvit_jax.encryption.method import Encryption, Randomness, Secret
-from ppvit_jax.encryption.permutations import Permutations, apply_index, check_size, gather_index, gather_mask
+from ppvit_jax.encryption.permutations import Array, Permutations, check_size, join_blocks, split_blocks
 from ppvit_jax.errors import UserError
 
 
 class Gather(Encryption):
-    """An encryption whose secret is {"index": int32 [values]}, and {"mask": uint8 [values]} if it inverts any."""
+    """An encryption whose secret is {"index": int32 [values]}, and {"mask": uint8 [values]} if it inverts any.
 
-    def encrypt(self, images: Any, secret: Secret, numbers: Any = None) -> Any:
-        return apply_index(images, secret["index"], secret.get("mask"))
+    `encrypted.reshape(-1) = image.reshape(-1)[index] ^ mask`, where the mask is 255 for inverted values and else 0.
+    """
+
+    def encrypt(self, images: Array, secret: Secret, numbers: ArrayLike | None = None) -> Array:
+        xp = images.__array_namespace__()
+        index, mask = secret["index"], secret.get("mask")
+        flat = images.reshape(*images.shape[:-3], math.prod(images.shape[-3:]))
+        if flat.shape[-1] != index.shape[0]:
+            raise UserError(f"an index for {index.shape[0]} values does not fit images of {images.shape[-3:]}")
+        moved = xp.take(flat, index, axis=-1, mode="clip")
+        if mask is not None:
+            if images.dtype != np.uint8:
+                raise UserError(f"values of {images.dtype} cannot be inverted: give uint8 images")
+            moved = moved ^ mask
+        return moved.reshape(images.shape)
 
     def undo(self, secret: Secret) -> Secret:
         return undo(secret)
@@ -23,7 +37,7 @@ class BlockWise(Gather):
     """An encryption that is the `Permutations` of a key."""
 
     def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
-        """The secret block by block; see `derive` for arguments and errors."""
+        """Derives the secret block by block; see `derive` for arguments and errors."""
         raise NotImplementedError
 
     @property
@@ -31,7 +45,7 @@ class BlockWise(Gather):
         return Gather(block_size=1)
 
     def derive(self, randomness: Randomness, *, height: int, width: int) -> Secret:
-        return gather(self.permutations(randomness, height=height, width=width), height, width, self.block_size)
+        return make_secret(self.permutations(randomness, height=height, width=width), height, width, self.block_size)
 
     def absorb(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         permutations = self.permutations(randomness, height=height, width=width)
@@ -43,28 +57,54 @@ class BlockWise(Gather):
         return permutations
 
     def count(self, height: int, width: int) -> tuple[int, int]:
-        """Blocks of an image, and values of a block."""
+        """Counts the blocks of an image, and the values of a block."""
         check_size(height, width, self.block_size)
         return (height // self.block_size) * (width // self.block_size), self.block_size**2 * 3
 
 
-def gather(permutations: Permutations, height: int, width: int, patch_size: int) -> Secret:
-    """The secret of `Gather` from block-wise permutations.
+def make_secret(permutations: Permutations, height: int, width: int, block_size: int, channels: int = 3) -> Secret:
+    """Returns the secret of `Gather` that moves and inverts values by permutations.
+
+    Block scrambling and pixel shuffling (the paper's equations 2 and 15) commute where all blocks are treated alike.
 
     Raises:
       UserError: sides that are not multiples of the block size, or permutations of other sizes.
     """
-    index = gather_index(permutations, height=height, width=width, patch_size=patch_size)
-    mask = gather_mask(permutations, height=height, width=width, patch_size=patch_size)
-    return {"index": index} if mask is None else {"index": index, "mask": mask}
+    check_size(height, width, block_size)
+    places = np.arange(height * width * channels, dtype=np.int32).reshape(height, width, channels)
+    index = split_blocks(places, block_size)
+    blocks, values = index.shape
+    for name, array, shapes in (
+        ("block permutation", permutations.block, ((blocks,),)),
+        ("pixel permutation", permutations.pixel, ((values,), (blocks, values))),
+        ("mask of inverted values", permutations.negative, ((values,), (blocks, values))),
+    ):
+        if array is not None and array.shape not in shapes:
+            raise UserError(
+                f"the {name} has shape {array.shape}, and images of {height}x{width} with "
+                f"blocks of {block_size} need {shapes[0]}: derive it for this size"
+            )
+
+    def flatten(array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(join_blocks(array, height, width, block_size).reshape(-1))
+
+    if permutations.block is not None:
+        index = index[permutations.block]
+    if permutations.pixel is not None:
+        index = np.take_along_axis(index, np.broadcast_to(permutations.pixel, index.shape), axis=1)
+    secret = {"index": flatten(index)}
+    if permutations.negative is not None:
+        mask = np.broadcast_to(permutations.negative, index.shape).astype(np.uint8) * np.uint8(255)
+        secret["mask"] = flatten(mask)
+    return secret
 
 
 def undo(secret: Secret) -> Secret:
-    """The secret of the inverse, where it is an "index" and perhaps a "mask"; of the same dtypes."""
+    """Returns the secret of the inverse of one that is an "index" and perhaps a "mask"; of the same dtypes."""
     back = secret["index"].argsort().astype(secret["index"].dtype)
     return {"index": back} if "mask" not in secret else {"index": back, "mask": secret["mask"][back]}
 
 
 def mostly_half(permutation: np.ndarray) -> np.ndarray:
-    """bool [n]: `permutation > n / 2`, as the public code of these methods draws what to invert (n / 2 - 1 of n)."""
+    """Returns bool [n], `permutation > n / 2`: as the public code of these methods chooses n / 2 - 1 of n to invert."""
     return permutation > len(permutation) / 2

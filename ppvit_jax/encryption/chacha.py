@@ -1,16 +1,21 @@
 """ChaCha20 (RFC 8439) on numpy and JAX arrays: keys of its own for every image, also inside a compiled step."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ppvit_jax.encryption.permutations import Array
+
+if TYPE_CHECKING:
+    import jax
 
 _CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)  # "expand 32-byte k"
 _COLUMNS = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
 _DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
 
 
-def stream(key: Any, numbers: Any, count: int) -> Any:
-    """The first words of the keystream of each number.
+def stream(key: "np.ndarray | jax.Array", numbers: Array, count: int) -> Array:
+    """Computes the first words of the keystream of each number.
 
     Args:
       key: uint32 [8], the 256-bit key as little-endian words; numpy or JAX.
@@ -21,28 +26,28 @@ def stream(key: Any, numbers: Any, count: int) -> Any:
     Returns:
       uint32 [..., count].
     """
-    xp = numbers.__array_namespace__()
+    xp: Any = numbers.__array_namespace__()
     blocks = -(-count // 16)
-    numbers = xp.asarray(numbers, dtype=xp.uint32)[..., None]
+    column = xp.asarray(numbers, dtype=xp.uint32)[..., None]
     counter = xp.arange(blocks, dtype=xp.uint32)
-    zero = xp.zeros((*numbers.shape[:-1], blocks), dtype=xp.uint32)
+    zero = xp.zeros((*column.shape[:-1], blocks), dtype=xp.uint32)
     first = [np.uint32(word) + zero for word in _CONSTANTS]
     first += [xp.asarray(key[index], dtype=xp.uint32) + zero for index in range(8)]
-    first += [counter + zero, numbers + zero, zero, zero]
+    first += [counter + zero, column + zero, zero, zero]
     if xp is np:
         state = tuple(first)
         for number in range(10):
             state = _double_round(number, state)
     else:
-        from jax import lax  # Whoever encrypts with numpy needs no JAX.
+        from jax import lax  # Encrypting with numpy needs no JAX.
 
         state = lax.fori_loop(0, 10, _double_round, tuple(first))
     words = xp.stack([word + begin for word, begin in zip(state, first, strict=True)], axis=-1)
     return words.reshape(*words.shape[:-2], blocks * 16)[..., :count]
 
 
-def permutations(key: Any, numbers: Any, length: int) -> Any:
-    """A permutation for each number: int32 [..., length], the order that sorts its words; equal ones keep theirs."""
+def permutations(key: "np.ndarray | jax.Array", numbers: Array, length: int) -> Array:
+    """Derives a permutation for each number: int32 [..., length], which sorts the number's words stably."""
     words = stream(key, numbers, length)
     xp = words.__array_namespace__()
     return xp.argsort(words, axis=-1, stable=True).astype(xp.int32)

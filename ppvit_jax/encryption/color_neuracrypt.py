@@ -1,24 +1,25 @@
 """Color-NeuraCrypt (Qi, AprilPyone and Kiya, 2023), a reconstruction: only its abstract was at hand."""
 
 import dataclasses
-from typing import Any
+
+from numpy.typing import ArrayLike
 
 from ppvit_jax.encryption.method import Randomness, Secret
 from ppvit_jax.encryption.neuracrypt import RandomEncoder, reference_images
-from ppvit_jax.encryption.permutations import check_size, join_blocks
+from ppvit_jax.encryption.permutations import Array, check_size, join_blocks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColorNeuraCrypt(RandomEncoder):
     """A reconstruction of Color-NeuraCrypt, not a reproduction.
 
-    The abstract says that NeuraCrypt loses much accuracy on colour images and that extended random networks mend
+    The abstract says that NeuraCrypt loses much accuracy on color images and that extended random networks mend
     it; the accuracy published with ViT-B/16 implies a pre-trained model. All else is inferred: this is NeuraCrypt's
     network (`RandomEncoder`) as wide as a block has values, 768 for blocks of 16, without a patch order, and an
     encoded block takes its block's place as an image that a pre-trained model can be fine-tuned on.
 
-    separate: whether each colour channel has a network of its own, which gives the same channel of the encoding;
-      its arrays are then "channel_0/embedding/kernel" and so on in the secret, and "channel_1", "channel_2".
+    separate: a network for each color channel, which gives the same channel of the encoding; its arrays are then
+      "channel_0/embedding/kernel" and so on in the secret, and "channel_1", "channel_2".
     """
 
     separate: bool = False
@@ -36,21 +37,19 @@ class ColorNeuraCrypt(RandomEncoder):
             secret |= self._derive(randomness, reference[..., channel : channel + 1], values, f"channel_{channel}/")
         return secret
 
-    def encrypt(self, images: Any, secret: Secret, numbers: Any = None) -> Any:
-        """float32 encodings [..., height, width, 3] of images, uint8 of that shape; see `Encryption`.
+    def encrypt(self, images: Array, secret: Secret, numbers: ArrayLike | None = None) -> Array:
+        """Encodes images, uint8 [..., height, width, 3], as float32 of that shape; see `Encryption`.
 
-        The features of a patch are the values of its block in (row, column, channel) order. They are not normalised:
-        their standard deviation is about 0.6 on photographs, near that of normalised images.
+        The features of a patch are the values of its block in (row, column, channel) order. They are not normalized:
+        their standard deviation is about 0.6 on photographs, near that of normalized images.
 
         Raises:
           UserError: images of a size that the secret is not for.
         """
-        if self.separate:
-            parts = [
-                self._encode(images[..., channel : channel + 1], secret, f"channel_{channel}/") for channel in range(3)
-            ]
-            tokens = images.__array_namespace__().stack(parts, axis=-1)
-            tokens = tokens.reshape(*tokens.shape[:-2], -1)
-        else:
-            tokens = self._encode(images, secret)
-        return join_blocks(tokens, images.shape[-3], images.shape[-2], self.block_size)
+        height, width = images.shape[-3:-1]
+        if not self.separate:
+            return join_blocks(self._encode(images, secret), height, width, self.block_size)
+        channels = [images[..., channel : channel + 1] for channel in range(3)]
+        encoded = [self._encode(channel, secret, f"channel_{i}/") for i, channel in enumerate(channels)]
+        tokens = images.__array_namespace__().stack(encoded, axis=-1)
+        return join_blocks(tokens.reshape(*tokens.shape[:-2], -1), height, width, self.block_size)

@@ -15,8 +15,8 @@ from ppvit_jax.encryption.permutations import Permutations, join_blocks, split_b
 from ppvit_jax.encryption.pixel_encryption import CHANNEL_ORDERS
 from ppvit_jax.errors import UserError
 
-# What is left of each order when channels are assigned one after another in place: two of three are the same.
-_LEGACY_ORDERS = np.array([(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 1), (2, 2, 2), (2, 1, 2)], np.int32)
+# The remains of each order when channels are assigned one after another in place: two of three are the same.
+LEGACY_ORDERS = np.array([(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 1), (2, 2, 2), (2, 1, 2)], np.int32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,34 +53,34 @@ class EncryptionThenCompression(BlockWise):
     def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         blocks, values = self.count(height, width)
         side = self.sub_block_size or self.block_size
-        parts = (self.block_size // side) ** 2
+        sub_blocks = (self.block_size // side) ** 2
         # Shared keys are those of one block, and otherwise every block has its own.
         keyed = 1 if self.shared else blocks
         inside = split_blocks(np.arange(values, dtype=np.int32).reshape(self.block_size, self.block_size, 3), side)
-        inside = np.tile(inside.reshape(1, parts, side, side, 3), (keyed, 1, 1, 1, 1))
-        if parts > 1:
-            orders = [randomness.permutation(f"etc/sub-block/{number}", parts) for number in range(keyed)]
+        inside = np.tile(inside.reshape(1, sub_blocks, side, side, 3), (keyed, 1, 1, 1, 1))
+        if sub_blocks > 1:
+            orders = [randomness.permutation(f"etc/sub-block/{number}", sub_blocks) for number in range(keyed)]
             inside = np.stack([block[order] for block, order in zip(inside, orders, strict=True)])
-        inside = inside.reshape(keyed * parts, side, side, 3)
+        inside = inside.reshape(keyed * sub_blocks, side, side, 3)
         if self.rotation:
-            codes = randomness.integers("etc/rotation", keyed * parts, 8)
+            codes = randomness.integers("etc/rotation", keyed * sub_blocks, 8)
             inside = np.stack([_turn(block, code) for block, code in zip(inside, codes, strict=True)])
         if self.channels != "none":
-            channels = CHANNEL_ORDERS if self.channels == "permuted" else _LEGACY_ORDERS
-            codes = randomness.integers("etc/channels", keyed * parts, len(channels))
+            channels = CHANNEL_ORDERS if self.channels == "permuted" else LEGACY_ORDERS
+            codes = randomness.integers("etc/channels", keyed * sub_blocks, len(channels))
             inside = np.take_along_axis(inside, channels[codes][:, None, None, :], axis=3)
 
-        def placed(part: np.ndarray) -> np.ndarray:
-            """From sub-blocks to the values of a block: [values], or [blocks, values]."""
-            part = join_blocks(part.reshape(keyed, parts, -1), self.block_size, self.block_size, side)
-            return part.reshape(-1) if self.shared else part.reshape(keyed, values)
+        def join(array: np.ndarray) -> np.ndarray:
+            """Joins sub-blocks to the values of a block: [values], or [blocks, values]."""
+            joined = join_blocks(array.reshape(keyed, sub_blocks, -1), self.block_size, self.block_size, side)
+            return joined.reshape(-1) if self.shared else joined.reshape(keyed, values)
 
-        moved = parts > 1 or self.rotation or self.channels != "none"
-        inverted = np.repeat(randomness.bits("etc/negative", keyed * parts), side * side * 3)
+        moved = sub_blocks > 1 or self.rotation or self.channels != "none"
+        inverted = np.repeat(randomness.bits("etc/negative", keyed * sub_blocks), side * side * 3)
         return Permutations(
             block=randomness.permutation("etc/block", blocks),
-            pixel=placed(inside) if moved else None,
-            negative=placed(inverted) if self.negative_positive else None,
+            pixel=join(inside) if moved else None,
+            negative=join(inverted) if self.negative_positive else None,
         )
 
     def undo(self, secret: Secret) -> Secret:
@@ -97,6 +97,6 @@ class EncryptionThenCompression(BlockWise):
 
 
 def _turn(block: np.ndarray, code: int) -> np.ndarray:
-    """One of the 8 symmetries of a square: quarter turns, and from code 4 on flipped left to right."""
+    """Applies one of the 8 symmetries of a square: quarter turns, and from code 4 on flipped left to right."""
     turned = np.rot90(block, code % 4)
     return turned[:, ::-1] if code >= 4 else turned

@@ -8,17 +8,18 @@ import dataclasses
 
 import numpy as np
 
-from ppvit_jax.encryption.learnable import Nibbles, twice_inverted
+from ppvit_jax.encryption.learnable import Nibbles, invert_twice
 from ppvit_jax.encryption.method import Randomness, Secret
 from ppvit_jax.encryption.permutations import check_size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExtendedLearnableEncryption(Nibbles):
-    """Usually with blocks of 4."""
+    """Learnable encryption with a key for each block, whose blocks change places."""
 
     name = "ele"
     title = "Extended learnable image encryption (ELE)"
+    usual_block_size = 4
 
     def derive(self, randomness: Randomness, *, height: int, width: int) -> Secret:
         check_size(height, width, self.block_size)
@@ -27,5 +28,5 @@ class ExtendedLearnableEncryption(Nibbles):
         block = randomness.permutation("ele/block", blocks)
         index = np.arange(blocks * count, dtype=np.int32).reshape(blocks, count)
         index = np.take_along_axis(index, keys, axis=1)[block]
-        inverted = np.stack([twice_inverted(key) for key in keys])[block]
+        inverted = np.stack([invert_twice(key) for key in keys])[block]
         return {"index": index.reshape(-1), "mask": inverted.reshape(-1).astype(np.uint8) * np.uint8(15)}

@@ -6,13 +6,13 @@ and some are inverted. Source: public code of Tanaka, of Madono and of Ito, whic
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ppvit_jax.encryption.blockwise import mostly_half, undo
 from ppvit_jax.encryption.method import Encryption, Randomness, Secret, check_choice
-from ppvit_jax.encryption.permutations import Permutations, check_size, join_blocks, split_blocks
+from ppvit_jax.encryption.permutations import Array, Permutations, check_size, join_blocks, split_blocks
 from ppvit_jax.errors import UserError
 
 
@@ -23,7 +23,7 @@ class Nibbles(Encryption):
     each as the low nibbles of its values in (row, column, channel) order and then their high ones.
     """
 
-    def encrypt(self, images: Any, secret: Secret, numbers: Any = None) -> Any:
+    def encrypt(self, images: Array, secret: Secret, numbers: ArrayLike | None = None) -> Array:
         if images.dtype != np.uint8:
             raise UserError(f"encryption {self.name} is of uint8 images, and not of {images.dtype}")
         xp = images.__array_namespace__()
@@ -50,7 +50,7 @@ class Nibbles(Encryption):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearnableEncryption(Nibbles):
-    """Usually with blocks of 4.
+    """Learnable encryption, with one key for all blocks.
 
     np_key: "shared", as in all public code: the nibbles to invert are those whose key is above the middle, inverted
       before and after they move; so the key has log2((2 * values)!) bits and no more. "independent": inverted once,
@@ -60,6 +60,7 @@ class LearnableEncryption(Nibbles):
     np_key: str = "shared"
     name = "le"
     title = "Learnable image encryption (LE)"
+    usual_block_size = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,12 +70,15 @@ class LearnableEncryption(Nibbles):
         check_size(height, width, self.block_size)
         blocks, count = height * width // self.block_size**2, self.block_size**2 * 6
         key = randomness.permutation("le/nibbles", count)
-        inverted = twice_inverted(key) if self.np_key == "shared" else randomness.bits("le/negative", count)[key]
+        inverted = invert_twice(key) if self.np_key == "shared" else randomness.bits("le/negative", count)[key]
         index = np.arange(blocks * count, dtype=np.int32).reshape(blocks, count)[:, key]
         return {"index": index.reshape(-1), "mask": np.tile(inverted, blocks).astype(np.uint8) * np.uint8(15)}
 
 
-def twice_inverted(key: np.ndarray) -> np.ndarray:
-    """Which nibbles change if those above the middle of the key are inverted before and after they move: bool [n]."""
+def invert_twice(key: np.ndarray) -> np.ndarray:
+    """Returns the nibbles that change if those above the middle of the key are inverted before and after they move.
+
+    bool [n] of int [n].
+    """
     above = mostly_half(key)
     return above ^ above[key]

@@ -1,34 +1,35 @@
-"""What every encryption is: a frozen description with one signature, and the name by which users choose it."""
+"""The interface of an encryption: a frozen description, a secret derived from a key, and functions on arrays."""
 
 import dataclasses
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ppvit_jax.encryption.permutations import Permutations
+from ppvit_jax.encryption.permutations import Array, Permutations
 from ppvit_jax.errors import UserError
 
-# Arrays by name: what a key derives to. A pytree, so that compiled programs take it as an argument and never hold it.
+# Arrays by name, derived from a key. A pytree, so that compiled programs take it as an argument and never hold it.
 Secret = dict[str, Any]
 
 
 class Randomness(Protocol):
     """The keyed source that secrets derive from: `ppvit_jax.keys.SecretKey`. A label gives the same at every call."""
 
-    def permutation(self, kind: str, length: int) -> np.ndarray:
-        """int32 [length], out[i] = in[permutation[i]]."""
+    def permutation(self, label: str, length: int) -> np.ndarray:
+        """Returns int32 [length], out[i] = in[permutation[i]]."""
         ...
 
-    def integers(self, kind: str, count: int, bound: int) -> np.ndarray:
-        """int32 [count], uniform in [0, bound)."""
+    def integers(self, label: str, count: int, bound: int) -> np.ndarray:
+        """Returns int32 [count], uniform in [0, bound)."""
         ...
 
-    def bits(self, kind: str, count: int) -> np.ndarray:
-        """bool [count]."""
+    def bits(self, label: str, count: int) -> np.ndarray:
+        """Returns bool [count]."""
         ...
 
-    def words(self, kind: str, count: int) -> np.ndarray:
-        """uint32 [count]."""
+    def words(self, label: str, count: int) -> np.ndarray:
+        """Returns uint32 [count]."""
         ...
 
 
@@ -42,9 +43,11 @@ class Encryption:
     block_size: int
     name: ClassVar[str]
     title: ClassVar[str]
-    # Whether the block size matters.
+    # False where the block size does not matter.
     blocks: ClassVar[bool] = True
-    # Encodings (floating point) instead of uint8 images: these are not normalised, and cannot be a PNG.
+    # The block size that its authors use; 0 for the patch size of the model.
+    usual_block_size: ClassVar[int] = 0
+    # Encodings (floating point) instead of uint8 images: these are not normalized, and cannot be a PNG.
     encodes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -53,18 +56,20 @@ class Encryption:
 
     @property
     def per_image(self) -> bool:
-        """Whether every image has keys of its own, which follow from its number."""
+        """Tells whether every image has keys of its own, which follow from its number."""
         return False
 
     @property
     def program(self) -> "Encryption":
-        """An encryption that encrypts images with this one's secret likewise; where these are equal, compiled programs
-        are shared."""
+        """Encryption whose `encrypt` computes the same with this one's secret.
+
+        Methods with equal programs share compiled ones.
+        """
         return self
 
     @property
     def spec(self) -> str:
-        """The name with those options that differ from their defaults, as `create` reads it."""
+        """Name with the options that differ from their defaults, as `create` reads it."""
         options = [
             f"{field.name}={getattr(self, field.name)}"
             for field in dataclasses.fields(self)
@@ -73,50 +78,53 @@ class Encryption:
         return f"{self.name}:{','.join(options)}" if options else self.name
 
     def derive(self, randomness: Randomness, *, height: int, width: int) -> Secret:
-        """The secret for images of one size, from a key.
+        """Derives the secret for images of one size from a key.
 
         Raises:
           UserError: sides that are not multiples of the block size, or options that do not fit the size.
         """
         raise NotImplementedError
 
-    def encrypt(self, images: Any, secret: Secret, numbers: Any = None) -> Any:
+    def encrypt(self, images: Array, secret: Secret, numbers: ArrayLike | None = None) -> Array:
         """Encrypts images.
 
         Args:
           images: uint8 [..., height, width, 3], numpy or JAX array, also under jit and vmap.
           secret: from `derive`, for this size.
-          numbers: uint32 [...], what tells each image from every other one under this key; needed by methods with
-            keys of their own for every image, and ignored by the others.
+          numbers: uint32 [...], the number of each image, which differs from that of every other image under this
+            key; needed by methods with keys of their own for every image, and ignored by the others.
 
         Returns:
           An array like `images`; for a method that `encodes`, see there. The same for numpy and JAX, bit for bit
           unless it encodes.
+
+        Raises:
+          UserError: images of another size or dtype than the method and its secret are for, or missing numbers.
         """
         raise NotImplementedError
 
-    def check_numbers(self, images: Any, numbers: Any) -> Any:
-        """The numbers as uint32 [...], of the images' kind of array, for a method that needs them.
+    def check_numbers(self, images: Array, numbers: ArrayLike | None) -> Array:
+        """Returns the numbers as uint32 [...], arrays like `images`, for a method that needs them.
 
         Raises:
           UserError: there are none, or not one for every image.
         """
         xp = images.__array_namespace__()
-        numbers = None if numbers is None else xp.asarray(numbers, dtype=xp.uint32)
-        if numbers is None or numbers.shape != images.shape[:-3]:
+        checked = None if numbers is None else xp.asarray(numbers, dtype=xp.uint32)
+        if checked is None or checked.shape != images.shape[:-3]:
             raise UserError(f"encryption {self.spec} has a key for every image: give the images' numbers")
-        return numbers
+        return checked
 
     def undo(self, secret: Secret) -> Secret:
-        """The secret with which `encrypt` decrypts.
+        """Returns the secret with which `encrypt` decrypts.
 
         Raises:
           UserError: the method has no inverse, or none that is the same for every image.
         """
         raise NotImplementedError
 
-    def decrypt(self, images: Any, secret: Secret, numbers: Any = None) -> Any:
-        """The inverse of `encrypt`, with the same arguments.
+    def decrypt(self, images: Array, secret: Secret, numbers: ArrayLike | None = None) -> Array:
+        """Inverts `encrypt`, with the same arguments.
 
         Raises:
           UserError: the method has no inverse.
@@ -124,47 +132,17 @@ class Encryption:
         return self.encrypt(images, self.undo(secret), numbers)
 
     def absorb(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
-        """The encryption as block and pixel permutations and inversions, which a model's patch and position
-        embeddings absorb exactly (see `ppvit_jax.adaptation`).
+        """Derives the encryption as block and pixel permutations and inversions.
+
+        A model's patch and position embeddings absorb these exactly (see `ppvit_jax.adaptation`).
 
         Raises:
-          UserError: it is none, with the reason.
+          UserError: the encryption is none of that form, with the reason.
         """
         raise NotImplementedError
-
-
-def parse(spec: str, methods: dict[str, type[Encryption]], block_size: int) -> Encryption:
-    """Reads "NAME" or "NAME:option=value,option=value".
-
-    Raises:
-      UserError: an unknown name, option or value.
-    """
-    name, _, rest = spec.partition(":")
-    if name not in methods:
-        raise UserError(f"unknown encryption {spec!r}: use none or one of {', '.join(methods)}")
-    method = methods[name]
-    defaults = {field.name: field.default for field in dataclasses.fields(method) if field.name != "block_size"}
-    options = {}
-    for part in filter(None, rest.split(",")):
-        option, equals, text = part.partition("=")
-        if not equals or option not in defaults:
-            known = ", ".join(f"{option}={value}" for option, value in defaults.items()) or "none"
-            raise UserError(f"encryption {spec!r}: {name} has no option {part!r}; its options and defaults: {known}")
-        options[option] = _value(spec, option, text, type(defaults[option]))
-    return method(block_size=block_size, **options)
 
 
 def check_choice(name: str, option: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises UserError unless the value of an option is one of the choices."""
     if value not in choices:
         raise UserError(f"encryption {name}: {option} is {value!r}, use one of {', '.join(choices)}")
-
-
-def _value(spec: str, option: str, text: str, kind: type) -> Any:
-    try:
-        if kind is bool:
-            return {"True": True, "False": False}[text]
-        return kind(text)
-    except (ValueError, KeyError):
-        wanted = "True or False" if kind is bool else "a whole number"
-        raise UserError(f"encryption {spec!r}: {option} is {text!r}, give {wanted}") from None

@@ -13,7 +13,7 @@ from ppvit_jax.encryption.permutations import Permutations
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NegativePositive(BlockWise):
-    """x -> 255 - x, a change of sign once images are normalised to [-1, 1]: absorbed by the patch embedding."""
+    """x -> 255 - x, a change of sign once images are normalized to [-1, 1]: absorbed by the patch embedding."""
 
     name = "np"
     title = "Negative-positive transform"

@@ -5,13 +5,14 @@ import math
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ppvit_jax.encryption import chacha
 from ppvit_jax.encryption.method import Encryption, Randomness, Secret, check_choice
-from ppvit_jax.encryption.permutations import check_size, split_blocks
+from ppvit_jax.encryption.permutations import Array, check_size, split_blocks
 from ppvit_jax.errors import UserError
 
-# Of torch.nn.BatchNorm2d.
+# The constant of torch.nn.BatchNorm2d.
 _EPSILON = 1e-5
 _REFERENCE_IMAGES = 16
 _REFERENCE_GRID = 8
@@ -19,23 +20,23 @@ _REFERENCE_GRID = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RandomEncoder(Encryption):
-    """A random network over patches: what NeuraCrypt and Color-NeuraCrypt share.
+    """A random network over patches, which NeuraCrypt and Color-NeuraCrypt share.
 
-    A patch is embedded by a linear layer and a ReLU; `depth` times a linear layer, a batch normalisation (scale 1,
+    A patch is embedded by a linear layer and a ReLU; `depth` times a linear layer, a batch normalization (scale 1,
     offset 0) and a ReLU follow, then a table of positions is added, and a ReLU and a linear layer end it. All are
     1x1 convolutions in the original, so that patches meet in the statistics alone.
 
     Its secret holds float32 arrays: "embedding", "layer_0" and so on, and "mixer", each a "/kernel" [inputs, outputs]
     and a "/bias" [outputs]; "position" [patches, features]; and where statistics are frozen, "layer_0/mean" and
     "layer_0/variance" [features]. A patch's values are in (row, column, channel) order. Weights are distributed as
-    PyTorch initialises them: uniform in +-1/sqrt(inputs), and the table standard normal.
+    PyTorch initializes them: uniform in +-1/sqrt(inputs), and the table standard normal.
 
     depth: hidden layers.
-    statistics: what the batch normalisation normalises with. "batch": the mean and variance over the patches of all
+    statistics: those that the batch normalization uses. "batch": the mean and variance over the patches of all
       images encoded together, as in the original, whose layer keeps no running statistics; an encoding then depends
       on its batch, and an image under `jax.vmap` is a batch by itself. "frozen": those of a reference batch, so that
       an encoding depends on its image alone. The reference is our choice: 16 images that the key gives, half of
-      them noise, half of them 8x8 random colours, enlarged, because most patches of a photograph are smooth.
+      them noise, half of them 8x8 random colors, enlarged, because most patches of a photograph are smooth.
     """
 
     depth: int = 4
@@ -60,7 +61,7 @@ class RandomEncoder(Encryption):
         )
 
     def _derive(self, randomness: Randomness, reference: np.ndarray, features: int, prefix: str = "") -> Secret:
-        """One network's secret; `reference` is uint8 [images, height, width, channels]."""
+        """Derives one network's secret; `reference` is uint8 [images, height, width, channels]."""
         patches, values = split_blocks(reference, self.block_size).shape[-2:]
         secret = {}
         for layer, inputs in zip(self._layers(prefix), (values, *[features] * (self.depth + 1)), strict=True):
@@ -72,8 +73,8 @@ class RandomEncoder(Encryption):
             secret |= self._hidden(reference, secret, prefix)[1]
         return secret
 
-    def _encode(self, images: Any, secret: Secret, prefix: str = "") -> Any:
-        """float32 [..., patches, features] of uint8 [..., height, width, channels]."""
+    def _encode(self, images: Array, secret: Secret, prefix: str = "") -> Array:
+        """Encodes uint8 [..., height, width, channels] as float32 [..., patches, features]."""
         xp = images.__array_namespace__()
         hidden, _ = self._hidden(images, secret, prefix)
         position = xp.asarray(secret[f"{prefix}position"])
@@ -84,10 +85,10 @@ class RandomEncoder(Encryption):
             )
         return _linear(xp.maximum(hidden + position, 0), secret, f"{prefix}mixer")
 
-    def _hidden(self, images: Any, secret: Secret, prefix: str) -> tuple[Any, Secret]:
-        """What the positions are added to, and the statistics used: the batch's where the secret holds none."""
+    def _hidden(self, images: Array, secret: Secret, prefix: str) -> tuple[Array, Secret]:
+        """Computes the features before the positions, and the statistics: the batch's where the secret holds none."""
         xp = images.__array_namespace__()
-        scaled = images.astype(xp.float32) / 127.5 - 1
+        scaled: Any = images.astype(xp.float32) / 127.5 - 1
         embedding, *layers, _ = self._layers(prefix)
         x = xp.maximum(_linear(split_blocks(scaled, self.block_size), secret, embedding), 0)
         statistics = {}
@@ -112,12 +113,12 @@ class NeuraCrypt(RandomEncoder):
     """NeuraCrypt (Yala et al., arXiv 2106.02484), as its code computes it: `RandomEncoder` in a random patch order.
 
     The code ends with a linear layer, where its description has a ReLU. At width 2048, depth 4 and blocks of 16, the
-    weights (with the normalisation's constants) are 22.97 million for images of 224x224, 23.10 for 256x256.
+    weights (with the normalization's constants) are 22.97 million for images of 224x224, 23.10 for 256x256.
     Broken by Carlini et al. (arXiv 2108.07256).
 
     width: features of an encoded patch.
-    reorder: whether each image's patches come in an order of its own, from the image's number; its key is
-      "order_key", uint32 [8], in the secret (see `chacha.permutations`). The original draws a new one each time.
+    reorder: put each image's patches in an order of its own, from the image's number; its key is "order_key",
+      uint32 [8], in the secret (see `chacha.permutations`). The original draws a new one each time.
     """
 
     width: int = 2048
@@ -141,25 +142,24 @@ class NeuraCrypt(RandomEncoder):
             secret["order_key"] = randomness.words(f"{self.name}/order", 8)
         return secret
 
-    def encrypt(self, images: Any, secret: Secret, numbers: Any = None) -> Any:
-        """float32 encodings [..., patches, width] of images, uint8 [..., height, width, 3]; see `Encryption`.
+    def encrypt(self, images: Array, secret: Secret, numbers: ArrayLike | None = None) -> Array:
+        """Encodes images, uint8 [..., height, width, 3], as float32 [..., patches, width]; see `Encryption`.
 
         Raises:
           UserError: no numbers where patches are reordered, or not one for every image; or images of a size that
             the secret is not for.
         """
         xp = images.__array_namespace__()
-        if self.reorder:
-            numbers = self.check_numbers(images, numbers)
+        if not self.reorder:
+            return self._encode(images, secret)
+        checked = self.check_numbers(images, numbers)
         tokens = self._encode(images, secret)
-        if self.reorder:
-            order = chacha.permutations(xp.asarray(secret["order_key"]), numbers, tokens.shape[-2])
-            tokens = xp.take_along_axis(tokens, order[..., None], axis=-2)
-        return tokens
+        order = chacha.permutations(xp.asarray(secret["order_key"]), checked, tokens.shape[-2])
+        return xp.take_along_axis(tokens, order[..., None], axis=-2)
 
 
 def reference_images(randomness: Randomness, method: str, height: int, width: int) -> np.ndarray:
-    """The batch whose statistics are frozen, whatever images are encoded later: uint8 [16, height, width, 3]."""
+    """Derives the batch whose statistics are frozen, uint8 [16, height, width, 3], whatever is encoded later."""
     half = _REFERENCE_IMAGES // 2
     noise_shape, coarse_shape = (half, height, width, 3), (half, _REFERENCE_GRID, _REFERENCE_GRID, 3)
     count = math.prod(noise_shape)
@@ -170,7 +170,7 @@ def reference_images(randomness: Randomness, method: str, height: int, width: in
     return np.concatenate([noise, coarse[:, rows][:, :, columns]])
 
 
-def _linear(x: Any, secret: Secret, layer: str) -> Any:
+def _linear(x: Array, secret: Secret, layer: str) -> Array:
     xp = x.__array_namespace__()
     kernel, bias = xp.asarray(secret[f"{layer}/kernel"]), xp.asarray(secret[f"{layer}/bias"])
     # An accelerator's default product keeps fewer bits: encodings made there and by numpy would differ.
@@ -182,15 +182,15 @@ def _mean(x: Any) -> Any:
     return x.mean(axis=-2).reshape(-1, x.shape[-1]).mean(axis=0)
 
 
-def _uniform(randomness: Randomness, kind: str, shape: tuple[int, ...], bound: float) -> np.ndarray:
-    unit = (randomness.words(kind, math.prod(shape)) >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
+def _uniform(randomness: Randomness, label: str, shape: tuple[int, ...], bound: float) -> np.ndarray:
+    unit = (randomness.words(label, math.prod(shape)) >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
     return ((2 * unit - 1) * np.float32(bound)).reshape(shape)
 
 
-def _normal(randomness: Randomness, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+def _normal(randomness: Randomness, label: str, shape: tuple[int, ...]) -> np.ndarray:
     # Box and Muller's method, in float64 so that the rounded values hardly depend on the mathematics library.
     count = math.prod(shape)
-    words = randomness.words(kind, count + count % 2).reshape(-1, 2).astype(np.float64)
+    words = randomness.words(label, count + count % 2).reshape(-1, 2).astype(np.float64)
     radius = np.sqrt(-2 * np.log((words[:, 0] + 1) * 2.0**-32))
     angle = 2 * np.pi * words[:, 1] * 2.0**-32
     values = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)

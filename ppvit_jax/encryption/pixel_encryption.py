@@ -5,14 +5,14 @@ of scramblekit for the inversion, an outline of Chuman's for the order of the st
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ppvit_jax.encryption import chacha
 from ppvit_jax.encryption.blockwise import Gather
 from ppvit_jax.encryption.method import Randomness, Secret, check_choice
-from ppvit_jax.encryption.permutations import Permutations
+from ppvit_jax.encryption.permutations import Array, Permutations
 from ppvit_jax.errors import UserError
 
 # RGB, RBG, GRB, GBR, BRG, BGR
@@ -21,7 +21,7 @@ CHANNEL_ORDERS = np.array([(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PixelEncryption(Gather):
-    """No block has a part in it.
+    """Encryption of single pixels, in which blocks play no role.
 
     keys: "shared" by all images, or "per_image", independent of one another, as the paper's [7] has it: then no image
       tells of another's key, and a model learns from images of any key.
@@ -59,7 +59,7 @@ class PixelEncryption(Gather):
         index = index.reshape(-1)
         return {"index": index, "mask": mask[index]}
 
-    def encrypt(self, images: Any, secret: Secret, numbers: Any = None) -> Any:
+    def encrypt(self, images: Array, secret: Secret, numbers: ArrayLike | None = None) -> Array:
         if not self.per_image:
             return super().encrypt(images, secret)
         mask, orders = self._draw(images, secret, numbers)
@@ -73,7 +73,7 @@ class PixelEncryption(Gather):
             )
         return super().undo(secret)
 
-    def decrypt(self, images: Any, secret: Secret, numbers: Any = None) -> Any:
+    def decrypt(self, images: Array, secret: Secret, numbers: ArrayLike | None = None) -> Array:
         if not self.per_image:
             return super().decrypt(images, secret)
         mask, orders = self._draw(images, secret, numbers)
@@ -85,24 +85,24 @@ class PixelEncryption(Gather):
             "embedding is the same for all blocks"
         )
 
-    def _draw(self, images: Any, secret: Secret, numbers: Any) -> tuple[Any, Any]:
-        """The masks uint8 and channel orders of images of these numbers, each [..., height, width, 3]."""
-        numbers = self.check_numbers(images, numbers)
+    def _draw(self, images: Array, secret: Secret, numbers: ArrayLike | None) -> tuple[Array, Array | None]:
+        """Draws the masks uint8 and channel orders of images of these numbers, each [..., height, width, 3]."""
+        checked = self.check_numbers(images, numbers)
         if images.dtype != np.uint8:
             raise UserError(f"values of {images.dtype} cannot be inverted: give uint8 images")
         xp = images.__array_namespace__()
         *batch, height, width, _ = images.shape
         pixels = height * width
-        in_words = -(-pixels * 3 // 32)
-        words = chacha.stream(secret["key"], numbers, in_words + pixels)
-        bits = (words[..., :in_words, None] >> xp.arange(32, dtype=xp.uint32)) & np.uint32(1)
-        mask = bits.astype(xp.uint8).reshape(*batch, 32 * in_words)[..., : pixels * 3] * np.uint8(255)
+        mask_words = -(-pixels * 3 // 32)
+        words = chacha.stream(secret["key"], checked, mask_words + pixels)
+        bits = (words[..., :mask_words, None] >> xp.arange(32, dtype=xp.uint32)) & np.uint32(1)
+        mask = bits.astype(xp.uint8).reshape(*batch, 32 * mask_words)[..., : pixels * 3] * np.uint8(255)
         orders = None
         if self.colour:
-            codes = (words[..., in_words:] % np.uint32(len(CHANNEL_ORDERS))).astype(xp.int32)
+            codes = (words[..., mask_words:] % np.uint32(len(CHANNEL_ORDERS))).astype(xp.int32)
             orders = xp.asarray(CHANNEL_ORDERS)[codes].reshape(images.shape)
         return mask.reshape(images.shape), orders
 
 
-def _take_channels(images: Any, orders: Any) -> Any:
+def _take_channels(images: Array, orders: Array | None) -> Array:
     return images if orders is None else images.__array_namespace__().take_along_axis(images, orders, axis=-1)

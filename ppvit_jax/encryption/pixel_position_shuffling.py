@@ -43,7 +43,7 @@ class PixelPositionShuffling(BlockWise):
         block = np.arange(values).reshape(self.block_size, self.block_size, 3)
         places = split_blocks(block, side).reshape(-1, side * side, 3)
 
-        def shuffled(orders: list[np.ndarray]) -> np.ndarray:
+        def shuffle(orders: list[np.ndarray]) -> np.ndarray:
             pixel = np.empty(values, np.int32)
             for sub_block, order in zip(places, orders, strict=True):
                 pixel[sub_block] = sub_block[order]
@@ -54,8 +54,8 @@ class PixelPositionShuffling(BlockWise):
 
         scrambled = randomness.permutation("bs+pps/block", blocks)
         if self.shared == "all":
-            return Permutations(scrambled, shuffled(draw("", 1) * len(places)))
+            return Permutations(scrambled, shuffle(draw("", 1) * len(places)))
         if self.shared == "blocks":
-            return Permutations(scrambled, shuffled(draw("", len(places))))
-        pixels = [shuffled(draw(f"/{number}", len(places))) for number in range(blocks)]
+            return Permutations(scrambled, shuffle(draw("", len(places))))
+        pixels = [shuffle(draw(f"/{number}", len(places))) for number in range(blocks)]
         return Permutations(scrambled, np.stack(pixels))

@@ -16,8 +16,8 @@ import numpy as np
 from ppvit_jax import checkpoint, data, keys, models
 from ppvit_jax.config import Config, make_model
 from ppvit_jax.data.progress import Progress
-from ppvit_jax.encryption import Permutations
-from ppvit_jax.encryption.blockwise import gather
+from ppvit_jax.encryption import Permutations, derive_permutations
+from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
 from ppvit_jax.experiments.table_1 import ARMS, train_arm
@@ -110,7 +110,7 @@ def _ask(
     size, patch = config.image_size, model_config.patch_size
 
     def permutations(key: keys.SecretKey) -> Permutations:
-        return key.permutations(ENCRYPTION, image_size=size, patch_size=patch)
+        return derive_permutations(key, ENCRYPTION, image_size=size, block_size=patch)
 
     known = permutations(right)
     others = [permutations(key) for key in wrong]
@@ -136,7 +136,7 @@ def _ask(
         accuracies = []
         for one in tried:
             # Also for plain images, so that everything is computed by one program.
-            secret = jax.device_put(gather(one, size, size, patch))
+            secret = jax.device_put(make_secret(one, size, size, patch))
             sums: list[Any] = [
                 eval_step(params, {}, batch, secret)
                 for batch in data.test_batches(dataset.test, batch_size=config.eval_batch_size)

@@ -37,7 +37,6 @@ SPECS = tuple(
 def is_absorbed(spec: str, image_size: int, patch_size: int) -> bool:
     """Whether a model absorbs an encryption exactly."""
     method = create(spec, patch_size)
-    assert method is not None
     try:
         method.absorb(SecretKey(bytes(32)), height=image_size, width=image_size)
     except UserError:

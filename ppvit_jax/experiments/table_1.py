@@ -12,7 +12,7 @@ import numpy as np
 from ppvit_jax import checkpoint, data
 from ppvit_jax.config import Config, make_model
 from ppvit_jax.data.preprocess import preprocess
-from ppvit_jax.encryption import encrypt
+from ppvit_jax.encryption import derive_permutations, encrypt
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
 from ppvit_jax.experiments.turns import in_turn
@@ -102,7 +102,7 @@ def draw_samples(config: Config, output: Path, dataset: data.Dataset) -> None:
         plain = np.asarray(preprocess(jnp.asarray(dataset.test.fetch(index))[None], config.image_size))[0]
         columns = {"plain": plain}
         for encryption in ("ps", "bs", "bs+ps"):
-            permutations = key.permutations(encryption, image_size=config.image_size, patch_size=patch_size)
+            permutations = derive_permutations(key, encryption, image_size=config.image_size, block_size=patch_size)
             columns[encryption] = encrypt(plain, permutations, patch_size)
         rows.append((dataset.class_names[labels[index]], columns))
     figures.draw_samples(rows, output / "samples.png", block_size=patch_size)

@@ -2,20 +2,21 @@
 
 Each takes encrypted images [batch, size, size, 3], `size` a multiple of 4, and gives features at the images' size
 for the classifier behind it. Read in public code (Madono's repository, and Tanaka's for his own): the layers and their
-order, the slopes, which convolutions lack a bias, the batch normalisation of one block at a time, the spectral
-normalisation, the free matrix and its initialisation, both penalties and their weights.
-Inferred: that blocks are taken in row-major order; biases in Tanaka's convolutions; PyTorch's default initialisation
+order, the slopes, which convolutions lack a bias, the batch normalization of one block at a time, the spectral
+normalization, the free matrix and its initialization, both penalties and their weights.
+Inferred: that blocks are taken in row-major order; biases in Tanaka's convolutions; PyTorch's default initialization
 of all kernels, with biases at zero; every size but 32 (the public code's constants 64, 31 and 32 become the number of
 blocks, size - 1 and size).
 """
 
 import math
-from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from ppvit_jax.models.layers import BatchNorm, permutation_penalty, pytorch_kernel_init
 
@@ -28,11 +29,11 @@ class LEAdaptNet(nn.Module):
     """Madono's adaptation network for LE: images [batch, size, size, 3] to [batch, size, size, 16] in `dtype`.
 
     All blocks share a 4x4 convolution to 256 channels, which here is a matrix "projection" [48, 256] whose rows are
-    (row, column, channel), and one batch normalisation, through which they go one after another; then LeakyReLU 0.1
+    (row, column, channel), and one batch normalization, through which they go one after another; then LeakyReLU 0.1
     and PixelShuffle.
     """
 
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -47,11 +48,11 @@ class LEAdaptNet(nn.Module):
 class TanakaAdaptNet(nn.Module):
     """Tanaka's adaptation network for LE: images [batch, size, size, 3] to [batch, size, size, 32] in `dtype`.
 
-    Three times batch normalisation (ordinary, over the positions too) and a layer that the blocks share: 4x4
+    Three times batch normalization (ordinary, over the positions too) and a layer that the blocks share: 4x4
     convolution to 48 and ReLU, 1x1 to 48 and ReLU, 1x1 to 512; then PixelShuffle.
     """
 
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -68,16 +69,16 @@ class TanakaAdaptNet(nn.Module):
 class ELEAdaptNet(nn.Module):
     """Madono's adaptation network for ELE: images [batch, size, size, 3] to [batch, size, size, 16] in `dtype`.
 
-    Each of the N blocks has its own spectrally normalised 4x4 convolution to 256 channels, batch normalisation and
+    Each of the N blocks has its own spectrally normalized 4x4 convolution to 256 channels, batch normalization and
     LeakyReLU 0.2. A free matrix "mixing" [N, N] (source, target) recombines the blocks, which PixelShuffle unfolds.
 
-    In training it sows into "penalties" penalty_weight * L_U, which draws the mixing towards a permutation, and
-    smoothness_weight * L_s, which draws neighbouring pixels together.
+    In training it sows into "penalties" penalty_weight * L_U, which draws the mixing toward a permutation, and
+    smoothness_weight * L_s, which draws neighboring pixels together.
     """
 
     penalty_weight: float = 1e-3
     smoothness_weight: float = 0.1
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -94,15 +95,17 @@ class ELEAdaptNet(nn.Module):
 
 
 def smoothness_penalty(features: jax.Array) -> jax.Array:
-    """L_s of Madono's public code: squared forward differences of 3 channels, without the last row and column.
+    """Sums squared forward differences of 3 channels, without the last row and column: L_s of Madono's public code.
 
     Args:
-      features: [batch, size, size, channels].
+      features: [batch, size, size, channels], floating point.
 
     Returns:
       Their sum divided by (size - 1) * size * channels and by the batch, although it is over 3 channels; a scalar
       in at least float32.
     """
+    chex.assert_type(features, float)
+    chex.assert_shape(features, (None, features.shape[-2], None, None))
     batch, size, _, channels = features.shape
     x = features[..., :3].astype(jnp.promote_types(features.dtype, jnp.float32))
     corner = x[:, :-1, :-1]
@@ -111,7 +114,7 @@ def smoothness_penalty(features: jax.Array) -> jax.Array:
 
 
 class _BlockBatchNorm(nn.Module):
-    """Batch normalisation of blocks [batch, blocks, features], each by its own mean and variance over the batch.
+    """Batch normalization of blocks [batch, blocks, features], each by its own mean and variance over the batch.
 
     With `shared`, as if the blocks went through one layer one after another: parameters and statistics [features],
     and the running ones move once for each block. Otherwise each block has its own, [blocks, features].
@@ -120,7 +123,7 @@ class _BlockBatchNorm(nn.Module):
     shared: bool
     momentum: float = 0.1
     epsilon: float = 1e-5
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -160,7 +163,7 @@ class _SpectralDense(nn.Module):
     """
 
     features: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -175,8 +178,8 @@ class _SpectralDense(nn.Module):
             u = _unit(jnp.einsum("nif,ni->nf", constant, v, precision="highest"))
             left.value, right.value = u.astype(left.value.dtype), v.astype(right.value.dtype)
         sigma = jnp.einsum("nif,ni,nf->n", kernel, v, u, precision="highest")
-        normalised = kernel / sigma[:, None, None]
-        return jnp.einsum("bni,nif->bnf", x.astype(self.dtype), normalised.astype(self.dtype))
+        normalized = kernel / sigma[:, None, None]
+        return jnp.einsum("bni,nif->bnf", x.astype(self.dtype), normalized.astype(self.dtype))
 
     def _random_directions(self, shape: tuple[int, int]) -> jax.Array:
         return _unit(jax.random.normal(self.make_rng("params"), shape, jnp.float32))
@@ -187,14 +190,16 @@ def _unit(vectors: jax.Array) -> jax.Array:
 
 
 def _split(images: jax.Array) -> jax.Array:
-    """[batch, height, width, channels] to blocks [batch, N, 16 * channels], row by row, as (row, column, channel)."""
+    """Splits [batch, size, size, 3] into blocks [batch, N, 48], row by row, as (row, column, channel)."""
+    chex.assert_shape(images, (None, images.shape[-2], None, 3))
+    chex.assert_is_divisible(images.shape[-2], BLOCK)
     batch, height, width, channels = images.shape
     grid = images.reshape(batch, height // BLOCK, BLOCK, width // BLOCK, BLOCK, channels)
     return grid.swapaxes(2, 3).reshape(batch, -1, BLOCK**2 * channels)
 
 
 def _pixel_shuffle(blocks: jax.Array) -> jax.Array:
-    """Blocks [batch, N, channels * 16] to [batch, size, size, channels]; features are (channel, row, column)."""
+    """Unfolds blocks [batch, N, channels * 16], as (channel, row, column), to [batch, size, size, channels]."""
     batch, count, features = blocks.shape
     side, channels = math.isqrt(count), features // BLOCK**2
     grid = blocks.reshape(batch, side, side, channels, BLOCK, BLOCK)

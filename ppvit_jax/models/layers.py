@@ -1,23 +1,28 @@
 """Layers that several families share."""
 
-from typing import Any
-
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 # PyTorch's default for linear layers and convolutions, kaiming_uniform_ with a = sqrt(5): uniform up to 1/sqrt(fan in).
 pytorch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def permutation_penalty(matrix: jax.Array) -> jax.Array:
-    """How far the rows and columns of a matrix are from having one element each; a scalar, 0 for a permutation.
+    """Measures the distance of a matrix from a permutation, whose rows and columns have one element each.
 
-    The sum of (l1 norm - l2 norm) over rows and columns, over the number of elements: L_U of Madono's public code.
+    sum(l1 norm - l2 norm) over rows and columns / number of elements: L_U of Madono's public code.
 
     Args:
-      matrix: [n, n].
+      matrix: [n, n], floating point.
+
+    Returns:
+      A scalar, 0 for a permutation.
     """
+    chex.assert_type(matrix, float)
+    chex.assert_shape(matrix, (matrix.shape[-1],) * 2)
     total = jnp.zeros((), matrix.dtype)
     for axis in (0, 1):
         squares = jnp.square(matrix).sum(axis)
@@ -29,10 +34,10 @@ def permutation_penalty(matrix: jax.Array) -> jax.Array:
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, as PyTorch computes it.
+    """Batch normalization over all axes but the last, as PyTorch computes it.
 
-    In training the batch's own mean and (biased) variance normalise, and the running ones move by `momentum`
-    towards the mean and the *unbiased* variance; in evaluation the running ones normalise. Flax's own layer keeps
+    In training the batch's own mean and (biased) variance normalize, and the running ones move by `momentum`
+    toward the mean and the *unbiased* variance; in evaluation the running ones normalize. Flax's own layer keeps
     the biased variance. Reference: torch.nn.BatchNorm2d.
 
     Parameters "scale" and "bias" [features]; statistics "mean" and "variance" [features].
@@ -40,10 +45,11 @@ class BatchNorm(nn.Module):
 
     momentum: float = 0.1
     epsilon: float = 1e-5
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        chex.assert_type(x, float)
         features = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.layers import pytorch_kernel_init
@@ -52,25 +53,27 @@ class NeuraCryptConfig:
 
 
 def build(config: NeuraCryptConfig) -> Model:
-    """The functions of a classifier of encodings, floating point [batch, patches, width], whose order is immaterial.
+    """Builds a classifier of encodings, floating point [batch, patches, width], whose order is immaterial.
 
-    A class token is put before the patches, and no position is added. Each layer is residual and normalises first:
+    A class token is put before the patches, and no position is added. Each layer is residual and normalizes first:
     attention with re-attention, then an MLP. Re-attention mixes the heads' attention maps by a learned matrix and
-    normalises the result over the heads. A layer norm and a linear head on the class token give the logits. It
+    normalizes the result over the heads. A layer norm and a linear head on the class token give the logits. It
     trains as it evaluates, without statistics.
 
     The published description leaves open, and we inferred from the common PyTorch implementations of DeepViT: heads
     of 64 features whatever the width, no biases of query, key and value, a layer norm (learned, epsilon 1e-5) as
-    re-attention's norm, the exact GELU, no dropout, and PyTorch's initialisation (uniform in +-1/sqrt(inputs);
+    re-attention's norm, the exact GELU, no dropout, and PyTorch's initialization (uniform in +-1/sqrt(inputs);
     standard normal for the class token and re-attention's matrix).
     """
     return from_linen(config, _Classifier(config), (config.patches, config.width))
 
 
-def _dense(features: int | tuple[int, ...], inputs: int, *, dtype: Any, name: str, **options: Any) -> nn.DenseGeneral:
-    """A linear layer with PyTorch's initialisation."""
+def _dense(
+    features: int | tuple[int, ...], inputs: int, *, dtype: DTypeLike, name: str, **options: Any
+) -> nn.DenseGeneral:
+    """Makes a linear layer with PyTorch's initialization."""
 
-    def bias_init(rng: jax.Array, shape: tuple[int, ...], param_dtype: Any = jnp.float32) -> jax.Array:
+    def bias_init(rng: jax.Array, shape: tuple[int, ...], param_dtype: DTypeLike = jnp.float32) -> jax.Array:
         return jax.random.uniform(rng, shape, param_dtype, -(inputs**-0.5), inputs**-0.5)
 
     return nn.DenseGeneral(
@@ -104,8 +107,8 @@ class _Layer(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         width, dtype = self.config.width, jnp.dtype(self.config.dtype)
         hidden = width * self.config.mlp_ratio
-        normalised = nn.LayerNorm(epsilon=1e-5, dtype=dtype, name="attention_norm")(x)
-        x = x + _ReAttention(self.config, name="attention")(normalised)
+        normalized = nn.LayerNorm(epsilon=1e-5, dtype=dtype, name="attention_norm")(x)
+        x = x + _ReAttention(self.config, name="attention")(normalized)
         y = nn.LayerNorm(epsilon=1e-5, dtype=dtype, name="mlp_norm")(x)
         y = nn.gelu(_dense(hidden, width, dtype=dtype, name="mlp_in")(y), approximate=False)
         return x + _dense(width, hidden, dtype=dtype, name="mlp_out")(y)

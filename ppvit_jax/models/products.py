@@ -12,8 +12,11 @@ import math
 import os
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 
 # Attention is computed in up to so many parts on a processor; more take longer to compile than they save.
 _MAX_PARTS = 8
@@ -22,33 +25,37 @@ _EXTRA_ROWS = 8
 
 
 def on_processor() -> bool:
-    """Whether programs are compiled for a CPU."""
+    """Tells whether programs are compiled for a CPU."""
     return jax.default_backend() == "cpu"
 
 
-def activation_dtype(dtype: str) -> Any:
-    """The dtype of what is between the products, for a compute dtype."""
+def activation_dtype(dtype: DTypeLike) -> np.dtype:
+    """Returns the dtype of the values between the products, for a compute dtype."""
     return jnp.promote_types(dtype, jnp.float32) if on_processor() else jnp.dtype(dtype)
 
 
-def dense(x: jax.Array, kernel: jax.Array, dtype: str) -> jax.Array:
-    """A matrix product over all rows.
+def dense(x: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Multiplies all rows by a matrix.
 
     Args:
       x: [..., inputs], floating point.
-      kernel: [inputs, outputs].
+      kernel: [inputs, outputs], floating point.
       dtype: the compute dtype, of the operands.
 
     Returns:
       [..., outputs] in `activation_dtype(dtype)`.
     """
+    chex.assert_type([x, kernel], float)
+    chex.assert_shape(kernel, (x.shape[-1], None))
     rows, kernel = x.reshape(-1, x.shape[-1]).astype(dtype), kernel.astype(dtype)
     product = _product(rows, kernel) if on_processor() else rows @ kernel
     return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, dtype: str, implementation: str) -> jax.Array:
-    """Scaled dot-product attention (arXiv 1706.03762, equation 1), the softmax in float32 or more.
+def attention(query: jax.Array, key: jax.Array, value: jax.Array, dtype: DTypeLike, implementation: str) -> jax.Array:
+    """Computes scaled dot-product attention, with the softmax in float32 or more.
+
+    softmax(query key^T / sqrt(values)) value: equation 1 of arXiv 1706.03762.
 
     Args:
       query, key, value: [batch, tokens, heads, values], floating point.
@@ -58,14 +65,17 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, dtype: str, im
     Returns:
       [batch, tokens, heads, values] in `activation_dtype(dtype)`.
     """
+    chex.assert_rank(query, 4)
+    chex.assert_equal_shape([query, key, value])
+    chex.assert_type([query, key, value], float)
     operands = [array.astype(dtype) for array in (query, key, value)]
     if not on_processor():
-        chosen: Any = implementation
-        return jax.nn.dot_product_attention(*operands, implementation=chosen)
+        untyped: Any = implementation
+        return jax.nn.dot_product_attention(*operands, implementation=untyped)
     by_head = [array.swapaxes(1, 2) for array in operands]
     # Parts of a batch that lies on several devices would have to be moved between them.
-    parts = math.gcd(len(query), min(_MAX_PARTS, 2 * (os.cpu_count() or 1))) if jax.device_count() == 1 else 1
-    pieces = [_attention(*part) for part in zip(*(jnp.split(array, parts) for array in by_head), strict=True)]
+    count = math.gcd(len(query), min(_MAX_PARTS, 2 * (os.cpu_count() or 1))) if jax.device_count() == 1 else 1
+    pieces = [_attention(*piece) for piece in zip(*(jnp.split(array, count) for array in by_head), strict=True)]
     return jnp.concatenate(pieces).swapaxes(1, 2)
 
 
@@ -75,8 +85,8 @@ def _sum(equation: str, *operands: jax.Array) -> jax.Array:
     return jnp.einsum(equation, *operands, preferred_element_type=wide)
 
 
-def _transposed(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a^T b: [..., k, m], [..., k, n] -> [..., m, n]."""
+def _multiply_transposed(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Computes a^T b: [..., k, m], [..., k, n] -> [..., m, n]."""
     a = a.swapaxes(-1, -2)
     if a.dtype != jnp.bfloat16:
         return _sum("...mk,...kn->...mn", a, b)
@@ -89,16 +99,16 @@ def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _sum("rk,kn->rn", x, kernel)
 
 
-def _product_forward(x: jax.Array, kernel: jax.Array) -> Any:
+def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _product(x, kernel), (x, kernel)
 
 
-def _product_backward(saved: Any, gradient: jax.Array) -> Any:
+def _product_backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     gradient = gradient.astype(x.dtype)
     narrow = x.shape[1] <= gradient.shape[1]
-    of_kernel = _transposed(x, gradient) if narrow else _transposed(gradient, x).T
-    return _sum("rn,kn->rk", gradient, kernel), of_kernel
+    kernel_gradient = _multiply_transposed(x, gradient) if narrow else _multiply_transposed(gradient, x).T
+    return _sum("rn,kn->rk", gradient, kernel), kernel_gradient
 
 
 _product.defvjp(_product_forward, _product_backward)
@@ -109,21 +119,21 @@ def _attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     return _attention_forward(query, key, value)[0]
 
 
-def _attention_forward(query: jax.Array, key: jax.Array, value: jax.Array) -> Any:
+def _attention_forward(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     scale = query.shape[-1] ** -0.5
     weights = jax.nn.softmax(scale * _sum("bhnk,bhmk->bhnm", query, key)).astype(query.dtype)
     return _sum("bhnm,bhmk->bhnk", weights, value), (query, key, value, weights)
 
 
-def _attention_backward(saved: Any, gradient: jax.Array) -> Any:
+def _attention_backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, ...]:
     query, key, value, weights = saved
     gradient = gradient.astype(query.dtype)
-    of_value = _transposed(gradient, weights).swapaxes(-1, -2)
-    of_weights = _sum("bhnk,bhmk->bhnm", gradient, value)
-    mean = (of_weights * weights).sum(-1, keepdims=True)
-    of_logits = (query.shape[-1] ** -0.5 * weights * (of_weights - mean)).astype(query.dtype)
-    of_key = _transposed(query, of_logits).swapaxes(-1, -2)
-    return _sum("bhnm,bhmk->bhnk", of_logits, key), of_key, of_value
+    value_gradient = _multiply_transposed(gradient, weights).swapaxes(-1, -2)
+    weights_gradient = _sum("bhnk,bhmk->bhnm", gradient, value)
+    mean = (weights_gradient * weights).sum(-1, keepdims=True)
+    logits_gradient = (query.shape[-1] ** -0.5 * weights * (weights_gradient - mean)).astype(query.dtype)
+    key_gradient = _multiply_transposed(query, logits_gradient).swapaxes(-1, -2)
+    return _sum("bhnm,bhmk->bhnk", logits_gradient, key), key_gradient, value_gradient
 
 
 _attention.defvjp(_attention_forward, _attention_backward)

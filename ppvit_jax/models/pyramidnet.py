@@ -2,16 +2,17 @@
 
 Read in public code (Madono's repository): the layers and widths, the bias of the stem, the
 shortcut, the drop probabilities, one gate a layer and batch with multipliers a sample, and the convolutions'
-initialisation. Inferred: the initialisation of the head (PyTorch's default) and of the biases (zero); that an
+initialization. Inferred: the initialization of the head (PyTorch's default) and of the biases (zero); that an
 adaptation network comes before the stem rather than in its place.
 """
 
 import dataclasses
-from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.adaptation_network import ELEAdaptNet, LEAdaptNet, TanakaAdaptNet
@@ -26,7 +27,7 @@ _he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 class PyramidNetConfig:
     """The shape of a PyramidNet with ShakeDrop.
 
-    `depth` counts convolutions and the head, 6n + 2; `alpha` is how far the width grows from 16 over the 3n blocks.
+    `depth` counts convolutions and the head, 6n + 2; `alpha` is the growth of the width from 16 over the 3n blocks.
     `adaptation_network` comes before the stem: "none", "le" or "ele" (Madono's), "le-tanaka" (Tanaka's).
     `penalty_weight` and `smoothness_weight` are those of L_U and L_s, the penalties of "ele". `final_drop` is the
     last block's drop probability. `dtype` is the compute dtype; the parameters keep theirs.
@@ -49,13 +50,13 @@ class PyramidNetConfig:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels that each block gives: 16 + ceil(alpha / 3n * (i + 1)) for i from 0, rounded exactly."""
+        """Channels of each block's output: 16 + ceil(alpha / 3n * (i + 1)) for i from 0, rounded exactly."""
         blocks = (self.depth - 2) // 2
         return tuple(16 - (-self.alpha * (i + 1) // blocks) for i in range(blocks))
 
 
 def build(config: PyramidNetConfig) -> Model:
-    """The functions of a PyramidNet.
+    """Builds a PyramidNet.
 
     Raises:
       UserError: no PyramidNet has this depth, image size or adaptation network.
@@ -72,10 +73,10 @@ def build(config: PyramidNetConfig) -> Model:
 
 
 def shake_drop(branch: jax.Array, rng: jax.Array, survival: float) -> jax.Array:
-    """ShakeDrop in training: perturbs a residual branch forwards and, differently, backwards.
+    """Perturbs a residual branch forward and, differently, backward: ShakeDrop in training.
 
     Args:
-      branch: [batch, height, width, channels].
+      branch: [batch, height, width, channels], floating point.
       rng: a key; it decides the gate and the multipliers.
       survival: the probability that the gate is on.
 
@@ -83,6 +84,8 @@ def shake_drop(branch: jax.Array, rng: jax.Array, survival: float) -> jax.Array:
       The branch itself where the gate is on, which is decided once for the batch. Otherwise each sample times a
       number from U(-1, 1), and in its gradient times another from U(0, 1). Same shape and dtype.
     """
+    chex.assert_rank(branch, 4)
+    chex.assert_type(branch, float)
     gate_rng, forward_rng, backward_rng = jax.random.split(rng, 3)
     shape = (len(branch),) + (1,) * (branch.ndim - 1)
     gate = jax.random.bernoulli(gate_rng, jnp.float32(survival))
@@ -109,7 +112,7 @@ def _scale_backward(backward: jax.Array, gradient: jax.Array) -> tuple[jax.Array
 _scale.defvjp(_scale_forward, _scale_backward)
 
 
-def _convolution(width: int, stride: int, dtype: Any, name: str, use_bias: bool = False) -> nn.Conv:
+def _convolution(width: int, stride: int, dtype: DTypeLike, name: str, use_bias: bool = False) -> nn.Conv:
     # Explicit padding: "SAME" with stride 2 pads only one side, where PyTorch pads both.
     return nn.Conv(
         width,
@@ -127,7 +130,7 @@ class _Block(nn.Module):
     width: int
     stride: int
     survival: float
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

@@ -1,11 +1,11 @@
 """ResNet-18 of He et al. (arXiv 1512.03385), with the stem for ImageNet or the one in use for CIFAR."""
 
 import dataclasses
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.layers import BatchNorm
@@ -38,7 +38,7 @@ class ResNetConfig:
 
 
 def build(config: ResNetConfig) -> Model:
-    """The functions of a ResNet-18.
+    """Builds a ResNet-18.
 
     Parameters: "stem", "stem_norm", "layer1_0" to "layer4_1" with "conv1", "norm1", "conv2", "norm2" and, where the
     shape changes, "shortcut" and "shortcut_norm", and "head".
@@ -51,8 +51,8 @@ def build(config: ResNetConfig) -> Model:
     return from_linen(config, _ResNet(config), (config.image_size, config.image_size, 3))
 
 
-def _convolution(features: int, size: int, stride: int, dtype: Any, name: str) -> nn.Conv:
-    """Padded symmetrically as in PyTorch; Flax's "SAME" pads one side more when the stride is 2."""
+def _convolution(features: int, size: int, stride: int, dtype: DTypeLike, name: str) -> nn.Conv:
+    """Makes a convolution padded symmetrically as in PyTorch; Flax's "SAME" pads one side more when the stride is 2."""
     return nn.Conv(
         features,
         (size, size),
@@ -68,7 +68,7 @@ def _convolution(features: int, size: int, stride: int, dtype: Any, name: str) -
 class _Block(nn.Module):
     features: int
     stride: int
-    dtype: Any
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:

@@ -86,7 +86,6 @@ def open_task(task: Task) -> Callable[[int], tuple[int, Record]]:
             f"{task.key_fingerprint}: give workers the same key"
         )
     method = create(task.encryption, task.patch_size)
-    assert method is not None
     size = task.image_size
     recipe = Recipe(
         size,

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers.photographs import create, crops, encrypt
+from helpers.photographs import crops, encrypt
 
 from ppvit_jax.audit import scoring
 from ppvit_jax.audit.solvers import ciphertext_only, correlation
+from ppvit_jax.encryption import create
 from ppvit_jax.encryption.permutations import split_blocks
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey

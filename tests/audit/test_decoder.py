@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers.photographs import create, crops, encrypt
+from helpers.photographs import crops, encrypt
 from skimage.metrics import structural_similarity
 
 from ppvit_jax.audit.solvers.decoder import learn
+from ppvit_jax.encryption import create
 from ppvit_jax.encryption.permutations import split_blocks
 from ppvit_jax.errors import UserError
 

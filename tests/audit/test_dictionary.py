@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from helpers import photographs
-from helpers.photographs import create, crops
+from helpers.photographs import crops
 
 from ppvit_jax.audit.solvers.dictionary import duplicates, identify
+from ppvit_jax.encryption import create
 from ppvit_jax.errors import UserError
 
 EXACT = [

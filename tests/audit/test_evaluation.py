@@ -2,12 +2,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers.photographs import create, crops, encrypt
+from helpers.photographs import crops, encrypt
 from helpers.tiny import random_params, tiny_model
 
 from ppvit_jax.adaptation import adapt
 from ppvit_jax.audit import evaluation, matrix, report
 from ppvit_jax.audit.finding import KNOWLEDGE
+from ppvit_jax.encryption import create
 from ppvit_jax.keys import SecretKey
 
 SIZE, BLOCK = 48, 8

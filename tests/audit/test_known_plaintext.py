@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from helpers import photographs
-from helpers.photographs import create, crops
+from helpers.photographs import crops
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppvit_jax.audit.solvers.known_plaintext import pairs_needed, solve
+from ppvit_jax.encryption import create
 from ppvit_jax.errors import UserError
 
 # How many natural images of 32x32 in blocks of 8 are given, for all places to be told apart.

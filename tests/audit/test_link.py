@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from ppvit_jax import checkpoint
 from ppvit_jax.adaptation import adapt
 from ppvit_jax.audit.solvers.link import compare
-from ppvit_jax.encryption import METHODS
-from ppvit_jax.encryption.method import parse
+from ppvit_jax.encryption import create
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
@@ -46,7 +45,7 @@ def _changed(tree, strength, seed):
 
 
 def _keyed(spec, key):
-    permutations = parse(spec, METHODS, 8).absorb(key, height=64, width=64)
+    permutations = create(spec, 8).absorb(key, height=64, width=64)
     return permutations, adapt(BASE, permutations)
 
 

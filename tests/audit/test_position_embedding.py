@@ -4,7 +4,7 @@ import pytest
 from ppvit_jax.audit import scoring
 from ppvit_jax.audit.solvers import position_embedding
 from ppvit_jax.encryption import Permutations
-from ppvit_jax.encryption.blockwise import gather
+from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
@@ -27,7 +27,7 @@ def test_the_grid_is_read_off_a_smooth_embedding(key):
     adapted = embedding[:, np.concatenate([[0], block + 1])]
     found = position_embedding.solve(adapted)
     places = scoring.places(
-        gather(Permutations(found), side, side, 1), gather(Permutations(block), side, side, 1), side, 1
+        make_secret(Permutations(found), side, side, 1), make_secret(Permutations(block), side, side, 1), side, 1
     )
     assert places.blocks > 0.9 and places.neighbours > 0.9
 
@@ -38,7 +38,7 @@ def test_an_embedding_without_structure_tells_nothing():
     block = SecretKey(bytes([9] * 32)).permutation("block", side**2)
     found = position_embedding.solve(embedding[:, np.concatenate([[0], block + 1])])
     places = scoring.places(
-        gather(Permutations(found), side, side, 1), gather(Permutations(block), side, side, 1), side, 1
+        make_secret(Permutations(found), side, side, 1), make_secret(Permutations(block), side, side, 1), side, 1
     )
     assert places.neighbours < 0.3
 

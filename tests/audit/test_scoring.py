@@ -5,9 +5,9 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from ppvit_jax.audit import scoring
-from ppvit_jax.encryption import METHODS, Permutations, parse
+from ppvit_jax.encryption import Permutations, create
 from ppvit_jax.encryption.block_pixel_negative_positive import BlockPixelNegativePositive
-from ppvit_jax.encryption.blockwise import gather
+from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.keys import SecretKey
 
 SIZE, BLOCK = 24, 4
@@ -15,7 +15,7 @@ SPECS = ["bs", "ps", "bs+ps", "bs+ps+np", "etc", "bs+pps:shared=none"]
 
 
 def _secret(spec, key=1):
-    return parse(spec, METHODS, BLOCK).derive(SecretKey(bytes([key] * 32)), height=SIZE, width=SIZE)
+    return create(spec, BLOCK).derive(SecretKey(bytes([key] * 32)), height=SIZE, width=SIZE)
 
 
 def _seen(secret, flip, turn, order, negative):
@@ -45,15 +45,15 @@ def test_what_is_wrong_is_counted():
     permutations = BlockPixelNegativePositive(block_size=BLOCK).permutations(
         SecretKey(bytes([1] * 32)), height=SIZE, width=SIZE
     )
-    truth = gather(permutations, SIZE, SIZE, BLOCK)
+    truth = make_secret(permutations, SIZE, SIZE, BLOCK)
     assert permutations.block is not None and permutations.pixel is not None and permutations.negative is not None
     block, pixel, negative = permutations.block.copy(), permutations.pixel.copy(), permutations.negative.copy()
     block[[0, 1]] = block[[1, 0]]
     pixel[[0, 1, 2]] = pixel[[1, 2, 0]]
-    found = scoring.places(gather(Permutations(block, pixel, negative), SIZE, SIZE, BLOCK), truth, SIZE, BLOCK)
+    found = scoring.places(make_secret(Permutations(block, pixel, negative), SIZE, SIZE, BLOCK), truth, SIZE, BLOCK)
     assert found.blocks == pytest.approx(34 / 36) and found.values == pytest.approx(45 / 48)
     negative[5] ^= True
-    found = scoring.places(gather(Permutations(block, pixel, negative), SIZE, SIZE, BLOCK), truth, SIZE, BLOCK)
+    found = scoring.places(make_secret(Permutations(block, pixel, negative), SIZE, SIZE, BLOCK), truth, SIZE, BLOCK)
     assert found.values == pytest.approx(44 / 48)
 
 
@@ -61,9 +61,9 @@ def test_neighbours_and_the_largest_component():
     """Halves exchanged: all neighbours but those across the cut are right."""
     side = SIZE // BLOCK
     cells = np.arange(side**2).reshape(side, side)
-    truth = gather(Permutations(cells.ravel()), SIZE, SIZE, BLOCK)
+    truth = make_secret(Permutations(cells.ravel()), SIZE, SIZE, BLOCK)
     halves = np.concatenate([cells[:, side // 2 :], cells[:, : side // 2]], axis=1)
-    found = scoring.places(gather(Permutations(halves.ravel()), SIZE, SIZE, BLOCK), truth, SIZE, BLOCK)
+    found = scoring.places(make_secret(Permutations(halves.ravel()), SIZE, SIZE, BLOCK), truth, SIZE, BLOCK)
     assert found.blocks == 0
     pairs = 2 * side * (side - 1)
     assert found.neighbours == pytest.approx((pairs - side) / pairs)

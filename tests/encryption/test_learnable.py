@@ -4,7 +4,7 @@ from helpers.blocks import KEYS, block_places, images
 from hypothesis import given, settings
 
 from ppvit_jax.encryption import ExtendedLearnableEncryption, LearnableEncryption
-from ppvit_jax.encryption.learnable import twice_inverted
+from ppvit_jax.encryption.learnable import invert_twice
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
@@ -94,10 +94,10 @@ def test_le_inverts_47_of_96_nibbles_before_and_after_they_move():
         key = SecretKey(number.to_bytes(32)).permutation("le/nibbles", 96)
         flags = key > 48
         assert flags.sum() == 47
-        np.testing.assert_array_equal(twice_inverted(key), flags ^ flags[key])
+        np.testing.assert_array_equal(invert_twice(key), flags ^ flags[key])
         secret = LearnableEncryption(block_size=4).derive(SecretKey(number.to_bytes(32)), height=4, width=4)
         assert set(secret["mask"].tolist()) == {0, 15}
-        np.testing.assert_array_equal(secret["mask"] == 15, twice_inverted(key))
+        np.testing.assert_array_equal(secret["mask"] == 15, invert_twice(key))
         changed.append((secret["mask"] == 15).sum())
     assert abs(np.mean(changed) - 47.9) < 1
 

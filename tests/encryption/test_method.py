@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from ppvit_jax.encryption import METHODS, create
-from ppvit_jax.encryption.method import parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
@@ -56,7 +55,7 @@ def test_wrong_names_options_and_values_are_named_in_one_line(spec, message):
 def test_blocks_have_a_size(name):
     for block_size in (0, -4):
         if name == "pe":
-            assert create(name, block_size) is not None  # no block has a part in it
+            assert create(name, block_size).block_size == block_size  # no block has a part in it
             continue
         with pytest.raises(UserError, match=f"has blocks, and their size is {block_size}: give at least 1"):
             create(name, block_size)
@@ -65,12 +64,12 @@ def test_blocks_have_a_size(name):
 @pytest.mark.parametrize("spec", [name for name in METHODS if name != "pe"])
 def test_an_image_smaller_than_a_block_is_named(spec):
     with pytest.raises(UserError, match="4x4 does not divide into blocks of 8x8"):
-        parse(spec, METHODS, 8).derive(SecretKey(bytes(32)), height=4, width=4)
+        create(spec, 8).derive(SecretKey(bytes(32)), height=4, width=4)
 
 
 @pytest.mark.parametrize("spec", ["bs+ps", "etc", "pe", "le", "pe:keys=per_image"])
 def test_no_images_encrypt_to_none(spec):
-    method = parse(spec, METHODS, 4)
+    method = create(spec, 4)
     images = np.zeros((0, 8, 8, 3), np.uint8)
     encrypted = method.encrypt(images, method.derive(SecretKey(bytes(32)), height=8, width=8), np.zeros(0, np.uint32))
     assert (encrypted.shape, encrypted.dtype) == (images.shape, np.uint8)
@@ -78,14 +77,14 @@ def test_no_images_encrypt_to_none(spec):
 
 @pytest.mark.parametrize("numbers", [np.zeros(2, np.uint32), np.uint32(0), np.zeros((3, 1), np.uint32)])
 def test_a_number_for_every_image_is_needed(numbers):
-    method = parse("pe:keys=per_image", METHODS, 4)
+    method = create("pe:keys=per_image", 4)
     with pytest.raises(UserError, match="give the images' numbers"):
         method.encrypt(np.zeros((3, 8, 8, 3), np.uint8), {"key": np.zeros(8, np.uint32)}, numbers)
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (4, 8), (8, 12)])
 def test_restricted_permutations_exist_for_few_blocks(height, width):
-    method = parse("restricted", METHODS, 4)
+    method = create("restricted", 4)
     images = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
     secret = method.derive(SecretKey(bytes(32)), height=height, width=width)
     encrypted = method.encrypt(images, secret)
@@ -95,10 +94,10 @@ def test_restricted_permutations_exist_for_few_blocks(height, width):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_program_that_is_shared_encrypts_alike(name):
-    method = parse(name, METHODS, 4)
+    method = create(name, 4)
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), np.uint8)
     secret, numbers = method.derive(SecretKey(bytes(32)), height=8, width=12), np.arange(2, dtype=np.uint32)
     encrypted = method.encrypt(images, secret, numbers)
     np.testing.assert_array_equal(method.program.encrypt(images, secret, numbers), encrypted)
-    shared = method.program == parse("bs", METHODS, 8).program
+    shared = method.program == create("bs", 8).program
     assert shared == (name in ("bs", "ps", "bs+ps", "restricted", "np", "bs+ps+np", "bs+pps", "etc"))

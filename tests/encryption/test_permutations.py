@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppvit_jax.encryption import Permutations, apply_index, decrypt, encrypt, gather_index, gather_mask
+from ppvit_jax.encryption import Permutations, decrypt, derive_permutations, encrypt
+from ppvit_jax.encryption.blockwise import Gather, make_secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
@@ -146,7 +147,7 @@ def test_what_each_block_has_of_its_own_belongs_to_the_encrypted_block():
 @pytest.mark.parametrize("encryption", ABSORBED)
 def test_real_size(encryption):
     images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
-    permutations = SecretKey(bytes(32)).permutations(encryption, image_size=224, patch_size=16)
+    permutations = derive_permutations(SecretKey(bytes(32)), encryption, image_size=224, block_size=16)
     encrypted = encrypt(images, permutations, 16)
     np.testing.assert_array_equal(encrypted[:1], _loop(images[:1], permutations, 16))
     np.testing.assert_array_equal(jax.jit(lambda x: encrypt(x, permutations, 16))(images), encrypted)
@@ -171,7 +172,7 @@ def test_sizes_that_do_not_divide_are_named(size):
     with pytest.raises(UserError, match=named):
         encrypt(np.zeros((*size, 3), np.uint8), Permutations(), 8)
     with pytest.raises(UserError, match=named):
-        gather_mask(Permutations(), height=size[0], width=size[1], patch_size=8)
+        make_secret(Permutations(negative=np.zeros(192, bool)), size[0], size[1], 8)
 
 
 def test_permutations_of_another_size_are_named():
@@ -185,9 +186,8 @@ def test_permutations_of_another_size_are_named():
             change(image, Permutations(pixel=np.tile(np.arange(192), (9, 1))), 8)
         with pytest.raises(UserError, match=r"mask of inverted values has shape \(9, 192\).* need \(192,\)"):
             change(image, Permutations(negative=np.zeros((9, 192), bool)), 8)
-    index = gather_index(Permutations(), height=16, width=16, patch_size=8)
     with pytest.raises(UserError, match="an index for 768 values does not fit"):
-        apply_index(np.zeros((8, 8, 3), np.uint8), index)
+        Gather(block_size=1).encrypt(np.zeros((8, 8, 3), np.uint8), make_secret(Permutations(), 16, 16, 8))
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.int8])

@@ -106,11 +106,11 @@ def test_without_colour_no_value_leaves_its_place():
 
 def test_blocks_have_no_part_in_it():
     image = _image(6, 10)
-    encrypted = [
+    encrypted, again = (
         method.encrypt(image, method.derive(SecretKey(bytes(32)), height=6, width=10))
         for method in (PixelEncryption(block_size=4), PixelEncryption(block_size=7))
-    ]
-    np.testing.assert_array_equal(*encrypted)
+    )
+    np.testing.assert_array_equal(encrypted, again)
 
 
 def test_what_cannot_be_is_named():

@@ -1,19 +1,20 @@
-"""What to search for where no secret may be."""
+"""Bytes of a secret, to search for where none may be."""
 
 import base64
 from collections.abc import Iterator
 
 import numpy as np
 
-from ppvit_jax.encryption import gather_index
+from ppvit_jax.encryption import derive_permutations
+from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.keys import SecretKey
 
 
 def needles(key: SecretKey, *, image_size: int, patch_size: int) -> Iterator[tuple[str, bytes]]:
-    """A key, what is derived from it, and the ways to write these down."""
-    permutations = key.permutations("bs+ps", image_size=image_size, patch_size=patch_size)
+    """Yields a key and what is derived from it, in all ways to write these down."""
+    permutations = derive_permutations(key, "bs+ps", image_size=image_size, block_size=patch_size)
     assert permutations.block is not None
-    index = gather_index(permutations, height=image_size, width=image_size, patch_size=patch_size)
+    index = make_secret(permutations, image_size, image_size, patch_size)["index"]
     inverse = permutations.inverse()
     secrets = {"master key": key.master}
     for kind, length in (("block", (image_size // patch_size) ** 2), ("pixel", 3 * patch_size**2)):

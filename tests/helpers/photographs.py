@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.datasets import load_sample_image
 
-from ppvit_jax.encryption import METHODS, Encryption, Secret, parse
+from ppvit_jax.encryption import Encryption, Secret
 from ppvit_jax.keys import SecretKey
 
 
@@ -13,11 +13,6 @@ def crops(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
     photos = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
     corners = random.integers(0, [420 - size, 640 - size], (count, 2))
     return np.stack([photos[i % 2][y : y + size, x : x + size] for i, (y, x) in enumerate(corners)])
-
-
-def create(spec: str, block_size: int) -> Encryption:
-    """The method of that name, which is not "none"."""
-    return parse(spec, METHODS, block_size)
 
 
 def encrypt(method: Encryption, images: np.ndarray, key: int, first: int = 0) -> tuple[np.ndarray, Secret]:

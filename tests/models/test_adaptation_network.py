@@ -1,11 +1,12 @@
 """Adaptation networks against PyTorch, with a Python loop over the blocks as in the original code."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.pytorch import torch
-from helpers.tiny import assert_close_tree, flatten
+from helpers.tiny import flatten
 
 from ppvit_jax.models.adaptation_network import (
     ELEAdaptNet,
@@ -185,7 +186,7 @@ def test_float32_in_training_and_evaluation_is_close_to_pytorch(kind, size):
         theirs = _run(reference.train(), images).numpy().transpose(0, 2, 3, 1)
         np.testing.assert_allclose(output.logits, theirs, rtol=0, atol=1e-4)
         state = _state(reference)
-        assert_close_tree(output.statistics, _statistics(kind, state), 1e-4)
+        chex.assert_trees_all_close(output.statistics, _statistics(kind, state), rtol=0, atol=1e-4)
 
         ours = model.apply(_params(kind, state), images, _statistics(kind, state))
         theirs = _run(reference.eval(), images).numpy().transpose(0, 2, 3, 1)
@@ -225,10 +226,9 @@ def test_three_steps_of_training_are_those_of_pytorch(kind):
             np.testing.assert_allclose(ours.logits, theirs.detach().numpy().transpose(0, 2, 3, 1), atol=1e-9)
             np.testing.assert_allclose(ours.penalty, penalty.detach().numpy(), atol=1e-12)
             assert (ours.penalty > 0) == (kind is ELEAdaptNet)
-            assert_close_tree(
-                gradients, _params(kind, {n: p.grad.numpy() for n, p in reference.named_parameters()}), 1e-9
-            )
-            assert_close_tree(statistics, _statistics(kind, _state(reference)), 1e-9)
+            expected = _params(kind, {n: p.grad.numpy() for n, p in reference.named_parameters()})
+            chex.assert_trees_all_close(gradients, expected, rtol=0, atol=1e-9)
+            chex.assert_trees_all_close(statistics, _statistics(kind, _state(reference)), rtol=0, atol=1e-9)
             assert all(abs(leaf).max() > 1e-6 for leaf in flatten(gradients).values())
 
             with torch.no_grad():

@@ -3,12 +3,13 @@ import functools
 import math
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.pytorch import torch
-from helpers.tiny import assert_close_tree, flatten, random_images
+from helpers.tiny import flatten, random_images
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import pyramidnet
@@ -158,9 +159,9 @@ def test_three_steps_of_training_with_all_gates_on_are_those_of_pytorch(dtype, t
             theirs, expected = _torch_step(reference, images)
             np.testing.assert_allclose(ours.logits, theirs, rtol=0, atol=tolerance)
             assert ours.penalty == 0
-            assert_close_tree(gradients, expected, 10 * tolerance)
+            chex.assert_trees_all_close(gradients, expected, rtol=0, atol=10 * tolerance)
             statistics = ours.statistics
-            assert_close_tree(statistics, _convert(_state(reference))[1], tolerance)
+            chex.assert_trees_all_close(statistics, _convert(_state(reference))[1], rtol=0, atol=tolerance)
 
 
 def _shakes(rng, survival, shape):
@@ -192,7 +193,7 @@ def test_training_with_drops_is_that_of_pytorch_with_the_same_multipliers(monkey
             block.shakes = [torch.tensor(multiplier) for multiplier in shake]  # pyright: ignore[reportArgumentType]
         theirs, expected = _torch_step(reference, images)
         np.testing.assert_allclose(ours.logits, theirs, atol=1e-10)
-        assert_close_tree(gradients, expected, 1e-9)
+        chex.assert_trees_all_close(gradients, expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("survival", [0.5, 0.8])

@@ -1,10 +1,11 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 from helpers.pytorch import timm, torch
-from helpers.tiny import assert_close_tree, flatten, random_images
+from helpers.tiny import flatten, random_images
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.resnet import ResNetConfig, build
@@ -76,7 +77,7 @@ def _assert_trains_as_timm(config, batch, *, steps, tolerance, gradients):
         logits = theirs(pixels)
         np.testing.assert_allclose(output.logits, logits.detach().numpy(), rtol=0, atol=tolerance)
         assert output.penalty == 0
-        assert_close_tree(statistics, _ours(theirs.state_dict())[1], tolerance)
+        chex.assert_trees_all_close(statistics, _ours(theirs.state_dict())[1], rtol=0, atol=tolerance)
         if gradients and number == 0:
             torch.nn.functional.cross_entropy(logits, torch.tensor(labels)).backward()
             expected = flatten(_ours({name: parameter.grad for name, parameter in theirs.named_parameters()})[0])

@@ -15,7 +15,7 @@ from ppvit_jax.encryption import Permutations
 from ppvit_jax.encryption.block_pixel_negative_positive import BlockPixelNegativePositive
 from ppvit_jax.encryption.block_scrambling import BlockScrambling
 from ppvit_jax.encryption.block_scrambling_pixel_shuffling import BlockScramblingPixelShuffling
-from ppvit_jax.encryption.blockwise import gather
+from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.encryption.encryption_then_compression import EncryptionThenCompression
 from ppvit_jax.encryption.learnable import LearnableEncryption
 from ppvit_jax.encryption.method import Encryption, Secret
@@ -93,7 +93,7 @@ def solve(method: Encryption, encrypted: np.ndarray, *, reference: np.ndarray | 
         pixel = _turn_inside(pixel, upright, side)
     if negative is not None and not negative.any():
         negative = None
-    return gather(Permutations(block, pixel, negative), size, size, method.block_size)
+    return make_secret(Permutations(block, pixel, negative), size, size, method.block_size)
 
 
 def recover(

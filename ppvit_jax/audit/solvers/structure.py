@@ -7,7 +7,7 @@ import numpy as np
 from ppvit_jax.encryption.block_pixel_negative_positive import BlockPixelNegativePositive
 from ppvit_jax.encryption.block_scrambling import BlockScrambling
 from ppvit_jax.encryption.block_scrambling_pixel_shuffling import BlockScramblingPixelShuffling
-from ppvit_jax.encryption.encryption_then_compression import EncryptionThenCompression
+from ppvit_jax.encryption.encryption_then_compression import LEGACY_ORDERS, EncryptionThenCompression
 from ppvit_jax.encryption.extended_learnable import ExtendedLearnableEncryption
 from ppvit_jax.encryption.learnable import Nibbles
 from ppvit_jax.encryption.method import Encryption
@@ -68,10 +68,8 @@ def structure(method: Encryption, height: int, width: int) -> Structure:
         case PixelShuffling() | BlockScramblingPixelShuffling():
             return Structure(single, 0 * values, *alone, blocks_move=not isinstance(method, PixelShuffling))
         case RestrictedPermutations():
-            blocks = len(places) * 120 // 196 if len(places) > 2 else len(places)
-            drawn = (method.fixed_blocks, blocks), (method.fixed_pixels, len(values) * 500 // 768)
-            staying_blocks, staying_sites = (published if option == -1 else option for option, published in drawn)
-            return Structure(single, 0 * values, *alone, staying=(staying_blocks, staying_sites))
+            staying = method.count_fixed(len(places), len(values))
+            return Structure(single, 0 * values, *alone, staying=staying)
         case NegativePositive():
             return Structure(single, values, *inverting, blocks_move=False)
         case BlockPixelNegativePositive():
@@ -139,8 +137,7 @@ def _etc_transforms(method: EncryptionThenCompression, side: int) -> tuple[np.nd
         turned = [np.rot90(start, quarters) for start in flipped for quarters in range(4)]
     channels = CHANNEL_ORDERS[:1] if method.channels == "none" else CHANNEL_ORDERS
     if method.channels == "legacy":
-        # What an assignment in place leaves of each order.
-        channels = np.array([(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 1), (2, 2, 2), (2, 1, 2)])
+        channels = LEGACY_ORDERS
     orders = np.stack([square[..., order].reshape(-1) for square in turned for order in channels])
     # Small ones look alike after some turns. Each is kept once, the first, which changes nothing, in front.
     orders = orders[np.sort(np.unique(orders, axis=0, return_index=True)[1])]

@@ -8,7 +8,7 @@ from typing import Any
 from ppvit_jax import checkpoint, models
 from ppvit_jax.commands.shared.arguments import ENCRYPTED, open_encryption
 from ppvit_jax.commands.shared.output import new_path
-from ppvit_jax.encryption import Permutations
+from ppvit_jax.encryption import Permutations, derive_permutations
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
@@ -24,7 +24,8 @@ class Adapted:
 
     def permutations(self, key: SecretKey) -> Permutations:
         """A key's permutations for the model's sizes."""
-        return key.permutations(self.encryption, image_size=self.shape.image_size, patch_size=self.shape.patch_size)
+        size, patch = self.shape.image_size, self.shape.patch_size
+        return derive_permutations(key, self.encryption, image_size=size, block_size=patch)
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:

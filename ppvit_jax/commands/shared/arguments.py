@@ -34,10 +34,9 @@ def open_encryption(name: str, block_size: int) -> Encryption:
     Raises:
       UserError: an unknown name or option, or "none".
     """
-    method = create(name, block_size)
-    if method is None:
+    if name == "none":
         raise UserError(f"--encryption none leaves images plain: choose {ENCRYPTED}")
-    return method
+    return create(name, block_size)
 
 
 def add_encryption(parser: argparse.ArgumentParser, default: str | None = "bs+ps") -> None:

@@ -17,7 +17,7 @@ from ppvit_jax.data.images import MAX_PIXELS_LIMIT
 from ppvit_jax.data.listing import Decoding, Images, open_folder
 from ppvit_jax.data.preprocess import preprocess
 from ppvit_jax.data.progress import Progress
-from ppvit_jax.encryption import Encryption, Permutations, Secret
+from ppvit_jax.encryption import Encryption, Permutations, Secret, derive_permutations
 from ppvit_jax.errors import UserError
 
 PHOTOGRAPHS = "photographs"
@@ -184,7 +184,8 @@ def model_truth(arguments: argparse.Namespace, metadata: checkpoint.Metadata, sh
             f"the model is adapted with the key of fingerprint {metadata.key_fingerprint}, and --key has "
             f"{key.fingerprint}: give the model's, or none"
         )
-    return key.permutations(metadata.encryption, image_size=shape.image_size, patch_size=shape.patch_size)
+    size, patch = shape.image_size, shape.patch_size
+    return derive_permutations(key, metadata.encryption, image_size=size, block_size=patch)
 
 
 def _open_unencrypted(path: Path, size: int, arguments: argparse.Namespace) -> Images:
