@@ -63,7 +63,7 @@ def test_the_manifest_describes_the_folder(tmp_path, key):
     manifest = manifests.read(tmp_path / "out")
     assert manifest is not None
     header = manifest.header
-    assert (header.encryption, header.image_size, header.patch_size) == ("bs+ps", 32, 8)
+    assert (header.encryption, header.image_size, header.block_size) == ("bs+ps", 32, 8)
     assert header.key_fingerprint == keys.load(key).fingerprint
     assert list(manifest.files) == NUMBERED
     manifest.check_files()

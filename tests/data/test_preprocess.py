@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ppvit_jax.data.preprocess import AUGMENTATIONS, normalise, preprocess
+from ppvit_jax.data.preprocess import AUGMENTATIONS, normalize_images, preprocess
 from ppvit_jax.encryption import encrypt
 from ppvit_jax.keys import SecretKey
 
@@ -80,22 +80,24 @@ def test_a_flat_image_stays_flat_under_random_resized_crop():
     assert (np.asarray(result) == 77).all()
 
 
-def test_normalise_is_the_formula_in_every_dtype():
+def test_normalization_is_the_formula_in_every_dtype():
     images = _images(2, 4, 4)
-    np.testing.assert_allclose(normalise(images, [0.5] * 3, [0.5] * 3, jnp.float32), images / 127.5 - 1, atol=1e-6)
+    np.testing.assert_allclose(
+        normalize_images(images, [0.5] * 3, [0.5] * 3, jnp.float32), images / 127.5 - 1, atol=1e-6
+    )
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     np.testing.assert_allclose(
-        normalise(images, mean, std, jnp.float32), (images / 255 - np.array(mean)) / np.array(std), atol=1e-5
+        normalize_images(images, mean, std, jnp.float32), (images / 255 - np.array(mean)) / np.array(std), atol=1e-5
     )
-    assert normalise(images, mean, std, jnp.bfloat16).dtype == jnp.bfloat16
+    assert normalize_images(images, mean, std, jnp.bfloat16).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(("mean", "commutes"), [((0.5, 0.5, 0.5), True), ((0.485, 0.456, 0.406), False)])
-def test_normalisation_commutes_with_encryption_only_if_channels_are_alike(mean, commutes):
+def test_normalization_commutes_with_encryption_only_if_channels_are_alike(mean, commutes):
     images = _images(2, 16, 16)
     permutations = SecretKey(bytes(32)).permutations("bs+ps", image_size=16, patch_size=4)
-    first = normalise(encrypt(images, permutations, 4), mean, (0.5, 0.5, 0.5), jnp.float32)
-    last = encrypt(np.asarray(normalise(images, mean, (0.5, 0.5, 0.5), jnp.float32)), permutations, 4)
+    first = normalize_images(encrypt(images, permutations, 4), mean, (0.5, 0.5, 0.5), jnp.float32)
+    last = encrypt(np.asarray(normalize_images(images, mean, (0.5, 0.5, 0.5), jnp.float32)), permutations, 4)
     assert np.array_equal(first, last) == commutes
 
 
