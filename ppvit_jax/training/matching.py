@@ -42,7 +42,7 @@ def check_match(
     if header.encryption != "none" and header.block_size != patch_size:
         raise UserError(
             f"the images in {folder} are encrypted with blocks of {header.block_size}x{header.block_size}, and the "
-            f"model has patches of {patch_size}x{patch_size}: encrypt them with --patch-size {patch_size}"
+            f"model has patches of {patch_size}x{patch_size}: encrypt them with --block-size {patch_size}"
         )
     if (model.encryption, model.key_fingerprint) == (header.encryption, header.key_fingerprint):
         return

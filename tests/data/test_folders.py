@@ -24,5 +24,5 @@ def test_both_listings_see_the_same_files_in_the_same_order(tmp_path):
 def test_a_folder_without_images_is_named(tmp_path):
     with pytest.raises(UserError, match=r"has no images \(\.bmp, .*\): give a folder of image files"):
         list_images(tmp_path)
-    with pytest.raises(UserError, match="cannot read the folder .*nowhere"):
+    with pytest.raises(UserError, match=r"cannot read the folder .*nowhere"):
         list_images(tmp_path / "nowhere")

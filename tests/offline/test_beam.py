@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -270,6 +271,19 @@ def test_a_worker_with_another_key_or_other_packages_writes_nothing(tmp_path, ke
         open_task(dataclasses.replace(task, versions="pillow 1"))
     with pytest.raises(UserError, match=r"2.key on a worker has fingerprint .*: give workers the same key"):
         open_task(dataclasses.replace(task, key=dataclasses.replace(task.key, path=make_key(tmp_path, 2))))
+
+
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.ERROR])
+def test_the_import_of_beam_leaves_logging_as_it_was(tmp_path, key, level):
+    write_images(tmp_path / "in", FILES)
+    options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "out", *SIZES]
+    before = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        assert run_ppvit(*options, RUNNER) == 0
+        assert logging.root.manager.disable == level
+    finally:
+        logging.disable(before)
 
 
 def test_without_beam_one_line_says_what_to_install(tmp_path, key, monkeypatch, capsys):
