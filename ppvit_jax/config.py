@@ -8,7 +8,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ppvit_jax import models
-from ppvit_jax.data.preprocess import AUGMENTATIONS
+from ppvit_jax.data.augmentation import AUGMENTATIONS
 from ppvit_jax.data.source import from_text
 from ppvit_jax.encryption import Encryption, create
 from ppvit_jax.errors import UserError

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ppvit_jax import models
 from ppvit_jax.adaptation import adapt, rekey, restore
 from ppvit_jax.config import default_config
-from ppvit_jax.data.preprocess import normalise
+from ppvit_jax.data.preprocess import normalize_images
 from ppvit_jax.encryption import Permutations, create
 from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.errors import UserError
@@ -38,7 +38,7 @@ keys = st.binary(min_size=32, max_size=32).map(SecretKey)
 @functools.cache
 def _forward(config: models.ViTConfig):
     def forward(params, images):
-        return models.build(config).apply(params, normalise(images, HALF, HALF, config.dtype))
+        return models.build(config).apply(params, normalize_images(images, HALF, HALF, config.dtype))
 
     return jax.jit(forward)
 

@@ -10,7 +10,7 @@ from helpers.tiny import assert_close_tree, flatten, random_images, random_param
 from ppvit_jax import models
 from ppvit_jax.adaptation import adapt, inversion_offset, rekey, restore
 from ppvit_jax.config import default_config
-from ppvit_jax.data.preprocess import normalise
+from ppvit_jax.data.preprocess import normalize_images
 from ppvit_jax.encryption import create
 from ppvit_jax.encryption.encryption_then_compression import EncryptionThenCompression
 from ppvit_jax.errors import UserError
@@ -41,7 +41,7 @@ def test_inversions_are_absorbed_under_any_normalisation_that_channels_share(spe
         model = models.build(config)
 
         def logits(params, images):
-            return np.asarray(model.apply(params, normalise(images, (mean,) * 3, (std,) * 3, "float64")))
+            return np.asarray(model.apply(params, normalize_images(images, (mean,) * 3, (std,) * 3, "float64")))
 
         plain = logits(params, images)
         first, second = (_permutations(spec, key, config) for key in (KEY, OTHER))
@@ -77,7 +77,9 @@ def _train(config, params, statistics, images, labels, spec, secret):
         batch = {"image": batch_images, "label": batch_labels}
         state = functions.train_step(state, batch, jax.random.key(1), secret)
     logits = models.build(config).apply(
-        state["params"], normalise(_in(spec, secret, images[0]), (0.5,) * 3, (0.5,) * 3, "float64"), state["statistics"]
+        state["params"],
+        normalize_images(_in(spec, secret, images[0]), (0.5,) * 3, (0.5,) * 3, "float64"),
+        state["statistics"],
     )
     return jax.device_get(state), np.asarray(logits)
 

@@ -2,24 +2,30 @@
 
 import argparse
 import hmac
+from pathlib import Path
 
 from ppvit_jax.commands.shared import arguments as shared
-from ppvit_jax.commands.shared import permuting
+from ppvit_jax.commands.shared import conversion
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.listing import Decoding
+from ppvit_jax.data.images import ImageReader
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
+from ppvit_jax.offline.recipe import Recipe, make_decryptor
+
+# Used where neither the input's manifest nor the arguments say otherwise.
+_DEFAULTS = {
+    "encryption": shared.DEFAULT_ENCRYPTION,
+    "image_size": shared.DEFAULT_IMAGE_SIZE,
+    "block_size": shared.DEFAULT_BLOCK_SIZE,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     shared.add_key(parser)
-    permuting.add_arguments(parser)
+    conversion.add_arguments(parser)
     shared.add_encryption(parser, default=None)
-    for name, default in (("image", 224), ("patch", 16)):
-        parser.add_argument(
-            f"--{name}-size", type=int, help=f"pixels (default: what the input says of itself, else {default})"
-        )
+    shared.add_sizes(parser, defaults=False)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -29,32 +35,37 @@ def run(arguments: argparse.Namespace) -> None:
       UserError: anything that the user can put right.
     """
     key = shared.open_key(arguments.key, arguments.passphrase_file)
-    folder = permuting.input_folder(arguments)
-    manifest = manifests.read(folder)
+    source = conversion.parse_input(arguments)
+    manifest = manifests.read(source.folder)
     if manifest is not None:
         _check(manifest, key)
-    settled = {}
-    for name, default in (("encryption", "bs+ps"), ("image_size", 224), ("patch_size", 16)):
-        given = getattr(arguments, name)
-        said = getattr(manifest.header, name) if manifest else None
-        if given is not None and said is not None and given != said:
-            raise UserError(f"{folder} says that its {name} is {said}, and --{name.replace('_', '-')} is {given}")
-        settled[name] = said or given or default
-    size, patch = settled["image_size"], settled["patch_size"]
-    method, secret = permuting.open_encryption(settled["encryption"], patch, key, size)
-    undone = method.undo(secret)
-    images = permuting.open_images(
-        arguments, Decoding(None, "squash", arguments.max_pixels), keep_names=True, manifest=manifest
-    )
-    origin = permuting.origin(key, images, {"decrypted": settled["encryption"]})
-    permuting.permute(
-        arguments,
+    settings = {}
+    for name, default in _DEFAULTS.items():
+        argument = getattr(arguments, name)
+        declared = getattr(manifest.header, name) if manifest else None
+        if argument is not None and declared is not None and argument != declared:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{source.folder} says that its {name} is {declared}, and {flag} is {argument}")
+        settings[name] = declared or argument or default
+    size, block_size = settings["image_size"], settings["block_size"]
+    method = conversion.open_image_encryption(settings["encryption"], block_size)
+    decryptor = make_decryptor(method, method.derive(key, height=size, width=size))
+    reader = ImageReader(None, "squash", arguments.max_pixels)
+    images = source.open(reader, keep_names=True, manifest=manifest)
+    conversion.Conversion(
+        "decrypting",
         images,
+        Recipe(size, decryptor, resizes=False, skip_unreadable=arguments.skip_unreadable),
+        source.output_folder(Path(arguments.output).expanduser()),
+        manifests.Header(
+            encryption="none",
+            key_fingerprint=None,
+            image_size=size,
+            block_size=block_size,
+            origin=conversion.identify(key, images, {"decrypted": settings["encryption"]}),
+        ),
         key,
-        lambda image, _: method.encrypt(image, undone),
-        manifests.Header("none", None, size, patch, origin),
-        resizes=False,
-    )
+    ).run()
 
 
 def _check(manifest: manifests.Manifest, key: SecretKey) -> None:

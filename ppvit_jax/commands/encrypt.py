@@ -1,36 +1,41 @@
 """The command `ppvit encrypt`: images -> encrypted PNG files, or an encrypted tfds data set."""
 
+from __future__ import annotations
+
 import argparse
+import csv
+import filecmp
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ppvit_jax.commands.shared import arguments as shared
-from ppvit_jax.commands.shared import permuting
+from ppvit_jax.commands.shared import conversion
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.images import MAX_PIXELS_LIMIT
-from ppvit_jax.data.listing import Decoding
+from ppvit_jax.data.augmentation import AUGMENTATIONS
+from ppvit_jax.data.images import MAX_PIXELS_LIMIT, RESIZES, ImageReader
+from ppvit_jax.data.listing import Images
 from ppvit_jax.errors import UserError
-from ppvit_jax.offline.journal import Journal
-from ppvit_jax.offline.permute import Recipe, encrypting
-from ppvit_jax.offline.worker import Task
+from ppvit_jax.files import written_aside
+from ppvit_jax.offline.recipe import Augmentation, Recipe, make_encryptor
+from ppvit_jax.offline.worker import KeyFile, Task
 
-# Those of ppvit_jax.data.preprocess, whose import takes JAX's time and memory.
-_AUGMENTATIONS = ("flip", "crop", "flip+crop", "flip+crop+rand", "random_resized_crop")
+if TYPE_CHECKING:
+    from ppvit_jax.offline.beam import BeamPipeline
+
 _RUNNERS = ("DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner", "PortableRunner", "PrismRunner")
+# Options that decide the output and that the manifest does not name.
+_ORIGIN = ("resize", "augmentations", "augmentation", "seed", "keep_names")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     shared.add_key(parser)
-    permuting.add_arguments(parser)
+    conversion.add_arguments(parser)
     shared.add_encryption(parser)
     shared.add_base_is_public(parser)
-    parser.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
-    parser.add_argument("--patch-size", type=int, default=16, help="the model's patch (default: %(default)s)")
-    parser.add_argument(
-        "--resize", choices=("centre_crop", "squash"), default="centre_crop", help="(default: %(default)s)"
-    )
+    shared.add_sizes(parser)
+    parser.add_argument("--resize", choices=RESIZES, default=RESIZES[0], help="(default: %(default)s)")
     parser.add_argument(
         "--augmentations",
         type=int,
@@ -39,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write N augmented copies of each training image instead of the image itself",
     )
     parser.add_argument(
-        "--augmentation", choices=_AUGMENTATIONS, default="flip+crop", help="of these copies (default: %(default)s)"
+        "--augmentation",
+        choices=[name for name in AUGMENTATIONS if name != "none"],
+        default="flip+crop",
+        help="of these copies (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of these copies (default: %(default)s)")
     parser.add_argument("--keep-names", action="store_true", help="keep the files' names instead of numbering them")
@@ -64,57 +72,49 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--augmentations and --seed need 0 or more")
     if not 1 <= arguments.max_pixels <= MAX_PIXELS_LIMIT:
         raise UserError(f"--max-pixels is {arguments.max_pixels}: give 1 to {MAX_PIXELS_LIMIT}")
-    beam = _import_beam(arguments)
+    pipeline_type = _import_pipeline(arguments)
     key = shared.open_key(arguments.key, arguments.passphrase_file)
-    size, patch = arguments.image_size, arguments.patch_size
-    method, secret = permuting.open_encryption(arguments.encryption, patch, key, size)
-    found = manifests.read(permuting.input_folder(arguments))
-    if found and found.header.encryption != "none":
+    size, block_size = arguments.image_size, arguments.block_size
+    method = conversion.open_image_encryption(arguments.encryption, block_size)
+    encryptor = make_encryptor(method, method.derive(key, height=size, width=size))
+    source = conversion.parse_input(arguments)
+    manifest = manifests.read(source.folder)
+    if manifest and manifest.header.encryption != "none":
         raise UserError(
-            f"the images in {found.folder} are encrypted already, with the key of fingerprint "
-            f"{found.header.key_fingerprint}: decrypt them first, to encrypt them with another key"
+            f"the images in {manifest.folder} are encrypted already, with the key of fingerprint "
+            f"{manifest.header.key_fingerprint}: decrypt them first, to encrypt them with another key"
         )
-    decoding = Decoding(size, arguments.resize, arguments.max_pixels)
-    images = permuting.open_images(arguments, decoding, keep_names=arguments.keep_names, manifest=found)
-
-    def pipeline(journal: Journal, recipe: Recipe) -> None:
+    reader = ImageReader(size, arguments.resize, arguments.max_pixels)
+    images = source.open(reader, keep_names=arguments.keep_names, manifest=manifest)
+    header = manifests.Header(
+        encryption=method.spec,
+        key_fingerprint=key.fingerprint,
+        image_size=size,
+        block_size=block_size,
+        origin=conversion.identify(key, images, {name: getattr(arguments, name) for name in _ORIGIN}),
+    )
+    augmentation = Augmentation(arguments.augmentation, arguments.augmentations, arguments.seed)
+    folder = source.output_folder(Path(arguments.output).expanduser())
+    pipeline = None
+    if pipeline_type is not None:
+        passphrase_file = arguments.passphrase_file and Path(arguments.passphrase_file).expanduser().absolute()
         task = Task(
-            output=journal.folder.absolute(),
+            output=folder.absolute(),
             root=images.root.absolute(),
-            splits=tuple(split.name for split in images.splits) if images.dataset else None,
-            decoding=decoding,
-            key_file=Path(arguments.key).expanduser().absolute(),
-            passphrase_file=arguments.passphrase_file and Path(arguments.passphrase_file).expanduser().absolute(),
-            key_fingerprint=key.fingerprint,
+            splits=tuple(split.name for split in images.splits) if images.tfds else None,
+            reader=reader,
+            key=KeyFile(Path(arguments.key).expanduser().absolute(), passphrase_file, key.fingerprint),
             encryption=method.spec,
             image_size=size,
-            patch_size=patch,
-            copies=recipe.copies,
-            augmentation=recipe.augmentation,
-            seed=recipe.seed,
+            block_size=block_size,
+            augmentation=augmentation,
             skip_unreadable=arguments.skip_unreadable,
         )
-        beam.run(task, images, journal, runner=arguments.runner, options=arguments.runner_option, what="encrypting")
-
-    options = ("resize", "augmentations", "augmentation", "seed", "keep_names")
-    permuting.permute(
-        arguments,
-        images,
-        key,
-        encrypting(method, secret),
-        manifests.Header(
-            encryption=method.spec,
-            key_fingerprint=key.fingerprint,
-            image_size=size,
-            patch_size=patch,
-            origin=permuting.origin(key, images, {name: getattr(arguments, name) for name in options}),
-        ),
-        copies=arguments.augmentations,
-        augmentation=arguments.augmentation,
-        seed=arguments.seed,
-        names=Path(arguments.names).expanduser() if arguments.names else None,
-        pipeline=pipeline if beam else None,
-    )
+        pipeline = pipeline_type(task, images, arguments.runner, arguments.runner_option)
+    if arguments.names:
+        _write_names(Path(arguments.names).expanduser(), images, Path(arguments.output).expanduser())
+    recipe = Recipe(size, encryptor, augmentation=augmentation, skip_unreadable=arguments.skip_unreadable)
+    conversion.Conversion("encrypting", images, recipe, folder, header, key, pipeline).run()
     try:
         method.absorb(key, height=size, width=size)
     except UserError:
@@ -123,17 +123,35 @@ def run(arguments: argparse.Namespace) -> None:
     shared.warn_of_public_base(arguments)
 
 
-def _import_beam(arguments: argparse.Namespace) -> Any:
+def _import_pipeline(arguments: argparse.Namespace) -> type[BeamPipeline] | None:
     if not arguments.runner:
         if arguments.runner_option:
             raise UserError("--runner-option is for --runner")
         return None
     # Beam warns at its import of what its other extras lack.
-    logging.disable(logging.WARNING)
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
     try:
-        from ppvit_jax.offline import beam
+        from ppvit_jax.offline.beam import BeamPipeline
     except ImportError as error:
         raise UserError(f"--runner needs Apache Beam ({error}): run pip install 'ppvit-jax[beam]'") from None
     finally:
-        logging.disable(logging.NOTSET)
-    return beam
+        logging.disable(disabled)
+    return BeamPipeline
+
+
+def _write_names(path: Path, images: Images, output: Path) -> None:
+    """Writes the list of names, which must not go to the cloud with the output."""
+    if path.resolve().is_relative_to(output.resolve()):
+        raise UserError(f"{path} lies in the output, which goes to the cloud: choose another place for --names")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent}: make it first, or choose another place for --names")
+    with written_aside(path) as aside:
+        # Names of files are bytes, which need not be text.
+        with aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = csv.writer(file)
+            rows.writerow(["name", "original"])
+            for split in images.splits:
+                rows.writerows((split.output(index), split.original(index)) for index in range(split.count))
+        if path.exists() and not filecmp.cmp(aside, path, shallow=False):
+            raise UserError(f"{path} exists and is another list: choose another name for --names")

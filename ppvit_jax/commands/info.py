@@ -84,7 +84,7 @@ def _folder(path: Path) -> Facts:
     header = manifest.header
     return {
         "images": f"{len(manifest.files):,} files of {path}",
-        "image size": f"{header.image_size}x{header.image_size}, blocks of {header.patch_size}x{header.patch_size}",
+        "image size": f"{header.image_size}x{header.image_size}, blocks of {header.block_size}x{header.block_size}",
         "encryption": header.encryption if header.encryption != "none" else "none, plain images",
         "key fingerprint": header.key_fingerprint or "none",
         "signed by owner": "yes" if manifest.authentication else "no",

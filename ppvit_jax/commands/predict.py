@@ -12,9 +12,10 @@ import numpy as np
 from ppvit_jax import checkpoint, models
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.listing import Decoding, Images, open_folder
+from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES, ImageReader
+from ppvit_jax.data.listing import Images, open_folder
 from ppvit_jax.data.loader import test_batches
-from ppvit_jax.data.preprocess import normalise, preprocess
+from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.source import StreamSource
 from ppvit_jax.errors import UserError
@@ -35,10 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=".npz (logits, files) or .csv (file, class, probability)",
     )
     parser.add_argument("--batch-size", type=int, default=64, help="(default: %(default)s)")
-    parser.add_argument(
-        "--resize", choices=("centre_crop", "squash"), default="centre_crop", help="of plain images (%(default)s)"
-    )
-    parser.add_argument("--max-pixels", type=int, default=89_478_485, help="refuse larger images (%(default)s)")
+    parser.add_argument("--resize", choices=RESIZES, default=RESIZES[0], help="of plain images (%(default)s)")
+    parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, help="refuse larger images (%(default)s)")
     parser.add_argument(
         "--allow-mismatch", action="store_true", help="accept images of another key or encryption than the model's"
     )
@@ -73,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
         patch_size=shape.patch_size,
         allow_mismatch=arguments.allow_mismatch,
     )
-    images = open_folder(folder, Decoding(shape.image_size, arguments.resize, arguments.max_pixels), manifest)
+    images = open_folder(folder, ImageReader(shape.image_size, arguments.resize, arguments.max_pixels), manifest)
     started = time.monotonic()
     files = [split.original(index) for split in images.splits for index in range(split.count)]
     logits = _predict(shape, params, images, arguments.batch_size)
@@ -89,7 +88,7 @@ def _predict(shape: models.ViTConfig, params: checkpoint.Params, images: Images,
     @jax.jit
     def apply(params: checkpoint.Params, batch: np.ndarray) -> jax.Array:
         pixels = preprocess(jax.numpy.asarray(batch), shape.image_size)
-        return model.apply(params, normalise(pixels, (0.5,) * 3, (0.5,) * 3, shape.dtype))
+        return model.apply(params, normalize_images(pixels, (0.5,) * 3, (0.5,) * 3, shape.dtype))
 
     def read(number: int) -> np.ndarray:
         split, index = images.locate(number)

@@ -1,10 +1,11 @@
-"""The command `python -m ppvit_jax prepare`: public data sets, made readable without TensorFlow."""
+"""The command `ppvit prepare`: public data sets, made readable without TensorFlow."""
 
 from __future__ import annotations
 
 import argparse
 
 from ppvit_jax.data import cifar
+from ppvit_jax.data.tfds_source import data_root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Prepares the data set and prints its folder.
 
     Raises:
-        UserError: see `ppvit_jax.data.cifar.prepare`.
+      UserError: see `ppvit_jax.data.cifar.prepare`.
     """
-    folder = cifar.prepare(arguments.name, arguments.data_dir, arguments.archive)
+    folder = cifar.prepare(arguments.name, data_root(arguments.data_dir), arguments.archive)
     print(f"{arguments.name} is in {folder}")

@@ -10,7 +10,7 @@ from ppvit_jax.commands.shared.output import new_path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    shared.add_key(parser, what="the key that the model is adapted with")
+    shared.add_key(parser, "", "the key that the model is adapted with")
     shared.add_key(parser, "new-", "the key to adapt it with")
     adapted_model.add_files(parser)
     adapted_model.add_lost_encryption(parser)

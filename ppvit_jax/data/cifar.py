@@ -7,7 +7,6 @@ import hashlib
 import io
 import tarfile
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from ppvit_jax.data.progress import Progress
-from ppvit_jax.data.tfds_source import data_root
 from ppvit_jax.errors import UserError
 
 _URL = "https://www.cs.toronto.edu/~kriz/"
@@ -27,7 +25,7 @@ _TIMEOUT_SECONDS = 60
 
 @dataclasses.dataclass(frozen=True)
 class _Layout:
-    """What an archive holds; a record is one byte a label, then 3,072 bytes of pixels, channel by channel."""
+    """Content of an archive; a record is one byte a label, then 3,072 bytes of pixels, channel by channel."""
 
     builder: str
     archive: str
@@ -64,29 +62,27 @@ _LAYOUTS = {
 NAMES = tuple(_LAYOUTS)
 
 
-def prepare(
-    name: str, data_dir: str = "", archive: str | Path | None = None, *, allow_other_archive: bool = False
-) -> Path:
-    """Prepares a data set as array_record files that `tfds.builder(name, data_dir=...)` reads.
+def prepare(name: str, root: Path, archive: str | Path | None = None, *, allow_other_archive: bool = False) -> Path:
+    """Prepares a data set as array_record files that `tfds.builder(name, data_dir=root)` reads.
 
     It is complete or absent: a failure leaves nothing behind. What is prepared already is left as it is.
 
     Args:
-        name: "cifar10" or "cifar100".
-        data_dir: the folder of data sets; empty for tfds' default.
-        archive: the binary version's .tar.gz; None downloads it.
-        allow_other_archive: accept an archive whose SHA-256 is not the published one's.
+      name: "cifar10" or "cifar100".
+      root: the folder of data sets, from `ppvit_jax.data.tfds_source.data_root`.
+      archive: the binary version's .tar.gz; None downloads it.
+      allow_other_archive: accept an archive whose SHA-256 is not the published one's.
 
     Returns:
-        The folder DATA_DIR/NAME/VERSION.
+      The folder ROOT/NAME/VERSION.
 
     Raises:
-        UserError: an unknown name, a failed download, a wrong or damaged archive, or a folder that
-            cannot be written.
+      UserError: an unknown name, a failed download, a wrong or damaged archive, or a folder that
+        cannot be written.
     """
     if name not in _LAYOUTS:
         raise UserError(f"{name!r} cannot be prepared here: choose among {', '.join(NAMES)}")
-    layout, root = _LAYOUTS[name], data_root(data_dir)
+    layout = _LAYOUTS[name]
     created = _missing_parents(root / name)
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -110,7 +106,7 @@ def prepare(
 
 
 def _builder(layout: _Layout, root: Path) -> Any:
-    """tfds' own builder of the same name, version and features, but fed with PNG files from `members`."""
+    """Makes tfds' own builder of the same name, version and features, but fed with PNG files from `members`."""
     import tensorflow_datasets as tfds
 
     base: Any = getattr(tfds.image_classification, layout.builder)
@@ -153,6 +149,8 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _download(layout: _Layout, folder: Path) -> Path:
+    import urllib.request  # Takes a while to import, which reading data need not pay.
+
     url, path = _URL + layout.archive, folder / layout.archive
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, path.open("wb") as file:
@@ -183,7 +181,7 @@ def _check_archive(path: Path, layout: _Layout, allow_other_archive: bool) -> No
 
 
 def _read_archive(path: Path, layout: _Layout) -> dict[str, bytes]:
-    """The archive's files by name, checked to hold whole records and known labels."""
+    """Reads the archive's files by name, and checks that they hold whole records and known labels."""
     data_files = layout.train + layout.test
     wanted = {f"{layout.folder}/{file}": file for file in (*data_files, *layout.labels.values())}
     members: dict[str, bytes] = {}
@@ -218,5 +216,5 @@ def _label_names(members: dict[str, bytes], file: str) -> list[str]:
 
 
 def _missing_parents(folder: Path) -> list[Path]:
-    """`folder` and those above it that do not exist yet, the deepest first."""
+    """Lists `folder` and those above it that do not exist yet, the deepest first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]

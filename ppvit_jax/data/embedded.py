@@ -1,14 +1,32 @@
-"""scikit-learn's digits: a data set that needs no download."""
+"""The data source "embedded": scikit-learn's digits, which need no download."""
 
 from __future__ import annotations
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from ppvit_jax.data.source import ArraySource
+from ppvit_jax.data.source import ArraySource, Dataset, subset
 from ppvit_jax.errors import UserError
 
 NAME = "digits"
 _TEST_COUNT = 360
+
+
+def load(data: ConfigDict, image_size: int, seed: int) -> Dataset:
+    """Loads the digits, or subsets of them; see `ppvit_jax.data.dataset.load`. They keep their size, 8x8.
+
+    Raises:
+      UserError: another name, a wrong subset, or scikit-learn is not installed.
+    """
+    if data.name != NAME:
+        raise UserError(f"there is no embedded data set {data.name!r}: the only one is {NAME!r}")
+    train, test, class_names = load_digits()
+
+    def choose(source: ArraySource, field: str) -> ArraySource:
+        chosen = subset(len(source), getattr(data, field), seed, f"data.{field}")
+        return ArraySource(source.images[chosen], source.labels[chosen])
+
+    return Dataset(NAME, choose(train, "train_examples"), choose(test, "test_examples"), class_names)
 
 
 def load_digits() -> tuple[ArraySource, ArraySource, tuple[str, ...]]:
@@ -18,18 +36,18 @@ def load_digits() -> tuple[ArraySource, ArraySource, tuple[str, ...]]:
     configuration's seed, so that runs of several seeds share a test set.
 
     Returns:
-        train and test (images uint8 [n, 8, 8, 3], labels int32 [n]), and the ten class names.
+      train and test (images uint8 [n, 8, 8, 3], labels int32 [n]), and the ten class names.
 
     Raises:
-        UserError: scikit-learn is not installed.
+      UserError: scikit-learn is not installed.
     """
     try:
         from sklearn import datasets, model_selection
     except ImportError as error:
         raise UserError("the digits are part of scikit-learn: pip install scikit-learn") from error
     values, labels = datasets.load_digits(return_X_y=True)
-    grey = np.rint(values.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    images, labels = np.repeat(grey, 3, axis=-1), labels.astype(np.int32)
+    gray = np.rint(values.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    images, labels = np.repeat(gray, 3, axis=-1), labels.astype(np.int32)
     train, test = model_selection.train_test_split(
         np.arange(len(labels)), test_size=_TEST_COUNT, stratify=labels, random_state=0
     )

@@ -1,40 +1,97 @@
-"""Image files of any common kind -> uint8 RGB arrays."""
+"""Image files of any common format -> uint8 RGB arrays."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from ppvit_jax.data import manifest as manifests
 from ppvit_jax.errors import UserError
 
 Resize = Literal["centre_crop", "squash"]
+RESIZES: tuple[Resize, ...] = get_args(Resize)
+# Pillow warns of larger images, and refuses those of twice as many pixels; raising its limit would change it for the
+# whole process.
+DEFAULT_MAX_PIXELS = 89_478_485
+MAX_PIXELS_LIMIT = 2 * DEFAULT_MAX_PIXELS
 
-# Pillow refuses larger images itself; raising its limit would change it for the whole process.
-MAX_PIXELS_LIMIT = 2 * 89_478_485
+
+@dataclasses.dataclass(frozen=True)
+class ImageReader:
+    """Reads image files to uint8 arrays of one size.
+
+    Attributes:
+      image_size: side of the square result in pixels; None keeps the size of each image.
+      resize: "centre_crop" keeps the largest centered square, "squash" scales height and width separately.
+      max_pixels: images of more pixels are rejected.
+    """
+
+    image_size: int | None
+    resize: Resize
+    max_pixels: int
+
+    def decode(self, file: Path | bytes, name: str) -> np.ndarray:
+        """Decodes an image and resizes it.
+
+        Args:
+          file: a path, or the bytes of the file.
+          name: name of the image in messages.
+
+        Returns:
+          uint8 [image_size, image_size, 3], or [height, width, 3] if the size is None.
+
+        Raises:
+          UserError: see `decode`.
+        """
+        image = decode(file, name=name, max_pixels=self.max_pixels)
+        return np.asarray(image) if self.image_size is None else fit(image, self.image_size, self.resize)
+
+    def read(self, path: Path, sha256: str | None = None) -> np.ndarray:
+        """Reads one file and, given its SHA-256 from a manifest, compares its content with it.
+
+        Args:
+          path: the file.
+          sha256: in hexadecimal, from `Manifest.sha256`; None without a manifest.
+
+        Returns:
+          As `decode`.
+
+        Raises:
+          UserError: the file cannot be read, or is not the manifest's.
+        """
+        if sha256 is None:
+            return self.decode(path, str(path))
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {path} ({error.strerror}): replace or remove it") from None
+        manifests.check_content(path, content, sha256)
+        return self.decode(content, str(path))
 
 
 def decode(file: Path | bytes, *, name: str, max_pixels: int) -> Image.Image:
     """Decodes an image to 8-bit RGB, upright.
 
-    The EXIF orientation is applied; transparency (alpha or a transparent colour) is composited on white;
-    greyscale, 1-bit, palette, CMYK and YCbCr images become RGB, colour profiles ignored. 16-bit greyscale v
-    becomes round(v / 257), floating point greyscale v in [0, 1] round(255 v); of 16-bit colour Pillow keeps
-    the high byte. Of an animation the first frame counts.
+    The EXIF orientation is applied. Transparency (alpha or a transparent color) is composited on white. Grayscale,
+    1-bit, palette, CMYK and YCbCr images become RGB; color profiles are ignored. 16-bit grayscale v becomes
+    round(v / 257), floating point grayscale v in [0, 1] round(255 v). 16-bit color keeps its high byte. An animation
+    is represented by its first frame.
 
     Args:
-        file: a path, or the bytes of the file.
-        name: what to call the image in a message.
-        max_pixels: the most pixels (height x width) to accept.
+      file: a path, or the bytes of the file.
+      name: name of the image in messages.
+      max_pixels: the most pixels (height x width) to accept.
 
     Returns:
-        An image of mode RGB.
+      An image of mode RGB.
 
     Raises:
-        UserError: not a readable image, truncated, more than `max_pixels` pixels, or values beyond 16 bits.
+      UserError: not a readable image, truncated, more than `max_pixels` pixels, or values beyond 16 bits.
     """
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
@@ -63,12 +120,12 @@ def fit(image: Image.Image, image_size: int, resize: Resize) -> np.ndarray:
     """Resizes an RGB image to a square, bilinear with antialiasing; the identity if it has that size already.
 
     Args:
-        image: mode RGB.
-        image_size: height and width of the result.
-        resize: "centre_crop" keeps the largest centred square, "squash" scales height and width each.
+      image: mode RGB.
+      image_size: height and width of the result.
+      resize: see `ImageReader`.
 
     Returns:
-        uint8 [image_size, image_size, 3].
+      uint8 [image_size, image_size, 3].
     """
     if resize == "centre_crop":
         # Cropping inside the resize touches only the square: a 1 x 10000 image would grow huge otherwise.
@@ -83,16 +140,16 @@ def fit(image: Image.Image, image_size: int, resize: Resize) -> np.ndarray:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
-        image = _deep_greyscale(image, name)
+        image = _scale_grayscale(image, name)
     if image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        white = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, coloured)
+        colored = image.convert("RGBA")
+        white = Image.new("RGBA", colored.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, colored)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _deep_greyscale(image: Image.Image, name: str) -> Image.Image:
-    """Modes I;16, I and F -> L by scaling, where Pillow's own conversion clips at 255."""
+def _scale_grayscale(image: Image.Image, name: str) -> Image.Image:
+    """Converts modes I;16, I and F to L by scaling, where Pillow's own conversion clips at 255."""
     values = np.asarray(image)
     if image.mode == "F":
         # NaN fails this comparison too.

@@ -1,4 +1,4 @@
-"""The images that go in: a folder, one file, or a data set that tensorflow-datasets has prepared."""
+"""Listing of the images that a command reads: a folder, one file, or a data set prepared by tensorflow-datasets."""
 
 from __future__ import annotations
 
@@ -12,43 +12,26 @@ from pathlib import Path
 
 import numpy as np
 
-from ppvit_jax.data import folder, images, tfds_source
 from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data import tfds_source
+from ppvit_jax.data.folders import list_images
+from ppvit_jax.data.images import ImageReader
 from ppvit_jax.errors import UserError
 
-SPLITS = frozenset({"train", "test", "val", "valid", "validation"})
+SPLIT_NAMES = frozenset({"train", "test", "val", "valid", "validation"})
 _TRAINING = "train"
 
 
 @dataclasses.dataclass(frozen=True)
-class Decoding:
-    """How to read an image.
-
-    image_size: side of the result; None demands that size of nothing and keeps the image as it is.
-    resize: "centre_crop" or "squash", to reach that size.
-    max_pixels: images of more pixels are refused.
-    """
-
-    image_size: int | None
-    resize: images.Resize
-    max_pixels: int
-
-    def decode(self, file: Path | bytes, name: str) -> np.ndarray:
-        """uint8 [height, width, 3] of a path or of a file's bytes; `name` is for messages."""
-        image = images.decode(file, name=name, max_pixels=self.max_pixels)
-        return np.asarray(image) if self.image_size is None else images.fit(image, self.image_size, self.resize)
-
-
-@dataclasses.dataclass(frozen=True)
 class Item:
-    """One image and what becomes of it.
+    """One image and its place in the output.
 
     Attributes:
-        number: its place among all images.
-        original: what it is called in the input.
-        output: its path in an output folder, without an ending.
-        augments: whether augmented copies are made of it, where any are.
-        sha256: of its file, in hexadecimal, as the input's manifest has it; None without a manifest.
+      number: its place among all images.
+      original: its name in the input.
+      output: its path in an output folder, without an ending.
+      augments: True if augmented copies are made of it, where any are.
+      sha256: of its file, in hexadecimal, from the input's manifest; None without a manifest.
     """
 
     number: int
@@ -63,13 +46,13 @@ class Split:
     """Images that belong together.
 
     Attributes:
-        name: "train" or another; "" where the input has no splits.
-        count: how many images.
-        original: index -> what the image is called in the input.
-        output: index -> its path in an output folder, without an ending, such as "cat/00000012".
-        read: index -> uint8 [height, width, 3] and the class, or None where the folder tells it; called from
-            several threads at once.
-        sha256: index -> SHA-256 of the file, as the input's manifest has it; None without a manifest.
+      name: "train" or another; "" where the input has no splits.
+      count: number of images.
+      original: index -> the image's name in the input.
+      output: index -> its path in an output folder, without an ending, such as "cat/00000012".
+      read: index -> uint8 [height, width, 3] and the class, or None where the folder tells it; called from several
+        threads at once.
+      sha256: index -> SHA-256 of the file, from the input's manifest; None without a manifest.
     """
 
     name: str
@@ -81,35 +64,44 @@ class Split:
 
     @property
     def is_training(self) -> bool:
-        """Whether augmented copies make sense: everything but what is for testing."""
+        """True where augmented copies make sense: for everything but test images."""
         return self.name in ("", _TRAINING)
 
 
 @dataclasses.dataclass(frozen=True)
+class TfdsInfo:
+    """Name, version and class names of a data set prepared by tensorflow-datasets."""
+
+    name: str
+    version: str
+    class_names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Images:
-    """What goes in.
+    """The images of an input, numbered over all splits.
 
     Attributes:
-        splits: one or more.
-        identity: text that differs when the images do: of their names and sizes, or of a data set's version.
-        ignored: files that are not images.
-        dataset: (name, version, class names) of a tfds data set; None for files.
-        root: the folder that the files, or the data set's files, lie in.
+      splits: one or more.
+      identity: text that differs when the images do: of their names and sizes, or of a data set's version.
+      root: the folder that the files, or the data set's files, lie in.
+      ignored: number of files that are not images.
+      tfds: description of a tfds data set; None for files.
     """
 
     splits: tuple[Split, ...]
     identity: str
     root: Path
     ignored: int = 0
-    dataset: tuple[str, str, tuple[str, ...]] | None = None
+    tfds: TfdsInfo | None = None
 
     @property
     def count(self) -> int:
-        """The images of all splits."""
+        """Number of images in all splits."""
         return sum(split.count for split in self.splits)
 
     def locate(self, number: int) -> tuple[Split, int]:
-        """The split of an image, counted over all splits, and its index there."""
+        """Returns the split of an image, counted over all splits, and its index there."""
         for split in self.splits:
             if number < split.count:
                 return split, number
@@ -117,30 +109,30 @@ class Images:
         raise IndexError(number)
 
     def item(self, number: int) -> Item:
-        """An image, counted over all splits."""
+        """Describes an image, counted over all splits."""
         split, index = self.locate(number)
         return Item(number, split.original(index), split.output(index), split.is_training, split.sha256(index))
 
 
-def open_folder(path: Path, decoding: Decoding, manifest: manifests.Manifest | None) -> Images:
+def open_folder(path: Path, reader: ImageReader, manifest: manifests.Manifest | None) -> Images:
     """Opens a folder of images, one image, or the version folder of a data set that tensorflow-datasets has prepared.
 
     Args:
-        path: the folder or file.
-        decoding: see `Decoding`.
-        manifest: the folder's manifest, if it has one; files are compared with it.
+      path: the folder or file.
+      reader: decodes the images.
+      manifest: the folder's manifest, if it has one; files are compared with it.
 
     Raises:
-        UserError: there is nothing, or nothing that is an image.
+      UserError: there is nothing, or nothing that is an image.
     """
     if not path.exists():
         raise UserError(f"there is no {path}: give a folder of images")
     if (path / "dataset_info.json").is_file():
-        return open_tfds(path, (), decoding)
-    return open_files(path, decoding, keep_names=False, manifest=manifest)
+        return open_tfds(path, (), reader)
+    return open_files(path, reader, keep_names=False, manifest=manifest)
 
 
-def open_files(path: Path, decoding: Decoding, *, keep_names: bool, manifest: manifests.Manifest | None) -> Images:
+def open_files(path: Path, reader: ImageReader, *, keep_names: bool, manifest: manifests.Manifest | None) -> Images:
     """Lists a folder of images, or one image.
 
     Unless names are kept, an image is called by its number in the order of the paths, for a name may tell what the
@@ -148,16 +140,16 @@ def open_files(path: Path, decoding: Decoding, *, keep_names: bool, manifest: ma
     images at its top has no classes, and the names of its folders go as well.
 
     Args:
-        path: the folder or the file.
-        decoding: see `Decoding`.
-        keep_names: keep the paths, but for the ending.
-        manifest: the folder's manifest, if it has one; files are compared with it.
+      path: the folder or the file.
+      reader: decodes the images.
+      keep_names: keep the paths, but for the ending.
+      manifest: the folder's manifest, if it has one; files are compared with it.
 
     Raises:
-        UserError: nothing there that is an image, or two files that only their ending tells apart.
+      UserError: nothing there that is an image, or two files that only their ending tells apart.
     """
     if path.is_dir():
-        root, (names, ignored) = path, folder.list_images(path)
+        root, (names, ignored) = path, list_images(path)
     else:
         root, names, ignored = path.parent, [path.name], 0
     if manifest is not None:
@@ -174,8 +166,7 @@ def open_files(path: Path, decoding: Decoding, *, keep_names: bool, manifest: ma
         return "/".join([*names[number].split("/")[:depth], f"{number:08d}"])
 
     def sha256(number: int) -> str | None:
-        # A file that a manifest lacks agrees with no content.
-        return manifest.files.get(manifest.name(root / names[number]), "") if manifest else None
+        return manifest.sha256(root / names[number]) if manifest else None
 
     identity = hashlib.sha256()
     # Ordered part by part, so that the images of a split follow each other.
@@ -194,7 +185,7 @@ def open_files(path: Path, decoding: Decoding, *, keep_names: bool, manifest: ma
             counts[name],
             lambda index: names[start + index],
             lambda index: output(start + index),
-            lambda index: (read_file(root / names[start + index], decoding, sha256(start + index)), None),
+            lambda index: (reader.read(root / names[start + index], sha256(start + index)), None),
             lambda index: sha256(start + index),
         )
 
@@ -203,51 +194,28 @@ def open_files(path: Path, decoding: Decoding, *, keep_names: bool, manifest: ma
     return Images(splits, identity.hexdigest(), root, ignored)
 
 
-def read_file(file: Path, decoding: Decoding, sha256: str | None) -> np.ndarray:
-    """Reads one image: uint8 [height, width, 3].
-
-    Args:
-        file: its path.
-        decoding: see `Decoding`.
-        sha256: what the manifest says of the file, or None without a manifest.
-
-    Raises:
-        UserError: it cannot be read, or is another than in the manifest.
-    """
-    if sha256 is None:
-        return decoding.decode(file, str(file))
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from None
-    manifests.check(file, content, sha256)
-    return decoding.decode(content, str(file))
-
-
-def open_tfds(path: Path, splits: Sequence[str], decoding: Decoding, *, checks: bool = True) -> Images:
+def open_tfds(path: Path, splits: Sequence[str], reader: ImageReader, *, checks: bool = True) -> Images:
     """Opens a data set that tensorflow-datasets has prepared as array_record files.
 
-    Images of one fixed size keep it, to be resized as in training; those of several sizes are resized by `decoding`.
+    Images of one fixed size keep it, to be resized as in training; those of several sizes are resized by the reader.
 
     Args:
-        path: the folder of a version, from `ppvit_jax.data.tfds_source.find_prepared`.
-        splits: their names; none for all that there are.
-        decoding: see `Decoding`.
-        checks: whether to compare the files with their manifest, if there is one.
+      path: the folder of a version, from `ppvit_jax.data.tfds_source.find_prepared`.
+      splits: their names; none for all that there are.
+      reader: decodes the images.
+      checks: compare the files with their manifest, if there is one.
 
     Raises:
-        UserError: there is no such split, or the data set or its manifest is damaged.
+      UserError: there is no such split, or the data set or its manifest is damaged.
     """
-    if checks and (found := manifests.read(path)):
-        found.check_files()
+    if checks and (manifest := manifests.read(path)):
+        manifest.check_files()
     opened = {split: tfds_source.Records(path, split) for split in splits or tfds_source.split_names(path)}
 
     def make_split(split: str, records: tfds_source.Records) -> Split:
-        native = dataclasses.replace(decoding, image_size=None) if records.native_shape else decoding
-
         def read(index: int) -> tuple[np.ndarray, int]:
-            record = records.read([index])[0]
-            return native.decode(record["image"], records.describe(index)), int(record["label"])
+            content, label = records.read([index])[0]
+            return records.decode(index, content, reader), label
 
         def name(index: int) -> str:
             return f"{split}/{index:08d}"
@@ -257,12 +225,12 @@ def open_tfds(path: Path, splits: Sequence[str], decoding: Decoding, *, checks: 
     made = tuple(make_split(*item) for item in opened.items())
     identity = json.dumps([path.parent.name, path.name, [[split.name, split.count] for split in made]])
     first = next(iter(opened.values()))
-    return Images(made, identity, path, dataset=(first.name, path.name, first.class_names))
+    return Images(made, identity, path, tfds=TfdsInfo(first.name, path.name, first.class_names))
 
 
 def _depth_of_classes(names: Sequence[str]) -> int:
-    """How many folders of each path are splits and classes."""
+    """Counts the folders of each path that are splits and classes."""
     shallowest = min(name.count("/") for name in names)
-    if shallowest > 1 and {name.split("/")[0] for name in names} <= SPLITS:
+    if shallowest > 1 and {name.split("/")[0] for name in names} <= SPLIT_NAMES:
         return 2
     return min(shallowest, 1)

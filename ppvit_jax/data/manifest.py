@@ -1,4 +1,4 @@
-"""The manifest of a folder of images that `ppvit encrypt` or `decrypt` wrote: what they are, and every file's SHA-256.
+"""Manifest of a folder that `ppvit encrypt` or `decrypt` wrote: its encryption, its sizes, and every file's SHA-256.
 
 `manifest.json` lies at the top of the folder and is its last file to be written. Its own SHA-256 is at its end,
 against accidents and carelessness; so is a message authentication code under the owner's key, which the owner's
@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,40 +21,61 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.files import written_aside
 
 NAME = "manifest.json"
-# The list of what is done already: as long as it exists, the folder is not complete.
+# The list of finished work: as long as it exists, the folder is not complete.
 JOURNAL = ".unfinished.jsonl"
-# What is being written, and what the workers of a pipeline note, for as long as the journal exists.
+# Files being written, and the notes of a pipeline's workers, for as long as the journal exists.
 UNFINISHED = ".unfinished"
 FORMAT, VERSION = "ppvit-images", 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What the images of a folder are.
+    """Description of a folder's images.
 
-    encryption: "none" or a method with its options, as `ppvit_jax.encryption.create` reads it.
-    key_fingerprint: of the key that encrypted them; None for plain images.
-    image_size, patch_size: side of every image and of its blocks, in pixels.
-    origin: identifies the input images and the options that made the folder; under the owner's key, so that it
-        tells nobody else anything.
+    Attributes:
+      encryption: "none" or a method with its options, as `ppvit_jax.encryption.create` reads it.
+      key_fingerprint: of the key that encrypted them; None for plain images.
+      image_size, block_size: side of every image and of its blocks, in pixels.
+      origin: identifies the input images and the options that made the folder; under the owner's key, so that it
+      tells nobody else anything.
     """
 
     encryption: str
     key_fingerprint: str | None
     image_size: int
-    patch_size: int
+    block_size: int
     origin: str
+
+    def fields(self) -> dict[str, str | int | None]:
+        """Returns the fields by their names in the file, where the block size has been "patch_size" since version 1."""
+        return {"patch_size" if name == "block_size" else name: value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Header:
+        """Inverse of `fields`; further ones are ignored.
+
+        Raises:
+          KeyError: one is missing.
+        """
+        return cls(
+            encryption=fields["encryption"],
+            key_fingerprint=fields["key_fingerprint"],
+            image_size=fields["image_size"],
+            block_size=fields["patch_size"],
+            origin=fields["origin"],
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
     """A manifest that was read and agrees with itself.
 
-    folder: where it lies, an absolute path.
-    header: see `Header`.
-    files: the SHA-256 of each file, in hexadecimal, by its path inside the folder, with "/".
-    digest: SHA-256 over header and files.
-    authentication: HMAC of the digest under the owner's key, or None.
+    Attributes:
+      folder: the folder that it lies in, an absolute path.
+      header: see `Header`.
+      files: the SHA-256 of each file, in hexadecimal, by its path inside the folder, with "/".
+      digest: SHA-256 over header and files, in hexadecimal.
+      authentication: HMAC of the digest under the owner's key, or None.
     """
 
     folder: Path
@@ -63,62 +84,59 @@ class Manifest:
     digest: str
     authentication: str | None
 
-    def name(self, path: Path) -> str:
-        """What the manifest calls a path."""
-        return path.absolute().relative_to(self.folder).as_posix()
+    def sha256(self, path: Path) -> str:
+        """Returns the SHA-256 of a file, in hexadecimal; "", which no content has, for a file that it does not list."""
+        return self.files.get(self._name(path), "")
 
-    def check_listing(self, found: Iterable[str], below: Path) -> None:
-        """Compares the files that are there, by their paths inside `below`, with those that should be.
+    def check_listing(self, present: Iterable[str], below: Path) -> None:
+        """Compares the files that are there with those that should be.
 
-        `below` is the manifest's folder or one inside.
+        Args:
+          present: the paths inside `below`.
+          below: the manifest's folder or one inside.
 
         Raises:
-            UserError: the first of those that are missing or too many.
+          UserError: the first of those that are missing or too many.
         """
-        start = PurePosixPath(self.name(below))
-        names = {(start / path).as_posix() for path in found}
+        start = PurePosixPath(self._name(below))
+        names = {(start / path).as_posix() for path in present}
         prefix = start.parts
         expected = {name for name in self.files if PurePosixPath(name).parts[: len(prefix)] == prefix}
-        for what, wrong in (("not in", sorted(names - expected)), ("missing, but in", sorted(expected - names))):
+        for fault, wrong in (("not in", sorted(names - expected)), ("missing, but in", sorted(expected - names))):
             if wrong:
                 others = f" (and {len(wrong) - 1} others)" if len(wrong) > 1 else ""
-                raise UserError(f"{self.folder / wrong[0]}{others} is {what} the manifest: {_REMEDY}")
-
-    def check(self, path: Path, content: bytes) -> None:
-        """Compares one file's content with the manifest.
-
-        Raises:
-            UserError: the content is another.
-        """
-        check(path, content, self.files.get(self.name(path)))
+                raise UserError(f"{self.folder / wrong[0]}{others} is {fault} the manifest: {_REMEDY}")
 
     def check_files(self) -> None:
         """Compares every file with the manifest, reading each in pieces.
 
         Raises:
-            UserError: a file is missing or another.
+          UserError: a file is missing or another.
         """
         progress = Progress(f"checking {self.folder}", len(self.files), "files")
         for number, (name, expected) in enumerate(self.files.items(), start=1):
             try:
                 with (self.folder / name).open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as error:
                 raise UserError(f"cannot read {self.folder / name} ({error.strerror}): {_REMEDY}") from None
-            if found != expected:
+            if sha256 != expected:
                 raise UserError(f"{self.folder / name} is not the file that the manifest describes: {_REMEDY}")
             progress.update(number)
         progress.close()
+
+    def _name(self, path: Path) -> str:
+        return path.absolute().relative_to(self.folder).as_posix()
 
 
 _REMEDY = "fetch the folder again from its owner"
 
 
-def check(path: Path, content: bytes, sha256: str | None) -> None:
-    """Compares one file's content with the SHA-256 of its manifest, in hexadecimal.
+def check_content(path: Path, content: bytes, sha256: str) -> None:
+    """Compares one file's content with its SHA-256 in the manifest, in hexadecimal.
 
     Raises:
-        UserError: the content is another.
+      UserError: the content is another.
     """
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{path} is not the file that the manifest describes: {_REMEDY}")
@@ -128,14 +146,14 @@ def read(folder: Path) -> Manifest | None:
     """Reads the manifest of a folder, or that of one of the two folders above it, if it lists files in this one.
 
     Returns:
-        None for a folder without one: images of any other origin.
+      None for a folder without one: images of any other origin.
 
     Raises:
-        UserError: the manifest is damaged or was changed, or the folder is not complete.
+      UserError: the manifest is damaged or was changed, or the folder is not complete.
     """
     folder = folder.absolute()
-    found = _read(folder)
-    for above in () if found else list(folder.parents)[:2]:
+    own = _read(folder)
+    for above in () if own else list(folder.parents)[:2]:
         try:
             candidate = _read(above)
         except UserError:
@@ -144,7 +162,7 @@ def read(folder: Path) -> Manifest | None:
         prefix = f"{folder.relative_to(above).as_posix()}/"
         if candidate and any(name.startswith(prefix) for name in candidate.files):
             return candidate
-    return found
+    return own
 
 
 def _read(folder: Path) -> Manifest | None:
@@ -157,9 +175,9 @@ def _read(folder: Path) -> Manifest | None:
             return None
         if content["format"] != FORMAT or content["version"] != VERSION:
             raise UserError(f"{path} is of another version than this program reads, {VERSION}: update this program")
-        header = Header(**{field.name: content[field.name] for field in dataclasses.fields(Header)})
+        header = Header.from_fields(content)
         files: dict[str, str] = content["files"]
-        digest = _digest(header, files.items()).hexdigest()
+        digest = _digest(header, files.items()).hex()
         if digest != content["sha256"]:
             raise UserError(f"{path} was changed or damaged, its SHA-256 does not agree: {_REMEDY}")
         manifest = Manifest(folder, header, files, digest, content["authentication"])
@@ -181,44 +199,44 @@ def write(
     """Writes a folder's manifest, whole or not at all, in constant memory.
 
     Args:
-        folder: where the files lie.
-        header: what they are.
-        files: (path inside the folder, SHA-256) of each; iterated once.
-        authenticate: the owner's `SecretKey.authenticate`, or None without a key.
+      folder: where the files lie.
+      header: their description.
+      files: (path inside the folder, SHA-256) of each; iterated once.
+      authenticate: the owner's `SecretKey.authenticate`, or None without a key.
     """
     with written_aside(folder / NAME) as aside, aside.open("w") as file:
-        fields = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(header)}
+        fields = {"format": FORMAT, "version": VERSION, **header.fields()}
         for name, value in fields.items():
             file.write(f"{'{' if name == 'format' else ','}\n {json.dumps(name)}: {json.dumps(value)}")
         file.write(',\n "files": {')
 
-        def written() -> Iterable[tuple[str, str]]:
+        def write_each() -> Iterable[tuple[str, str]]:
             for number, (name, sha256) in enumerate(files):
                 file.write(f"{',' if number else ''}\n  {json.dumps(name)}: {json.dumps(sha256)}")
                 yield name, sha256
 
-        digest = _digest(header, written())
-        authentication = authenticate(digest.digest()) if authenticate else None
-        file.write(f'\n }},\n "sha256": "{digest.hexdigest()}",\n "authentication": {json.dumps(authentication)}\n}}\n')
+        digest = _digest(header, write_each())
+        authentication = authenticate(digest) if authenticate else None
+        file.write(f'\n }},\n "sha256": "{digest.hex()}",\n "authentication": {json.dumps(authentication)}\n}}\n')
         file.flush()
         os.fsync(file.fileno())
 
 
-def _digest(header: Header, files: Iterable[tuple[str, str]]) -> Any:
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(header), sort_keys=True).encode())
+def _digest(header: Header, files: Iterable[tuple[str, str]]) -> bytes:
+    digest = hashlib.sha256(json.dumps(header.fields(), sort_keys=True).encode())
     for name, sha256 in files:
         digest.update(f"\n{sha256} {json.dumps(name)}".encode())
-    return digest
+    return digest.digest()
 
 
 def _check_values(path: Path, manifest: Manifest) -> None:
-    """The SHA-256 has no secret: whoever changes a manifest on purpose can make it agree."""
+    """Checks the values, for the SHA-256 has no secret: whoever changes a manifest on purpose can make it agree."""
     header = manifest.header
-    sizes = (header.image_size, header.patch_size)
-    if not all(isinstance(size, int) and size > 0 for size in sizes) or header.image_size % header.patch_size:
+    sizes = (header.image_size, header.block_size)
+    if not all(isinstance(size, int) and size > 0 for size in sizes) or header.image_size % header.block_size:
         raise UserError(f"{path} has impossible sizes, {sizes[0]} and {sizes[1]}: {_REMEDY}")
     if header.encryption != "none":
-        create(header.encryption, header.patch_size)
+        create(header.encryption, header.block_size)
     if (header.key_fingerprint is None) != (header.encryption == "none"):
         raise UserError(f"{path} names encryption {header.encryption!r} but key {header.key_fingerprint!r}: {_REMEDY}")
     for name in manifest.files:

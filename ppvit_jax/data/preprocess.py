@@ -1,18 +1,20 @@
-"""Device-side preprocessing: augmentation and resizing of uint8 images, and normalisation.
+"""Device-side preprocessing: augmentation and resizing of uint8 images, and normalization.
 
 `preprocess` returns rounded uint8 at the model's size, before encryption, so that encryption on the device
 and offline (to PNG) agree bit for bit.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
+from ppvit_jax.data.augmentation import AUGMENTATIONS
 from ppvit_jax.data.rand_augment import rand_augment
 
-AUGMENTATIONS = ("none", "flip", "crop", "flip+crop", "flip+crop+rand", "random_resized_crop")
 _PADDING = 8  # crops move by up to 1/8 of the side: 4 pixels of CIFAR's 32, as usual there
 _AREA = (0.35, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
@@ -34,7 +36,15 @@ def preprocess(
     Returns:
       uint8 [batch, image_size, image_size, 3]: bilinear with antialiasing, rounded. Images of that size
       already come back unchanged, bit for bit.
+
+    Raises:
+      AssertionError: images of another shape or type, or no key for an augmentation.
+      ValueError: an unknown augmentation.
     """
+    chex.assert_shape(images, (None, None, None, 3))
+    chex.assert_type(images, jnp.uint8)
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(f"augmentation is {augmentation!r}, not one of {AUGMENTATIONS}")
     batch, height, width, channels = images.shape
     if augmentation == "random_resized_crop":
         assert rng is not None
@@ -62,15 +72,24 @@ def preprocess(
     return _round(jax.image.scale_and_translate(images, shape, (1, 2), scale, start, "bilinear", antialias=True))
 
 
-def normalise(images: jax.Array | np.ndarray, mean: Any, std: Any, dtype: Any) -> jax.Array:
-    """(x / 255 - mean) / std as `dtype`; with mean and std 0.5 this is x / 127.5 - 1.
+def normalize_images(
+    images: jax.Array | np.ndarray, mean: Sequence[float], std: Sequence[float], dtype: DTypeLike
+) -> jax.Array:
+    """Computes (x / 255 - mean) / std; with mean and std 0.5 this is x / 127.5 - 1.
 
     Args:
-      images: uint8 [..., 3].
+      images: [..., 3], uint8 or encrypted values of that range.
       mean: one number a channel, in units of the full range.
       std: likewise.
       dtype: floating point type of the result; the arithmetic is in at least float32.
+
+    Returns:
+      dtype [..., 3].
+
+    Raises:
+      AssertionError: images of another number of channels.
     """
+    chex.assert_axis_dimension(images, -1, 3)
     precise = jnp.promote_types(dtype, jnp.float32)
     scale = jnp.asarray([1 / (255 * s) for s in std], precise)
     offset = jnp.asarray([m / s for m, s in zip(mean, std, strict=True)], precise)

@@ -1,4 +1,4 @@
-"""One line on stderr that says how far a long piece of work has come."""
+"""Progress of long work, in one line on stderr."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Progress:
     """Reports rate and remaining time, but only on work that takes more than 3 seconds.
 
     A terminal gets one line that is rewritten, anything else a line every 10 seconds. A total of 0 means an
-    unknown one. What was done before (`begun`) does not count for the rate.
+    unknown one. Work that was done before (`begun`) does not count for the rate.
     """
 
-    def __init__(self, what: str, total: int, unit: str = "images", stream: TextIO | None = None, begun: int = 0):
-        self._what, self._total, self._unit = what, total, unit
+    def __init__(self, activity: str, total: int, unit: str = "images", stream: TextIO | None = None, begun: int = 0):
+        self._activity, self._total, self._unit = activity, total, unit
         self._stream = sys.stderr if stream is None else stream
         self._start = time.monotonic()
         self._next = self._start + _SILENT_SECONDS
@@ -27,12 +27,14 @@ class Progress:
         self._begun = begun
 
     def update(self, done: int) -> None:
-        """Says that `done` of the total are done."""
+        """Reports that `done` of the total are done."""
         now = time.monotonic()
         if now < self._next:
             return
         rate = max(done - self._begun, 1) / (now - self._start)
-        line = f"{self._what}: {done:,} {self._unit}, {f'{rate:,.0f}' if rate >= 10 else f'{rate:.2f}'} {self._unit}/s"
+        line = (
+            f"{self._activity}: {done:,} {self._unit}, {f'{rate:,.0f}' if rate >= 10 else f'{rate:.2f}'} {self._unit}/s"
+        )
         if self._total:
             line += f", {(self._total - done) / rate:.0f} s left of {self._total:,} {self._unit}"
         if self._stream.isatty():

@@ -3,11 +3,12 @@ torchvision.transforms.RandAugment.
 
 The arithmetic is in integers, or in float32 with a nudge over the boundary where exact results would lie on one, so
 that pixels do not depend on whether JAX's float64 is enabled nor, but for rare cases, on the device. torchvision's
-rounding errors take some such results to the other side: a pixel further, or a grey level down.
+rounding errors take some such results to the other side: a pixel further, or a gray level down.
 """
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +49,12 @@ def rand_augment(images: jax.Array, rng: jax.Array, *, operations: int = 2, magn
 
     Returns:
       uint8 [batch, height, width, 3].
+
+    Raises:
+      AssertionError: images of another shape or type.
     """
+    chex.assert_shape(images, (None, None, None, 3))
+    chex.assert_type(images, jnp.uint8)
     batch, height, width, _ = images.shape
     index_rng, sign_rng = jax.random.split(rng)
     # The default types, and so the draws, would change with JAX's float64.
@@ -65,7 +71,7 @@ def rand_augment(images: jax.Array, rng: jax.Array, *, operations: int = 2, magn
 
 
 def magnitudes(height: int, width: int, magnitude: int) -> np.ndarray:
-    """What torchvision's RandAugment gives each operation at a bin of 0 to 30, before the sign.
+    """Returns the magnitude that torchvision's RandAugment gives each operation at a bin of 0 to 30, before the sign.
 
     Returns:
       float32 [14], in the order of OPERATIONS: shears as tangents, translations in pixels, the rotation in degrees
@@ -91,7 +97,12 @@ def apply_operation(image: jax.Array, operation: jax.Array | int, value: jax.Arr
 
     Returns:
       uint8 [height, width, 3].
+
+    Raises:
+      AssertionError: an image of another shape or type.
     """
+    chex.assert_shape(image, (None, None, 3))
+    chex.assert_type(image, jnp.uint8)
     operation, value = jnp.asarray(operation, jnp.int32), jnp.asarray(value, jnp.float32)
     moved = _move(image, operation, value)
     blended = _blend(image, operation, value)
@@ -123,9 +134,9 @@ def _move(image: jax.Array, operation: jax.Array, value: jax.Array) -> jax.Array
 
 def _blend(image: jax.Array, operation: jax.Array, value: jax.Array) -> jax.Array:
     whole = image.astype(jnp.int32)
-    grey = (whole @ jnp.array([2989, 5870, 1140], jnp.int32))[:, :, None] // 10000
-    mean = jnp.sum(grey, dtype=jnp.int32).astype(jnp.float32) / grey.size
-    other = jnp.where(operation == _INDEX["Color"], grey, _smooth(whole)).astype(jnp.float32)
+    gray = (whole @ jnp.array([2989, 5870, 1140], jnp.int32))[:, :, None] // 10000
+    mean = jnp.sum(gray, dtype=jnp.int32).astype(jnp.float32) / gray.size
+    other = jnp.where(operation == _INDEX["Color"], gray, _smooth(whole)).astype(jnp.float32)
     other = jnp.where(operation == _INDEX["Contrast"], mean, other)
     other = jnp.where(operation == _INDEX["Brightness"], 0, other)
     result = (1 + value) * image.astype(jnp.float32) - value * other
@@ -133,7 +144,7 @@ def _blend(image: jax.Array, operation: jax.Array, value: jax.Array) -> jax.Arra
 
 
 def _smooth(image: jax.Array) -> jax.Array:
-    """The mean over 3 x 3 pixels, the middle one five times, rounded; the border stays."""
+    """Computes the mean over 3 x 3 pixels, the middle one five times, rounded; the border stays."""
     columns = image[:, :-2] + image[:, 1:-1] + image[:, 2:]
     total = columns[:-2] + columns[1:-1] + columns[2:] + 4 * image[1:-1, 1:-1]
     return image.at[1:-1, 1:-1].set((total + 6) // 13)

@@ -1,4 +1,4 @@
-"""Data sets that tensorflow-datasets has prepared as array_record files, read without TensorFlow."""
+"""The data source "tfds": array_record files prepared by tensorflow-datasets, read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,51 +11,77 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from ppvit_jax.data import images
+from ppvit_jax.data import cifar
+from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.progress import Progress
-from ppvit_jax.data.source import ArraySource, StreamSource, map_chunks, subset
+from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, from_text, map_chunks, subset
 from ppvit_jax.errors import UserError
 
-PREPARED_HERE = ("cifar10", "cifar100")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _IN_MEMORY_BYTES = 4 * 2**30
 
 
+def load(data: ConfigDict, image_size: int, seed: int) -> Dataset:
+    """Opens the prepared data set `data.name`; see `ppvit_jax.data.dataset.load`. A manifest's files are checked.
+
+    Raises:
+      UserError: a missing or damaged data set, or a wrong split or subset.
+    """
+    path = find_prepared(data.name, data.dir)
+    manifest = manifests.read(path)
+    if manifest:
+        manifest.check_files()
+    # Both are opened first: a misspelt test split should not wait for the training images to be decoded.
+    train, test = Records(path, data.train_split), Records(path, data.test_split)
+    train_source, test_source = [
+        make_source(
+            records,
+            subset(len(records), getattr(data, field), seed, f"data.{field}"),
+            ImageReader(image_size, data.resize, data.max_pixels),
+            in_memory=from_text(data.in_memory),
+        )
+        for records, field in ((train, "train_examples"), (test, "test_examples"))
+    ]
+    return Dataset(train.name, train_source, test_source, train.class_names, manifest)
+
+
 def data_root(data_dir: str) -> Path:
-    """The folder of prepared data sets: `data_dir`, or tfds' default if that is empty."""
+    """Returns the folder of prepared data sets: `data_dir`, or tfds' default if that is empty."""
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def find_prepared(name: str, data_dir: str) -> Path:
-    """Finds the folder ROOT/NAME/VERSION of a prepared data set, of several versions the newest.
+    """Finds the folder ROOT/NAME/VERSION of a prepared data set, in its newest version unless the name fixes one.
 
     Args:
-        name: such as "cifar10", "imagenette/320px-v2" or, to fix the version, "cifar10:3.0.2".
-        data_dir: ROOT; or a version folder itself; empty for tfds' default.
+      name: such as "cifar10", "imagenette/320px-v2" or, to fix the version, "cifar10:3.0.2".
+      data_dir: ROOT; or a version folder itself; empty for tfds' default.
 
     Raises:
-        UserError: there is none, or the folder holds another data set.
+      UserError: there is none, or the folder holds another data set.
     """
     root = data_root(data_dir)
     name, _, version = name.partition(":")
     if not name:
         raise UserError("data.name is empty: give the name of a data set, such as 'cifar10'")
     if (root / "dataset_info.json").is_file():
-        found = _name_in(root)
-        if found != name.split("/")[0]:
-            raise UserError(f"{root} holds the data set {found!r}, not {name!r}: correct data.name or data.dir")
+        present = _read_name(root)
+        if present != name.split("/")[0]:
+            raise UserError(f"{root} holds the data set {present!r}, not {name!r}: correct data.name or data.dir")
         return root
-    versions = [path for path in _prepared_in(root / name) if version in ("", path.name)]
+    versions = [path for path in _list_prepared(root / name) if version in ("", path.name)]
     if versions:
         return max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
-    variants = sorted({path.parent.name for path in _prepared_in(root / name, "*/")})
+    variants = sorted({path.parent.name for path in _list_prepared(root / name, "*/")})
     if variants:
         choices = ", ".join(f"{name}/{variant}" for variant in variants)
         raise UserError(f"{root / name} holds several variants: choose one in data.name ({choices})")
     command = (
         f"python -m ppvit_jax prepare {name} --data-dir {root}"
-        if name in PREPARED_HERE
+        if name in cifar.NAMES
         else f"tfds build {name} --data_dir={root} --file_format=array_record"
     )
     wanted = f"{name!r} version {version}" if version else repr(name)
@@ -65,10 +91,10 @@ def find_prepared(name: str, data_dir: str) -> Path:
 
 
 def split_names(folder: Path) -> list[str]:
-    """The splits of a prepared data set, in its own order.
+    """Returns the splits of a prepared data set, in its own order.
 
     Raises:
-        UserError: the folder is damaged.
+      UserError: the folder is damaged.
     """
     import tensorflow_datasets as tfds
 
@@ -82,35 +108,34 @@ class Records:
     """One split of a prepared data set, its images still encoded.
 
     Attributes:
-        name: the data set's name.
-        native_shape: (height, width) of the images, None if they differ.
-        class_names: the name of class i at place i.
+      name: the data set's name.
+      native_shape: (height, width) of the images, None if they differ.
+      class_names: the name of class i at place i.
     """
 
     def __init__(self, folder: Path, split: str):
         """Opens a split.
 
         Raises:
-            UserError: the folder is damaged, of another file format, without images and labels, or without
-                the split.
+          UserError: the folder is damaged, of another file format, without images and labels, or without the split.
         """
         import tensorflow_datasets as tfds
 
-        self._what = f"{folder} ({split})"
+        self._title = f"{folder} ({split})"
         try:
             builder: Any = tfds.builder_from_directory(folder)
             features: Any = builder.info.features
             file_format = builder.info.file_format
             splits = sorted(builder.info.splits)
         except Exception as error:  # tfds documents no type for a damaged folder
-            raise _damaged(self._what, error) from error
+            raise _damaged(self._title, error) from error
         if file_format is None or file_format.value != "array_record":
             raise UserError(
                 f"{folder} is not in the array_record format: prepare it again with `tfds build "
                 f"{builder.name} --file_format=array_record`"
             )
-        known = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
-        image, label = known.get("image"), known.get("label")
+        by_name = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+        image, label = by_name.get("image"), by_name.get("label")
         if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
             raise UserError(f"{folder} lacks the features 'image' and 'label': choose an image classification set")
         try:
@@ -121,7 +146,7 @@ class Records:
                 "data.test_split"
             ) from error
         except Exception as error:  # array_record raises RuntimeError and more on a damaged file
-            raise _damaged(self._what, error) from error
+            raise _damaged(self._title, error) from error
         self.name: str = builder.name
         self.class_names = tuple(label.names or map(str, range(label.num_classes or 0)))
         shape: Any = image.shape
@@ -131,89 +156,98 @@ class Records:
     def __len__(self) -> int:
         return len(self._data)
 
-    def read(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The records, each with "image" (bytes of a file) and "label" (int).
+    def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
+        """Reads records.
+
+        Returns:
+          The encoded image and the class of each.
 
         Raises:
-            UserError: a file is damaged.
+          UserError: a file is damaged.
         """
         try:
-            return self._data.__getitems__(indices)
+            return [(record["image"], int(record["label"])) for record in self._data.__getitems__(indices)]
         except Exception as error:  # as above
-            raise _damaged(self._what, error) from error
+            raise _damaged(self._title, error) from error
 
-    def describe(self, index: int) -> str:
-        return f"image {index} of {self._what}"
+    def decode(self, index: int, content: bytes, reader: ImageReader) -> np.ndarray:
+        """Decodes the image of record `index`; images of one fixed size keep it, others are resized by the reader.
+
+        Returns:
+          uint8 [height, width, 3].
+
+        Raises:
+          UserError: the image cannot be read, or has another size than the data set promises.
+        """
+        name = f"image {index} of {self._title}"
+        if self.native_shape is None:
+            return reader.decode(content, name)
+        image = ImageReader(None, reader.resize, reader.max_pixels).decode(content, name)
+        if image.shape[:2] != self.native_shape:
+            raise UserError(
+                f"{name} is {' x '.join(map(str, image.shape[:2]))}, but its data set says "
+                f"{' x '.join(map(str, self.native_shape))}: prepare it again"
+            )
+        return image
 
 
 def make_source(
-    records: Records,
-    *,
-    image_size: int,
-    resize: images.Resize,
-    max_pixels: int,
-    in_memory: bool | str,
-    examples: int = 0,
-    seed: int = 0,
-    what: str = "examples",
+    records: Records, chosen: np.ndarray, reader: ImageReader, *, in_memory: bool | str
 ) -> ArraySource | StreamSource:
-    """A source of the records, or of a random subset of them.
+    """Makes a source of some of the records.
 
-    Images of one fixed size keep it; others are resized to image_size x image_size. With in_memory "auto",
-    those of a fixed size are decoded once into memory if they take less than 4 GiB. Images not in memory are
-    decoded at each access, after one pass over the records for the labels.
+    Images of one fixed size keep it; others are resized by the reader. With in_memory "auto", those of a fixed size
+    are decoded once into memory if they take less than 4 GiB. Images not in memory are decoded at each access, after
+    one pass over the records for the labels.
+
+    Args:
+      records: the split.
+      chosen: int [n], the places of the records.
+      reader: decodes the images.
+      in_memory: True, False or "auto".
 
     Raises:
-        UserError: a damaged record, a wrong subset.
+      UserError: a damaged record.
     """
-    chosen = subset(len(records), examples, seed, what)
-    shape = (*(records.native_shape or (image_size, image_size)), 3)
+    if records.native_shape is None:
+        assert reader.image_size is not None
+        shape = (reader.image_size, reader.image_size, 3)
+    else:
+        shape = (*records.native_shape, 3)
     if in_memory == "auto":
         in_memory = records.native_shape is not None and len(chosen) * math.prod(shape) < _IN_MEMORY_BYTES
     labels = np.empty(len(chosen), np.int32)
     array = np.empty((len(chosen) if in_memory else 0, *shape), np.uint8)
 
-    def decode(index: int, data: bytes) -> np.ndarray:
-        name = records.describe(index)
-        image = images.decode(data, name=name, max_pixels=max_pixels)
-        if records.native_shape is None:
-            return images.fit(image, image_size, resize)
-        if (image.height, image.width) != records.native_shape:
-            raise UserError(
-                f"{name} is {image.height} x {image.width}, but its data set says "
-                f"{' x '.join(map(str, records.native_shape))}: prepare it again"
-            )
-        return np.asarray(image)
-
-    def work(chunk: Sequence[int]) -> None:
+    def read_chunk(chunk: Sequence[int]) -> None:
         indices = [int(chosen[position]) for position in chunk]
-        for position, index, record in zip(chunk, indices, records.read(indices), strict=True):
-            labels[position] = record["label"]
+        for position, index, (content, label) in zip(chunk, indices, records.read(indices), strict=True):
+            labels[position] = label
             if in_memory:
-                array[position] = decode(index, record["image"])
+                array[position] = records.decode(index, content, reader)
 
     def fetch(position: int) -> np.ndarray:
         index = int(chosen[position])
-        return decode(index, records.read([index])[0]["image"])
+        return records.decode(index, records.read([index])[0][0], reader)
 
-    task = f"{'decoding' if in_memory else 'reading the labels of'} {records.name}"
-    map_chunks(len(chosen), work, Progress(task, len(chosen)))
+    activity = f"{'decoding' if in_memory else 'reading the labels of'} {records.name}"
+    map_chunks(len(chosen), read_chunk, Progress(activity, len(chosen)))
     return ArraySource(array, labels) if in_memory else StreamSource(labels, shape, fetch)
 
 
-def _prepared_in(folder: Path, between: str = "") -> list[Path]:
+def _list_prepared(folder: Path, between: str = "") -> list[Path]:
     # A folder that tfds has not finished is named otherwise ("incomplete...").
-    found = [path.parent for path in folder.glob(f"{between}*/dataset_info.json")]
-    return [path for path in found if _VERSION.fullmatch(path.name)]
+    folders = [path.parent for path in folder.glob(f"{between}*/dataset_info.json")]
+    return [path for path in folders if _VERSION.fullmatch(path.name)]
 
 
-def _name_in(folder: Path) -> str:
+def _read_name(folder: Path) -> str:
     try:
         return json.loads((folder / "dataset_info.json").read_text())["name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(str(folder), error) from error
 
 
-def _damaged(what: str, error: Exception) -> UserError:
+def _damaged(title: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return UserError(f"cannot read {what} ({reason}): the files are damaged, prepare the data set again")
+    return UserError(f"cannot read {title} ({reason}): the files are damaged, prepare the data set again")

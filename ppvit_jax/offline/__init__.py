@@ -1,1 +1,1 @@
-"""Permuting many images into lossless files, on the owner's machine: what goes in, how, and what comes out."""
+"""Encrypting or decrypting many images into lossless files, on the owner's machine or as a Beam pipeline."""

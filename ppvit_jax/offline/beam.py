@@ -1,9 +1,9 @@
 """Encryption as an Apache Beam pipeline, for data sets that outgrow one machine.
 
-The pipeline does what is written many times, by the functions of `ppvit_jax.offline.outputs` that one machine runs;
-the program that starts it has the journal and writes the manifest. Program and workers see the same folders, by the
-same paths. Workers note what they have done in the output's folder of unfinished work, from which a repeated command
-continues, with or without a pipeline.
+The pipeline writes the images or shards, by the functions of `ppvit_jax.offline.outputs` that one machine runs; the
+program that starts it has the journal and writes the manifest. Program and workers see the same folders, by the same
+paths. Workers note their results in the output's folder of unfinished work, from which a repeated command continues,
+with or without a pipeline.
 
 The graph of a pipeline goes to the runner's service, and its elements through it. They hold paths, options and
 numbers: no key, nothing derived from one but its fingerprint, and no name of an image. Workers open the key's file.
@@ -12,12 +12,13 @@ numbers: no key, nothing derived from one but its fingerprint, and no name of an
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import threading
 import uuid
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -37,54 +38,70 @@ _ERROR = "error"
 _POLL_SECONDS = 2.0
 
 
-def run(task: Task, images: Images, journal: Journal, *, runner: str, options: Sequence[str], what: str) -> None:
-    """Encrypts what the journal lacks, and has the journal take the workers' records.
+@dataclasses.dataclass(frozen=True)
+class BeamPipeline:
+    """Encryption of a task's images on a runner's workers.
+
+    Attributes:
+      task: description of the work for the workers.
+      images: the input.
+      runner: the name of one of Beam's runners.
+      options: Beam's own, such as "region=europe-west1", without dashes.
+    """
+
+    task: Task
+    images: Images
+    runner: str
+    options: Sequence[str] = ()
+
+    def run(self, journal: Journal) -> None:
+        """Encrypts what the journal lacks, and has the journal take the workers' records.
+
+        Raises:
+          UserError: a worker met something that the user can put right, or the pipeline failed.
+        """
+        task, images = self.task, self.images
+        total, unit = (images.count, "images") if task.splits is None else (len(list_shards(images)), "files")
+        missing = [number for number in range(journal.done, total) if journal.record(number) is None]
+        if not missing:
+            return
+        error_file = task.unfinished / _ERROR
+        error_file.unlink(missing_ok=True)
+        chunks = missing if task.splits is not None else write_list(task, images, missing)
+        begun = total - len(missing)
+        progress = Progress("encrypting", total, unit, begun=begun)
+        try:
+            pipeline = build(task, chunks, self.runner, self.options)
+            with _reporting_progress(task.unfinished, progress, begun):
+                state = _finish(pipeline)
+        except UserError:
+            raise
+        # Beam documents no types, and each service has its own.
+        except Exception as error:
+            state = " ".join(str(error).split())[:300] or type(error).__name__
+        if error_file.exists():
+            message = error_file.read_text("utf-8", "surrogateescape")
+            raise UserError(message) if message else KeyboardInterrupt
+        if state != PipelineState.DONE:
+            raise UserError(f"the pipeline failed ({state}): put it right, then run the same command again to continue")
+        journal.take_records(checks=False)
+        if lost := sum(journal.record(number) is None for number in missing):
+            raise UserError(f"the workers left {lost:,} {unit} undone: run the same command again to continue")
+
+
+def build(
+    task: Task, chunks: Sequence[tuple[int, int]] | Sequence[int], runner: str, options: Sequence[str]
+) -> beam.Pipeline:
+    """Builds the pipeline.
 
     Args:
-        task: what workers are told.
-        images: what goes in.
-        journal: of the output folder.
-        runner: the name of one of Beam's runners.
-        options: Beam's own, such as "region=europe-west1", without dashes.
-        what: for the progress, such as "encrypting".
+      task: description of the work.
+      chunks: (offset, count) of lines in the list of images, or the numbers of shards.
+      runner, options: see `BeamPipeline`.
 
     Raises:
-        UserError: a worker met something that the user can put right, or the pipeline failed.
-    """
-    total, unit = (images.count, "images") if task.splits is None else (len(list_shards(images)), "files")
-    missing = [number for number in range(journal.done, total) if journal.record(number) is None]
-    if not missing:
-        return
-    error_file = task.unfinished / _ERROR
-    error_file.unlink(missing_ok=True)
-    chunks = missing if task.splits is not None else write_list(task, images, missing)
-    begun = total - len(missing)
-    progress = Progress(what, total, unit, begun=begun)
-    try:
-        pipeline = build(task, chunks, runner, options)
-        with _reporting(task.unfinished, progress, begun):
-            state = _finish(pipeline)
-    except UserError:
-        raise
-    # Beam documents no types, and each service has its own.
-    except Exception as error:
-        state = " ".join(str(error).split())[:300] or type(error).__name__
-    if error_file.exists():
-        message = error_file.read_text("utf-8", "surrogateescape")
-        raise UserError(message) if message else KeyboardInterrupt
-    if state != PipelineState.DONE:
-        raise UserError(f"the pipeline failed ({state}): put it right, then run the same command again to continue")
-    journal.take_records(checks=False)
-    if lost := sum(journal.record(number) is None for number in missing):
-        raise UserError(f"the workers left {lost:,} {unit} undone: run the same command again to continue")
-
-
-def build(task: Task, chunks: Sequence[Any], runner: str, options: Sequence[str]) -> beam.Pipeline:
-    """The pipeline; `chunks` are (offset, count) of lines in the list of images, or the numbers of shards.
-
-    Raises:
-        UserError: an option's value is none.
-        Exception: a runner that is not installed, or options that it refuses, in Beam's words.
+      UserError: an option has a wrong value.
+      Exception: a runner that is not installed, or options that it rejects, in Beam's words.
     """
     parsed = PipelineOptions([f"--{option.lstrip('-')}" for option in options])
     usage = io.StringIO()
@@ -98,7 +115,7 @@ def build(task: Task, chunks: Sequence[Any], runner: str, options: Sequence[str]
     elements = pipeline | "Chunks" >> beam.Create(chunks)
     if task.splits is None:
         elements = elements | "Lines" >> beam.FlatMap(offsets, task)
-    # Or a runner would do all that follows on the machine that made the numbers.
+    # Without this, a runner would do all that follows on the machine that made the numbers.
     _ = elements | "Spread" >> beam.Reshuffle() | "Encrypt" >> beam.ParDo(EncryptFn(task))
     return pipeline
 
@@ -108,21 +125,21 @@ class EncryptFn(beam.DoFn):
 
     def __init__(self, task: Task):
         self._task = task
-        self._records: Any = None
+        self._records: BinaryIO | None = None
         self._work: Callable[[int], tuple[int, Record]] | None = None
 
     def setup(self) -> None:
         """Opens the key and the input, on the worker."""
         if not self._task.unfinished.is_dir():
             raise FileNotFoundError(f"a worker has no {self._task.output}: mount it there, on every worker")
-        with self._telling():
+        with self._reporting_mistakes():
             self._work = open_task(self._task)
 
     def process(self, element: int) -> None:
-        """Encrypts one image or shard, unless a worker has met something that the user should put right."""
+        """Encrypts one image or shard, unless a worker has reported a user's mistake already."""
         if self._work is None or (self._task.unfinished / _ERROR).exists():
             return
-        with self._telling():
+        with self._reporting_mistakes():
             number, record = self._work(element)
             if self._records is None:
                 self._records = (self._task.unfinished / f"{uuid.uuid4().hex}.jsonl").open("wb")
@@ -136,7 +153,7 @@ class EncryptFn(beam.DoFn):
             self._records = None
 
     @contextlib.contextmanager
-    def _telling(self) -> Generator[None]:
+    def _reporting_mistakes(self) -> Generator[None]:
         # Raised, it would be tried again, and come out as Beam's traceback; an interrupt, which has no text, as well.
         try:
             yield
@@ -155,7 +172,7 @@ def _finish(pipeline: beam.Pipeline) -> str:
 
 
 @contextlib.contextmanager
-def _reporting(unfinished: Path, progress: Progress, begun: int) -> Generator[None]:
+def _reporting_progress(unfinished: Path, progress: Progress, begun: int) -> Generator[None]:
     """Reports how many records there are, while the pipeline runs."""
     sizes: dict[Path, int] = {path: path.stat().st_size for path in unfinished.glob("*.jsonl")}
     ended = threading.Event()

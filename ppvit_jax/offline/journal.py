@@ -1,4 +1,4 @@
-"""What is done already in an output folder, so that an interrupted command continues; and its manifest at the end."""
+"""Journal of an output folder: its finished work, so that an interrupted command continues, and the final manifest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import BinaryIO
 
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.progress import Progress
@@ -18,48 +18,50 @@ from ppvit_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What became of one piece of work: an image, or a shard of a data set.
+    """Result of one piece of work: an image, or a shard of a data set.
 
-    files: the SHA-256 of each file that was written, in hexadecimal, by name.
-    left_out: the messages about images that could not be read.
+    Attributes:
+      files: the SHA-256 of each file that was written, in hexadecimal, by name.
+      left_out: the messages about images that could not be read.
     """
 
     files: dict[str, str]
     left_out: list[str]
 
     def line(self, number: int) -> bytes:
-        """As the workers of a pipeline note it; `number` is the place of its entry in the journal."""
+        """Returns the note of a pipeline's worker; `number` is the place of its entry in the journal."""
         return f"{json.dumps([number, self.files, self.left_out])}\n".encode()
 
 
 class Journal:
-    """Opened with an output folder, closed by `finish` or by leaving the `with` block.
+    """Journal of one output folder, closed by `finish` or by leaving the `with` block.
 
     Attributes:
-        done: how many entries are there already.
-        complete: whether the folder is complete, by the same command.
-        unfinished: a folder inside for what is being written and for the records of workers; removed by `finish`.
+      folder: the output folder.
+      done: number of entries that are there already.
+      complete: True if the folder is complete, by the same command.
+      unfinished: a folder inside for files being written and for the records of workers; removed by `finish`.
     """
 
     def __init__(self, folder: Path, header: manifests.Header, authenticate: Callable[[bytes], str] | None):
         """Opens the folder, or makes it.
 
         Raises:
-            UserError: it holds other files or another command's output, another process writes it, or it cannot be
-                written.
+          UserError: it holds other files or another command's output, another process writes it, or it cannot be
+            written.
         """
         self.folder, self._header, self._authenticate = folder, header, authenticate
         self.done, self.complete = 0, False
         self._path = folder / manifests.JOURNAL
         self.unfinished = folder / manifests.UNFINISHED
         self._records: dict[int, bytes] = {}
-        first = json.dumps(dataclasses.asdict(header))
+        first = json.dumps(header.fields())
         try:
             folder.mkdir(parents=True, exist_ok=True)
             begun = self._path.exists()
             if not begun and any(folder.iterdir()):
-                found = manifests.read(folder)
-                self.complete = found is not None and found.header == header
+                manifest = manifests.read(folder)
+                self.complete = manifest is not None and manifest.header == header
                 if self.complete:
                     return
                 raise UserError(
@@ -86,18 +88,18 @@ class Journal:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self.complete:
             self._file.close()
 
     def add(self, files: dict[str, str]) -> None:
-        """Notes the files of the next entry, by name with their SHA-256, after they have been written."""
+        """Adds the next entry: its files, by name with their SHA-256, after they have been written."""
         self._write(files)
         self.done += 1
 
     def take_records(self, *, checks: bool) -> None:
-        """Reads what workers have noted; with `checks` only what is still there and whole."""
+        """Reads the records of workers; with `checks` only those whose files are still there and whole."""
         progress = Progress(f"checking what is in {self.folder}", 0, "records")
         for path in self.unfinished.glob("*.jsonl"):
             with path.open("rb") as file:
@@ -111,16 +113,16 @@ class Journal:
 
     @property
     def begun(self) -> int:
-        """How many entries are there already, or have been noted by workers."""
+        """Number of entries that are there already, or have been noted by workers."""
         return self.done + len(self._records)
 
     def record(self, number: int) -> Record | None:
-        """What a worker has noted of the entry with this number."""
+        """Returns a worker's record of the entry with this number, if there is one."""
         line = self._records.get(number)
         return Record(*json.loads(line)[1:]) if line else None
 
     def entries(self) -> Iterator[dict[str, str]]:
-        """What has been noted, in order."""
+        """Yields the entries in order."""
         with self._path.open() as file:
             next(file)
             for line in file:
@@ -136,7 +138,7 @@ class Journal:
         self._file.close()
 
     def _continue(self) -> None:
-        """Counts the entries whose files are there and whole, and forgets the rest: what a kill or a crash cut."""
+        """Counts the entries whose files are there and whole, and drops the rest, which a kill or a crash cut."""
         progress = Progress(f"checking what is in {self.folder}", 0, "files")
         end = self._file.tell()
         for line in self._file:
@@ -159,12 +161,12 @@ class Journal:
             return False
         return True
 
-    def _write(self, value: Any) -> None:
+    def _write(self, value: object) -> None:
         self._file.write(f"{json.dumps(value)}\n".encode())
         self._file.flush()
 
 
-def _lock(file: Any, folder: Path) -> None:
+def _lock(file: BinaryIO, folder: Path) -> None:
     try:
         import fcntl
     except ImportError:  # Windows has none; there two processes at once are the user's care.

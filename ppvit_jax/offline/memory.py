@@ -1,4 +1,4 @@
-"""How much memory a process has taken."""
+"""Peak memory of a process."""
 
 import re
 import resource
@@ -7,18 +7,18 @@ from pathlib import Path
 
 
 def peak_memory() -> str:
-    """The most memory that this process has held at a time, such as "peak memory 350 MiB"."""
+    """Returns the most memory that this process has held at a time, such as "peak memory 350 MiB"."""
     return f"peak memory {peak_bytes() / 2**20:,.0f} MiB"
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held at a time, in bytes."""
+    """Returns the most memory that this process has held at a time, in bytes."""
     try:
         # The kernel's other count begins with what the parent process held when it started this one.
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+        match = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     except OSError:
-        found = None
-    if found:
-        return int(found[1]) * 1024
+        match = None
+    if match:
+        return int(match[1]) * 1024
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

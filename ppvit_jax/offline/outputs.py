@@ -1,4 +1,4 @@
-"""What comes out: a folder of PNG files, or a data set for tensorflow-datasets; both with a manifest."""
+"""Output folders: PNG files, or a data set for tensorflow-datasets; both with a manifest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -17,29 +17,28 @@ from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import written_aside
 from ppvit_jax.offline.journal import Journal, Record
-from ppvit_jax.offline.permute import Recipe, in_threads
+from ppvit_jax.offline.recipe import Recipe
+from ppvit_jax.offline.threads import T, run_in_threads
 
-_T = TypeVar("_T")
 _SHARD_EXAMPLES = 1000
 
 
-def write_files(images: Images, recipe: Recipe, journal: Journal, *, what: str, skip_unreadable: bool) -> list[str]:
-    """Writes PNG files and the manifest; continues what the journal has.
+def write_files(images: Images, recipe: Recipe, journal: Journal, *, activity: str) -> list[str]:
+    """Writes PNG files and the manifest; continues the journal.
 
     Args:
-        images: what goes in; the name "cat/00000012" becomes the file "cat/00000012.png", or with copies
-            "cat/00000012_0.png" and so on.
-        recipe: what happens to each.
-        journal: of the output folder.
-        what: for the progress, such as "encrypting".
-        skip_unreadable: leave out what cannot be read, instead of stopping there.
+      images: the input; the name "cat/00000012" becomes the file "cat/00000012.png", or with copies
+        "cat/00000012_0.png" and so on.
+      recipe: turns each image into its files.
+      journal: of the output folder.
+      activity: for the progress, such as "encrypting".
 
     Returns:
-        The messages about what was left out.
+      The messages about images that were left out.
 
     Raises:
-        UserError: an image cannot be read.
-        OSError: the disk cannot be written.
+      UserError: an image cannot be read.
+      OSError: the disk cannot be written.
     """
 
     def work(number: int) -> Record:
@@ -49,10 +48,9 @@ def write_files(images: Images, recipe: Recipe, journal: Journal, *, what: str, 
         return write_image(split.read(index)[0], images.item(number), recipe, journal.folder)
 
     left_out: list[str] = []
-    progress = Progress(what, images.count, begun=journal.done)
-    with contextlib.closing(
-        _results(work, range(journal.done, images.count), left_out if skip_unreadable else None)
-    ) as results:
+    progress = Progress(activity, images.count, begun=journal.done)
+    numbers = range(journal.done, images.count)
+    with contextlib.closing(_results(work, numbers, left_out if recipe.skip_unreadable else None)) as results:
         for number, record in results:
             if record:
                 left_out += record.left_out
@@ -67,18 +65,19 @@ def write_image(image: np.ndarray, item: Item, recipe: Recipe, folder: Path) -> 
     """Writes the PNG files of one image.
 
     Args:
-        image: uint8 [height, width, 3].
-        item: what it is.
-        recipe: what happens to it.
-        folder: of the output. Each file appears in it at once and whole, also if several processes write the same.
+      image: uint8 [height, width, 3].
+      item: its number and names.
+      recipe: turns the image into its files.
+      folder: of the output. Each file appears in it at once and whole, also if several processes write the same.
 
     Raises:
-        UserError: see `Recipe.apply`.
-        OSError: the disk cannot be written.
+      UserError: see `Recipe.apply`.
+      OSError: the disk cannot be written.
     """
     files = {}
     for copy, content in enumerate(recipe.apply(image, item.number, item.original, item.augments)):
-        name = f"{item.output}_{copy}.png" if recipe.copies and item.augments else f"{item.output}.png"
+        augmented = recipe.augmentation.copies and item.augments
+        name = f"{item.output}_{copy}.png" if augmented else f"{item.output}.png"
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         with written_aside(folder / name, folder / UNFINISHED) as aside:
             aside.write_bytes(content)
@@ -86,19 +85,17 @@ def write_image(image: np.ndarray, item: Item, recipe: Recipe, folder: Path) -> 
     return Record(files, [])
 
 
-def write_tfds(images: Images, recipe: Recipe, journal: Journal, *, what: str, skip_unreadable: bool) -> list[str]:
-    """Writes array_record files of PNG images that tfds reads, and the manifest; continues what the journal has.
+def write_tfds(images: Images, recipe: Recipe, journal: Journal, *, activity: str) -> list[str]:
+    """Writes array_record files of PNG images that tfds reads, and the manifest; continues the journal.
 
     The features are `image` and `label` alone. A file holds up to 1,000 images with their copies, and is written or
     repeated as a whole. Arguments, result and errors are those of `write_files`.
     """
     shards = list_shards(images)
     left_out: list[str] = []
-    progress = Progress(what, images.count, begun=sum(len(shard.members) for shard in shards[: journal.done]))
+    progress = Progress(activity, images.count, begun=sum(len(shard.members) for shard in shards[: journal.done]))
     for number, shard in enumerate(shards[journal.done :], start=journal.done):
-        record = journal.record(number) or write_shard(
-            images, shard, recipe, journal.folder, skip_unreadable=skip_unreadable, update=progress.update
-        )
+        record = journal.record(number) or write_shard(images, shard, recipe, journal.folder, update=progress.update)
         left_out += record.left_out
         journal.add(record.files)
     progress.close()
@@ -113,10 +110,11 @@ def write_tfds(images: Images, recipe: Recipe, journal: Journal, *, what: str, s
 class Shard:
     """A file of a data set.
 
-    name: the file's.
-    split: the split that it belongs to.
-    first: the place of its first image among all images.
-    members: the places of its images in the split.
+    Attributes:
+      name: of the file.
+      split: the split that it belongs to.
+      first: the place of its first image among all images.
+      members: the places of its images in the split.
     """
 
     name: str
@@ -126,33 +124,32 @@ class Shard:
 
 
 def list_shards(images: Images) -> list[Shard]:
-    """The files of an encrypted tfds data set, each with up to 1,000 images."""
-    assert images.dataset is not None
+    """Lists the files of an encrypted tfds data set, each with up to 1,000 images."""
+    assert images.tfds is not None
     shards = []
     first = 0
     for split in images.splits:
         starts = range(0, split.count, _SHARD_EXAMPLES)
         for number, start in enumerate(starts):
-            name = f"{images.dataset[0]}-{split.name}.array_record-{number:05d}-of-{len(starts):05d}"
+            name = f"{images.tfds.name}-{split.name}.array_record-{number:05d}-of-{len(starts):05d}"
             members = range(start, min(start + _SHARD_EXAMPLES, split.count))
             shards.append(Shard(name, split, first, members))
             first += len(members)
     return shards
 
 
-def write_shard(
-    images: Images, shard: Shard, recipe: Recipe, folder: Path, *, skip_unreadable: bool, update: Callable[[int], None]
-) -> Record:
+def write_shard(images: Images, shard: Shard, recipe: Recipe, folder: Path, *, update: Callable[[int], None]) -> Record:
     """Writes one file of a data set.
 
     Args:
-        images, shard, recipe: what goes in, which of it, and what happens to it.
-        folder: of the output. The file appears in it at once and whole, also if several processes write the same.
-        skip_unreadable: leave out what cannot be read, instead of stopping there.
-        update: is told how many of all images are done.
+      images: the input.
+      shard: the file, and the places of its images.
+      recipe: turns each image into its examples.
+      folder: of the output. The file appears in it at once and whole, also if several processes write the same.
+      update: is called with the number of images that are done, of all.
 
     Raises:
-        UserError: an image cannot be read, or the disk cannot be written.
+      UserError: an image cannot be read, or the disk cannot be written.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -171,13 +168,14 @@ def write_shard(
     with written_aside(folder / shard.name, folder / UNFINISHED) as aside:
         try:
             writer = ArrayRecordWriter(str(aside), "group_size:1")
-            with contextlib.closing(_results(work, shard.members, left_out if skip_unreadable else None)) as results:
+            skipped = left_out if recipe.skip_unreadable else None
+            with contextlib.closing(_results(work, shard.members, skipped)) as results:
                 for index, examples in results:
                     for example in examples or ():
                         writer.write(example)
                     update(offset + index + 1)
             writer.close()
-        # What array_record raises for a disk that is full or fails.
+        # array_record raises this for a disk that is full or fails.
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise UserError(f"cannot write {aside} ({reason}); run the same command again to continue") from None
@@ -187,11 +185,11 @@ def write_shard(
 def _features(images: Images, recipe: Recipe) -> Any:
     import tensorflow_datasets as tfds
 
-    assert images.dataset is not None
+    assert images.tfds is not None
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(recipe.image_size, recipe.image_size, 3), encoding_format="png"),
-            "label": tfds.features.ClassLabel(names=images.dataset[2]),
+            "label": tfds.features.ClassLabel(names=images.tfds.class_names),
         }
     )
 
@@ -201,8 +199,8 @@ def _write_metadata(images: Images, recipe: Recipe, folder: Path) -> None:
     from array_record.python.array_record_module import ArrayRecordReader
     from etils import epath
 
-    assert images.dataset is not None
-    name, version, _ = images.dataset
+    assert images.tfds is not None
+    name = images.tfds.name
     splits = []
     for split in images.splits:
         files = sorted(folder.glob(f"{name}-{split.name}.array_record-*"))
@@ -221,24 +219,24 @@ def _write_metadata(images: Images, recipe: Recipe, folder: Path) -> None:
         data_dir=folder,
         features=_features(images, recipe),
         split_infos=splits,
-        version=version,
+        version=images.tfds.version,
         # It would read with TensorFlow.
         check_data=False,
     )
 
 
 def _results(
-    work: Callable[[int], _T], numbers: Iterable[int], left_out: list[str] | None
-) -> Generator[tuple[int, _T | None]]:
-    """As `in_threads`; with a list for messages, an image that cannot be read gives None instead of an end."""
+    work: Callable[[int], T], numbers: Iterable[int], left_out: list[str] | None
+) -> Generator[tuple[int, T | None]]:
+    """As `run_in_threads`; with a list for messages, an image that cannot be read gives None instead of an end."""
 
-    def guarded(number: int) -> _T | UserError:
+    def guarded(number: int) -> T | UserError:
         try:
             return work(number)
         except UserError as error:
             return error
 
-    with contextlib.closing(in_threads(guarded, numbers)) as results:
+    with contextlib.closing(run_in_threads(guarded, numbers)) as results:
         for number, result in results:
             if not isinstance(result, UserError):
                 yield number, result

@@ -1,4 +1,4 @@
-"""What a worker of a pipeline does: opens the key and the input by their paths, and encrypts what it is told to."""
+"""Work of a pipeline's worker: it opens the key and the input by their paths, and encrypts the images of its task."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import PIL
 
 import ppvit_jax
 from ppvit_jax import keys
-from ppvit_jax.data.listing import Decoding, Images, Item, open_tfds, read_file
+from ppvit_jax.data.images import ImageReader
+from ppvit_jax.data.listing import Images, Item, open_tfds
 from ppvit_jax.data.manifest import UNFINISHED
 from ppvit_jax.encryption import create
 from ppvit_jax.errors import UserError
 from ppvit_jax.offline.journal import Record
 from ppvit_jax.offline.outputs import list_shards, write_image, write_shard
-from ppvit_jax.offline.permute import Recipe, encrypting
+from ppvit_jax.offline.recipe import Augmentation, Recipe, make_encryptor
 
 _LIST = "images"
 # Of the list; as many elements are in the graph, which services limit to some MB.
@@ -26,42 +27,51 @@ _MAX_CHUNKS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-    """What workers are told. It must not hold a secret.
+class KeyFile:
+    """Paths that workers open.
 
     Attributes:
-        output: the output folder.
-        root: the folder of the input; of a tfds data set the version's.
-        splits: of a tfds data set; None for files.
-        decoding: how to read images.
-        key_file, passphrase_file: paths that workers open.
-        key_fingerprint: of the key that should be there.
-        encryption: name and options.
-        image_size, patch_size: in pixels.
-        copies, augmentation, seed: see `Recipe`.
-        skip_unreadable: leave out what cannot be read, instead of stopping there.
-        versions: of the packages that decide the bytes of the output.
+      path: of the key.
+      passphrase_file: of its passphrase, for a sealed key.
+      fingerprint: of the key that should be there.
+    """
+
+    path: Path
+    passphrase_file: Path | None
+    fingerprint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Description of the work that all workers share. It must not hold a secret.
+
+    Attributes:
+      output: the output folder.
+      root: the folder of the input; of a tfds data set the version's.
+      splits: of a tfds data set; None for files.
+      reader: decodes the images.
+      key: the key's file.
+      encryption: name and options.
+      image_size, block_size: in pixels.
+      augmentation, skip_unreadable: see `Recipe`.
+      versions: of the packages that decide the bytes of the output.
     """
 
     output: Path
     root: Path
     splits: tuple[str, ...] | None
-    decoding: Decoding
-    key_file: Path
-    passphrase_file: Path | None
-    key_fingerprint: str
+    reader: ImageReader
+    key: KeyFile
     encryption: str
     image_size: int
-    patch_size: int
-    copies: int
-    augmentation: str
-    seed: int
+    block_size: int
+    augmentation: Augmentation
     skip_unreadable: bool
     versions: str = dataclasses.field(default_factory=lambda: _versions())
 
     @property
     def unfinished(self) -> Path:
-        """The folder of what is being written, and of records; see `Journal`."""
+        """Folder of files being written, and of records; see `Journal`."""
         return self.output / UNFINISHED
 
 
@@ -69,61 +79,47 @@ def open_task(task: Task) -> Callable[[int], tuple[int, Record]]:
     """Opens key and input.
 
     Returns:
-        What writes one image, by the offset of its line in the list, or one shard, by its number; it returns the
-        place of the entry in the journal, and the entry.
+      A function that writes one image, given the offset of its line in the list, or one shard, given its number. It
+      returns the place of the entry in the journal, and the entry. It raises UserError for images that cannot be read.
 
     Raises:
-        UserError: the key cannot be opened or is another, or the worker's packages are others. What is returned
-            raises it for what cannot be read.
+      UserError: the key cannot be opened or is another, or the worker's packages are others.
     """
-    if (found := _versions()) != task.versions:
-        raise UserError(f"a worker has {found}, and this machine {task.versions}: install the same")
-    passphrase = keys.read_passphrase(task.passphrase_file) if task.passphrase_file else None
-    key = keys.load(task.key_file, passphrase)
-    if key.fingerprint != task.key_fingerprint:
+    if (versions := _versions()) != task.versions:
+        raise UserError(f"a worker has {versions}, and this machine {task.versions}: install the same")
+    passphrase = keys.read_passphrase(task.key.passphrase_file) if task.key.passphrase_file else None
+    key = keys.load(task.key.path, passphrase)
+    if key.fingerprint != task.key.fingerprint:
         raise UserError(
-            f"{task.key_file} on a worker has fingerprint {key.fingerprint}, and on this machine "
-            f"{task.key_fingerprint}: give workers the same key"
+            f"{task.key.path} on a worker has fingerprint {key.fingerprint}, and on this machine "
+            f"{task.key.fingerprint}: give workers the same key"
         )
-    method = create(task.encryption, task.patch_size)
+    method = create(task.encryption, task.block_size)
     size = task.image_size
-    recipe = Recipe(
-        size,
-        encrypting(method, method.derive(key, height=size, width=size)),
-        copies=task.copies,
-        augmentation=task.augmentation,
-        seed=task.seed,
-    )
+    encryptor = make_encryptor(method, method.derive(key, height=size, width=size))
+    recipe = Recipe(size, encryptor, augmentation=task.augmentation, skip_unreadable=task.skip_unreadable)
 
-    def image(offset: int) -> tuple[int, Record]:
+    def encrypt_image(offset: int) -> tuple[int, Record]:
         with (task.unfinished / _LIST).open("rb") as file:
             file.seek(offset)
             item = Item(**json.loads(file.readline()))
         try:
-            pixels = read_file(task.root / item.original, task.decoding, item.sha256)
+            image = task.reader.read(task.root / item.original, item.sha256)
         except UserError as error:
             if not task.skip_unreadable:
                 raise
             return item.number, Record({}, [str(error)])
-        return item.number, write_image(pixels, item, recipe, task.output)
+        return item.number, write_image(image, item, recipe, task.output)
 
     if task.splits is None:
-        return image
-    images = open_tfds(task.root, task.splits, task.decoding, checks=False)
+        return encrypt_image
+    images = open_tfds(task.root, task.splits, task.reader, checks=False)
     shards = list_shards(images)
 
-    def shard(number: int) -> tuple[int, Record]:
-        record = write_shard(
-            images,
-            shards[number],
-            recipe,
-            task.output,
-            skip_unreadable=task.skip_unreadable,
-            update=lambda _: None,
-        )
-        return number, record
+    def encrypt_shard(number: int) -> tuple[int, Record]:
+        return number, write_shard(images, shards[number], recipe, task.output, update=lambda _: None)
 
-    return shard
+    return encrypt_shard
 
 
 def write_list(task: Task, images: Images, numbers: Sequence[int]) -> list[tuple[int, int]]:
@@ -132,14 +128,14 @@ def write_list(task: Task, images: Images, numbers: Sequence[int]) -> list[tuple
     chunks = []
     with (task.unfinished / _LIST).open("wb") as file:
         for start in range(0, len(numbers), size):
-            part = numbers[start : start + size]
-            chunks.append((file.tell(), len(part)))
-            file.writelines(f"{json.dumps(dataclasses.asdict(images.item(number)))}\n".encode() for number in part)
+            chunk = numbers[start : start + size]
+            chunks.append((file.tell(), len(chunk)))
+            file.writelines(f"{json.dumps(dataclasses.asdict(images.item(number)))}\n".encode() for number in chunk)
     return chunks
 
 
 def offsets(chunk: tuple[int, int], task: Task) -> Iterator[int]:
-    """The offset of each line of a piece of the list."""
+    """Yields the offset of each line of a piece of the list."""
     offset, count = chunk
     with (task.unfinished / _LIST).open("rb") as file:
         file.seek(offset)

@@ -5,7 +5,7 @@ from ppvit_jax.data.manifest import Header
 from ppvit_jax.errors import UserError
 
 # What images are of which nothing says otherwise.
-PLAIN = Header(encryption="none", key_fingerprint=None, image_size=0, patch_size=0, origin="")
+PLAIN = Header(encryption="none", key_fingerprint=None, image_size=0, block_size=0, origin="")
 
 
 def check_match(
@@ -39,10 +39,10 @@ def check_match(
         )
     if allow_mismatch:
         return
-    if header.encryption != "none" and header.patch_size != patch_size:
+    if header.encryption != "none" and header.block_size != patch_size:
         raise UserError(
-            f"the images in {folder} are encrypted with blocks of {header.patch_size}x{header.patch_size}, and the "
-            f"model has patches of {patch_size}x{patch_size}: encrypt them with --patch-size {patch_size}"
+            f"the images in {folder} are encrypted with blocks of {header.block_size}x{header.block_size}, and the "
+            f"model has patches of {patch_size}x{patch_size}: encrypt them with --block-size {patch_size}"
         )
     if (model.encryption, model.key_fingerprint) == (header.encryption, header.key_fingerprint):
         return

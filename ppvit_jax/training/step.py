@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from ppvit_jax import models
 from ppvit_jax.config import Config, make_encryption
-from ppvit_jax.data.preprocess import normalise, preprocess
+from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.encryption import Encryption, Secret
 from ppvit_jax.training.devices import state_shardings
 from ppvit_jax.training.optimizer import make_optimizer
@@ -115,7 +115,7 @@ def _compiled(model_config: models.ModelConfig, method: Encryption | None, setti
     def finish(images: jax.Array) -> jax.Array:
         if images.dtype != jnp.uint8:
             return images.astype(dtype)
-        return normalise(images, config.mean, config.std, dtype)
+        return normalize_images(images, config.mean, config.std, dtype)
 
     def loss_and_sums(
         params: Any, statistics: Any, images: jax.Array, labels: jax.Array, rng: jax.Array

@@ -63,7 +63,7 @@ def test_the_manifest_describes_the_folder(tmp_path, key):
     manifest = manifests.read(tmp_path / "out")
     assert manifest is not None
     header = manifest.header
-    assert (header.encryption, header.image_size, header.patch_size) == ("bs+ps", 32, 8)
+    assert (header.encryption, header.image_size, header.block_size) == ("bs+ps", 32, 8)
     assert header.key_fingerprint == keys.load(key).fingerprint
     assert list(manifest.files) == NUMBERED
     manifest.check_files()
@@ -208,3 +208,32 @@ def test_names_need_not_be_text(tmp_path, key):
     manifest.check_files()
     assert [os.fsencode(name) for name in manifest.files] == [b"caf\xe9\n/a\xff.png"]
     assert b"a\xff.png" in (tmp_path / "names.csv").read_bytes()
+
+
+def test_images_of_the_right_size_are_encrypted_without_jax(tmp_path, key):
+    write_images(tmp_path / "in", ["a/1.png"], size=32)
+    command = ["encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "out", *SIZES]
+    program = (
+        "import sys; import ppvit_jax.commands.encrypt; heavy = ('jax', 'chex', 'flax', 'tensorflow_datasets'); "
+        "imported = [name for name in heavy if name in sys.modules]; "
+        "from ppvit_jax.__main__ import main; main(sys.argv[1:]); "
+        "print(imported, [name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[] []"
+
+
+def test_block_size_and_patch_size_are_two_spellings_of_one_option(tmp_path, key, capsys):
+    write_images(tmp_path / "in", ["a/1.png"], size=32)
+    options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--image-size=32"]
+    for spelling in ("block", "patch"):
+        assert _run(*options, f"--{spelling}-size=4", "--output", tmp_path / spelling) == 0
+    assert contents(tmp_path / "block") == contents(tmp_path / "patch")
+    assert b'"patch_size": 4' in contents(tmp_path / "block")["manifest.json"]
+    for spelling in ("block", "patch"):
+        options = ["decrypt", "--key", key, "--input", tmp_path / spelling, "--output", tmp_path / f"{spelling} back"]
+        capsys.readouterr()
+        assert _run(*options, f"--{spelling}-size=8") == 1
+        assert "says that its block_size is 4, and --block-size is 8" in capsys.readouterr().err
+        assert _run(*options, f"--{spelling}-size=4") == 0

@@ -66,7 +66,7 @@ def test_plain_tfds_reads_the_very_pixels(name, tmp_path, archives):
     import tensorflow_datasets as tfds
 
     root = tmp_path / "data"
-    folder = cifar.prepare(name, str(root), archives[name], allow_other_archive=True)
+    folder = cifar.prepare(name, root, archives[name], allow_other_archive=True)
     builder: Any = tfds.builder(name, data_dir=root)
     assert folder == Path(builder.data_path) == root / name / str(builder.version)
     assert type(builder).__module__.startswith("tensorflow_datasets.")  # tfds' own, not ours
@@ -108,11 +108,12 @@ def test_no_tensorflow(tmp_path, archives):
     fake.parent.mkdir(parents=True)
     fake.write_text("raise AssertionError('TensorFlow is imported')")
     script = """
+import pathlib
 import sys
 import ml_collections
 from ppvit_jax import data
 from ppvit_jax.data import cifar
-cifar.prepare("cifar10", sys.argv[1], sys.argv[2], allow_other_archive=True)
+cifar.prepare("cifar10", pathlib.Path(sys.argv[1]), sys.argv[2], allow_other_archive=True)
 fields = dict(source="tfds", name="cifar10", dir=sys.argv[1], train_split="train", test_split="test",
               test_fraction=0.2, resize="squash", max_pixels=10_000, train_examples=15, test_examples=3)
 for in_memory in (True, False):
@@ -134,9 +135,9 @@ assert "tensorflow" not in sys.modules
 
 
 def test_what_is_prepared_is_left_alone(tmp_path, archives):
-    folder = cifar.prepare("cifar10", str(tmp_path / "data"), archives["cifar10"], allow_other_archive=True)
+    folder = cifar.prepare("cifar10", tmp_path / "data", archives["cifar10"], allow_other_archive=True)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
-    assert cifar.prepare("cifar10", str(tmp_path / "data"), tmp_path / "absent.tar.gz") == folder
+    assert cifar.prepare("cifar10", tmp_path / "data", tmp_path / "absent.tar.gz") == folder
     assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
 
 
@@ -177,14 +178,14 @@ def test_a_damaged_archive_leaves_nothing_behind(tmp_path, change, message):
     else:
         write_archive(archive, content)
     with pytest.raises(UserError, match=message):
-        cifar.prepare("cifar10", str(tmp_path / "new/data"), archive, allow_other_archive=True)
+        cifar.prepare("cifar10", tmp_path / "new/data", archive, allow_other_archive=True)
     assert list(tmp_path.iterdir()) == [archive]
 
 
 def test_a_truncated_archive(tmp_path, archives):
     archives["cifar10"].write_bytes(archives["cifar10"].read_bytes()[:20_000])
     with pytest.raises(UserError, match="cannot read the archive"):
-        cifar.prepare("cifar10", str(tmp_path / "data"), archives["cifar10"], allow_other_archive=True)
+        cifar.prepare("cifar10", tmp_path / "data", archives["cifar10"], allow_other_archive=True)
     assert not (tmp_path / "data").exists()
 
 
@@ -199,13 +200,13 @@ def test_a_failure_half_way_leaves_nothing_behind(tmp_path, archives, monkeypatc
 
     monkeypatch.setattr(cifar, "_png", fail_at_last)
     with pytest.raises(UserError, match="No space left"):
-        cifar.prepare("cifar10", str(tmp_path / "data"), archives["cifar10"], allow_other_archive=True)
+        cifar.prepare("cifar10", tmp_path / "data", archives["cifar10"], allow_other_archive=True)
     assert len(calls) == 22 and not (tmp_path / "data").exists()
 
 
 def test_another_archive_is_refused(tmp_path, archives):
     with pytest.raises(UserError, match=r"is not the published cifar-10-binary\.tar\.gz"):
-        cifar.prepare("cifar10", str(tmp_path / "data"), archives["cifar10"])
+        cifar.prepare("cifar10", tmp_path / "data", archives["cifar10"])
     assert not (tmp_path / "data").exists()
 
 
@@ -213,23 +214,23 @@ def test_a_download_is_checked_and_a_failed_one_explained(tmp_path, archives, mo
     root = tmp_path / "data"
     monkeypatch.setattr(cifar, "_URL", f"{tmp_path.as_uri()}/")
     with pytest.raises(UserError, match=r"cannot download .*cifar-10-binary\.tar\.gz.*--archive FILE") as caught:
-        cifar.prepare("cifar10", str(root))
+        cifar.prepare("cifar10", root)
     assert "\n" not in str(caught.value) and not root.exists()
     archives["cifar10"].rename(tmp_path / "cifar-10-binary.tar.gz")
     with pytest.raises(UserError, match="is not the published"):
-        cifar.prepare("cifar10", str(root))
-    assert cifar.prepare("cifar10", str(root), allow_other_archive=True).is_dir()
+        cifar.prepare("cifar10", root)
+    assert cifar.prepare("cifar10", root, allow_other_archive=True).is_dir()
     assert [path.name for path in root.iterdir()] == ["cifar10"]
 
 
 def test_unknown_name_and_missing_archive(tmp_path):
     with pytest.raises(UserError, match="choose among cifar10, cifar100"):
-        cifar.prepare("mnist", str(tmp_path))
+        cifar.prepare("mnist", tmp_path)
     with pytest.raises(UserError, match=r"cannot read the archive .*absent\.tar\.gz.*--archive"):
-        cifar.prepare("cifar10", str(tmp_path / "data"), tmp_path / "absent.tar.gz")
+        cifar.prepare("cifar10", tmp_path / "data", tmp_path / "absent.tar.gz")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot prepare cifar10 .*file"):
-        cifar.prepare("cifar10", str(tmp_path / "file"), tmp_path / "absent.tar.gz")
+        cifar.prepare("cifar10", tmp_path / "file", tmp_path / "absent.tar.gz")
 
 
 def test_command(tmp_path, archives, monkeypatch, capsys):
@@ -239,7 +240,7 @@ def test_command(tmp_path, archives, monkeypatch, capsys):
     arguments = parser.parse_args(["cifar100", "--archive", str(archives["cifar100"])])
     with pytest.raises(UserError, match="is not the published"):
         command.run(arguments)
-    cifar.prepare("cifar100", "", archives["cifar100"], allow_other_archive=True)
+    cifar.prepare("cifar100", tmp_path / "default", archives["cifar100"], allow_other_archive=True)
     capsys.readouterr()
     command.run(arguments)
     (folder,) = (tmp_path / "default/cifar100").iterdir()

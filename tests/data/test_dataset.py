@@ -11,6 +11,8 @@ from PIL import Image
 from sklearn import datasets
 
 from ppvit_jax import data
+from ppvit_jax.data import dataset
+from ppvit_jax.data.source import ArraySource
 from ppvit_jax.errors import UserError
 
 
@@ -135,3 +137,18 @@ def test_wrong_size_and_seed():
         data.load(config(), 0)
     with pytest.raises(UserError, match="seed is -1"):
         data.load(config(), 32, seed=-1)
+
+
+def test_a_source_is_one_entry_of_the_table(monkeypatch):
+    asked = []
+
+    def load_zeros(fields, image_size, seed):
+        asked.append((fields.name, image_size, seed))
+        source = ArraySource(np.zeros((2, image_size, image_size, 3), np.uint8), np.zeros(2, np.int32))
+        return data.Dataset("zeros", source, source, ("zero",))
+
+    monkeypatch.setitem(dataset.SOURCES, "zeros", load_zeros)
+    assert data.load(config(source="zeros", name="all"), 4, seed=3).train.image_shape == (4, 4, 3)
+    assert asked == [("all", 4, 3)]
+    with pytest.raises(UserError, match="choose among 'tfds', 'image_folder', 'embedded', 'zeros'"):
+        data.load(config(source="ones"), 4)

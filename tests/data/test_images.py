@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 
 import numpy as np
@@ -221,3 +222,33 @@ def test_shrinking_averages():
 
 def test_extreme_aspect_ratio_stays_small():
     assert images.fit(Image.new("RGB", (1, 9_000)), 32, "centre_crop").shape == (32, 32, 3)
+
+
+def test_a_reader_decodes_paths_and_bytes_and_resizes_them_or_not(tmp_path):
+    pixels = noise(24, 40, 3)
+    path = tmp_path / "x.png"
+    path.write_bytes(encoded(Image.fromarray(pixels)))
+    keeping = images.ImageReader(None, "squash", LIMIT)
+    for resize in images.RESIZES:
+        reader = images.ImageReader(16, resize, LIMIT)
+        expected = images.fit(Image.fromarray(pixels), 16, resize)
+        for file in (path, path.read_bytes()):
+            np.testing.assert_array_equal(reader.decode(file, "x.png"), expected)
+            np.testing.assert_array_equal(keeping.decode(file, "x.png"), pixels)
+        np.testing.assert_array_equal(reader.read(path), expected)
+    with pytest.raises(UserError, match=r"x\.png has 40 x 24 pixels, more than the 959 allowed"):
+        images.ImageReader(16, "squash", 959).read(path)
+
+
+def test_a_reader_compares_a_file_with_the_manifests_sha256(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(encoded(Image.fromarray(noise(8, 8, 3))))
+    reader = images.ImageReader(None, "squash", LIMIT)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    np.testing.assert_array_equal(reader.read(path, sha256), noise(8, 8, 3))
+    # The empty text stands for a file that the manifest lacks.
+    for wrong in ("0" * 64, ""):
+        with pytest.raises(UserError, match=r"x\.png is not the file that the manifest describes"):
+            reader.read(path, wrong)
+    with pytest.raises(UserError, match=r"cannot read .*absent\.png \(No such file or directory\): replace or remove"):
+        reader.read(tmp_path / "absent.png", sha256)

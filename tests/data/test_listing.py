@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 from helpers.images import write_images
 
-from ppvit_jax.data.listing import Decoding, open_files
+from ppvit_jax.data.images import ImageReader
+from ppvit_jax.data.listing import open_files
 from ppvit_jax.errors import UserError
 
-DECODING = Decoding(16, "centre_crop", 10_000)
+READER = ImageReader(16, "centre_crop", 10_000)
 
 
 def _outputs(path, keep_names=False):
-    images = open_files(path, DECODING, keep_names=keep_names, manifest=None)
+    images = open_files(path, READER, keep_names=keep_names, manifest=None)
     return {
         split.original(index): (split.name, split.output(index))
         for split in images.splits
@@ -61,7 +62,7 @@ def test_one_image(tmp_path):
 
 def test_images_are_located_over_all_splits(tmp_path):
     written = write_images(tmp_path, ["train/a/1.png", "test/a/2.png", "train/a/3.png", "val/b/4.png"], size=16)
-    images = open_files(tmp_path, DECODING, keep_names=True, manifest=None)
+    images = open_files(tmp_path, READER, keep_names=True, manifest=None)
     assert images.count == 4 and [split.name for split in images.splits] == ["test", "train", "val"]
     assert [split.is_training for split in images.splits] == [False, True, False]
     for number in range(4):
@@ -75,7 +76,7 @@ def test_images_are_located_over_all_splits(tmp_path):
 
 def test_the_identity_changes_with_names_and_sizes(tmp_path):
     def identity():
-        return open_files(tmp_path, DECODING, keep_names=False, manifest=None).identity
+        return open_files(tmp_path, READER, keep_names=False, manifest=None).identity
 
     write_images(tmp_path, ["a.png", "b.png"])
     first = identity()
@@ -91,7 +92,7 @@ def test_what_is_not_an_image_is_counted(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "cat" / "b.raw").write_text("x")
     (tmp_path / ".hidden").write_text("x")
-    assert open_files(tmp_path, DECODING, keep_names=False, manifest=None).ignored == 2
+    assert open_files(tmp_path, READER, keep_names=False, manifest=None).ignored == 2
 
 
 def test_kept_names_that_would_collide_are_refused(tmp_path):

@@ -38,7 +38,7 @@ def test_what_is_written_is_read_again(folder):
     manifest.check_listing(CONTENTS, folder)
     manifest.check_listing(["0.png", "1.png"], folder / "cat")
     for name, content in CONTENTS.items():
-        manifest.check(folder / name, content)
+        manifests.check_content(folder / name, content, manifest.sha256(folder / name))
     assert sorted(path.name for path in folder.iterdir()) == ["cat", "dog", "manifest.json"]
 
 
@@ -52,7 +52,7 @@ def test_the_authentication_is_an_hmac_under_a_subkey_of_the_key(folder):
 
 def test_the_digest_is_of_the_bytes_that_the_document_describes(folder):
     content = json.loads((folder / "manifest.json").read_text())
-    text = json.dumps({name: content[name] for name in sorted(vars(HEADER))})
+    text = json.dumps({name: content[name] for name in sorted(HEADER.fields())})
     text += "".join(f"\n{sha256} {json.dumps(name)}" for name, sha256 in content["files"].items())
     assert content["sha256"] == hashlib.sha256(text.encode()).hexdigest()
 
@@ -79,7 +79,7 @@ def test_files_that_are_missing_changed_or_too_many_are_named(folder):
     with pytest.raises(UserError, match=r"cat/0.png is missing, but in the manifest"):
         manifest.check_listing([name for name in CONTENTS if name != "cat/0.png"], folder)
     with pytest.raises(UserError, match=r"cat/0.png is not the file that the manifest describes"):
-        manifest.check(folder / "cat" / "0.png", b"another")
+        manifests.check_content(folder / "cat" / "0.png", b"another", manifest.sha256(folder / "cat" / "0.png"))
     (folder / "cat" / "1.png").write_bytes(b"another")
     with pytest.raises(UserError, match=r"cat/1.png is not the file that the manifest describes"):
         manifest.check_files()
@@ -90,8 +90,8 @@ def test_files_that_are_missing_changed_or_too_many_are_named(folder):
 
 def _agreeing(content):
     """A manifest changed on purpose: its SHA-256 agrees again."""
-    header = Header(**{name: content[name] for name in vars(HEADER)})
-    content["sha256"] = manifests._digest(header, content["files"].items()).hexdigest()
+    header = Header.from_fields(content)
+    content["sha256"] = manifests._digest(header, content["files"].items()).hex()
     return json.dumps(content)
 
 

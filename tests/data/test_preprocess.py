@@ -1,3 +1,6 @@
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ppvit_jax.data.preprocess import AUGMENTATIONS, normalise, preprocess
+from ppvit_jax.data.preprocess import AUGMENTATIONS, normalize_images, preprocess
+from ppvit_jax.data.rand_augment import apply_operation, rand_augment
 from ppvit_jax.encryption import encrypt
 from ppvit_jax.keys import SecretKey
 
@@ -80,22 +84,24 @@ def test_a_flat_image_stays_flat_under_random_resized_crop():
     assert (np.asarray(result) == 77).all()
 
 
-def test_normalise_is_the_formula_in_every_dtype():
+def test_normalization_is_the_formula_in_every_dtype():
     images = _images(2, 4, 4)
-    np.testing.assert_allclose(normalise(images, [0.5] * 3, [0.5] * 3, jnp.float32), images / 127.5 - 1, atol=1e-6)
+    np.testing.assert_allclose(
+        normalize_images(images, [0.5] * 3, [0.5] * 3, jnp.float32), images / 127.5 - 1, atol=1e-6
+    )
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     np.testing.assert_allclose(
-        normalise(images, mean, std, jnp.float32), (images / 255 - np.array(mean)) / np.array(std), atol=1e-5
+        normalize_images(images, mean, std, jnp.float32), (images / 255 - np.array(mean)) / np.array(std), atol=1e-5
     )
-    assert normalise(images, mean, std, jnp.bfloat16).dtype == jnp.bfloat16
+    assert normalize_images(images, mean, std, jnp.bfloat16).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(("mean", "commutes"), [((0.5, 0.5, 0.5), True), ((0.485, 0.456, 0.406), False)])
-def test_normalisation_commutes_with_encryption_only_if_channels_are_alike(mean, commutes):
+def test_normalization_commutes_with_encryption_only_if_channels_are_alike(mean, commutes):
     images = _images(2, 16, 16)
     permutations = SecretKey(bytes(32)).permutations("bs+ps", image_size=16, patch_size=4)
-    first = normalise(encrypt(images, permutations, 4), mean, (0.5, 0.5, 0.5), jnp.float32)
-    last = encrypt(np.asarray(normalise(images, mean, (0.5, 0.5, 0.5), jnp.float32)), permutations, 4)
+    first = normalize_images(encrypt(images, permutations, 4), mean, (0.5, 0.5, 0.5), jnp.float32)
+    last = encrypt(np.asarray(normalize_images(images, mean, (0.5, 0.5, 0.5), jnp.float32)), permutations, 4)
     assert np.array_equal(first, last) == commutes
 
 
@@ -108,3 +114,74 @@ def test_pixels_do_not_depend_on_the_precision_of_training(height, width):
         with jax.enable_x64(wide):
             results.append(np.asarray(preprocess(jnp.asarray(images), 64)))
     np.testing.assert_array_equal(*results)
+
+
+WRONG_IMAGES = {
+    "one image": (32, 32, 3),
+    "four channels": (2, 32, 32, 4),
+    "gray": (2, 32, 32, 1),
+    "channels first": (2, 3, 32, 32),
+}
+
+
+@pytest.mark.parametrize("compute", [lambda x: preprocess(x, 16), lambda x: rand_augment(x, jax.random.key(0))])
+def test_images_of_another_shape_or_type_are_an_error_when_the_program_is_traced(compute):
+    jax.eval_shape(compute, jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8))
+    for shape in WRONG_IMAGES.values():
+        with pytest.raises(AssertionError):
+            jax.eval_shape(compute, jax.ShapeDtypeStruct(shape, jnp.uint8))
+    for dtype in (jnp.float32, jnp.int32, jnp.int8):
+        with pytest.raises(AssertionError):
+            jax.eval_shape(compute, jax.ShapeDtypeStruct((2, 32, 32, 3), dtype))
+
+
+def test_one_operation_takes_one_image():
+    with pytest.raises(AssertionError):
+        apply_operation(jnp.zeros((1, 8, 8, 3), jnp.uint8), 0, 0.0)
+    with pytest.raises(AssertionError):
+        apply_operation(jnp.zeros((8, 8, 3)), 0, 0.0)
+
+
+def test_normalization_needs_three_channels():
+    with pytest.raises(AssertionError):
+        normalize_images(jnp.zeros((2, 8, 8, 4), jnp.uint8), (0.5,) * 3, (0.5,) * 3, jnp.float32)
+
+
+def test_an_unknown_augmentation_is_an_error():
+    with pytest.raises(ValueError, match="augmentation is 'blur'"):
+        preprocess(jnp.zeros((1, 8, 8, 3), jnp.uint8), 8, "blur", jax.random.key(0))
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_batches_of_one_size_are_traced_once(augmentation):
+    chex.clear_trace_counter()
+    compute = jax.jit(chex.assert_max_traces(preprocess, n=1), static_argnums=(1, 2))
+    for seed in range(3):
+        compute(_images(4, 20, 20, seed), 16, augmentation, jax.random.key(seed))
+    with pytest.raises(AssertionError, match="traced > 1 times"):
+        compute(_images(5, 20, 20), 16, augmentation, jax.random.key(0))
+
+
+@functools.cache
+def _compiled(augmentation, size):
+    compute = jax.jit(preprocess, static_argnums=(1, 2))
+    return np.asarray(compute(_images(8, 16, 16), size, augmentation, jax.random.key(1)))
+
+
+class Variants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_compiled_or_not_the_pixels_are_the_same_bit_for_bit(self):
+        compute = self.variant(preprocess, static_argnums=(1, 2))
+        for augmentation, size in (("none", 16), ("none", 24), ("none", 10), ("flip+crop", 16), ("flip+crop+rand", 16)):
+            result = compute(_images(8, 16, 16), size, augmentation, jax.random.key(1))
+            chex.assert_shape(result, (8, size, size, 3))
+            chex.assert_type(result, jnp.uint8)
+            np.testing.assert_array_equal(result, _compiled(augmentation, size), err_msg=f"{augmentation} to {size}")
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_compiled_or_not_random_resized_crops_differ_by_rounding_alone(self):
+        """Its windows are float32 numbers, whose last bit depends on how XLA fuses the arithmetic."""
+        compute = self.variant(preprocess, static_argnums=(1, 2))
+        result = compute(_images(8, 16, 16), 16, "random_resized_crop", jax.random.key(1))
+        difference = np.abs(np.asarray(result, np.int32) - _compiled("random_resized_crop", 16))
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.01

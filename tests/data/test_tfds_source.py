@@ -14,7 +14,7 @@ from helpers.toy import COUNTS, build, pixels, varying
 from PIL import Image
 
 from ppvit_jax.data import images, tfds_source
-from ppvit_jax.data.source import ArraySource, StreamSource
+from ppvit_jax.data.source import ArraySource, StreamSource, subset
 from ppvit_jax.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "shared/data/tfds"
@@ -39,9 +39,19 @@ def varied(tmp_path_factory) -> Path:
     return build(tmp_path_factory.mktemp("varied"), fixed=False)
 
 
-def source(folder: Path, split: str = "train", **options: Any) -> ArraySource | StreamSource:
-    defaults = {"image_size": 6, "resize": "centre_crop", "max_pixels": 1000, "in_memory": "auto"}
-    return tfds_source.make_source(tfds_source.Records(folder, split), **(defaults | options))
+def source(
+    folder: Path,
+    split: str = "train",
+    max_pixels: int = 1000,
+    in_memory: bool | str = "auto",
+    examples: int = 0,
+    seed: int = 0,
+) -> ArraySource | StreamSource:
+    records = tfds_source.Records(folder, split)
+    chosen = subset(len(records), examples, seed, "examples")
+    return tfds_source.make_source(
+        records, chosen, images.ImageReader(6, "centre_crop", max_pixels), in_memory=in_memory
+    )
 
 
 @pytest.mark.parametrize("in_memory", ["auto", True, False])
@@ -214,7 +224,7 @@ def test_real_data_equals_tfds_own_decoding(name, splits, side, classes):
         assert len(records) == count and len(records.class_names) == classes and records.name == name
         part = source(folder, split, examples=40, max_pixels=10_000)
         assert part.image_shape == (side, side, 3)
-        chosen = tfds_source.subset(count, 40, 0, "")
+        chosen = subset(count, 40, 0, "")
         builder: Any = tfds.builder_from_directory(folder)
         oracle = builder.as_data_source(split)
         for position, index in enumerate(chosen):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -23,11 +24,12 @@ from helpers.toy import build as build_toy
 
 from ppvit_jax import keys
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.listing import Decoding
+from ppvit_jax.data.images import ImageReader
 from ppvit_jax.errors import UserError
 from ppvit_jax.offline import beam, outputs, worker
 from ppvit_jax.offline.journal import Journal
-from ppvit_jax.offline.worker import Task, open_task
+from ppvit_jax.offline.recipe import Augmentation
+from ppvit_jax.offline.worker import KeyFile, Task, open_task
 
 SIZES = ["--image-size=32", "--patch-size=8"]
 FILES = [f"{split}/{label}/Smith {i}.png" for split in ("train", "test") for label in ("cat", "dog") for i in range(4)]
@@ -98,21 +100,16 @@ def test_a_plain_folder_with_a_manifest_is_compared_with_it(tmp_path, key, capsy
 
 
 def _task(folder, key_file):
-    key = keys.load(key_file)
     return Task(
         output=folder / "out",
         root=folder / "in",
         splits=None,
-        decoding=Decoding(32, "squash", 10_000),
-        key_file=key_file,
-        passphrase_file=None,
-        key_fingerprint=key.fingerprint,
+        reader=ImageReader(32, "squash", 10_000),
+        key=KeyFile(key_file, None, keys.load(key_file).fingerprint),
         encryption="bs+ps",
         image_size=32,
-        patch_size=8,
-        copies=0,
-        augmentation="none",
-        seed=0,
+        block_size=8,
+        augmentation=Augmentation(),
         skip_unreadable=False,
     )
 
@@ -154,7 +151,8 @@ def test_no_secret_and_no_name_of_an_image_is_in_what_a_runner_is_given(tmp_path
     for secret, name in ((opened, "master key"), (opened.permutation("block", 16), "block permutation")):
         task = dataclasses.replace(_task(tmp_path, key), encryption=secret)
         assert name in found(_told(build(task, [(0, 1)], "DirectRunner", [])))
-    assert "name" in found(_told(build(_task(tmp_path, key), ["Smith"], "DirectRunner", [])))
+    names: Any = ["Smith"]
+    assert "name" in found(_told(build(_task(tmp_path, key), names, "DirectRunner", [])))
 
 
 def _kill_in_the_middle(command, unfinished, count):
@@ -272,7 +270,20 @@ def test_a_worker_with_another_key_or_other_packages_writes_nothing(tmp_path, ke
     with pytest.raises(UserError, match=r"pillow .* and this machine pillow 1: install the same"):
         open_task(dataclasses.replace(task, versions="pillow 1"))
     with pytest.raises(UserError, match=r"2.key on a worker has fingerprint .*: give workers the same key"):
-        open_task(dataclasses.replace(task, key_file=make_key(tmp_path, 2)))
+        open_task(dataclasses.replace(task, key=dataclasses.replace(task.key, path=make_key(tmp_path, 2))))
+
+
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.ERROR])
+def test_the_import_of_beam_leaves_logging_as_it_was(tmp_path, key, level):
+    write_images(tmp_path / "in", FILES)
+    options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "out", *SIZES]
+    before = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        assert run_ppvit(*options, RUNNER) == 0
+        assert logging.root.manager.disable == level
+    finally:
+        logging.disable(before)
 
 
 def test_without_beam_one_line_says_what_to_install(tmp_path, key, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from helpers.tiny import assert_close_tree
 
 from ppvit_jax import adaptation, checkpoint, data, keys, models
 from ppvit_jax.config import check, default_config, make_encryption, make_model
-from ppvit_jax.data.preprocess import normalise, preprocess
+from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.errors import UserError
 from ppvit_jax.training import experiment
 from ppvit_jax.training.workdir import read_history
@@ -107,7 +107,7 @@ def test_a_result_says_the_encryption_and_is_that_of_the_encrypted_test_images(r
         inputs = method.encrypt(inputs, secret, np.arange(2**31, 2**31 + 20, dtype=np.uint32))
     with jax.enable_x64(config.dtype == "float64"):
         if inputs.dtype == np.uint8:
-            inputs = normalise(inputs, config.mean, config.std, config.dtype)
+            inputs = normalize_images(inputs, config.mean, config.std, config.dtype)
         params, statistics = checkpoint.split(arrays)
         params = checkpoint.to_params(params, model_config, keep_head=True)
         logits = np.float64(jax.jit(models.build(model_config).apply)(params, inputs, statistics))

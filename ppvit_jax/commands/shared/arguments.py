@@ -1,4 +1,4 @@
-"""Arguments that several commands of the owner share."""
+"""Arguments that several commands of the owner share, and their defaults."""
 
 import argparse
 import sys
@@ -8,19 +8,22 @@ from ppvit_jax import keys
 from ppvit_jax.encryption import METHODS, Encryption, create
 from ppvit_jax.errors import UserError
 
+DEFAULT_ENCRYPTION = "bs+ps"
+DEFAULT_IMAGE_SIZE = 224
+DEFAULT_BLOCK_SIZE = 16
 ENCRYPTED = f"one of {', '.join(METHODS)}, with options such as etc:shared=True"
 
 
-def add_key(parser: argparse.ArgumentParser, prefix: str = "", what: str = "the key") -> None:
+def add_key(parser: argparse.ArgumentParser, prefix: str = "", title: str = "the key") -> None:
     """Adds --key and --passphrase-file, or with the prefix "new-" --new-key and --new-passphrase-file."""
-    parser.add_argument(f"--{prefix}key", required=True, metavar="KEY", help=f"file of {what}")
+    parser.add_argument(f"--{prefix}key", required=True, metavar="KEY", help=f"file of {title}")
     parser.add_argument(
         f"--{prefix}passphrase-file", metavar="F", help="file whose first line opens it, for a sealed key"
     )
 
 
 def open_key(path: str, passphrase_file: str | None) -> keys.SecretKey:
-    """The key of a file.
+    """Opens the key of a file.
 
     Raises:
       UserError: a key file or passphrase that cannot be used.
@@ -29,7 +32,7 @@ def open_key(path: str, passphrase_file: str | None) -> keys.SecretKey:
 
 
 def open_encryption(name: str, block_size: int) -> Encryption:
-    """The encryption of --encryption.
+    """Returns the encryption of --encryption.
 
     Raises:
       UserError: an unknown name or option, or "none".
@@ -39,10 +42,21 @@ def open_encryption(name: str, block_size: int) -> Encryption:
     return create(name, block_size)
 
 
-def add_encryption(parser: argparse.ArgumentParser, default: str | None = "bs+ps") -> None:
+def add_encryption(parser: argparse.ArgumentParser, default: str | None = DEFAULT_ENCRYPTION) -> None:
     """Adds --encryption; the default None is for input that may say it itself."""
-    said = "(default: %(default)s)" if default else "(default: what the input says of itself, else bs+ps)"
-    parser.add_argument("--encryption", default=default, metavar="NAME", help=f"{ENCRYPTED} {said}")
+    text = _describe_default(DEFAULT_ENCRYPTION, default is not None)
+    parser.add_argument("--encryption", default=default, metavar="NAME", help=f"{ENCRYPTED} {text}")
+
+
+def add_sizes(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:
+    """Adds --image-size and --block-size, also spelled --patch-size; without defaults for input that may say them."""
+    sizes = (
+        (("--image-size",), "side of an image in pixels", DEFAULT_IMAGE_SIZE),
+        (("--block-size", "--patch-size"), "side of a block in pixels, the model's patch size", DEFAULT_BLOCK_SIZE),
+    )
+    for names, title, default in sizes:
+        text = f"{title} {_describe_default(default, defaults)}"
+        parser.add_argument(*names, type=int, default=default if defaults else None, help=text)
 
 
 def add_base_is_public(parser: argparse.ArgumentParser) -> None:
@@ -50,19 +64,19 @@ def add_base_is_public(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-is-public",
         action=argparse.BooleanOptionalAction,
-        help="whether others can have the checkpoint that the model is adapted from (without: assumed, and said)",
+        help="others can have the checkpoint that the model is adapted from (default: assume so, and print a warning)",
     )
 
 
-def warn_of_public_base(arguments: argparse.Namespace, known: str | None = None) -> None:
-    """Says on standard error what a public base gives away, unless --no-base-is-public.
+def warn_of_public_base(arguments: argparse.Namespace, checkpoint: str | None = None) -> None:
+    """Warns on standard error that a public base gives the key away, unless --no-base-is-public.
 
     Args:
       arguments: with --base-is-public.
-      known: the name of the public checkpoint that the base is known to be, which no argument overrides.
+      checkpoint: the name of the public checkpoint that the base was recognized as, which no argument overrides.
     """
-    if known:
-        base = f"the base checkpoint is public ({known})"
+    if checkpoint:
+        base = f"the base checkpoint is public ({checkpoint})"
     elif arguments.base_is_public:
         base = "the base checkpoint is public"
     elif arguments.base_is_public is None:
@@ -74,3 +88,7 @@ def warn_of_public_base(arguments: argparse.Namespace, known: str | None = None)
         "second: see docs/threat_model.md",
         file=sys.stderr,
     )
+
+
+def _describe_default(default: object, is_used: bool) -> str:
+    return f"(default: {default})" if is_used else f"(default: what the input says of itself, else {default})"

@@ -13,8 +13,8 @@ from ppvit_jax import checkpoint, keys
 from ppvit_jax.commands.shared import adapted_model
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.images import MAX_PIXELS_LIMIT
-from ppvit_jax.data.listing import Decoding, Images, open_folder
+from ppvit_jax.data.images import MAX_PIXELS_LIMIT, RESIZES, ImageReader
+from ppvit_jax.data.listing import Images, open_folder
 from ppvit_jax.data.preprocess import preprocess
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.encryption import Encryption, Permutations, Secret, derive_permutations
@@ -81,9 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str]) -> None
                 parser.add_argument("--passphrase-file", metavar="F", help="file whose first line opens it")
     if any(name.startswith(("plain", "encrypted")) for name in names):
         parser.add_argument("--patch-size", type=int, default=16, help="without a manifest (default: %(default)s)")
-        parser.add_argument(
-            "--resize", choices=("centre_crop", "squash"), default="centre_crop", help="of plain images (%(default)s)"
-        )
+        parser.add_argument("--resize", choices=RESIZES, default=RESIZES[0], help="of plain images (%(default)s)")
 
 
 def _numbers(text: str) -> list[int]:
@@ -116,7 +114,7 @@ def open_encrypted(arguments: argparse.Namespace, limit: int) -> Encrypted:
             raise UserError(f"the images in {path} are plain, by their manifest: give encrypted ones")
         if spec not in (None, manifest.header.encryption):
             raise UserError(f"the images in {path} are encrypted by {manifest.header.encryption!r}, not by {spec!r}")
-        spec, block_size = manifest.header.encryption, manifest.header.patch_size
+        spec, block_size = manifest.header.encryption, manifest.header.block_size
     if spec is None:
         raise UserError(f"{path} has no manifest.json: say how its images are encrypted by --encryption")
     method = shared.open_encryption(spec, block_size)
@@ -195,8 +193,8 @@ def _open_unencrypted(path: Path, size: int, arguments: argparse.Namespace) -> I
     return open_folder(path, _decoding(size, arguments), manifest)
 
 
-def _decoding(size: int | None, arguments: argparse.Namespace) -> Decoding:
-    return Decoding(size, arguments.resize, MAX_PIXELS_LIMIT)
+def _decoding(size: int | None, arguments: argparse.Namespace) -> ImageReader:
+    return ImageReader(size, arguments.resize, MAX_PIXELS_LIMIT)
 
 
 def _read(images: Images, limit: int, seed: int, path: Path) -> tuple[np.ndarray, np.ndarray, int]:

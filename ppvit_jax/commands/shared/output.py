@@ -1,26 +1,30 @@
-"""Checks of the paths that commands write to."""
+"""Paths that commands write to, checked."""
 
 from pathlib import Path
 
 from ppvit_jax.errors import UserError
 
 
-def new_path(text: str, what: str) -> Path:
-    """A path to write to, which must not exist, in a folder that does.
+def new_path(text: str, title: str) -> Path:
+    """Returns a path to write to.
+
+    Args:
+      text: the path as the user gave it.
+      title: name of its content in messages, such as "the checkpoint".
 
     Raises:
-      UserError: it does, or it does not.
+      UserError: the path exists, or its folder does not.
     """
     path = Path(text).expanduser()
     if path.exists() or path.is_symlink():
-        raise UserError(f"{path} exists: choose another name for {what}")
+        raise UserError(f"{path} exists: choose another name for {title}")
     if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent}: make it first, or choose another place for {what}")
+        raise UserError(f"there is no folder {path.parent}: make it first, or choose another place for {title}")
     return path
 
 
 def results_folder(text: str) -> Path:
-    """A folder for results, which is made where it does not exist.
+    """Returns a folder for results, and makes it if it does not exist.
 
     Raises:
       UserError: it cannot be made.

@@ -1,7 +1,8 @@
-"""Image folders: what is found, how it is split, and what is refused."""
+"""Image folders: listing, splits, sources, and folders that are rejected."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppvit_jax.data import folder
+from ppvit_jax.data import image_folder
+from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data.folders import LabeledFiles, list_class_folders
+from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.source import ArraySource, StreamSource
 from ppvit_jax.errors import UserError
 
@@ -20,7 +24,7 @@ def write(path: Path, value: int = 0, size: tuple[int, int] = (6, 4)) -> Path:
     return path
 
 
-def names(files: folder.Files, root: Path) -> list[tuple[str, int]]:
+def names(files: LabeledFiles, root: Path) -> list[tuple[str, int]]:
     return [(path.relative_to(root).as_posix(), label) for path, label in files]
 
 
@@ -32,7 +36,7 @@ def make_classes(root: Path, **counts: int) -> Path:
 
 
 def split(root: Path, test_fraction: float = 0.25, seed: int = 0):
-    return folder.list_splits(root, "train", "val", test_fraction, seed)
+    return image_folder.list_splits(root, "train", "val", test_fraction, seed)
 
 
 def test_lists_nested_files_of_any_known_kind_in_order(tmp_path):
@@ -42,7 +46,7 @@ def test_lists_nested_files_of_any_known_kind_in_order(tmp_path):
         write(tmp_path / hidden)
     (tmp_path / "a/notes.txt").write_text("not an image")
     (tmp_path / "manifest.json").write_text("{}")
-    files, class_names = folder.list_files(tmp_path)
+    files, class_names = list_class_folders(tmp_path)
     assert class_names == ("a", "b", "c")
     assert names(files, tmp_path) == [
         *(("a/1.tiff", 0), ("a/2.webp", 0), ("a/3.bmp", 0), ("a/4.gif", 0)),
@@ -56,7 +60,7 @@ def test_symbolic_links_are_followed_but_not_round_in_circles(tmp_path):
     write(tmp_path / "root/a/y.png")
     (tmp_path / "root/a/linked").symlink_to(outside, target_is_directory=True)
     (tmp_path / "root/a/loop").symlink_to(tmp_path / "root/a", target_is_directory=True)
-    files, _ = folder.list_files(tmp_path / "root")
+    files, _ = list_class_folders(tmp_path / "root")
     assert names(files, tmp_path / "root") == [("a/linked/x.png", 0), ("a/y.png", 0)]
 
 
@@ -74,7 +78,7 @@ def test_a_folder_without_splits_is_split_within_each_class(tmp_path, fraction):
     counts = {"a": 20, "b": 7, "c": 2}
     make_classes(tmp_path, **counts)
     train, test, class_names = split(tmp_path, fraction)
-    assert sorted(train + test) == sorted(folder.list_files(tmp_path)[0])
+    assert sorted(train + test) == sorted(list_class_folders(tmp_path)[0])
     for label, name in enumerate(class_names):
         held_out = sum(found == label for _, found in test)
         assert 1 <= held_out < counts[name]
@@ -91,10 +95,10 @@ def test_the_split_depends_on_the_seed_alone(tmp_path):
 
 def test_fetch_decodes_resizes_and_keeps_the_order(tmp_path):
     make_classes(tmp_path, a=3, b=2)
-    files, _ = folder.list_files(tmp_path)
-    options = {"image_size": 8, "resize": "centre_crop", "max_pixels": 24}
-    stream = folder.make_source(files, **options, in_memory=False)
-    memory = folder.make_source(files, **options, in_memory=True)
+    files, _ = list_class_folders(tmp_path)
+    reader = ImageReader(8, "centre_crop", 24)
+    stream = image_folder.make_source(files, reader, in_memory=False)
+    memory = image_folder.make_source(files, reader, in_memory=True)
     assert isinstance(stream, StreamSource) and isinstance(memory, ArraySource)
     for source in (stream, memory):
         assert len(source) == 5 and source.image_shape == (8, 8, 3)
@@ -112,13 +116,34 @@ def test_unreadable_and_too_large_files_are_named(tmp_path, in_memory):
     big = write(tmp_path / "b/big.png", size=(10, 10))
 
     def fetch(path: Path) -> None:
-        options = {"image_size": 4, "resize": "squash", "max_pixels": 99}
-        folder.make_source([(path, 0)], **options, in_memory=in_memory).fetch(0)
+        image_folder.make_source([(path, 0)], ImageReader(4, "squash", 99), in_memory=in_memory).fetch(0)
 
     with pytest.raises(UserError, match=r"a/bad\.png"):
         fetch(bad)
     with pytest.raises(UserError, match=r"b/big\.png has 10 x 10 pixels"):
         fetch(big)
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_file_that_the_manifest_does_not_describe_is_named(tmp_path, in_memory):
+    paths = [write(tmp_path / f"a/{number}.png", number) for number in range(3)]
+    header = manifests.Header("none", None, 4, 4, "")
+    files = [(f"a/{path.name}", hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths[:2]]
+    manifests.write(tmp_path, header, files, None)
+    manifest = manifests.read(tmp_path)
+
+    def fetch(path: Path) -> np.ndarray:
+        reader = ImageReader(4, "squash", 99)
+        return image_folder.make_source([(path, 0)], reader, in_memory=in_memory, manifest=manifest).fetch(0)
+
+    assert (fetch(paths[1]) == 1).all()
+    write(paths[0], 200)
+    for path in (paths[0], paths[2]):
+        with pytest.raises(UserError, match=rf"a/{path.name} is not the file that the manifest describes"):
+            fetch(path)
+    paths[1].unlink()
+    with pytest.raises(UserError, match=r"cannot read .*a/1.png \(No such file or directory\): replace or remove it"):
+        fetch(paths[1])
 
 
 def test_missing_and_empty_folders(tmp_path):

@@ -1,7 +1,4 @@
 import io
-import os
-import threading
-import time
 
 import jax
 import numpy as np
@@ -13,7 +10,8 @@ from ppvit_jax import encryption
 from ppvit_jax.data.preprocess import preprocess
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
-from ppvit_jax.offline.permute import Recipe, in_threads
+from ppvit_jax.keys import SecretKey
+from ppvit_jax.offline.recipe import Augmentation, Recipe, make_decryptor, make_encryptor
 
 PERMUTATIONS = Permutations(
     block=np.random.default_rng(0).permutation(64).astype(np.int32),
@@ -53,20 +51,22 @@ def test_files_carry_pixels_and_nothing_else():
 
 def test_augmented_copies_depend_on_seed_image_and_copy_alone():
     image = random_images(1, 64)[0]
-    recipe = Recipe(64, _keep, copies=3, augmentation="flip+crop", seed=5)
+    recipe = Recipe(64, _keep, augmentation=Augmentation("flip+crop", copies=3, seed=5))
     first = recipe.apply(image, 7, "it", augments=True)
     assert len(first) == 3 and len(set(first)) > 1
     assert recipe.apply(image, 7, "it", augments=True) == first
     assert recipe.apply(image, 8, "it", augments=True) != first
-    assert Recipe(64, _keep, copies=3, augmentation="flip+crop", seed=6).apply(image, 7, "it", augments=True) != first
+    other = Recipe(64, _keep, augmentation=Augmentation("flip+crop", copies=3, seed=6))
+    assert other.apply(image, 7, "it", augments=True) != first
     (plain,) = recipe.apply(image, 7, "it", augments=False)
     np.testing.assert_array_equal(_decode(plain), image)
 
 
 def test_augmentation_comes_before_encryption():
     image = random_images(1, 64)[0]
-    plain = Recipe(64, _keep, copies=4, augmentation="flip+crop").apply(image, 0, "it", augments=True)
-    encrypted = Recipe(64, _encrypt, copies=4, augmentation="flip+crop").apply(image, 0, "it", augments=True)
+    augmentation = Augmentation("flip+crop", copies=4)
+    plain = Recipe(64, _keep, augmentation=augmentation).apply(image, 0, "it", augments=True)
+    encrypted = Recipe(64, _encrypt, augmentation=augmentation).apply(image, 0, "it", augments=True)
     for one, other in zip(plain, encrypted, strict=True):
         np.testing.assert_array_equal(encryption.encrypt(_decode(one), PERMUTATIONS, 8), _decode(other))
 
@@ -76,32 +76,18 @@ def test_an_encrypted_image_is_never_resized():
         Recipe(64, _encrypt, resizes=False).apply(random_images(1, 32)[0], 0, "it", augments=False)
 
 
-def test_threads_keep_the_order_and_stay_a_little_ahead():
-    started, lock, most = 0, threading.Lock(), 0
-
-    def work(number):
-        nonlocal started
-        with lock:
-            started += 1
-        time.sleep(0.002 * (number % 3))
-        return number * number
-
-    results = []
-    for number, result in in_threads(work, range(200)):
-        most = max(most, started - number)
-        results.append(result)
-    assert results == [number * number for number in range(200)]
-    assert most <= 4 * (os.cpu_count() or 1) + 1
+def test_a_decryptor_is_the_inverse_of_an_encryptor():
+    method = encryption.create("etc", 8)
+    assert method is not None
+    secret = method.derive(SecretKey(bytes(32)), height=64, width=64)
+    image = random_images(1, 64)[0]
+    encrypted = make_encryptor(method, secret)(image, 7)
+    assert (encrypted != image).any()
+    np.testing.assert_array_equal(make_decryptor(method, secret)(encrypted, 3), image)
 
 
-def test_an_error_in_a_thread_ends_the_work():
-    done = []
-
-    def work(number):
-        if number == 3:
-            raise ValueError("three")
-        done.append(number)
-
-    with pytest.raises(ValueError, match="three"):
-        list(in_threads(work, range(10_000)))
-    assert len(done) < 1000
+def test_a_method_without_an_inverse_for_all_images_has_no_decryptor():
+    method = encryption.create("pe:keys=per_image", 8)
+    assert method is not None
+    with pytest.raises(UserError):
+        make_decryptor(method, method.derive(SecretKey(bytes(32)), height=64, width=64))

@@ -1,0 +1,172 @@
+"""Conversion of images into a folder of others: input, output and summary of `ppvit encrypt` and `ppvit decrypt`."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from ppvit_jax.commands.shared.arguments import open_encryption
+from ppvit_jax.data import tfds_source
+from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, ImageReader
+from ppvit_jax.data.listing import Images, open_files, open_tfds
+from ppvit_jax.data.manifest import Header, Manifest
+from ppvit_jax.encryption import Encryption
+from ppvit_jax.errors import UserError
+from ppvit_jax.keys import SecretKey
+from ppvit_jax.offline.journal import Journal
+from ppvit_jax.offline.memory import peak_memory
+from ppvit_jax.offline.outputs import write_files, write_tfds
+from ppvit_jax.offline.recipe import Recipe
+
+
+class Pipeline(Protocol):
+    """Other machines that do a part of a conversion, such as `ppvit_jax.offline.beam.BeamPipeline`."""
+
+    def run(self, journal: Journal) -> None:
+        """Has other machines write what the journal lacks, and has the journal take their records.
+
+        Raises:
+          UserError: anything that the user can put right.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """The images that --input or --tfds names.
+
+    Attributes:
+      path: a folder, one image, or the version folder of a data set that tfds has prepared.
+      tfds_name: the name of such a data set; None for files.
+      splits: of such a data set; empty for all.
+    """
+
+    path: Path
+    tfds_name: str | None = None
+    splits: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the images: for one file the one it lies in."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    def open(self, reader: ImageReader, *, keep_names: bool, manifest: Manifest | None) -> Images:
+        """Opens the images.
+
+        Raises:
+          UserError: there are none, or they cannot be read.
+        """
+        if self.tfds_name is not None:
+            return open_tfds(self.path, self.splits, reader)
+        return open_files(self.path, reader, keep_names=keep_names, manifest=manifest)
+
+    def output_folder(self, output: Path) -> Path:
+        """Returns the folder to write: of a tfds data set the version's, so that --data-dir can name the output."""
+        return output if self.tfds_name is None else output / self.tfds_name / self.path.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """The work of one command.
+
+    Attributes:
+      activity: for the progress, "encrypting" or "decrypting".
+      images: the input.
+      recipe: turns each image into its files.
+      folder: the folder to write.
+      header: its description.
+      key: authenticates it.
+      pipeline: other machines that do the work; None for this one alone.
+    """
+
+    activity: str
+    images: Images
+    recipe: Recipe
+    folder: Path
+    header: Header
+    key: SecretKey
+    pipeline: Pipeline | None = None
+
+    def run(self) -> None:
+        """Writes the folder and prints a summary.
+
+        Raises:
+          UserError: anything that the user can put right.
+        """
+        folder, header, images = self.folder, self.header, self.images
+        started = time.monotonic()
+        with Journal(folder, header, self.key.authenticate) as journal:
+            if journal.complete:
+                print(f"{folder} is complete already: nothing to do")
+                return
+            begun = journal.begun
+            if self.pipeline is not None:
+                self.pipeline.run(journal)
+            write = write_files if images.tfds is None else write_tfds
+            left_out = write(images, self.recipe, journal, activity=self.activity)
+        for message in left_out:
+            print(f"left out: {message}", file=sys.stderr)
+        if images.ignored:
+            print(f"left out: {images.ignored:,} files that are not images")
+        count, seconds = images.count, time.monotonic() - started
+        if begun:
+            print(f"{folder}: {count:,} images, continued where it had stopped")
+        else:
+            print(f"{folder}: {count:,} images in {seconds:.1f} s, {count / seconds:.0f} images/s, {peak_memory()}")
+        fingerprint = header.key_fingerprint
+        result = f"encryption {header.encryption}, key fingerprint {fingerprint}" if fingerprint else "plain"
+        print(f"{result}, {header.image_size}x{header.image_size} pixels")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of input and output."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--input", metavar="DIR|FILE", help="a folder of class folders, any folder of images, or one")
+    source.add_argument("--tfds", metavar="NAME", help="a data set that tfds has prepared, such as cifar10")
+    parser.add_argument("--data-dir", default="", metavar="DIR", help="folder of prepared data sets, for --tfds")
+    parser.add_argument("--splits", default="", metavar="NAMES", help="such as train,test (default: all), for --tfds")
+    parser.add_argument("--output", required=True, metavar="DIR", help="a new folder; the same one continues")
+    parser.add_argument(
+        "--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, help="refuse larger images (default: %(default)s)"
+    )
+    parser.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
+
+
+def parse_input(arguments: argparse.Namespace) -> Input:
+    """Reads the arguments of the input.
+
+    Raises:
+      UserError: there is no such folder or data set, or the output lies in it.
+    """
+    if arguments.tfds:
+        path = tfds_source.find_prepared(arguments.tfds, arguments.data_dir)
+        splits = tuple(name for name in arguments.splits.split(",") if name)
+        return Input(path, arguments.tfds.partition(":")[0], splits)
+    if arguments.data_dir or arguments.splits:
+        raise UserError("--data-dir and --splits are for --tfds")
+    path, output = Path(arguments.input).expanduser(), Path(arguments.output).expanduser()
+    if path.is_dir() and output.resolve().is_relative_to(path.resolve()):
+        raise UserError(f"the output {output} lies in the input {path}: choose a folder outside")
+    if not path.exists():
+        raise UserError(f"there is no {path}: give a folder of images, or one image, as --input")
+    return Input(path)
+
+
+def open_image_encryption(spec: str, block_size: int) -> Encryption:
+    """Opens an encryption whose results are images.
+
+    Raises:
+      UserError: an unknown encryption, or one whose results are not images.
+    """
+    method = open_encryption(spec, block_size)
+    if method.encodes:
+        raise UserError(f"--encryption {spec} does not give images: use it while training, by config.encryption")
+    return method
+
+
+def identify(key: SecretKey, images: Images, options: dict[str, Any]) -> str:
+    """Identifies images and options to the owner alone; see `origin` in `ppvit_jax.data.manifest.Header`."""
+    return key.authenticate(json.dumps([images.identity, options]).encode())
