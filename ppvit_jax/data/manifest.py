@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -51,7 +51,7 @@ class Header:
         return {"patch_size" if name == "block_size" else name: value for name, value in vars(self).items()}
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> Header:
+    def from_fields(cls, fields: dict[str, Any]) -> Header:
         """Inverse of `fields`; further ones are ignored.
 
         Raises:
