@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from ppvit_jax.data.source import ArraySource, Dataset, subset
+from ppvit_jax.data.settings import DataSettings
+from ppvit_jax.data.source import ArraySource, Dataset
 from ppvit_jax.errors import UserError
 
 NAME = "digits"
 _TEST_COUNT = 360
 
 
-def load(data: ConfigDict, image_size: int, seed: int) -> Dataset:
-    """Loads the digits, or subsets of them; see `ppvit_jax.data.dataset.load`. They keep their size, 8x8.
+def load(settings: DataSettings) -> Dataset:
+    """Loads the digits, or subsets of them. They keep their size, 8x8.
 
     Raises:
       UserError: another name, a wrong subset, or scikit-learn is not installed.
     """
-    if data.name != NAME:
-        raise UserError(f"there is no embedded data set {data.name!r}: the only one is {NAME!r}")
+    if settings.name != NAME:
+        raise UserError(f"there is no embedded data set {settings.name!r}: the only one is {NAME!r}")
     train, test, class_names = load_digits()
-
-    def choose(source: ArraySource, field: str) -> ArraySource:
-        chosen = subset(len(source), getattr(data, field), seed, f"data.{field}")
-        return ArraySource(source.images[chosen], source.labels[chosen])
-
-    return Dataset(NAME, choose(train, "train_examples"), choose(test, "test_examples"), class_names)
+    train_source, test_source = [
+        ArraySource(source.images[chosen], source.labels[chosen])
+        for source, chosen in ((train, settings.choose_train(len(train))), (test, settings.choose_test(len(test))))
+    ]
+    return Dataset(NAME, train_source, test_source, class_names)
 
 
 def load_digits() -> tuple[ArraySource, ArraySource, tuple[str, ...]]:

@@ -6,38 +6,37 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.folders import LabeledFiles, list_class_folders, list_images, list_subfolders
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.manifest import Manifest
 from ppvit_jax.data.progress import Progress
-from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, from_text, map_chunks, subset
+from ppvit_jax.data.settings import DataSettings
+from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
 from ppvit_jax.errors import UserError
 
 
-def load(data: ConfigDict, image_size: int, seed: int) -> Dataset:
-    """Opens the folder `data.dir`; see `ppvit_jax.data.dataset.load`. Files are compared with a manifest there.
+def load(settings: DataSettings) -> Dataset:
+    """Opens the folder `settings.dir`. Files are compared with its manifest, if it has one.
 
     Raises:
       UserError: a missing, empty or wrong folder, or files that are not the manifest's.
     """
-    if not data.dir:
+    if not settings.dir:
         raise UserError("data.dir is empty: give the folder of images")
-    path = Path(data.dir).expanduser()
+    path = Path(settings.dir).expanduser()
     manifest = manifests.read(path)
     if manifest:
         manifest.check_listing(list_images(path)[0], path)
-    train, test, class_names = list_splits(path, data.train_split, data.test_split, data.test_fraction, seed)
+    train, test, class_names = list_splits(
+        path, settings.train_split, settings.test_split, settings.test_fraction, settings.seed
+    )
     train_source, test_source = [
         make_source(
-            [files[index] for index in subset(len(files), getattr(data, field), seed, f"data.{field}")],
-            ImageReader(image_size, data.resize, data.max_pixels),
-            in_memory=from_text(data.in_memory) is True,
-            manifest=manifest,
+            [files[index] for index in chosen], settings.reader, in_memory=settings.in_memory is True, manifest=manifest
         )
-        for files, field in ((train, "train_examples"), (test, "test_examples"))
+        for files, chosen in ((train, settings.choose_train(len(train))), (test, settings.choose_test(len(test))))
     ]
     return Dataset(path.resolve().name, train_source, test_source, class_names, manifest)
 

@@ -79,7 +79,7 @@ class TfdsInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """The images of an input, numbered over all splits.
+    """Images of an input, numbered over all splits.
 
     Attributes:
       splits: one or more.

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,6 +26,8 @@ JOURNAL = ".unfinished.jsonl"
 # Files being written, and the notes of a pipeline's workers, for as long as the journal exists.
 UNFINISHED = ".unfinished"
 FORMAT, VERSION = "ppvit-images", 1
+# Names in the file that differ from the attributes of `Header`.
+_FIELD_NAMES = {"block_size": "patch_size"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Header:
       key_fingerprint: of the key that encrypted them; None for plain images.
       image_size, block_size: side of every image and of its blocks, in pixels.
       origin: identifies the input images and the options that made the folder; under the owner's key, so that it
-      tells nobody else anything.
+        tells nobody else anything.
     """
 
     encryption: str
@@ -47,22 +49,18 @@ class Header:
     origin: str
 
     def fields(self) -> dict[str, str | int | None]:
-        """Returns the fields by their names in the file, where the block size has been "patch_size" since version 1."""
-        return {"patch_size" if name == "block_size" else name: value for name, value in vars(self).items()}
+        """Returns the fields by their names in the file."""
+        return {_FIELD_NAMES.get(name, name): value for name, value in vars(self).items()}
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> Header:
+    def from_fields(cls, fields: dict[str, Any]) -> Header:
         """Inverse of `fields`; further ones are ignored.
 
         Raises:
           KeyError: one is missing.
         """
         return cls(
-            encryption=fields["encryption"],
-            key_fingerprint=fields["key_fingerprint"],
-            image_size=fields["image_size"],
-            block_size=fields["patch_size"],
-            origin=fields["origin"],
+            **{field.name: fields[_FIELD_NAMES.get(field.name, field.name)] for field in dataclasses.fields(cls)}
         )
 
 

@@ -38,7 +38,6 @@ def preprocess(
       already come back unchanged, bit for bit.
 
     Raises:
-      AssertionError: images of another shape or type, or no key for an augmentation.
       ValueError: an unknown augmentation.
     """
     chex.assert_shape(images, (None, None, None, 3))
@@ -85,9 +84,6 @@ def normalize_images(
 
     Returns:
       dtype [..., 3].
-
-    Raises:
-      AssertionError: images of another number of channels.
     """
     chex.assert_axis_dimension(images, -1, 3)
     precise = jnp.promote_types(dtype, jnp.float32)

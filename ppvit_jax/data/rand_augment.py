@@ -49,9 +49,6 @@ def rand_augment(images: jax.Array, rng: jax.Array, *, operations: int = 2, magn
 
     Returns:
       uint8 [batch, height, width, 3].
-
-    Raises:
-      AssertionError: images of another shape or type.
     """
     chex.assert_shape(images, (None, None, None, 3))
     chex.assert_type(images, jnp.uint8)
@@ -97,9 +94,6 @@ def apply_operation(image: jax.Array, operation: jax.Array | int, value: jax.Arr
 
     Returns:
       uint8 [height, width, 3].
-
-    Raises:
-      AssertionError: an image of another shape or type.
     """
     chex.assert_shape(image, (None, None, 3))
     chex.assert_type(image, jnp.uint8)

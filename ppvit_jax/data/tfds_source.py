@@ -11,39 +11,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from ppvit_jax.data import cifar
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.progress import Progress
-from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, from_text, map_chunks, subset
+from ppvit_jax.data.settings import DataSettings
+from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
 from ppvit_jax.errors import UserError
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _IN_MEMORY_BYTES = 4 * 2**30
 
 
-def load(data: ConfigDict, image_size: int, seed: int) -> Dataset:
-    """Opens the prepared data set `data.name`; see `ppvit_jax.data.dataset.load`. A manifest's files are checked.
+def load(settings: DataSettings) -> Dataset:
+    """Opens the prepared data set `settings.name`. Its files are compared with its manifest, if it has one.
 
     Raises:
       UserError: a missing or damaged data set, or a wrong split or subset.
     """
-    path = find_prepared(data.name, data.dir)
+    path = find_prepared(settings.name, settings.dir)
     manifest = manifests.read(path)
     if manifest:
         manifest.check_files()
     # Both are opened first: a misspelt test split should not wait for the training images to be decoded.
-    train, test = Records(path, data.train_split), Records(path, data.test_split)
+    train, test = Records(path, settings.train_split), Records(path, settings.test_split)
     train_source, test_source = [
-        make_source(
-            records,
-            subset(len(records), getattr(data, field), seed, f"data.{field}"),
-            ImageReader(image_size, data.resize, data.max_pixels),
-            in_memory=from_text(data.in_memory),
-        )
-        for records, field in ((train, "train_examples"), (test, "test_examples"))
+        make_source(records, chosen, settings.reader, in_memory=settings.in_memory)
+        for records, chosen in ((train, settings.choose_train(len(train))), (test, settings.choose_test(len(test))))
     ]
     return Dataset(train.name, train_source, test_source, train.class_names, manifest)
 

@@ -34,7 +34,7 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The steps from an image to its files.
+    """Steps from an image to its files.
 
     Attributes:
       image_size: side of the result in pixels.

@@ -142,9 +142,10 @@ def test_wrong_size_and_seed():
 def test_a_source_is_one_entry_of_the_table(monkeypatch):
     asked = []
 
-    def load_zeros(fields, image_size, seed):
-        asked.append((fields.name, image_size, seed))
-        source = ArraySource(np.zeros((2, image_size, image_size, 3), np.uint8), np.zeros(2, np.int32))
+    def load_zeros(settings):
+        size = settings.image_size
+        asked.append((settings.name, size, settings.seed))
+        source = ArraySource(np.zeros((2, size, size, 3), np.uint8), np.zeros(2, np.int32))
         return data.Dataset("zeros", source, source, ("zero",))
 
     monkeypatch.setitem(dataset.SOURCES, "zeros", load_zeros)

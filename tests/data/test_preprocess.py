@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -168,8 +169,12 @@ def _compiled(augmentation, size):
     return np.asarray(compute(_images(8, 16, 16), size, augmentation, jax.random.key(1)))
 
 
+# Its own type says too little for a type checker.
+variants: Any = chex.variants
+
+
 class Variants(chex.TestCase):
-    @chex.variants(with_jit=True, without_jit=True)
+    @variants(with_jit=True, without_jit=True)
     def test_compiled_or_not_the_pixels_are_the_same_bit_for_bit(self):
         compute = self.variant(preprocess, static_argnums=(1, 2))
         for augmentation, size in (("none", 16), ("none", 24), ("none", 10), ("flip+crop", 16), ("flip+crop+rand", 16)):
@@ -178,7 +183,7 @@ class Variants(chex.TestCase):
             chex.assert_type(result, jnp.uint8)
             np.testing.assert_array_equal(result, _compiled(augmentation, size), err_msg=f"{augmentation} to {size}")
 
-    @chex.variants(with_jit=True, without_jit=True)
+    @variants(with_jit=True, without_jit=True)
     def test_compiled_or_not_random_resized_crops_differ_by_rounding_alone(self):
         """Its windows are float32 numbers, whose last bit depends on how XLA fuses the arithmetic."""
         compute = self.variant(preprocess, static_argnums=(1, 2))

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ppvit_jax.commands.shared.arguments import open_encryption
 from ppvit_jax.data import tfds_source
@@ -36,7 +36,7 @@ class Pipeline(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """The images that --input or --tfds names.
+    """Images that --input or --tfds names.
 
     Attributes:
       path: a folder, one image, or the version folder of a data set that tfds has prepared.
@@ -50,7 +50,7 @@ class Input:
 
     @property
     def folder(self) -> Path:
-        """The folder of the images: for one file the one it lies in."""
+        """Folder of the images: for one file the one it lies in."""
         return self.path if self.path.is_dir() else self.path.parent
 
     def open(self, reader: ImageReader, *, keep_names: bool, manifest: Manifest | None) -> Images:
@@ -70,7 +70,7 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """The work of one command.
+    """A command's work, ready to run.
 
     Attributes:
       activity: for the progress, "encrypting" or "decrypting".
@@ -167,6 +167,6 @@ def open_image_encryption(spec: str, block_size: int) -> Encryption:
     return method
 
 
-def identify(key: SecretKey, images: Images, options: dict[str, Any]) -> str:
+def identify(key: SecretKey, images: Images, options: dict[str, object]) -> str:
     """Identifies images and options to the owner alone; see `origin` in `ppvit_jax.data.manifest.Header`."""
     return key.authenticate(json.dumps([images.identity, options]).encode())

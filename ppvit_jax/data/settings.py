@@ -1,0 +1,87 @@
+"""Settings of a data set, typed and checked: the fields of `config.data`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from ppvit_jax.data.images import MAX_PIXELS_LIMIT, RESIZES, ImageReader, Resize
+from ppvit_jax.data.source import from_text, subset
+from ppvit_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Settings that every data source understands.
+
+    Attributes:
+      name: the tfds name, such as "cifar10" or "imagenette/320px-v2"; "digits" for embedded.
+      dir: the folder; for tfds the folder of data sets or one version's, empty for tfds' default.
+      train_split, test_split: names of splits, or of sub-folders.
+      test_fraction: the part of each class to test on, for an image folder without these sub-folders.
+      resize: see `ImageReader`; for images of varying size.
+      max_pixels: images of more pixels are rejected.
+      train_examples, test_examples: sizes of random subsets, 0 for all.
+      in_memory: True, False or "auto": if the images are of one size and take less than 4 GiB.
+      image_size: height and width to resize images of varying size to. Images of one fixed size (CIFAR,
+        Tiny-ImageNet, the digits) keep it, to be resized on the device.
+      seed: the seed of the subsets, and of the split by `test_fraction`.
+    """
+
+    name: str
+    dir: str
+    train_split: str
+    test_split: str
+    test_fraction: float
+    resize: Resize
+    max_pixels: int
+    train_examples: int
+    test_examples: int
+    in_memory: bool | str
+    image_size: int
+    seed: int
+
+    @classmethod
+    def from_config(cls, data: ConfigDict, image_size: int, seed: int) -> DataSettings:
+        """Reads the fields of a configuration.
+
+        Raises:
+          UserError: a wrong value.
+        """
+        names = {field.name for field in dataclasses.fields(cls)} - {"image_size", "seed"}
+        fields: dict[str, Any] = {name: getattr(data, name) for name in names}
+        fields["in_memory"] = from_text(fields["in_memory"])
+        settings = cls(**fields, image_size=image_size, seed=seed)
+        check_choice("resize", settings.resize, RESIZES)
+        check_choice("in_memory", settings.in_memory, ("auto", True, False))
+        if image_size < 1:
+            raise UserError(f"the image size is {image_size}: give at least 1")
+        if seed < 0:
+            raise UserError(f"the seed is {seed}: give a number from 0 on")
+        if not 1 <= settings.max_pixels <= MAX_PIXELS_LIMIT:
+            raise UserError(
+                f"data.max_pixels is {settings.max_pixels}: give 1 to {MAX_PIXELS_LIMIT}, Pillow's own limit"
+            )
+        return settings
+
+    @property
+    def reader(self) -> ImageReader:
+        """The reader of images of varying size."""
+        return ImageReader(self.image_size, self.resize, self.max_pixels)
+
+    def choose_train(self, count: int) -> np.ndarray:
+        """Draws the training examples to use; see `ppvit_jax.data.source.subset`."""
+        return subset(count, self.train_examples, self.seed, "data.train_examples")
+
+    def choose_test(self, count: int) -> np.ndarray:
+        """Draws the test examples to use; see `ppvit_jax.data.source.subset`."""
+        return subset(count, self.test_examples, self.seed, "data.test_examples")
+
+
+def check_choice(field: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raises UserError unless a field's value is one of the choices."""
+    if value not in choices:
+        raise UserError(f"data.{field} is {value!r}: choose among {', '.join(map(repr, choices))}")
