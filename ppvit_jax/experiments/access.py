@@ -103,7 +103,7 @@ def _ask(
     config: Config,
     output: Path,
     dataset: data.Dataset,
-    model_config: models.ViTConfig,
+    model_config: models.ModelConfig,
     right: keys.SecretKey,
     wrong: list[keys.SecretKey],
 ) -> list[Row]:
@@ -139,7 +139,7 @@ def _ask(
             secret = jax.device_put(gather(one, size, size, patch))
             sums: list[Any] = [
                 eval_step(params, {}, batch, secret)
-                for batch in data.test_batches(dataset.test, batch_size=config.eval_batch_size)
+                for batch in data.test_batches(dataset.test, data.BatchOptions(config.eval_batch_size))
             ]
             correct, count = (math.fsum(float(part[name]) for part in sums) for name in ("correct", "count"))
             accuracies.append(100 * correct / count)
