@@ -55,7 +55,8 @@ def run(config: Config, output: Path, wrong_keys: int) -> None:
     model_config = make_model(config, len(dataset.class_names))
     right = experiment.open_key(config, output)
     wrong = [wrong_key(config.seed, number) for number in range(wrong_keys)]
-    rows = _ask(config, output, dataset, model_config, right, wrong)
+    with experiment.compute_precision(config):
+        rows = _ask(config, output, dataset, model_config, right, wrong)
     chance = 100 * np.bincount(dataset.test.labels).max() / len(dataset.test)
     result = next(iter(results.values()))
     described = (
