@@ -1,8 +1,8 @@
-"""A training run that ends after its first step and tells how long its parts took.
+"""A training run that ends after its first step and prints how long its parts took.
 
 It is `ppvit_jax.main` itself, with a clock around its parts:
-python -m benchmarks.first_step STARTED ARGUMENTS, of which STARTED is when it was started, in seconds since
-the epoch, and the rest is for `ppvit_jax.main`.
+python -m benchmarks.first_step STARTED ARGUMENTS. STARTED is the time of its start, in seconds since the
+epoch; the rest is for `ppvit_jax.main`.
 """
 
 import json
@@ -28,7 +28,7 @@ def main(started: float, arguments: list[str]) -> None:
 
     from ppvit_jax import checkpoint, data
     from ppvit_jax import main as program
-    from ppvit_jax.training.log import Report
+    from ppvit_jax.training.log import Log
 
     parts = {"import": time.time() - started, "data": 0.0, "checkpoint": 0.0, "compile": 0.0}
 
@@ -60,7 +60,7 @@ def main(started: float, arguments: list[str]) -> None:
     ):
         setattr(module, name, clocked(part, getattr(module, name)))
     # Where a run waits for its first step.
-    Report.begin = finish  # pyright: ignore[reportAttributeAccessIssue]
+    Log.start = finish  # pyright: ignore[reportAttributeAccessIssue]
     program.main(arguments)
 
 

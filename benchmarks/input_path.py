@@ -110,7 +110,8 @@ def _sources(settings: Settings, folder: Path) -> dict[str, Source]:
 def _draining(source: Source, batch_size: int, batches: int) -> Work:
     def drain() -> None:
         placed = None
-        for batch in data.train_batches(source, seed=0, batch_size=batch_size, start_step=0, stop_step=batches):
+        options = data.BatchOptions(batch_size)
+        for batch in data.train_batches(source, options, seed=0, start_step=0, stop_step=batches):
             placed = jax.device_put(batch)
         jax.block_until_ready(placed)
 

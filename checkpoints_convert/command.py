@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
 from ppvit_jax import checkpoint, models
-from ppvit_jax.commands.shared.command_line import run_command
+from ppvit_jax.commands.shared.command_line import run_program
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.vit import SIZES
 
@@ -52,7 +52,7 @@ def main(
         convert(known)
         print(f"{known.target} is written")
 
-    sys.exit(run_command(command, sys.argv[1:]))
+    sys.exit(run_program(command))
 
 
 def read_npz(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata, models.ViTConfig]:

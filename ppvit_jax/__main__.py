@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from ppvit_jax.commands.shared.command_line import run_command
+from ppvit_jax.commands.shared.command_line import run_program
 from ppvit_jax.errors import UserError
 
 # The module of a command has its name, and is loaded when it is run: what is for the cloud never loads a key's module.
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
 
 def console_script() -> int:
     """The entry point `ppvit`; returns the exit status."""
-    return run_command(main, sys.argv[1:])
+    return run_program(main)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The configuration of a run: every field with its default, loading from a file, and checking."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -12,12 +13,28 @@ from ppvit_jax.data.augmentation import AUGMENTATIONS
 from ppvit_jax.data.source import from_text
 from ppvit_jax.encryption import Encryption, create
 from ppvit_jax.errors import UserError
-from ppvit_jax.training.devices import SHARDINGS
-from ppvit_jax.training.optimizer import OPTIMIZERS, SCHEDULES
 
-# An ml_collections.ConfigDict. Its attributes depend on the file it came from, so no type checker knows them.
-Config: TypeAlias = Any
 DTYPES = ("float32", "bfloat16", "float64")
+HEADS = ("new", "keep")
+ON_DEVICE = ("auto", True, False)
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "step", "triangular")
+SHARDINGS = ("data_parallel", "fully_sharded")
+
+
+class Config(Protocol):
+    """An ml_collections.ConfigDict, or a part of one such as `config.optimizer`.
+
+    Its fields depend on the file that it came from, so that no type checker knows them.
+    """
+
+    def __getattr__(self, name: str, /) -> Any: ...
+
+    def __setattr__(self, name: str, value: Any, /) -> None: ...
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+    def __iter__(self) -> Iterator[str]: ...
 
 
 def default_config() -> Config:
@@ -95,7 +112,7 @@ def default_config() -> Config:
             "eval_batch_size": 256,
             # Parts of a batch that are computed one after another, to save memory.
             "accumulation": 1,
-            # Of the model and the optimiser on several devices: "data_parallel" (whole on each) or "fully_sharded".
+            # Of the model and the optimizer on several devices: "data_parallel" (whole on each) or "fully_sharded".
             "sharding": "data_parallel",
             "dtype": "float32",
             # A checkpoint for resuming every so many steps; 0 for once an epoch.
@@ -148,7 +165,7 @@ def check(config: Config) -> Config:
       UserError: one line about the first value that does not.
     """
 
-    def choose(name: str, value: Any, choices: tuple) -> None:
+    def choose(name: str, value: object, choices: tuple[object, ...]) -> None:
         if value not in choices:
             raise UserError(f"config.{name} is {value!r}: use one of {', '.join(map(repr, choices))}")
 
@@ -156,10 +173,10 @@ def check(config: Config) -> Config:
     # Some shapes that a family cannot have are only found here.
     models.build(model_config)
     method = make_encryption(config, model_config)
-    choose("head", config.head, ("new", "keep"))
+    choose("head", config.head, HEADS)
     choose("dtype", config.dtype, DTYPES)
     choose("sharding", config.sharding, SHARDINGS)
-    choose("data.on_device", from_text(config.data.on_device), ("auto", True, False))
+    choose("data.on_device", from_text(config.data.on_device), ON_DEVICE)
     choose("augmentation", config.augmentation, AUGMENTATIONS)
     choose("optimizer.name", config.optimizer.name, OPTIMIZERS)
     choose("optimizer.schedule", config.optimizer.schedule, SCHEDULES)
@@ -176,17 +193,17 @@ def check(config: Config) -> Config:
     rate = config.optimizer.learning_rate
     if not (math.isfinite(rate) and rate > 0):
         raise UserError(f"config.optimizer.learning_rate is {rate}: give a positive number")
-    places = config.optimizer.milestones
-    if not places or list(places) != sorted(places) or not 0 <= min(places) <= max(places) <= 1:
-        raise UserError(f"config.optimizer.milestones is {tuple(places)}: give ascending parts of the run, 0 to 1")
+    milestones = config.optimizer.milestones
+    if not milestones or list(milestones) != sorted(milestones) or not 0 <= min(milestones) <= max(milestones) <= 1:
+        raise UserError(f"config.optimizer.milestones is {tuple(milestones)}: give ascending parts of the run, 0 to 1")
     if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
         raise UserError("config.mean and config.std need three numbers each, those of std positive")
     if config.adapt and method is not None:
-        check_normalisation(config)
+        check_normalization(config)
     return config
 
 
-def make_model(config: Config, num_classes: int) -> Any:
+def make_model(config: Config, num_classes: int) -> models.ModelConfig:
     """The shape of the configured model, of any family.
 
     Raises:
@@ -212,8 +229,8 @@ def make_encryption(config: Config, model_config: models.ModelConfig) -> Encrypt
     return None if none else create(config.encryption, config.block_size or model_config.patch_size)
 
 
-def check_normalisation(config: Config) -> None:
-    """Makes sure that normalisation commutes with pixel shuffling.
+def check_normalization(config: Config) -> None:
+    """Makes sure that normalization commutes with pixel shuffling.
 
     Raises:
       UserError: mean or standard deviation differ between channels.

@@ -7,7 +7,7 @@ import sys
 import jax
 
 from ppvit_jax import config as configuration
-from ppvit_jax.commands.shared.command_line import run_command
+from ppvit_jax.commands.shared.command_line import run_program
 from ppvit_jax.errors import UserError
 from ppvit_jax.training.experiment import run
 
@@ -56,4 +56,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, sys.argv[1:]))
+    sys.exit(run_program(main))

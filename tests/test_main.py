@@ -1,5 +1,7 @@
 import json
+import logging
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,10 @@ from helpers.command import ROOT, SMALL_RUN, finish, make_key, start
 from ppvit_jax import __main__ as commands
 from ppvit_jax import adaptation, checkpoint, keys, models
 from ppvit_jax.checkpoint import Metadata
+from ppvit_jax.commands.shared.command_line import run_command, run_program
 from ppvit_jax.config import load
-from ppvit_jax.main import main, run_command
+from ppvit_jax.errors import UserError
+from ppvit_jax.main import main
 
 CIFAR10 = f"--config={ROOT / 'configs' / 'cifar10_micro.py'}"
 
@@ -156,6 +160,31 @@ def test_an_error_of_the_program_keeps_its_traceback():
 
     with pytest.raises(FileNotFoundError):
         run_command(missing, [])
+
+
+def test_hooks_are_installed_by_the_program_alone(monkeypatch):
+    hooks = sys.excepthook, sys.unraisablehook
+    filters = list(logging.getLogger("asyncio").filters)
+    for hook in ("excepthook", "unraisablehook"):
+        monkeypatch.setattr(sys, hook, getattr(sys, hook))
+    monkeypatch.setattr(logging.getLogger("asyncio"), "filters", filters.copy())
+    monkeypatch.setattr(sys, "argv", ["ppvit", "a", "b"])
+
+    def fail(arguments):
+        raise UserError(str(arguments))
+
+    assert run_command(fail, []) == 1
+    assert (sys.excepthook, sys.unraisablehook) == hooks and logging.getLogger("asyncio").filters == filters
+    # They stay to the end of a program that has told its user what is wrong, and not where it has a defect.
+    with pytest.raises(ZeroDivisionError):
+        run_program(lambda arguments: print(1 / 0))
+    assert (sys.excepthook, sys.unraisablehook) == hooks
+    shown = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: shown.append(error))
+    assert run_program(fail) == 1
+    for error in (RuntimeError("Event loop is closed"), defect := RuntimeError("a defect")):
+        sys.excepthook(RuntimeError, error, None)
+    assert shown == [defect]
 
 
 def test_commands_refuse_what_they_do_not_know(capsys):

@@ -14,13 +14,13 @@ from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES, ImageReader
 from ppvit_jax.data.listing import Images, open_folder
-from ppvit_jax.data.loader import test_batches
+from ppvit_jax.data.loader import BatchOptions, test_batches
 from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.source import StreamSource
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import write_bytes
-from ppvit_jax.training.matching import check_match
+from ppvit_jax.training.matching import LoadedImages, LoadedModel, check_match
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,12 +64,8 @@ def run(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.input).expanduser()
     manifest = manifests.read(folder if folder.is_dir() else folder.parent)
     check_match(
-        metadata,
-        manifest.header if manifest else None,
-        checkpoint=str(path),
-        folder=str(folder),
-        image_size=shape.image_size,
-        patch_size=shape.patch_size,
+        LoadedModel(str(path), metadata, shape.image_size, shape.patch_size),
+        LoadedImages(str(folder), manifest.header if manifest else None),
         allow_mismatch=arguments.allow_mismatch,
     )
     images = open_folder(folder, ImageReader(shape.image_size, arguments.resize, arguments.max_pixels), manifest)
@@ -99,7 +95,7 @@ def _predict(shape: models.ViTConfig, params: checkpoint.Params, images: Images,
     on_device = jax.device_put(params)
     logits = np.empty((images.count, shape.num_classes), np.float32)
     progress = Progress("predicting", images.count)
-    for number, batch in enumerate(test_batches(source, batch_size=min(batch_size, images.count))):
+    for number, batch in enumerate(test_batches(source, BatchOptions(min(batch_size, images.count)))):
         start = number * len(batch["image"])
         count = int(batch["mask"].sum())
         logits[start : start + count] = np.asarray(apply(on_device, batch["image"]))[:count]

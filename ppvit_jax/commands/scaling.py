@@ -2,12 +2,11 @@
 
 import argparse
 
-from ppvit_jax.config import DTYPES
+from ppvit_jax.config import DTYPES, SHARDINGS
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import cell, markdown_table
 from ppvit_jax.models.vit import parse_name
 from ppvit_jax.training import scaling
-from ppvit_jax.training.devices import SHARDINGS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,14 +75,14 @@ def run(arguments: argparse.Namespace) -> None:
         )
         for sharding in shardings:
             for count in devices:
-                cost = scaling.step_cost(
-                    config,
+                setup = scaling.Setup(
                     batch_size=arguments.batch_size,
                     devices=count,
                     sharding=sharding,
                     optimizer=arguments.optimizer,
                     accumulation=arguments.accumulation,
                 )
+                cost = scaling.step_cost(config, setup)
                 stored = [cost.parameters, cost.gradients + cost.accumulated, cost.optimizer, cost.working_copy]
                 numbers = [*stored, cost.activations, cost.attention_weights, cost.memory, cost.sent]
                 images = arguments.batch_size // count // arguments.accumulation

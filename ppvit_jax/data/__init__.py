@@ -1,7 +1,7 @@
 """Data sets (prepared tfds folders, image folders, embedded digits) and their batches, as uint8 arrays."""
 
 from ppvit_jax.data.dataset import load
-from ppvit_jax.data.loader import test_batches, train_batches
+from ppvit_jax.data.loader import BatchOptions, test_batches, train_batches
 from ppvit_jax.data.source import Dataset, Source
 
-__all__ = ["Dataset", "Source", "load", "test_batches", "train_batches"]
+__all__ = ["BatchOptions", "Dataset", "Source", "load", "test_batches", "train_batches"]

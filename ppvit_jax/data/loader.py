@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ppvit_jax.data.source import ArraySource, PlaceSource, Source
+from ppvit_jax.data.source import ArraySource, Source
 from ppvit_jax.errors import UserError
 
 _PADDING = -1
@@ -17,8 +18,42 @@ _FIRST_TEST_NUMBER = 2**31
 _MAX_THREADS = 16
 
 
+@dataclasses.dataclass(frozen=True)
+class BatchOptions:
+    """Size and content of the batches that a process reads.
+
+    Attributes:
+        batch_size: examples in a global batch, a multiple of `process_count`.
+        process_index: this process, from 0.
+        process_count: processes that share a batch.
+        index_only: batches have each image's index in its source instead of the image.
+
+    Raises:
+        UserError: sizes that do not fit.
+    """
+
+    batch_size: int
+    process_index: int = 0
+    process_count: int = 1
+    index_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.batch_size % self.process_count:
+            raise UserError(
+                f"a batch of {self.batch_size} cannot be shared by {self.process_count} process(es): "
+                f"give a positive multiple of {self.process_count}"
+            )
+        if not 0 <= self.process_index < self.process_count:
+            raise UserError(f"process {self.process_index} of {self.process_count} does not exist: count from 0")
+
+    @property
+    def local_size(self) -> int:
+        """Examples in a process's share of a batch."""
+        return self.batch_size // self.process_count
+
+
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Number of full batches in `count` examples; the incomplete last one is dropped.
+    """Returns the number of full batches in `count` examples; the incomplete last one is dropped.
 
     Raises:
         UserError: there is not one full batch, or the batch size is not positive.
@@ -31,20 +66,13 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 def epoch_permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the examples in an epoch: int64 [count], a function of (count, seed, epoch) alone."""
+    """Returns the order of the examples in an epoch: int64 [count], a function of (count, seed, epoch) alone."""
     sequence = np.random.SeedSequence([seed, epoch])
     return np.random.Generator(np.random.Philox(sequence)).permutation(count)
 
 
 def train_batches(
-    source: Source,
-    *,
-    seed: int,
-    batch_size: int,
-    start_step: int,
-    stop_step: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    source: Source, options: BatchOptions, *, seed: int, start_step: int, stop_step: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields the batches of steps start_step .. stop_step - 1.
 
@@ -54,22 +82,21 @@ def train_batches(
 
     Args:
         source: the training images.
+        options: size and content of the batches.
         seed: the seed of the order.
-        batch_size: examples in a global batch, a multiple of `process_count`.
         start_step: the first step, counted from 0 over all epochs.
         stop_step: the step to stop before.
-        process_index: which process this is, from 0.
-        process_count: how many processes share a batch.
 
     Yields:
-        {"image": uint8 [b, height, width, 3], "label": int32 [b], "number": uint32 [b]}, with
-        b = batch_size / process_count; the number tells an image from every other one, test images included.
+        {"image": uint8 [b, height, width, 3], "label": int32 [b], "number": uint32 [b]}, with b = options.local_size;
+        the number tells an image from every other one, test images included. With `index_only`
+        {"index": int32 [b], "label": ..., "number": ...}.
 
     Raises:
         UserError: at once, on sizes that do not fit; while iterating, on an image that cannot be read.
     """
-    local = _local_size(batch_size, process_index, process_count)
-    per_epoch = steps_per_epoch(len(source), batch_size)
+    local = options.local_size
+    per_epoch = steps_per_epoch(len(source), options.batch_size)
     if seed < 0 or start_step < 0:
         raise UserError(f"the seed is {seed} and the first step {start_step}: give numbers from 0 on")
     # Threads work across the end of an epoch, so two orders are alive at a time.
@@ -77,84 +104,71 @@ def train_batches(
 
     def indices(step: int) -> np.ndarray:
         epoch, position = divmod(step, per_epoch)
-        start = position * batch_size + process_index * local
+        start = position * options.batch_size + options.process_index * local
         return order(epoch)[start : start + local]
 
     def extra(chosen: np.ndarray) -> dict[str, np.ndarray]:
         return {"number": chosen.astype(np.uint32)}
 
-    return _gather_with(extra, source, indices, range(start_step, stop_step), local)
+    return _gather_with(extra, source, options, indices, range(start_step, stop_step))
 
 
-def test_batches(
-    source: Source, *, batch_size: int, process_index: int = 0, process_count: int = 1
-) -> Iterator[dict[str, np.ndarray]]:
+def test_batches(source: Source, options: BatchOptions) -> Iterator[dict[str, np.ndarray]]:
     """Yields every example once, in order; the last batch is padded with zeros.
 
     Every process yields the same number of batches, ceil(n / batch_size).
 
     Args:
         source: the test images.
-        batch_size: examples in a global batch, a multiple of `process_count`.
-        process_index: which process this is, from 0.
-        process_count: how many processes share a batch.
+        options: size and content of the batches.
 
     Yields:
         {"image": uint8 [b, height, width, 3], "label": int32 [b], "number": uint32 [b], "mask": float32 [b]}, with
-        b = batch_size / process_count and mask 1 for an example, 0 for padding.
+        b = options.local_size and mask 1 for an example, 0 for padding. With `index_only` "index" instead of "image",
+        as `train_batches`.
 
     Raises:
-        UserError: at once, on sizes that do not fit; while iterating, on an image that cannot be read.
+        UserError: while iterating, on an image that cannot be read.
     """
-    local = _local_size(batch_size, process_index, process_count)
-    count = len(source)
+    count, batch_size, local = len(source), options.batch_size, options.local_size
 
     def indices(step: int) -> np.ndarray:
-        positions = np.arange(local) + step * batch_size + process_index * local
+        positions = np.arange(local) + step * batch_size + options.process_index * local
         return np.where(positions < count, positions, _PADDING)
 
     def extra(chosen: np.ndarray) -> dict[str, np.ndarray]:
         numbers = (chosen + _FIRST_TEST_NUMBER).astype(np.uint32)
         return {"number": numbers, "mask": (chosen != _PADDING).astype(np.float32)}
 
-    return _gather_with(extra, source, indices, range(-(-count // batch_size)), local)
+    return _gather_with(extra, source, options, indices, range(-(-count // batch_size)))
 
 
 # pytest would otherwise collect it wherever a test imports it.
 test_batches.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
 
 
-def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"a batch of {batch_size} cannot be shared by {process_count} process(es): "
-            f"give a positive multiple of {process_count}"
-        )
-    if not 0 <= process_index < process_count:
-        raise UserError(f"process {process_index} of {process_count} does not exist: count from 0")
-    return batch_size // process_count
-
-
 def _gather_with(
     extra: Callable[[np.ndarray], dict[str, np.ndarray]],
     source: Source,
+    options: BatchOptions,
     indices: Callable[[int], np.ndarray],
     steps: range,
-    local: int,
 ) -> Iterator[dict[str, np.ndarray]]:
-    for step, batch in zip(steps, _gather(source, indices, steps, local), strict=True):
+    for step, batch in zip(steps, _gather(source, options, indices, steps), strict=True):
         yield batch | extra(indices(step))
 
 
 def _gather(
-    source: Source, indices: Callable[[int], np.ndarray], steps: range, local: int
+    source: Source, options: BatchOptions, indices: Callable[[int], np.ndarray], steps: range
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields {"image", "label"} of each step's indices, zeros for _PADDING."""
-    if isinstance(source, ArraySource | PlaceSource):
+    """Yields {"image" or "index", "label"} of each step's indices, zeros for _PADDING."""
+    local = options.local_size
+    images = source.images if isinstance(source, ArraySource) and not options.index_only else None
+    if options.index_only or images is not None:
         for step in steps:
             chosen = indices(step)
-            images = source.images[chosen] if isinstance(source, ArraySource) else chosen.astype(np.int32)
-            batch = {"image": images, "label": source.labels[chosen]}
+            examples = {"index": chosen.astype(np.int32)} if images is None else {"image": images[chosen]}
+            batch = {**examples, "label": source.labels[chosen]}
             for values in batch.values():
                 values[chosen == _PADDING] = 0
             yield batch
@@ -163,9 +177,9 @@ def _gather(
     import grain  # Takes a second to import, which data in memory need not pay.
 
     threads = min(_MAX_THREADS, 2 * (os.cpu_count() or 1))
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * local, 2 * threads))
+    reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * local, 2 * threads))
     examples = grain.MapDataset.source(_Examples(source, indices, steps, local))
-    iterator = iter(examples.to_iter_dataset(options).batch(local))
+    iterator = iter(examples.to_iter_dataset(reading).batch(local))
     try:
         yield from iterator
     finally:

@@ -1,4 +1,4 @@
-"""What a data set is: two sources of labelled uint8 images, in memory or decoded on access."""
+"""A data set: two sources of labeled uint8 images, in memory or decoded on access."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_THREADS = 8  # More contend for the interpreter lock without decoding faste
 
 
 class Source(Protocol):
-    """Labelled images of one shape, in a fixed order."""
+    """Labeled images of one shape, in a fixed order."""
 
     @property
     def labels(self) -> np.ndarray:
@@ -84,26 +84,6 @@ class ArraySource:
     def fetch(self, index: int) -> np.ndarray:
         """Image `index`, uint8 [height, width, 3]."""
         return self.images[index]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PlaceSource:
-    """A source whose images lie elsewhere: a batch's "image" holds their places, int32.
-
-    Attributes:
-        labels: int32 [n].
-        image_shape: (height, width, 3) of every image.
-    """
-
-    labels: np.ndarray
-    image_shape: tuple[int, int, int]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def fetch(self, index: int) -> np.ndarray:
-        """The place itself: int32 []."""
-        return np.asarray(index, np.int32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -55,7 +55,8 @@ def run(config: Config, output: Path, wrong_keys: int) -> None:
     model_config = make_model(config, len(dataset.class_names))
     right = experiment.open_key(config, output)
     wrong = [wrong_key(config.seed, number) for number in range(wrong_keys)]
-    rows = _ask(config, output, dataset, model_config, right, wrong)
+    with experiment.compute_precision(config):
+        rows = _ask(config, output, dataset, model_config, right, wrong)
     chance = 100 * np.bincount(dataset.test.labels).max() / len(dataset.test)
     result = next(iter(results.values()))
     described = (
@@ -103,7 +104,7 @@ def _ask(
     config: Config,
     output: Path,
     dataset: data.Dataset,
-    model_config: models.ViTConfig,
+    model_config: models.ModelConfig,
     right: keys.SecretKey,
     wrong: list[keys.SecretKey],
 ) -> list[Row]:
@@ -139,7 +140,7 @@ def _ask(
             secret = jax.device_put(make_secret(one, size, size, patch))
             sums: list[Any] = [
                 eval_step(params, {}, batch, secret)
-                for batch in data.test_batches(dataset.test, batch_size=config.eval_batch_size)
+                for batch in data.test_batches(dataset.test, data.BatchOptions(config.eval_batch_size))
             ]
             correct, count = (math.fsum(float(part[name]) for part in sums) for name in ("correct", "count"))
             accuracies.append(100 * correct / count)

@@ -12,7 +12,7 @@ from ppvit_jax import config as configuration
 from ppvit_jax.config import Config
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
-from ppvit_jax.training.devices import place, shardings
+from ppvit_jax.training.devices import shard_batch, shardings
 from ppvit_jax.training.step import compile_steps
 
 _BATCH = 32
@@ -120,17 +120,17 @@ def _time(config: Config, dataset: data.Dataset) -> tuple[float, float]:
     """Seconds of a training step and of an evaluation step, without compilation."""
     model_config = configuration.make_model(config, len(dataset.class_names))
     model, method = models.build(model_config), configuration.make_encryption(config, model_config)
-    whole, by_example = shardings()
+    replicated, batch_sharded = shardings()
     init_state, train_step, eval_step = compile_steps(model_config, config, total_steps=1)
     shapes = [jax.eval_shape(init, jax.random.key(0)) for init in (model.init, model.init_statistics)]
     # As numpy arrays, and placed, as a run's own: then it is a run's program.
     params, statistics = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    state = jax.device_put(init_state(params, statistics), whole)
+    state = jax.device_put(init_state(params, statistics), replicated)
     secret = None
     if method is not None:
         derived = method.derive(keys.generate(), height=config.image_size, width=config.image_size)
-        secret = jax.device_put(derived, whole)
-    rng = jax.jit(jax.random.key, static_argnums=0, out_shardings=whole)(config.seed)
+        secret = jax.device_put(derived, replicated)
+    rng = jax.jit(jax.random.key, static_argnums=0, out_shardings=replicated)(config.seed)
     batch: dict[str, Any] = {
         "image": np.zeros((config.batch_size, *dataset.train.image_shape), np.uint8),
         "label": np.zeros(config.batch_size, np.int32),
@@ -141,9 +141,9 @@ def _time(config: Config, dataset: data.Dataset) -> tuple[float, float]:
     # The first pass compiles.
     for _ in range(2):
         start = time.perf_counter()
-        state = jax.block_until_ready(train_step(state, place(batch, by_example), rng, secret))
+        state = jax.block_until_ready(train_step(state, shard_batch(batch, batch_sharded), rng, secret))
         middle = time.perf_counter()
-        sums = eval_step(state["params"], state["statistics"], place(batch | mask, by_example), secret)
+        sums = eval_step(state["params"], state["statistics"], shard_batch(batch | mask, batch_sharded), secret)
         jax.block_until_ready(sums)
         training.append(middle - start)
         evaluation.append(time.perf_counter() - middle)

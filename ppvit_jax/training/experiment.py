@@ -1,5 +1,6 @@
 """The all-in-one experiment: key, data, pre-trained model and adaptation, then training, in one process."""
 
+import contextlib
 import dataclasses
 import functools
 from pathlib import Path
@@ -11,12 +12,12 @@ from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 
 from ppvit_jax import adaptation, checkpoint, data, models
-from ppvit_jax.config import Config, check_normalisation, make_encryption, make_model
+from ppvit_jax.config import Config, check_normalization, make_encryption, make_model
 from ppvit_jax.data.manifest import Header
-from ppvit_jax.encryption import Encryption, Permutations
+from ppvit_jax.encryption import Encryption, Permutations, Secret
 from ppvit_jax.errors import UserError
-from ppvit_jax.training.loop import train
-from ppvit_jax.training.matching import PLAIN, check_match
+from ppvit_jax.training.loop import Run, train
+from ppvit_jax.training.matching import PLAIN, LoadedImages, LoadedModel, check_match
 
 if TYPE_CHECKING:
     from ppvit_jax import keys
@@ -32,16 +33,25 @@ def run(
 
     Args:
       config: a checked configuration.
-      workdir: see `ppvit_jax.training.loop.train`.
+      workdir: folder of the run's files; see `ppvit_jax.training.loop.train`.
       dataset: the data set, if it is loaded already.
       key_folder: folder of `secret.key` when `config.key_file` is empty; the workdir by default.
 
     Raises:
       UserError: anything that the user can put right.
     """
-    if config.dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
     workdir = Path(workdir).expanduser()
+    with compute_precision(config):
+        return train(_prepare_run(config, dataset, Path(key_folder or workdir)), workdir)
+
+
+def compute_precision(config: Config) -> contextlib.AbstractContextManager:
+    """Returns a context in which JAX computes with `config.dtype`: float64 has to be enabled, for this thread alone."""
+    return jax.enable_x64(True) if config.dtype == "float64" else contextlib.nullcontext()
+
+
+def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path) -> Run:
+    """Loads what a run starts from, and checks that it belongs together."""
     dataset = dataset or data.load(config.data, config.image_size, config.seed)
     model_config = make_model(config, len(dataset.class_names))
     method = make_encryption(config, model_config)
@@ -53,7 +63,7 @@ def run(
 
     secret = None
     if method is not None:
-        key = open_key(config, Path(key_folder or workdir))
+        key = open_key(config, key_folder)
         size = config.image_size
         secret = method.derive(key, height=size, width=size)
         if metadata.encryption == "none" and config.adapt:
@@ -62,12 +72,8 @@ def run(
         header = Header(method.spec, key.fingerprint, size, method.block_size, origin="")
     _check_input(config, model_config, method, secret)
     check_match(
-        metadata,
-        header,
-        checkpoint=config.checkpoint,
-        folder=folder,
-        image_size=config.image_size,
-        patch_size=model_config.patch_size,
+        LoadedModel(config.checkpoint, metadata, config.image_size, model_config.patch_size),
+        LoadedImages(folder, header),
         # A new model has no key; a plain one on images encrypted here is what config.adapt=False asks for.
         allow_mismatch=config.allow_mismatch
         or not config.checkpoint
@@ -76,7 +82,7 @@ def run(
     metadata = dataclasses.replace(
         metadata, model=config.model, image_size=config.image_size, class_names=dataset.class_names
     )
-    return train(config, workdir, dataset, model_config, params, statistics, secret, metadata, header or PLAIN)
+    return Run(config, dataset, model_config, params, statistics, secret, metadata, header or PLAIN)
 
 
 def _absorbed(config: Config, method: Encryption, key: "keys.SecretKey") -> Permutations:
@@ -93,22 +99,27 @@ def _absorbed(config: Config, method: Encryption, key: "keys.SecretKey") -> Perm
     return permutations
 
 
-def _check_input(config: Config, model_config: models.ModelConfig, method: Encryption | None, secret: Any) -> None:
-    """Whether the model takes what the encryption gives."""
+def _check_input(
+    config: Config, model_config: models.ModelConfig, method: Encryption | None, secret: Secret | None
+) -> None:
+    """Raises UserError unless the model takes inputs of the shape that the encryption gives."""
     expected = models.input_shape(model_config)
-    given = shape = (config.image_size, config.image_size, 3)
+    encrypted = shape = (config.image_size, config.image_size, 3)
     if method is not None:
         batch = jax.ShapeDtypeStruct((1, *shape), np.uint8)
-        given = jax.eval_shape(method.encrypt, batch, secret, jax.ShapeDtypeStruct((1,), np.uint32)).shape[1:]
-    if given != expected:
+        encrypted = jax.eval_shape(method.encrypt, batch, secret, jax.ShapeDtypeStruct((1,), np.uint32)).shape[1:]
+    if encrypted != expected:
         raise UserError(
             f"{config.model} takes inputs of shape {'x'.join(map(str, expected))}, and encryption "
-            f"{config.encryption} gives {'x'.join(map(str, given))}: choose a model and an encryption that go together"
+            f"{config.encryption} gives {'x'.join(map(str, encrypted))}: choose a model and an encryption that go "
+            "together"
         )
 
 
-def _pretrained(config: Config, model_config: models.ModelConfig) -> tuple[Any, Any, checkpoint.Metadata]:
-    """Parameters, statistics, and what the checkpoint says of itself."""
+def _pretrained(
+    config: Config, model_config: models.ModelConfig
+) -> tuple[models.Params, models.Statistics, checkpoint.Metadata]:
+    """Returns parameters, statistics, and the checkpoint's metadata."""
     model = models.build(model_config)
     rng = jax.random.key(config.seed)
     # In one program each, for some families have hundreds of layers; it runs once, so that a CPU's compiler need not
@@ -144,7 +155,7 @@ def _pretrained(config: Config, model_config: models.ModelConfig) -> tuple[Any, 
 
 
 def open_key(config: Config, folder: Path) -> "keys.SecretKey":
-    """The key of `config.key_file`, or of `folder`/secret.key, which is made if there is none.
+    """Opens the key of `config.key_file`, or of `folder`/secret.key, which is made if there is none.
 
     Raises:
       UserError: a key file or passphrase that cannot be used.
@@ -165,7 +176,7 @@ def open_key(config: Config, folder: Path) -> "keys.SecretKey":
 
 
 def _check_encrypted(config: Config, header: Header, folder: str) -> None:
-    """What cannot be done to images that are encrypted already."""
+    """Raises UserError for settings that do not fit images that are encrypted already."""
     if config.encryption != "none":
         raise UserError(
             f"the images in {folder} are encrypted already, by {header.encryption!r}: set config.encryption=none"
@@ -175,4 +186,4 @@ def _check_encrypted(config: Config, header: Header, folder: str) -> None:
             f"config.augmentation={config.augmentation} would break the encrypted images in {folder}, as augmentation "
             "comes before encryption: set it to none, and let their owner encrypt augmented copies"
         )
-    check_normalisation(config)
+    check_normalization(config)

@@ -1,50 +1,60 @@
-"""What a run tells of its training steps: lines of metrics.jsonl, and progress on standard error."""
+"""Training log: lines of metrics.jsonl, and progress on standard error."""
 
 import math
 import sys
 import time
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ppvit_jax.errors import UserError
+from ppvit_jax.training.step import Metrics, State
 from ppvit_jax.training.workdir import Workdir
 
 
-class Report:
-    """Logs the metrics of a step when the next ones are noted: reading them at once would let the devices wait.
+class _PendingStep(NamedTuple):
+    """A step whose metrics may still be under way on the devices."""
+
+    step: int
+    metrics: Metrics
+    learning_rate: jax.typing.ArrayLike
+
+
+class Log:
+    """Logs the metrics of a step when the next ones arrive: reading them at once would let the devices wait.
 
     Attributes:
         loss, accuracy: of the epoch so far, at the last step that was logged.
     """
 
-    def __init__(self, files: Workdir, schedule: Any, *, batch_size: int, epochs: int, total_steps: int):
+    def __init__(self, files: Workdir, schedule: optax.Schedule, *, batch_size: int, epochs: int, total_steps: int):
         self.loss = self.accuracy = math.nan
         self._files, self._schedule = files, schedule
         self._batch_size, self._epochs, self._total_steps = batch_size, epochs, total_steps
-        self._noted: tuple[int, dict[str, jax.Array], Any] | None = None
-        self._first: int | None = None
-        self._step = 0
+        self._pending: _PendingStep | None = None
+        self._first_step: int | None = None
+        self._last_step = 0
         self._seconds = 0.0
-        self._resumed: float | None = None
-        self._printed = 0.0
+        self._resumed_at: float | None = None
+        self._printed_at = 0.0
 
     @property
     def rate(self) -> float | None:
         """Images a second of training alone: evaluation, saving and the first step's compilation are left out."""
-        seconds = self._seconds + (time.perf_counter() - self._resumed if self._resumed else 0.0)
-        steps = self._step - (self._step if self._first is None else self._first)
+        seconds = self._seconds + (time.perf_counter() - self._resumed_at if self._resumed_at else 0.0)
+        steps = self._last_step - (self._last_step if self._first_step is None else self._first_step)
         return steps * self._batch_size / seconds if steps > 0 and seconds > 0 else None
 
-    def begin(self, step: int, state: Any) -> None:
+    def start(self, step: int, state: State) -> None:
         """Waits for the run's first step, in which programs are compiled, and starts the clock after it."""
-        if self._first is None:
+        if self._first_step is None:
             jax.block_until_ready(state)
-            self._first, self._step, self._resumed = step, step, time.perf_counter()
+            self._first_step, self._last_step, self._resumed_at = step, step, time.perf_counter()
 
-    def note(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    def step(self, step: int, metrics: Metrics) -> None:
         """Takes the sums of an epoch's metrics after a step, and logs those that it took before.
 
         Raises:
@@ -52,24 +62,24 @@ class Report:
         """
         # The next step overwrites the state's own. What is computed later than this waits for the steps before it.
         copies, learning_rate = jax.tree.map(jnp.copy, metrics), self._schedule(step - 1)
-        for copy in copies.values():
+        for copy in jax.tree.leaves(copies):
             copy.copy_to_host_async()
         self.flush()
-        self._noted = step, copies, learning_rate
+        self._pending = _PendingStep(step, copies, learning_rate)
 
     def flush(self) -> None:
-        """Logs what was noted.
+        """Logs the step that is pending, if there is one.
 
         Raises:
           UserError: a loss that is not finite.
         """
-        if self._noted is None:
+        if self._pending is None:
             return
-        step, metrics, learning_rate = self._noted
-        self._noted = None
-        sums = {name: float(value) for name, value in metrics.items()}
-        self._step = step
-        self.loss, self.accuracy = sums["loss"] / sums["count"], sums["correct"] / sums["count"]
+        step, metrics, learning_rate = self._pending
+        self._pending = None
+        loss, correct, count = (float(metrics[name]) for name in ("loss", "correct", "count"))
+        self._last_step = step
+        self.loss, self.accuracy = loss / count, correct / count
         if not math.isfinite(self.loss):
             raise UserError(
                 f"the training loss is {self.loss} at step {step}: lower config.optimizer.learning_rate or clip "
@@ -110,23 +120,23 @@ class Report:
             now=True,
         )
 
-    def pause(self, state: Any) -> None:
-        """Logs what was noted, waits for the steps that are under way, and stops the clock."""
+    def pause(self, state: State) -> None:
+        """Logs the pending step, waits for the steps that are under way, and stops the clock."""
         self.flush()
         jax.block_until_ready(state)
-        if self._resumed is not None:
-            self._seconds += time.perf_counter() - self._resumed
-        self._resumed = None
+        if self._resumed_at is not None:
+            self._seconds += time.perf_counter() - self._resumed_at
+        self._resumed_at = None
 
     def resume(self) -> None:
         """Starts the clock again."""
-        self._resumed = time.perf_counter()
+        self._resumed_at = time.perf_counter()
 
     def _print(self, text: str, *, now: bool = False) -> None:
-        if jax.process_index() or not (now or time.perf_counter() - self._printed >= 2):
+        if jax.process_index() or not (now or time.perf_counter() - self._printed_at >= 2):
             return
-        self._printed = time.perf_counter()
-        remaining = self._total_steps - self._step
+        self._printed_at = time.perf_counter()
+        remaining = self._total_steps - self._last_step
         if (rate := self.rate) and remaining:
             minutes, seconds = divmod(round(remaining * self._batch_size / rate), 60)
             text += f" | {rate:.1f} images/s, {minutes}:{seconds:02d} left"

@@ -1,20 +1,19 @@
-"""The optimiser of a run, as an optax transformation built from `config.optimizer`."""
+"""The optimizer of a run, as an optax transformation built from `config.optimizer`."""
 
 import re
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ppvit_jax import models
+from ppvit_jax.config import Config
 from ppvit_jax.errors import UserError
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "step", "triangular")
 
-
-def make_schedule(optimizer: Any, total_steps: Any) -> optax.Schedule:
-    """Learning rate by step: linear warm-up from 0 over `warmup_steps`, then as `schedule` says.
+def make_schedule(optimizer: Config, total_steps: jax.typing.ArrayLike) -> optax.Schedule:
+    """Returns the learning rate by step: linear warm-up from 0 over `warmup_steps`, then as `schedule` says.
 
     "constant"; "cosine" to 0; "step", multiplied by `decay` at each of `milestones`, parts of the run; "triangular",
     from 0 to the rate at the first milestone and back to 0 at the end. `total_steps`, the steps of the run, may be an
@@ -22,30 +21,30 @@ def make_schedule(optimizer: Any, total_steps: Any) -> optax.Schedule:
     """
     rate, warmup = optimizer.learning_rate, optimizer.warmup_steps
     rest = jnp.maximum(total_steps - warmup, 1)
-    places = [jnp.round(part * total_steps) - warmup for part in optimizer.milestones]
+    milestones = [jnp.round(fraction * total_steps) - warmup for fraction in optimizer.milestones]
 
-    def after(step: Any) -> Any:
+    def after_warmup(step: jax.Array) -> jax.Array:
         if optimizer.schedule == "cosine":
             return rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step, rest) / rest))
         if optimizer.schedule == "step":
-            return rate * optimizer.decay ** sum((step >= place).astype(jnp.float32) for place in places)
+            return rate * optimizer.decay ** sum((step >= milestone).astype(jnp.float32) for milestone in milestones)
         if optimizer.schedule == "triangular":
-            peak = jnp.clip(places[0], 1, rest)
+            peak = jnp.clip(milestones[0], 1, rest)
             falling = (rest - step) / jnp.maximum(rest - peak, 1)
             return rate * jnp.clip(jnp.minimum(step / peak, falling), 0, 1)
         return jnp.full_like(step, rate, jnp.float32)
 
-    def schedule(step: Any) -> Any:
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(step)
-        return jnp.where(step < warmup, rate * step / max(warmup, 1), after(step - warmup))
+        return jnp.where(step < warmup, rate * step / max(warmup, 1), after_warmup(step - warmup))
 
     return schedule
 
 
 def make_optimizer(
-    optimizer: Any, total_steps: Any, params: Any, freeze: tuple[str, ...] = ()
+    optimizer: Config, total_steps: jax.typing.ArrayLike, params: models.Params, freeze: tuple[str, ...] = ()
 ) -> optax.GradientTransformation:
-    """Builds the optimiser.
+    """Builds the optimizer.
 
     "sgd": the weight decay is a term of the loss, weight_decay/2 * |w|^2 over all parameters, so it is added to
     the gradient before the momentum (as in PyTorch's SGD, and as the paper means it). "adam": the same term, before

@@ -1,23 +1,24 @@
-"""What training a Vision Transformer takes on one or many devices, by arithmetic: memory, traffic and FLOPs."""
+"""Memory, traffic and FLOPs of training a Vision Transformer on one or many devices, by arithmetic."""
 
 import dataclasses
 import math
 
 from ppvit_jax import models
+from ppvit_jax.config import SHARDINGS
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import ViTConfig
-from ppvit_jax.training.devices import SHARDINGS, split_axis
+from ppvit_jax.training.devices import split_axis
 
-# Copies of the parameters that an optimiser keeps: momentum; first and second moment.
+# Copies of the parameters that an optimizer keeps: momentum; first and second moment.
 OPTIMIZER_COPIES = {"sgd": 1, "adam": 2, "adamw": 2}
 _ELEMENT_BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
-# Of parameters, gradients and optimiser state, whatever the compute dtype.
+# Bytes of an element of parameters, gradients and optimizer state, whatever the compute dtype.
 _FLOAT32 = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class StepCost:
-    """What one device holds, sends and computes in one training step.
+    """Memory, traffic and computation of one training step on one device.
 
     parameters, gradients, optimizer: bytes of float32.
     accumulated: bytes of the sum of the gradients of the parts of a batch, where there are several.
@@ -46,57 +47,61 @@ class StepCost:
         return kept + max(self.gradients, self.activations)
 
 
-def step_cost(
-    config: ViTConfig,
-    *,
-    batch_size: int,
-    devices: int = 1,
-    sharding: str = "data_parallel",
-    optimizer: str = "sgd",
-    accumulation: int = 1,
-) -> StepCost:
-    """Counts what a training step takes on each device.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """The setup of a training step.
 
-    Args:
-      config: the model's shape and compute dtype.
-      batch_size: images in a batch, over all devices and all parts of an accumulation.
-      devices: how many share the batch.
-      sharding: "data_parallel", every device keeps all parameters; or "fully_sharded", every large tensor of
-        parameters, gradients and optimiser state is kept in parts (ZeRO, arXiv 1910.02054, stage 3).
-      optimizer: one of OPTIMIZER_COPIES.
-      accumulation: parts of a batch that are computed one after another.
+    batch_size: images in a batch, over all devices and all parts of an accumulation.
+    devices: number of devices that share the batch.
+    sharding: "data_parallel", every device keeps all parameters; or "fully_sharded", every large tensor of
+      parameters, gradients and optimizer state is kept in parts (ZeRO, arXiv 1910.02054, stage 3).
+    optimizer: one of OPTIMIZER_COPIES.
+    accumulation: parts of a batch that are computed one after another.
 
     Raises:
       UserError: an unknown sharding, a batch that devices and accumulation do not divide, or numbers below 1.
     """
-    if sharding not in SHARDINGS:
-        raise UserError(f"unknown sharding {sharding!r}: use {' or '.join(SHARDINGS)}")
-    if min(batch_size, devices, accumulation) < 1:
-        raise UserError("batch size, devices and accumulation need at least 1")
-    if batch_size % (devices * accumulation):
-        raise UserError(
-            f"a batch of {batch_size} cannot be shared by {devices} devices in {accumulation} parts: "
-            f"use a multiple of {devices * accumulation}"
-        )
-    images = batch_size // (devices * accumulation)
-    sharded = sharding == "fully_sharded"
+
+    batch_size: int
+    devices: int = 1
+    sharding: str = "data_parallel"
+    optimizer: str = "sgd"
+    accumulation: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sharding not in SHARDINGS:
+            raise UserError(f"unknown sharding {self.sharding!r}: use {' or '.join(SHARDINGS)}")
+        if min(self.batch_size, self.devices, self.accumulation) < 1:
+            raise UserError("batch size, devices and accumulation need at least 1")
+        if self.batch_size % (self.devices * self.accumulation):
+            raise UserError(
+                f"a batch of {self.batch_size} cannot be shared by {self.devices} devices in {self.accumulation} "
+                f"parts: use a multiple of {self.devices * self.accumulation}"
+            )
+
+
+def step_cost(config: ViTConfig, setup: Setup) -> StepCost:
+    """Returns the cost of a training step of a model of this shape and compute dtype on each device."""
+    devices, accumulation = setup.devices, setup.accumulation
+    images = setup.batch_size // (devices * accumulation)
+    sharded = setup.sharding == "fully_sharded"
     kept = _FLOAT32 * kept_parameters(config, devices if sharded else 1)
     element = _ELEMENT_BYTES[config.dtype]
     return StepCost(
         parameters=kept,
         gradients=kept,
         accumulated=kept if accumulation > 1 else 0,
-        optimizer=kept * OPTIMIZER_COPIES[optimizer],
+        optimizer=kept * OPTIMIZER_COPIES[setup.optimizer],
         working_copy=element * parameter_count(config) if (sharded and devices > 1) or element != _FLOAT32 else 0,
         activations=images * activation_bytes(config),
         attention_weights=images * attention_weight_bytes(config),
-        sent=accumulation * sent_bytes(config, devices, sharding),
-        flops=3 * forward_flops(config) * batch_size // devices,
+        sent=accumulation * sent_bytes(config, devices, setup.sharding),
+        flops=3 * forward_flops(config) * setup.batch_size // devices,
     )
 
 
 def forward_flops(config: ViTConfig) -> int:
-    """Floating-point operations of one image's forward pass, a multiplication and an addition counted as two.
+    """Returns the floating-point operations of one image's forward pass: a multiplication and an addition are two.
 
     Matrix products alone, 2 * m * n * k each: patch embedding, queries, keys and values, attention logits, attention
     values, projection, MLP, pre_logits if there is one, head. The gradients take twice as many, so that a training
@@ -117,12 +122,12 @@ def _shapes(config: ViTConfig) -> list[tuple[int, ...]]:
 
 
 def parameter_count(config: ViTConfig) -> int:
-    """The number of parameters."""
+    """Returns the number of parameters."""
     return sum(map(math.prod, _shapes(config)))
 
 
 def kept_parameters(config: ViTConfig, devices: int) -> int:
-    """Parameters that one of `devices` keeps if each large tensor with an axis that they divide is split along it."""
+    """Returns how many parameters each of `devices` keeps if they share each large tensor with an axis they divide."""
 
     def kept(shape: tuple[int, ...]) -> int:
         return math.prod(shape) // (1 if split_axis(shape, devices) is None else devices)
@@ -131,12 +136,12 @@ def kept_parameters(config: ViTConfig, devices: int) -> int:
 
 
 def activation_bytes(config: ViTConfig) -> int:
-    """Bytes that one image's forward pass keeps for the backward pass, an estimate.
+    """Returns the bytes that one image's forward pass keeps for the backward pass, an estimate.
 
-    In each block 12 arrays [tokens, hidden] (of each layer normalisation the centred, the normalised and the result;
+    In each block 12 arrays [tokens, hidden] (of each layer normalization the centered, the normalized and the result;
     queries, keys and values; what attention gives; the residual stream twice), 3 arrays [tokens, MLP] (GELU's input,
-    its tanh and its result) and the attention weights: what XLA keeps on a CPU without rematerialisation. They have the
-    compute dtype, but the normalisations' centred and normalised ones at least float32. Besides, the image in patches.
+    its tanh and its result) and the attention weights: what XLA keeps on a CPU without rematerialization. They have the
+    compute dtype, but the normalizations' centered and normalized ones at least float32. Besides, the image in patches.
     """
     element = _ELEMENT_BYTES[config.dtype]
     patches = config.grid_size**2
@@ -147,7 +152,7 @@ def activation_bytes(config: ViTConfig) -> int:
 
 
 def attention_weight_bytes(config: ViTConfig) -> int:
-    """Bytes of one image's attention weights [heads, tokens, tokens] of all blocks, an estimate.
+    """Returns the bytes of one image's attention weights [heads, tokens, tokens] of all blocks, an estimate.
 
     Those after the softmax, which is in float32 or more, and those that are rounded to a smaller compute dtype. The
     attention "cudnn" computes them again in the backward pass (FlashAttention, arXiv 2205.14135) and keeps none.
@@ -161,7 +166,7 @@ def attention_weight_bytes(config: ViTConfig) -> int:
 
 
 def sent_bytes(config: ViTConfig, devices: int, sharding: str) -> int:
-    """Bytes that a device sends for each part of a batch, by collective operations in a ring.
+    """Returns the bytes that a device sends for each part of a batch, by collective operations in a ring.
 
     Data parallel: an all-reduce of the gradients, 2 (n - 1) / n of their bytes (Patarasuk and Yuan, 2009). Fully
     sharded: parameters gathered for the forward and again for the backward pass, gradients reduced and scattered,

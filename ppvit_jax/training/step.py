@@ -1,10 +1,11 @@
-"""The compiled functions of a run: the initial state, one training step, one evaluation step."""
+"""Compiled functions of a run: the initial state, one training step, one evaluation step."""
 
 import functools
 import json
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,36 +17,55 @@ from ppvit_jax import models
 from ppvit_jax.config import Config, make_encryption
 from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.encryption import Encryption, Secret
-from ppvit_jax.training.devices import state_shardings
+from ppvit_jax.training.devices import Tree, state_shardings
 from ppvit_jax.training.optimizer import make_optimizer
 
-State = dict[str, Any]
+# "image": uint8 [batch, height, width, 3]; "label": int [batch]; "number": uint32 [batch], different for every image,
+# for encryptions with a key per image; in evaluation "mask": float [batch], 0 for padding.
+Batch: TypeAlias = Mapping[str, jax.Array | np.ndarray]
+# Sums over examples, float []: "loss", "correct", "count".
+Metrics: TypeAlias = Mapping[str, jax.Array | np.ndarray]
+
+
+class State(TypedDict):
+    """Training state: all that a step changes, and the run's length.
+
+    params, statistics: see `ppvit_jax.models.Model`.
+    opt_state: of the optimizer.
+    step, total_steps: int32 [], steps that are done and steps of the run.
+    metrics: sums since the start of the epoch.
+    """
+
+    params: models.Params
+    statistics: models.Statistics
+    opt_state: optax.OptState
+    step: jax.Array
+    total_steps: jax.Array
+    metrics: Metrics
 
 
 class Steps(NamedTuple):
-    """Pure functions; a batch is {"image": uint8 [batch, height, width, 3], "label": int [batch]}, and "number": uint32
-    [batch] where every image has a key of its own.
+    """Pure functions of a run.
 
-    init_state(params, statistics) -> state: a dict of params, statistics, opt_state, step, total_steps and the sums of
-      the epoch's metrics.
-    train_step(state, batch, rng, secret) -> state; the given state is donated.
-    eval_step(params, statistics, batch, secret) -> sums of loss, correct and count over the batch's float "mask"
-      [batch].
-    `secret` is what the configured encryption derived from a key, or None for images that stay as they are.
+    init_state(params, statistics) -> state.
+    train_step(state, batch, rng, secret) -> state; the state that it is given is donated.
+    eval_step(params, statistics, batch, secret) -> sums over the batch's examples.
+    `secret` is derived from a key by the configured encryption; None leaves images as they are.
     """
 
-    init_state: Callable[[Any, Any], State]
-    train_step: Callable[[State, Any, jax.Array, Secret | None], State]
-    eval_step: Callable[[Any, Any, Any, Secret | None], dict[str, jax.Array]]
+    init_state: Callable[[models.Params, models.Statistics], State]
+    train_step: Callable[[State, Batch, jax.Array, Secret | None], State]
+    eval_step: Callable[[models.Params, models.Statistics, Batch, Secret | None], Metrics]
 
 
 def compile_steps(model_config: models.ModelConfig, config: Config, total_steps: int) -> Steps:
-    """Builds the functions of a run; runs that differ in data, key, parameters and length alone share one
-    compilation; so do those of block-wise encryptions.
+    """Builds the functions of a run.
+
+    Runs that differ only in data, key, parameters and length share one compilation; so do block-wise encryptions.
 
     Args:
       model_config: the model's shape.
-      config: see `ppvit_jax.config.default_config`; of its fields those of the optimiser, `freeze`, `encryption`,
+      config: see `ppvit_jax.config.default_config`; of its fields those of the optimizer, `freeze`, `encryption`,
         `block_size`, `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`, `sharding` and
         `dtype` matter here.
       total_steps: steps of the run, the end of a schedule.
@@ -71,30 +91,32 @@ def compile_steps(model_config: models.ModelConfig, config: Config, total_steps:
 
 
 def zero_metrics() -> dict[str, np.ndarray]:
-    """The sums of an epoch's metrics at its start."""
+    """Returns the sums of metrics at the start of an epoch."""
     return {name: np.zeros((), np.float32) for name in ("loss", "correct", "count")}
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(model_config: models.ModelConfig, method: Encryption | None, settings: str) -> tuple[Any, Any, Any]:
-    config: Config = ConfigDict(json.loads(settings))
+def _compiled(
+    model_config: models.ModelConfig, method: Encryption | None, settings: str
+) -> tuple[Callable[..., State], Callable[..., State], Callable[..., Metrics]]:
+    config: Any = ConfigDict(json.loads(settings))
     model = models.build(model_config)
     names = unflatten_dict(models.parameter_shapes(model_config), sep="/")
 
-    def optimizer(total_steps: Any) -> optax.GradientTransformation:
+    def optimizer(total_steps: jax.typing.ArrayLike) -> optax.GradientTransformation:
         return make_optimizer(config.optimizer, total_steps, names, tuple(config.freeze))
 
     # An expression of `freeze` that is wrong is found here.
     optimizer(1)
     dtype = jnp.dtype(config.dtype)
 
-    def placed(tree: Any) -> Any:
+    def constrain_sharding(tree: Tree) -> Tree:
         if config.sharding == "data_parallel":
             return tree
         # Left to itself, XLA may choose other parts than the state came in.
         return jax.lax.with_sharding_constraint(tree, state_shardings(tree, config.sharding))
 
-    def init_state(params: Any, statistics: Any, total_steps: int) -> State:
+    def init_state(params: models.Params, statistics: models.Statistics, total_steps: int) -> State:
         return {
             "params": params,
             "statistics": statistics,
@@ -104,7 +126,11 @@ def _compiled(model_config: models.ModelConfig, method: Encryption | None, setti
             "metrics": zero_metrics(),
         }
 
-    def prepare(batch: Any, rng: jax.Array | None, secret: Secret | None) -> jax.Array:
+    def augment_and_encrypt(batch: dict[str, jax.Array], rng: jax.Array | None, secret: Secret | None) -> jax.Array:
+        chex.assert_rank(batch["image"], 4)
+        chex.assert_type(batch["image"], jnp.uint8)
+        chex.assert_type(batch["label"], int)
+        chex.assert_shape(batch["label"], batch["image"].shape[:1])
         augmentation = config.augmentation if rng is not None else "none"
         images = preprocess(batch["image"], model_config.image_size, augmentation, rng)
         if method is None or secret is None:
@@ -112,23 +138,23 @@ def _compiled(model_config: models.ModelConfig, method: Encryption | None, setti
         # The secret is an argument, not a constant: a compiled program or its cache never holds the key.
         return method.encrypt(images, secret, batch.get("number"))
 
-    def finish(images: jax.Array) -> jax.Array:
+    def to_model_input(images: jax.Array) -> jax.Array:
         if images.dtype != jnp.uint8:
             return images.astype(dtype)
         return normalize_images(images, config.mean, config.std, dtype)
 
     def loss_and_sums(
-        params: Any, statistics: Any, images: jax.Array, labels: jax.Array, rng: jax.Array
-    ) -> tuple[jax.Array, Any]:
-        logits, statistics, penalty = model.train(params, statistics, finish(images), rng)
+        params: models.Params, statistics: models.Statistics, images: jax.Array, labels: jax.Array, rng: jax.Array
+    ) -> tuple[jax.Array, tuple[models.Statistics, jax.Array, jax.Array]]:
+        logits, statistics, penalty = model.train(params, statistics, to_model_input(images), rng)
         targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), config.label_smoothing)
         loss = optax.softmax_cross_entropy(logits, targets).mean()
         return loss + penalty, (statistics, loss, (jnp.argmax(logits, -1) == labels).sum())
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state: State, batch: Any, rng: jax.Array, secret: Secret | None) -> State:
+    def train_step(state: State, batch: dict[str, jax.Array], rng: jax.Array, secret: Secret | None) -> State:
         rng = jax.random.fold_in(rng, state["step"])
-        images, labels = prepare(batch, rng, secret), batch["label"]
+        images, labels = augment_and_encrypt(batch, rng, secret), batch["label"]
         gradient = jax.grad(loss_and_sums, has_aux=True)
         parts = config.accumulation
         model_rngs = jax.random.split(jax.random.fold_in(rng, 1), parts)
@@ -138,25 +164,26 @@ def _compiled(model_config: models.ModelConfig, method: Encryption | None, setti
             )
         else:
 
-            def add(carry: Any, part: Any) -> tuple[Any, None]:
+            def add(carry: tuple, part: tuple) -> tuple[tuple, None]:
                 total, statistics = carry
                 grads, (statistics, *sums) = gradient(state["params"], statistics, *part)
                 return (jax.tree.map(jnp.add, total, (grads, sums)), statistics), None
 
             # Each part takes every parts-th example, so that every device keeps its own examples.
-            pieces = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), (images, labels))
-            first, rest = (jax.tree.map(lambda a, c=cut: a[c], (*pieces, model_rngs)) for cut in (0, slice(1, None)))
+            split = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), (images, labels))
+            first, rest = (jax.tree.map(lambda a, c=cut: a[c], (*split, model_rngs)) for cut in (0, slice(1, None)))
             grads, (statistics, *sums) = gradient(state["params"], state["statistics"], *first)
             ((grads, (loss, correct)), statistics), _ = jax.lax.scan(add, ((grads, sums), statistics), rest)
             loss, grads = jax.tree.map(lambda a: a / parts, (loss, grads))
-        grads = placed(grads)
+        grads = constrain_sharding(grads)
         updates, opt_state = optimizer(state["total_steps"]).update(grads, state["opt_state"], state["params"])
+        params: Any = optax.apply_updates(state["params"], updates)
         count = len(labels)
         metrics = state["metrics"]
         return {
-            "params": placed(optax.apply_updates(state["params"], updates)),
+            "params": constrain_sharding(params),
             "statistics": statistics,
-            "opt_state": placed(opt_state),
+            "opt_state": constrain_sharding(opt_state),
             "step": state["step"] + 1,
             "total_steps": state["total_steps"],
             "metrics": {
@@ -167,8 +194,12 @@ def _compiled(model_config: models.ModelConfig, method: Encryption | None, setti
         }
 
     @jax.jit
-    def eval_step(params: Any, statistics: Any, batch: Any, secret: Secret | None) -> dict[str, jax.Array]:
-        logits = model.apply(params, finish(prepare(batch, None, secret)), statistics)
+    def eval_step(
+        params: models.Params, statistics: models.Statistics, batch: dict[str, jax.Array], secret: Secret | None
+    ) -> Metrics:
+        chex.assert_type(batch["mask"], float)
+        chex.assert_equal_shape([batch["mask"], batch["label"]])
+        logits = model.apply(params, to_model_input(augment_and_encrypt(batch, None, secret)), statistics)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         correct = jnp.argmax(logits, -1) == batch["label"]
         mask = batch["mask"]

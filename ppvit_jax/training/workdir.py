@@ -1,27 +1,25 @@
-"""The files of a run: configuration, metrics, Orbax checkpoints for resuming, result."""
+"""Files of a run: configuration, metrics, Orbax checkpoints for resuming, result."""
 
 import contextlib
 import json
-import logging
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 from tensorboardX import SummaryWriter
 
-from ppvit_jax import checkpoint
+from ppvit_jax import checkpoint, models
 from ppvit_jax.config import Config
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import write_json, write_text
 
-# Fields that may change between the parts of one run: where files are, how much is told, and how the run fits the
-# devices that it goes on with.
-_FREE = (
+Tree = TypeVar("Tree")
+# Fields that may differ when a run is resumed: paths, logging, and how the run fits its devices.
+_CHANGEABLE_FIELDS = (
     "key_file",
     "passphrase_file",
     "data.dir",
@@ -43,12 +41,12 @@ class Workdir:
 
         Args:
           path: the folder.
-          config: of the run.
-          metadata: what `checkpoint.npz` will say of itself.
-          images: what the model is trained on.
+          config: the run's configuration.
+          metadata: of `checkpoint.npz`.
+          images: encryption and key fingerprint of the training images.
 
         Raises:
-          UserError: it holds a run of another configuration or key, or cannot be written.
+          UserError: the folder holds a run of another configuration or key, or cannot be written.
         """
         self.path = Path(path).expanduser().absolute()
         self.writes = jax.process_index() == 0
@@ -62,17 +60,17 @@ class Workdir:
         file = self.path / "config.json"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            known = json.loads(file.read_text()) if file.exists() else None
+            recorded = json.loads(file.read_text()) if file.exists() else None
         except OSError as error:
             raise UserError(f"cannot use the workdir {self.path}: {error.strerror}") from None
         except ValueError:
             raise UserError(f"{file} is damaged: use another workdir") from None
-        if known is not None and (differences := _differences(known, current)):
+        if recorded is not None and (differences := _differences(recorded, current)):
             raise UserError(
                 f"the workdir {self.path} holds a run of another configuration ({'; '.join(differences)}): "
                 "use another workdir, or the same configuration to continue"
             )
-        if self.writes and known is None:
+        if self.writes and recorded is None:
             write_json(file, current)
         self._events = SummaryWriter(str(self.path)) if self.writes and config.tensorboard else None
         self._manager = ocp.CheckpointManager(
@@ -87,12 +85,12 @@ class Workdir:
         self._manager.close()
 
     def result(self) -> dict[str, Any] | None:
-        """The result of a complete run, or None."""
+        """Returns the result of a complete run, or None."""
         file = self.path / "result.json"
         return json.loads(file.read_text()) if file.exists() else None
 
-    def restore(self, state: Any) -> Any:
-        """The latest saved state, or `state`; forgets the metrics logged after it was saved.
+    def restore(self, state: Tree) -> Tree:
+        """Returns the latest saved state, or `state`; forgets the metrics logged after it was saved.
 
         Raises:
           UserError: the saved state is damaged.
@@ -101,14 +99,15 @@ class Workdir:
         if step is not None:
             abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
             with reading_state(self.path / "checkpoints" / str(step), "; remove checkpoints/ to begin the run again"):
-                state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+                restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+                state = restored
         file = self.path / "metrics.jsonl"
         if self.writes:
             lines = [line for line in self.history() if line["step"] <= (step or 0)]
             write_text(file, "".join(json.dumps(line) + "\n" for line in lines))
         return state
 
-    def save(self, step: int, state: Any) -> None:
+    def save(self, step: int, state: object) -> None:
         """Saves the state for resuming: copies it, and writes in the background while training goes on.
 
         Raises:
@@ -138,7 +137,7 @@ class Workdir:
         """See `read_history`."""
         return read_history(self.path, kind)
 
-    def finish(self, result: dict[str, Any], params: Any) -> None:
+    def finish(self, result: dict[str, Any], params: models.Params) -> None:
         """Writes checkpoint.npz and, last, result.json."""
         self._manager.wait_until_finished()
         if not self.writes:
@@ -151,16 +150,11 @@ class Workdir:
 
 @contextlib.contextmanager
 def reading_state(path: Path, advice: str = "") -> Iterator[None]:
-    """Where Orbax reads a state: whatever it raises becomes one line.
+    """Turns whatever Orbax raises while it reads a state into one line.
 
     Raises:
       UserError: the files in `path` are damaged; ends in `advice`.
     """
-    # Orbax abandons its other reads when one fails; each prints a traceback, some just before the process ends.
-    hooks, logger = (sys.excepthook, sys.unraisablehook), logging.getLogger("asyncio")
-    sys.excepthook = lambda kind, error, trace: None if _is_abandoned(error) else hooks[0](kind, error, trace)
-    sys.unraisablehook = lambda fault: None if _is_abandoned(fault.exc_value) else hooks[1](fault)
-    logger.addFilter(_is_retrieved)
     try:
         yield
     # Orbax documents no type for damaged files.
@@ -169,20 +163,10 @@ def reading_state(path: Path, advice: str = "") -> Iterator[None]:
         raise UserError(
             f"cannot read {path} ({reason}): it is damaged, or of another version of Orbax{advice}"
         ) from None
-    sys.excepthook, sys.unraisablehook = hooks
-    logger.removeFilter(_is_retrieved)
-
-
-def _is_abandoned(error: BaseException | None) -> bool:
-    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
-
-
-def _is_retrieved(record: logging.LogRecord) -> bool:
-    return "exception was never retrieved" not in record.getMessage()
 
 
 def read_history(workdir: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The lines of a workdir's metrics.jsonl, of one kind or of all; a last line cut short by a kill is left out."""
+    """Returns the lines of metrics.jsonl, of one kind or of all, without a last line that a kill cut short."""
     file = workdir / "metrics.jsonl"
     lines = []
     for text in file.read_text().splitlines() if file.exists() else []:
@@ -193,7 +177,7 @@ def read_history(workdir: Path, kind: str | None = None) -> list[dict[str, Any]]
     return [line for line in lines if kind in (None, line["kind"])]
 
 
-def _differences(known: Any, current: Any) -> list[str]:
+def _differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
     def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
         if not isinstance(tree, dict):
             return {prefix: tree}
@@ -203,9 +187,9 @@ def _differences(known: Any, current: Any) -> list[str]:
             for name, value in flatten(branch, f"{prefix}.{key}" if prefix else key).items()
         }
 
-    before, now = flatten(known), flatten(current)
+    before, now = flatten(recorded), flatten(current)
     return [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and name.removeprefix("config.") not in _FREE
+        if before.get(name) != now.get(name) and name.removeprefix("config.") not in _CHANGEABLE_FIELDS
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import growth, input_path, loading
 from ppvit_jax import __main__ as commands
-from ppvit_jax.main import run_command
+from ppvit_jax.commands.shared.command_line import run_command
 
 SMALL = ["benchmark", "--model=ViT-Micro/8", "--image-size=16", "--batch-size=2", "--repeats=2", "--device=cpu"]
 

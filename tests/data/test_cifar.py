@@ -120,7 +120,7 @@ for in_memory in (True, False):
     loaded = data.load(ml_collections.ConfigDict(fields | dict(in_memory=in_memory)), 32)
     assert (loaded.name, len(loaded.train), len(loaded.test)) == ("cifar10", 15, 3)
     assert loaded.class_names == tuple(f"ten {n}" for n in range(10))
-    batches = data.train_batches(loaded.train, seed=0, batch_size=5, start_step=0, stop_step=5)
+    batches = data.train_batches(loaded.train, data.BatchOptions(5), seed=0, start_step=0, stop_step=5)
     assert sum(batch["image"].shape == (5, 32, 32, 3) for batch in batches) == 5
 assert "tensorflow" not in sys.modules
 """

@@ -107,7 +107,7 @@ def test_image_folder_subset_and_splits(tmp_path):
     make_folder(tmp_path / "val")
     loaded = data.load(config(source="image_folder", dir=str(tmp_path), train_examples=6), 4)
     assert (len(loaded.train), len(loaded.test)) == (6, 20)
-    batches = list(data.test_batches(loaded.test, batch_size=8))
+    batches = list(data.test_batches(loaded.test, data.BatchOptions(8)))
     assert sum(batch["mask"].sum() for batch in batches) == 20
     np.testing.assert_array_equal(np.concatenate([b["label"] for b in batches])[:20], [0] * 8 + [1] * 12)
 

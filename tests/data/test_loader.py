@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppvit_jax.data import loader
+from ppvit_jax.data.loader import BatchOptions
 from ppvit_jax.data.source import ArraySource, StreamSource
 from ppvit_jax.errors import UserError
 
@@ -41,13 +41,7 @@ def train(source, start, stop, batch_size, seed=0, process_count=1) -> list[np.n
         [
             numbers(batch)
             for batch in loader.train_batches(
-                source,
-                seed=seed,
-                batch_size=batch_size,
-                start_step=start,
-                stop_step=stop,
-                process_index=index,
-                process_count=process_count,
+                source, BatchOptions(batch_size, index, process_count), seed=seed, start_step=start, stop_step=stop
             )
         ]
         for index in range(process_count)
@@ -120,14 +114,7 @@ def test_decoding_on_access_gives_the_same_batches(size, start):
 @given(count=st.integers(1, 40), local=st.integers(1, 8), process_count=st.integers(1, 4))
 def test_test_batches_hold_every_example_once(wrap, count, local, process_count):
     parts = [
-        list(
-            loader.test_batches(
-                wrap(numbered(count)),
-                batch_size=local * process_count,
-                process_index=index,
-                process_count=process_count,
-            )
-        )
+        list(loader.test_batches(wrap(numbered(count)), BatchOptions(local * process_count, index, process_count)))
         for index in range(process_count)
     ]
     assert {len(part) for part in parts} == {-(-count // (local * process_count))}
@@ -151,15 +138,15 @@ def test_every_image_has_a_number_of_its_own_whatever_the_number_of_processes(wr
     count, batch_size, process_count = size
     train_numbers, test_numbers = set(), set()
     for index in range(process_count):
-        processes: Any = {"batch_size": batch_size, "process_index": index, "process_count": process_count}
+        options = BatchOptions(batch_size, index, process_count)
         for batch in loader.train_batches(
-            wrap(numbered(count)), seed=0, start_step=start, stop_step=start + 4, **processes
+            wrap(numbered(count)), options, seed=0, start_step=start, stop_step=start + 4
         ):
             assert batch["number"].dtype == np.uint32
             # Image i holds i + 1.
             np.testing.assert_array_equal(batch["number"], numbers(batch) - 1)
             train_numbers |= set(batch["number"].tolist())
-        for batch in loader.test_batches(wrap(numbered(test_count)), **processes):
+        for batch in loader.test_batches(wrap(numbered(test_count)), options):
             assert batch["number"].dtype == np.uint32 and batch["number"].shape == batch["mask"].shape
             real = batch["mask"] == 1
             np.testing.assert_array_equal(batch["number"][real], 2**31 + numbers(batch)[real] - 1)
@@ -168,9 +155,33 @@ def test_every_image_has_a_number_of_its_own_whatever_the_number_of_processes(wr
     assert train_numbers <= set(range(count)) and not train_numbers & test_numbers
 
 
+@pytest.mark.parametrize("wrap", [lambda source: source, streamed])
+def test_batches_of_indices_are_those_of_images_without_reading_any(wrap, monkeypatch):
+    """Padding has index 0, where a batch of images has zeros."""
+    source = wrap(numbered(10))
+    with_images = [
+        *loader.train_batches(source, BatchOptions(4), seed=1, start_step=0, stop_step=5),
+        *loader.test_batches(source, BatchOptions(4)),
+    ]
+    options = BatchOptions(4, index_only=True)
+    if isinstance(source, StreamSource):
+        monkeypatch.setattr(StreamSource, "fetch", lambda *_: pytest.fail("an image is read"))
+    with_indices = [
+        *loader.train_batches(source, options, seed=1, start_step=0, stop_step=5),
+        *loader.test_batches(source, options),
+    ]
+    assert len(with_images) == len(with_indices) == 5 + 3
+    for images, indices in zip(with_images, with_indices, strict=True):
+        assert images.keys() - {"image"} == indices.keys() - {"index"} and indices["index"].dtype == np.int32
+        for name in indices.keys() - {"index"}:
+            np.testing.assert_array_equal(indices[name], images[name])
+        numbers_of_images = numbers(images)
+        np.testing.assert_array_equal(indices["index"], np.maximum(numbers_of_images - 1, 0))
+
+
 def test_changing_a_batch_leaves_the_source_alone():
     source = numbered(8)
-    for batch in [*loader.test_batches(source, batch_size=8)]:
+    for batch in [*loader.test_batches(source, BatchOptions(8))]:
         batch["image"][:] = 0
         batch["label"][:] = 0
     np.testing.assert_array_equal(source.images, numbered(8).images)
@@ -185,7 +196,7 @@ def test_the_readers_error_arrives_as_itself_and_in_its_place():
             raise UserError("cannot read 7.png")
         return source.fetch(index)
 
-    batches = loader.test_batches(StreamSource(source.labels, source.image_shape, read), batch_size=3)
+    batches = loader.test_batches(StreamSource(source.labels, source.image_shape, read), BatchOptions(3))
     assert list(numbers(next(batches))) == [1, 2, 3]
     assert list(numbers(next(batches))) == [4, 5, 6]
     with pytest.raises(UserError) as caught:
@@ -202,7 +213,7 @@ def test_reading_runs_ahead_but_not_without_bound_and_ends_with_the_iterator():
         return source.fetch(index)
 
     stream = StreamSource(source.labels, source.image_shape, read)
-    batches = loader.train_batches(stream, seed=0, batch_size=40, start_step=0, stop_step=10**9)
+    batches = loader.train_batches(stream, BatchOptions(40), seed=0, start_step=0, stop_step=10**9)
     next(batches)
     time.sleep(0.01)
     assert 40 < len(reads) <= 40 + 2 * 40 + 1
@@ -225,11 +236,13 @@ def test_reading_runs_ahead_but_not_without_bound_and_ends_with_the_iterator():
     ],
 )
 def test_wrong_sizes_are_refused_at_once(change, message):
+    fields = ("batch_size", "process_index", "process_count")
     arguments = {"seed": 0, "batch_size": 5, "start_step": 0, "stop_step": 1} | change
     with pytest.raises(UserError, match=message):
-        loader.train_batches(numbered(10), **arguments)
+        options = BatchOptions(**{name: arguments.pop(name) for name in fields if name in arguments})
+        loader.train_batches(numbered(10), options, **arguments)
 
 
 def test_wrong_test_sizes_are_refused_at_once():
     with pytest.raises(UserError, match="batch of 3 cannot be shared by 2"):
-        loader.test_batches(numbered(4), batch_size=3, process_count=2)
+        loader.test_batches(numbered(4), BatchOptions(3, process_count=2))

@@ -7,10 +7,10 @@ from PIL import Image
 
 from ppvit_jax import __main__ as commands
 from ppvit_jax import data, keys
+from ppvit_jax.commands.shared.command_line import run_command
 from ppvit_jax.config import load
 from ppvit_jax.encryption import decrypt
 from ppvit_jax.experiments import figures, table_1
-from ppvit_jax.main import run_command
 
 ARGUMENTS = [
     "reproduce",

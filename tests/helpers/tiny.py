@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -24,7 +25,7 @@ def tiny_model(image_size: int = 16, patch_size: int = 4, num_classes: int = 3, 
     )
 
 
-def random_params(config: models.ViTConfig, seed: int = 0, dtype: Any = np.float32) -> dict[str, Any]:
+def random_params(config: models.ModelConfig, seed: int = 0, dtype: Any = np.float32) -> dict[str, Any]:
     """Every leaf random, also those that a new model has at zero (head, biases, class token)."""
     random = np.random.default_rng(seed)
     shapes = flatten(jax.eval_shape(models.build(config).init, jax.random.key(0)))
@@ -58,18 +59,10 @@ def random_dataset(train: int = 24, test: int = 10, size: int = 16, num_classes:
 
 
 def assert_same_tree(actual: Any, expected: Any) -> None:
-    """Equal bit for bit, in structure too."""
-    actual, expected = flatten(actual), flatten(expected)
-    assert actual.keys() == expected.keys()
-    for name in expected:
-        np.testing.assert_array_equal(np.asarray(actual[name]), np.asarray(expected[name]), err_msg=name)
+    """Equal bit for bit, in structure too; flat and nested names are the same."""
+    chex.assert_trees_all_equal(flatten(actual), flatten(expected))
 
 
 def assert_close_tree(actual: Any, expected: Any, tolerance: float) -> None:
     """Equal to an absolute tolerance, and the same structure."""
-    actual, expected = flatten(actual), flatten(expected)
-    assert actual.keys() == expected.keys()
-    for name in expected:
-        np.testing.assert_allclose(
-            np.asarray(actual[name]), np.asarray(expected[name]), rtol=0, atol=tolerance, err_msg=name
-        )
+    chex.assert_trees_all_close(flatten(actual), flatten(expected), rtol=0, atol=tolerance)

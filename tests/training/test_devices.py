@@ -7,8 +7,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ppvit_jax.data.source import ArraySource, PlaceSource, StreamSource
-from ppvit_jax.training.devices import feed, shardings
+from ppvit_jax.data.source import ArraySource, StreamSource
+from ppvit_jax.training.devices import replicate_images, shard_batches, shardings
 
 # Three steps on eight devices; prints what lies where, and how far the parameters are apart.
 _SCRIPT = """
@@ -16,16 +16,16 @@ import json, sys
 import jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 from ppvit_jax import models
-from ppvit_jax.config import default_config
-from ppvit_jax.training.devices import SHARDINGS, place, shardings, state_shardings, whole
+from ppvit_jax.config import SHARDINGS, default_config
+from ppvit_jax.training.devices import gather_to_host, shard_batch, shardings, state_shardings
 from ppvit_jax.training.step import compile_steps
 
 model = models.parse_name("ViT-Micro/8", image_size=16, num_classes=10, dtype="float64")
-replicated, by_example = shardings()
+replicated, batch_sharded = shardings()
 random = np.random.default_rng(0)
 batch = {"image": random.integers(0, 256, (16, 16, 16, 3), np.uint8), "label": random.integers(0, 10, 16)}
 params = jax.device_get(models.build(model).init(jax.random.key(0)))
-found = {}
+results = {}
 for sharding in SHARDINGS:
     config = default_config()
     config.sharding, config.dtype, config.accumulation = sharding, "float64", 2
@@ -34,11 +34,11 @@ for sharding in SHARDINGS:
     state = jax.device_put(state, state_shardings(state, sharding))
     rng = jax.device_put(jax.random.key(0), replicated)
     for _ in range(3):
-        state = steps.train_step(state, place(batch, by_example), rng, None)
+        state = steps.train_step(state, shard_batch(batch, batch_sharded), rng, None)
     on_one = {what: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state[what]))
               for what in ("params", "opt_state")}
-    found[sharding] = on_one, whole(state["params"])
-(dense, one), (parts, other) = found.values()
+    results[sharding] = on_one, gather_to_host(state["params"])
+(dense, one), (parts, other) = results.values()
 apart = max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), one, other)))
 moved = max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), one, params)))
 print(json.dumps({"dense": dense, "parts": parts, "apart": apart, "moved": moved}))
@@ -61,15 +61,17 @@ def test_only_images_in_memory_go_to_the_device_and_a_batch_is_the_same_either_w
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (6, 4, 4, 3), np.uint8), np.arange(6, dtype=np.int32)
     source = ArraySource(images, labels)
-    there, to_devices = feed(source, True)
-    assert isinstance(there, PlaceSource) and (there.fetch(3), there.image_shape, len(there)) == (3, (4, 4, 3), 6)
-    (batch,) = to_devices(iter([{"image": np.array([4, 1], np.int32), "label": labels[[4, 1]]}]))
+    on_device = replicate_images(source, True)
+    assert on_device is not None and on_device.sharding.is_fully_replicated
+    np.testing.assert_array_equal(on_device, images)
+    (batch,) = shard_batches(iter([{"index": np.array([4, 1], np.int32), "label": labels[[4, 1]]}]), on_device)
+    assert batch.keys() == {"image", "label"}
     np.testing.assert_array_equal(batch["image"], images[[4, 1]])
     np.testing.assert_array_equal(batch["label"], [4, 1])
     assert batch["image"].sharding.is_equivalent_to(shardings()[1], 4)
     # "auto" leaves them in a processor's memory, where they are already.
-    assert feed(source, "auto")[0] is source and feed(source, False)[0] is source
+    assert replicate_images(source, "auto") is None and replicate_images(source, False) is None
     stream = StreamSource(labels, (4, 4, 3), lambda index: images[index])
-    assert feed(stream, True)[0] is stream
-    (batch,) = feed(stream, True)[1](iter([{"image": images[[2]]}]))
+    assert replicate_images(stream, True) is None
+    (batch,) = shard_batches(iter([{"image": images[[2]]}]), None)
     assert isinstance(batch["image"], jax.Array)

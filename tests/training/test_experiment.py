@@ -30,13 +30,6 @@ def _config(**fields):
     return check(config)
 
 
-@pytest.fixture(autouse=True)
-def _float32_again():
-    yield
-    # A run in float64 switches the whole process.
-    jax.config.update("jax_enable_x64", False)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The workdirs of three arms that share a key."""
@@ -152,6 +145,34 @@ def test_a_sealed_key_is_opened_by_a_passphrase_file(tmp_path):
         passphrase.unlink() if content is None else passphrase.write_text(content)
         with pytest.raises(UserError, match="cannot read a passphrase"):
             experiment.open_key(config, tmp_path / "folder")
+
+
+def test_a_run_in_float64_leaves_the_precision_of_the_process_as_it_was(tmp_path, monkeypatch):
+    inside = []
+
+    def train(run, workdir):
+        inside.append(jax.numpy.ones(1, "float64").dtype)
+        if len(inside) == 2:
+            raise UserError("no room")
+        return {}
+
+    monkeypatch.setattr(experiment, "train", train)
+    config = _config(encryption="none")
+    for before in (False, True):
+        with jax.enable_x64(before):
+            experiment.run(config, tmp_path, DATASET)
+            assert jax.config.jax_enable_x64 is before  # pyright: ignore[reportAttributeAccessIssue]
+            if not before:
+                with pytest.raises(UserError):
+                    experiment.run(config, tmp_path, DATASET)
+            assert jax.numpy.ones(1).dtype == ("float64" if before else "float32")
+    assert set(inside) == {np.dtype("float64")} and len(inside) == 3
+
+
+def test_the_secret_is_not_in_the_text_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "train", lambda run, workdir: {"run": run})
+    run = experiment.run(_config(key_file=str(make_key(tmp_path, 5))), tmp_path, DATASET)["run"]
+    assert run.secret is not None and "secret=" not in repr(run)
 
 
 def test_a_model_from_scratch_has_parameters_of_the_compute_precision(tmp_path):

@@ -50,13 +50,6 @@ def _run_config(name):
     return _config(encryption, **fields)
 
 
-@pytest.fixture(autouse=True)
-def _float32_again():
-    yield
-    # A run in float64 switches the whole process.
-    jax.config.update("jax_enable_x64", False)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where the runs are, with their common key."""
@@ -73,7 +66,6 @@ def run(folder):
         workdir = folder / name
         if not (workdir / "result.json").exists():
             experiment.run(_run_config(name), workdir, key_folder=folder)
-            jax.config.update("jax_enable_x64", False)
         return workdir
 
     return run
@@ -212,13 +204,13 @@ def test_a_model_without_patches_needs_the_size_of_blocks(encryption):
 
 
 def test_what_inverts_values_trains_at_any_mean_where_nothing_is_adapted(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "train", lambda *arguments: {"encryption": arguments[-1].encryption})
+    monkeypatch.setattr(experiment, "train", lambda run, workdir: {"encryption": run.images.encryption})
     config = _config("np", **VIT | {"mean": (0.4, 0.5, 0.6)})
     assert experiment.run(config, tmp_path, key_folder=tmp_path) == {"encryption": "np"}
 
 
 def test_what_only_moves_values_is_adapted_to_at_any_mean(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "train", lambda *arguments: {"model": arguments[-2].encryption})
+    monkeypatch.setattr(experiment, "train", lambda run, workdir: {"model": run.metadata.encryption})
     config = _config("etc:shared=True,negative_positive=False", **VIT | {"adapt": True, "mean": (0.4, 0.4, 0.4)})
     spec = "etc:shared=True,negative_positive=False"
     assert experiment.run(config, tmp_path, key_folder=tmp_path) == {"model": spec}

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import pytest
 
 from ppvit_jax.errors import UserError
-from ppvit_jax.training.log import Report
+from ppvit_jax.training.log import Log
 
 
 class _Files:
@@ -18,46 +18,46 @@ def _metrics(loss):
 
 
 @pytest.fixture
-def report():
+def log():
     files = _Files()
-    return Report(files, lambda step: 0.1, batch_size=4, epochs=2, total_steps=8)  # pyright: ignore
+    return Log(files, lambda step: 0.1, batch_size=4, epochs=2, total_steps=8)  # pyright: ignore
 
 
-def test_metrics_are_read_when_the_next_are_noted(report):
-    report.begin(1, {})
-    report.note(1, _metrics(2.0))
-    assert report._files.lines == []
-    report.note(3, _metrics(4.0))
-    ((kind, step, values),) = report._files.lines
+def test_metrics_are_read_when_the_next_arrive(log):
+    log.start(1, {})
+    log.step(1, _metrics(2.0))
+    assert log._files.lines == []
+    log.step(3, _metrics(4.0))
+    ((kind, step, values),) = log._files.lines
     assert (kind, step, values["train_loss"], values["train_accuracy"]) == ("step", 1, 0.5, 0.75)
     assert (values["epoch"], values["learning_rate"], values["images_per_second"]) == (0.25, 0.1, None)
-    report.pause({})
-    assert [line[1] for line in report._files.lines] == [1, 3]
-    assert (report.loss, report._files.lines[1][2]["epoch"]) == (1.0, 0.75)
-    report.pause({})
-    assert len(report._files.lines) == 2
+    log.pause({})
+    assert [line[1] for line in log._files.lines] == [1, 3]
+    assert (log.loss, log._files.lines[1][2]["epoch"]) == (1.0, 0.75)
+    log.pause({})
+    assert len(log._files.lines) == 2
 
 
-def test_the_rate_counts_training_alone(report, monkeypatch):
+def test_the_rate_counts_training_alone(log, monkeypatch):
     now = 100.0
     monkeypatch.setattr("time.perf_counter", lambda: now)
-    report.begin(1, {})
+    log.start(1, {})
     now += 10
-    report.note(3, _metrics(1.0))
-    report.pause({})
+    log.step(3, _metrics(1.0))
+    log.pause({})
     # Two steps of four images after the first, in ten seconds.
-    assert report.rate == pytest.approx(0.8)
+    assert log.rate == pytest.approx(0.8)
     now += 1000
-    report.epoch(4, 0.5, 0.25, 10)
-    assert report._files.lines[-1][0] == "epoch" and report._files.lines[-1][2]["images_per_second"] == report.rate
-    report.resume()
+    log.epoch(4, 0.5, 0.25, 10)
+    assert log._files.lines[-1][0] == "epoch" and log._files.lines[-1][2]["images_per_second"] == log.rate
+    log.resume()
     now += 10
-    report.note(5, _metrics(1.0))
-    report.flush()
-    assert report.rate == pytest.approx(0.8)
+    log.step(5, _metrics(1.0))
+    log.flush()
+    assert log.rate == pytest.approx(0.8)
 
 
-def test_a_loss_that_is_not_finite_is_named_with_its_step(report):
-    report.note(1, _metrics(float("nan")))
+def test_a_loss_that_is_not_finite_is_named_with_its_step(log):
+    log.step(1, _metrics(float("nan")))
     with pytest.raises(UserError, match="the training loss is nan at step 1"):
-        report.note(2, _metrics(1.0))
+        log.step(2, _metrics(1.0))

@@ -13,10 +13,9 @@ from helpers.tiny import assert_close_tree, assert_same_tree, flatten, random_da
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata
-from ppvit_jax.config import default_config
+from ppvit_jax.config import SHARDINGS, default_config
 from ppvit_jax.errors import UserError
-from ppvit_jax.training.devices import SHARDINGS
-from ppvit_jax.training.loop import train
+from ppvit_jax.training.loop import Run, train
 from ppvit_jax.training.matching import PLAIN
 from ppvit_jax.training.workdir import Workdir, read_history
 
@@ -41,7 +40,7 @@ def _train(workdir, config=None, model=MODEL, params=None, dataset=None, fingerp
     params = random_params(model) if params is None else params
     dataset = dataset or random_dataset()
     images = dataclasses.replace(PLAIN, key_fingerprint=fingerprint)
-    return train(config, workdir, dataset, model, params, {}, None, Metadata(config.model, 16), images)
+    return train(Run(config, dataset, model, params, {}, None, Metadata(config.model, 16), images), workdir)
 
 
 def _tuned(workdir):

@@ -59,7 +59,7 @@ def test_flops_of_the_forward_pass_are_those_of_xla_but_for_the_elementwise_ones
 def test_parameters_and_optimiser_state_have_the_bytes_of_a_runs_state(name):
     config = tiny_model()
     _, state = _training(config, name=name)
-    cost = scaling.step_cost(config, batch_size=1, optimizer=name)
+    cost = scaling.step_cost(config, scaling.Setup(batch_size=1, optimizer=name))
     assert cost.parameters == cost.gradients == _bytes(state["params"])
     assert cost.optimizer == _bytes(state["opt_state"])
 
@@ -76,16 +76,17 @@ def test_activations_are_within_a_fifth_of_what_xla_reserves(image_size, heads, 
     }
     train_step: Any = steps.train_step
     compiled = train_step.lower(state, batch, jax.eval_shape(jax.random.key, 0), None).compile()
-    cost = scaling.step_cost(config, batch_size=batch_size)
+    cost = scaling.step_cost(config, scaling.Setup(batch_size=batch_size))
     assert cost.activations > 10 * cost.gradients
     assert 0.9 < compiled.memory_analysis().temp_size_in_bytes / cost.activations < 1.2
 
 
 def test_devices_share_what_their_number_divides():
     config = _vit("ViT-B/16")
-    one, eight = (scaling.step_cost(config, batch_size=64, devices=n, sharding="fully_sharded") for n in (1, 8))
-    data_parallel = scaling.step_cost(config, batch_size=64, devices=8)
-    assert one == scaling.step_cost(config, batch_size=64)
+    setups = (scaling.Setup(batch_size=64, devices=n, sharding="fully_sharded") for n in (1, 8))
+    one, eight = (scaling.step_cost(config, setup) for setup in setups)
+    data_parallel = scaling.step_cost(config, scaling.Setup(batch_size=64, devices=8))
+    assert one == scaling.step_cost(config, scaling.Setup(batch_size=64))
     assert (one.sent, one.working_copy) == (0, 0)
     for kind in ("parameters", "gradients", "optimizer"):
         assert getattr(data_parallel, kind) == getattr(one, kind)
@@ -101,8 +102,9 @@ def test_devices_share_what_their_number_divides():
 _ON_FOUR_DEVICES = """
 import json, math, re, sys
 import jax, jax.numpy as jnp
-from ppvit_jax import devices, models, scaling
+from ppvit_jax import models
 from ppvit_jax.config import default_config
+from ppvit_jax.training import devices, scaling
 from ppvit_jax.training.step import compile_steps
 
 model = models.ViTConfig(
@@ -112,14 +114,14 @@ settings = default_config()
 settings.encryption, settings.sharding = "none", sys.argv[1]
 steps = compile_steps(model, settings, 1)
 state = jax.eval_shape(lambda rng: steps.init_state(models.build(model).init(rng), {}), jax.random.key(0))
-lies = devices.state_shardings(state, settings.sharding)
-pairs = zip(jax.tree.leaves(state["params"]), jax.tree.leaves(lies["params"]))
-kept = sum(math.prod(to.shard_shape(leaf.shape)) for leaf, to in pairs)
-state = jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), state, lies)
-_, by_example = devices.shardings()
+parts = devices.state_shardings(state, settings.sharding)
+pairs = zip(jax.tree.leaves(state["params"]), jax.tree.leaves(parts["params"]))
+kept = sum(math.prod(sharding.shard_shape(leaf.shape)) for leaf, sharding in pairs)
+state = jax.tree.map(lambda leaf, to: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=to), state, parts)
+_, batch_sharded = devices.shardings()
 batch = {
-    "image": jax.ShapeDtypeStruct((40, 12, 12, 3), jnp.uint8, sharding=by_example),
-    "label": jax.ShapeDtypeStruct((40,), jnp.int32, sharding=by_example),
+    "image": jax.ShapeDtypeStruct((40, 12, 12, 3), jnp.uint8, sharding=batch_sharded),
+    "label": jax.ShapeDtypeStruct((40,), jnp.int32, sharding=batch_sharded),
 }
 program = steps.train_step.lower(state, batch, jax.eval_shape(jax.random.key, 0), None).compile().as_text()
 program = re.sub(r"/\\*.*?\\*/", "", program)
@@ -158,14 +160,14 @@ def test_fully_sharded_devices_keep_parts_and_exchange_parameters_and_gradients_
 
 def test_what_saves_memory():
     config = _vit("ViT-B/16", dtype="bfloat16")
-    whole = scaling.step_cost(config, batch_size=64)
-    parts = scaling.step_cost(config, batch_size=64, accumulation=8)
+    whole = scaling.step_cost(config, scaling.Setup(batch_size=64))
+    parts = scaling.step_cost(config, scaling.Setup(batch_size=64, accumulation=8))
     assert parts.activations * 8 == whole.activations and parts.flops == whole.flops
     assert parts.accumulated == whole.gradients and parts.memory < whole.memory
-    flash = scaling.step_cost(dataclasses.replace(config, attention="cudnn"), batch_size=64)
+    flash = scaling.step_cost(dataclasses.replace(config, attention="cudnn"), scaling.Setup(batch_size=64))
     assert flash.attention_weights == 0
     assert whole.memory - flash.memory == whole.attention_weights == 64 * 12 * 12 * 197**2 * (4 + 2)
-    float32 = scaling.step_cost(dataclasses.replace(config, dtype="float32"), batch_size=64)
+    float32 = scaling.step_cost(dataclasses.replace(config, dtype="float32"), scaling.Setup(batch_size=64))
     assert whole.working_copy == float32.parameters // 2 and math.isclose(
         whole.activations / float32.activations, 0.65, rel_tol=0.1
     )
@@ -182,4 +184,4 @@ def test_what_saves_memory():
 )
 def test_impossible_sizes(sizes, message):
     with pytest.raises(UserError, match=message):
-        scaling.step_cost(tiny_model(), **sizes)
+        scaling.Setup(**sizes)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.config import check, default_config, make_model
 from ppvit_jax.errors import UserError
 from ppvit_jax.training import experiment
-from ppvit_jax.training.loop import train
+from ppvit_jax.training.loop import Run, train
 from ppvit_jax.training.matching import PLAIN
 from ppvit_jax.training.step import compile_steps
 from ppvit_jax.training.workdir import Workdir, read_history
@@ -72,7 +73,7 @@ def run(kind, tmp_path_factory):
         # Saved at each step, whether it is stopped or not.
         config.checkpoint_steps = 1
         metadata = Metadata(config.model, 16)
-        return train(config, workdir, random_dataset(), model_config, params, statistics, None, metadata, PLAIN)
+        return train(Run(config, random_dataset(), model_config, params, statistics, None, metadata, PLAIN), workdir)
 
     run(workdir := tmp_path_factory.mktemp(kind))
     return run, workdir, (params, statistics)
@@ -132,23 +133,19 @@ def test_a_run_that_was_stopped_ends_with_the_same_parameters_and_statistics(run
 
 
 def _started_with(monkeypatch, config, workdir):
-    """What a run begins to train with: parameters and statistics."""
+    """Returns the parameters and statistics that a run begins to train with."""
     started = []
-    monkeypatch.setattr(experiment, "train", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(experiment, "train", lambda run, workdir: started.append(run))
     experiment.run(config, workdir, random_dataset())
-    (arguments,) = started
-    return arguments[4:6]
+    (run,) = started
+    return run.params, run.statistics
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_checkpoint_is_read_again_to_the_same_logits(kind, run, tmp_path, monkeypatch, dtype):
     _, workdir, _ = run
     config = _config(kind, checkpoint=str(workdir / "checkpoint.npz"), head="keep", dtype=dtype)
-    try:
-        params, statistics = _started_with(monkeypatch, config, tmp_path)
-    finally:
-        # A run in float64 switches the whole process.
-        jax.config.update("jax_enable_x64", False)
+    params, statistics = _started_with(monkeypatch, config, tmp_path)
     for again, written in zip((params, statistics), _read(workdir), strict=True):
         assert_same_tree(again, written)
         assert {leaf.dtype for leaf in flatten(again).values()} == {np.dtype(dtype)}
@@ -241,7 +238,8 @@ def test_penalties_enter_the_gradient_once_and_not_the_reported_loss():
     config = _config("convmixer", accumulation=2)
     config.model_options.adaptive_matrix = "free"
     config.optimizer.update({"momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.5})
-    with_penalty = dataclasses.replace(make_model(config, 3), penalty_weight=2.0)
+    shape: Any = make_model(config, 3)
+    with_penalty = dataclasses.replace(shape, penalty_weight=2.0)
     without = dataclasses.replace(with_penalty, penalty_weight=0.0)
     params = random_params(with_penalty)
     # Statistics do not depend on the matrix.
