@@ -141,12 +141,12 @@ def try_attacks(
     """
     key, second_key = experiment_key(seed, 2 * number), experiment_key(seed, 2 * number + 1)
     inputs = Inputs(counts=material.counts, reference=material.reference, seed=number, brief=True)
-    not_adapted: UserError | None = None
+    not_adapted = ""
     if material.models:
         try:
             inputs = _adapt_models(inputs, method, material.models, key, second_key)
         except UserError as error:
-            not_adapted = error
+            not_adapted = str(error)
     if material.plain is not None:
         random = np.random.default_rng([seed, number])
         inputs = _encrypt_images(inputs, method, material.plain, material.noise, key, random)
@@ -154,7 +154,7 @@ def try_attacks(
     for attack in sorted(attacks, key=lambda attack: attack.column.place):
         try:
             if attack.on_models and not_adapted:
-                raise not_adapted
+                raise UserError(not_adapted)
             findings.append(attack.run(inputs))
         except UserError as error:
             refused[attack.name] = str(error)

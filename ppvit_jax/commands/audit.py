@@ -148,7 +148,7 @@ def _run_methods(arguments: argparse.Namespace, sources: Sources, output: Path) 
     names = arguments.attacks.split(",") if arguments.attacks else _names()
     if unknown := set(names) - set(_names()):
         raise UserError(f"--attacks has no {min(unknown)!r}: choose among {', '.join(_names())}")
-    chosen = [attacks.named(name) for name in names]
+    chosen = [attack for attack in attacks.ATTACKS if attack.name in names]
     if not sources.plain and not all(attack.on_models for attack in chosen):
         raise UserError("attacks on images need some: give --plain, a folder or `photographs`, or other --attacks")
     comparison, measured = _measure(arguments, sources, chosen, arguments.image_size, arguments.noise)

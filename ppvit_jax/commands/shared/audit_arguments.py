@@ -3,13 +3,38 @@
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from ppvit_jax.audit.attack import Counts
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.data.images import Resize
 from ppvit_jax.encryption import METHODS
 from ppvit_jax.errors import UserError
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        numbers = [0]
+    if numbers[0] < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give numbers from 1 on, such as 1,5,20")
+    return numbers
+
+
+_MODEL = "adapted, fine-tuned or not"
+_FLAGS: dict[str, dict[str, Any]] = {
+    "base": {"metavar": "CKPT", "help": "a plain one, or `embedded`"},
+    "model": {"metavar": "CKPT", "help": _MODEL},
+    "plain": {"metavar": "DIR", "help": "the plain images"},
+    "encrypted": {"metavar": "DIR", "help": "images of one key"},
+    "reference": {"metavar": "DIR", "help": "plain images of the same kind as those attacked"},
+    "pairs": {"type": _numbers, "default": Counts.pairs, "metavar": "N,N", "help": "to learn from"},
+    "images": {"type": _numbers, "default": Counts.images, "metavar": "N,N", "help": "to attack"},
+    "candidates": {"type": int, "default": Counts.candidates, "metavar": "N", "help": "(default: %(default)s)"},
+    "key": {"metavar": "KEY", "help": "for the scoring alone: no attack sees it"},
+}
+_TWO_MODELS = {"action": "append", "help": f"{_MODEL}; given twice, to compare models of two keys"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,42 +83,15 @@ def add_sources(parser: argparse.ArgumentParser, required: Sequence[str], option
       required: names as in `ppvit_jax.audit.attack.Need`.
       optional: such names, and those of `ppvit_jax.audit.attack.Option`.
     """
-    names = tuple(dict.fromkeys((*required, *optional)))
+    # The flag of a second model is that of the first.
+    names = [name for name in dict.fromkeys((*required, *optional)) if name != "second_model"]
     for name in names:
-        needed = name in required
-        match name:
-            case "base":
-                parser.add_argument("--base", required=needed, metavar="CKPT", help="a plain one, or `embedded`")
-            case "model" if "second_model" not in names:
-                parser.add_argument("--model", required=needed, metavar="CKPT", help="adapted, fine-tuned or not")
-            case "model":
-                parser.add_argument(
-                    "--model",
-                    required=needed,
-                    action="append",
-                    metavar="CKPT",
-                    help="adapted, fine-tuned or not; given twice, to compare models of two keys",
-                )
-            case "plain":
-                parser.add_argument("--plain", required=needed, metavar="DIR", help="the plain images")
-            case "encrypted":
-                parser.add_argument("--encrypted", required=needed, metavar="DIR", help="images of one key")
-                shared.add_encryption(parser, default=None)
-            case "reference":
-                parser.add_argument(
-                    "--reference", metavar="DIR", help="plain images of the same kind as those attacked"
-                )
-            case "pairs":
-                parser.add_argument("--pairs", type=_numbers, default=Counts.pairs, metavar="N,N", help="to learn from")
-            case "images":
-                parser.add_argument("--images", type=_numbers, default=Counts.images, metavar="N,N", help="to attack")
-            case "candidates":
-                parser.add_argument(
-                    "--candidates", type=int, default=Counts.candidates, metavar="N", help="(default: %(default)s)"
-                )
-            case "key":
-                parser.add_argument("--key", metavar="KEY", help="for the scoring alone: no attack sees it")
-                parser.add_argument("--passphrase-file", metavar="F", help="file whose first line opens it")
+        two = name == "model" and "second_model" in (*required, *optional)
+        parser.add_argument(f"--{name}", required=name in required, **_FLAGS[name] | (_TWO_MODELS if two else {}))
+        if name == "encrypted":
+            shared.add_encryption(parser, default=None)
+        elif name == "key":
+            parser.add_argument("--passphrase-file", metavar="F", help="file whose first line opens it")
     if {"plain", "encrypted"} & set(names):
         parser.add_argument(
             "--patch-size",
@@ -105,7 +103,7 @@ def add_sources(parser: argparse.ArgumentParser, required: Sequence[str], option
         )
         parser.add_argument(
             "--resize",
-            choices=("centre_crop", "squash"),
+            choices=get_args(Resize),
             default=Sources.resize,
             help="of plain images (%(default)s)",
         )
@@ -140,13 +138,3 @@ def read_sources(arguments: argparse.Namespace) -> Sources:
 
 def _fields(kind: type[Counts] | type[Sources]) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        numbers = [0]
-    if numbers[0] < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give numbers from 1 on, such as 1,5,20")
-    return numbers
