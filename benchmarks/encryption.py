@@ -12,7 +12,7 @@ from benchmarks.settings import Settings
 from benchmarks.straightforward import encrypt
 from benchmarks.timing import Work, host_work, jax_work, summarise, take_turns
 from ppvit_jax import keys
-from ppvit_jax.encryption import create, derive_permutations
+from ppvit_jax.encryption import derive_permutations, parse
 from ppvit_jax.errors import UserError
 
 _BLOCK_SIZE = 16
@@ -56,7 +56,7 @@ def run(settings: Settings) -> Iterator[list[Table]]:
 
 def _works(images: np.ndarray, settings: Settings) -> dict[str, Work]:
     size = images.shape[1]
-    method = create("bs+ps", _BLOCK_SIZE)
+    method = parse("bs+ps", _BLOCK_SIZE)
     key = keys.generate()
     secret = method.derive(key, height=size, width=size)
     parts = derive_permutations(key, "bs+ps", image_size=size, block_size=_BLOCK_SIZE)

@@ -15,7 +15,7 @@ from benchmarks.settings import Settings
 from benchmarks.timing import host_work, jax_work, summarise, take_turns
 from ppvit_jax import keys
 from ppvit_jax.config import default_config
-from ppvit_jax.encryption import create
+from ppvit_jax.encryption import parse
 from ppvit_jax.experiments import figures
 
 _MOST_IMAGES = 2048
@@ -135,7 +135,7 @@ def _steps(settings: Settings, name: str, training: Any, size: int) -> list[dict
 
 def _encryptions(settings: Settings) -> list[dict[str, Any]]:
     size = settings.image_size
-    method = create("bs+ps", _BLOCK_SIZE)
+    method = parse("bs+ps", _BLOCK_SIZE)
     secret = method.derive(keys.generate(), height=size, width=size)
     secret_on_device = jax.device_put(secret)
     compiled = jax.jit(method.encrypt)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from ppvit_jax import models
 from ppvit_jax.data.augmentation import AUGMENTATIONS
 from ppvit_jax.data.source import from_text
-from ppvit_jax.encryption import Encryption, create
+from ppvit_jax.encryption import Encryption, parse
 from ppvit_jax.errors import UserError
 
 DTYPES = ("float32", "bfloat16", "float64")
@@ -226,7 +226,7 @@ def make_encryption(config: Config, model_config: models.ModelConfig) -> Encrypt
       UserError: an unknown name or option, or a method of blocks without their size.
     """
     none = config.encryption == "none"
-    return None if none else create(config.encryption, config.block_size or model_config.patch_size)
+    return None if none else parse(config.encryption, config.block_size or model_config.patch_size)
 
 
 def check_normalization(config: Config) -> None:

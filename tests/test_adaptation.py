@@ -12,7 +12,7 @@ from ppvit_jax import models
 from ppvit_jax.adaptation import adapt, rekey, restore
 from ppvit_jax.config import default_config
 from ppvit_jax.data.preprocess import normalize_images
-from ppvit_jax.encryption import Permutations, create
+from ppvit_jax.encryption import Permutations, parse
 from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
@@ -50,7 +50,7 @@ def _permutations(config: models.ViTConfig, encryption: str, key: SecretKey) -> 
 def _logits(config, params, images, encryption, key, *, adapted=True):
     if adapted:
         params = adapt(params, _permutations(config, encryption, key))
-    method = create(encryption, config.patch_size)
+    method = parse(encryption, config.patch_size)
     secret = method.derive(key, height=config.image_size, width=config.image_size)
     return np.asarray(_forward(config)(params, method.encrypt(images, secret)))
 

@@ -11,7 +11,7 @@ from ppvit_jax import models
 from ppvit_jax.adaptation import adapt, inversion_offset, rekey, restore
 from ppvit_jax.config import default_config
 from ppvit_jax.data.preprocess import normalize_images
-from ppvit_jax.encryption import create
+from ppvit_jax.encryption import parse
 from ppvit_jax.encryption.encryption_then_compression import EncryptionThenCompression
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
@@ -21,7 +21,7 @@ KEY, OTHER = SecretKey(bytes(32)), SecretKey(bytes(range(32)))
 
 
 def _encrypted(spec, images, key, patch_size):
-    method = create(spec, patch_size)
+    method = parse(spec, patch_size)
     secret = method.derive(key, height=images.shape[1], width=images.shape[2])
     return method.encrypt(images, secret)
 
@@ -85,7 +85,7 @@ def _train(config, params, statistics, images, labels, spec, secret):
 
 
 def _in(spec, secret, images):
-    return images if secret is None else create(spec, 4).encrypt(images, secret)
+    return images if secret is None else parse(spec, 4).encrypt(images, secret)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_convmixer_trains_on_encrypted_images_as_on_plain_ones(spec, adaptive_
         random = np.random.default_rng(0)
         images, labels = random.integers(0, 256, (10, 6, 16, 16, 3), np.uint8), random.integers(0, 3, (10, 6))
         permutations = _permutations(spec, KEY, config)
-        secret = create(spec, 4).derive(KEY, height=16, width=16)
+        secret = parse(spec, 4).derive(KEY, height=16, width=16)
         plain, plain_logits = _train(config, params, statistics, images, labels, spec, None)
         encrypted, logits = _train(config, adapt(params, permutations), statistics, images, labels, spec, secret)
         other, _ = _train(config, params, statistics, images, labels, spec, secret)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppvit_jax.encryption import METHODS, ColorNeuraCrypt, NeuraCrypt, chacha, create
+from ppvit_jax.encryption import METHODS, ColorNeuraCrypt, NeuraCrypt, chacha, parse
 from ppvit_jax.encryption.neuracrypt import reference_images
 from ppvit_jax.keys import SecretKey
 
@@ -152,7 +152,7 @@ def _image():
 
 
 def _encrypt(spec, block_size):
-    method = create(spec, int(block_size))
+    method = parse(spec, int(block_size))
     return method.encrypt(_image(), method.derive(KEY, height=32, width=32), np.uint32(0))
 
 

@@ -1,11 +1,14 @@
 """The audit's results as audit.md, audit.json and pictures."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from ppvit_jax.audit import matrix
-from ppvit_jax.audit.finding import KNOWLEDGE, Finding
+import numpy as np
+
+from ppvit_jax.audit import attacks, matrix
+from ppvit_jax.audit.attack import Finding, Row
+from ppvit_jax.audit.methods import Comparison
 from ppvit_jax.audit.pictures import draw_recovered
 from ppvit_jax.files import cell, markdown_table, write_json, write_text
 
@@ -19,15 +22,17 @@ SYMMETRY = (
 )
 
 
-def write(findings: list[Finding], refused: dict[str, str], what: str, output: Path, compared: list[str]) -> list[Path]:
+def write(
+    findings: Sequence[Finding], refused: Mapping[str, str], audited: str, output: Path, comparison: Sequence[str]
+) -> list[Path]:
     """Writes the report into a folder that exists.
 
     Args:
       findings: of the attacks that ran.
       refused: why others did not, by their names.
-      what: was audited: one line.
+      audited: the models and images that were attacked, in one line.
       output: the folder.
-      compared: a table of methods by attacks, lines in Markdown, to be part of the report.
+      comparison: methods by attacks, lines in Markdown, to be part of the report.
 
     Returns:
       The files.
@@ -40,11 +45,11 @@ def write(findings: list[Finding], refused: dict[str, str], what: str, output: P
             files.append(output / drawn[finding.attack])
             title = f"{finding.attack}: {finding.summary}"
             draw_recovered(_picture_rows(finding), files[-1], title)
-    write_text(files[0], markdown(findings, refused, what, drawn, compared))
+    write_text(files[0], markdown(findings, refused, audited, drawn, comparison))
     content = [
         {
             "attack": finding.attack,
-            "attacker_has": KNOWLEDGE[finding.attack],
+            "attacker_has": attacks.named(finding.attack).attacker_has,
             "summary": finding.summary,
             "succeeded": finding.succeeded,
             "seconds": finding.seconds,
@@ -52,59 +57,60 @@ def write(findings: list[Finding], refused: dict[str, str], what: str, output: P
         }
         for finding in findings
     ]
-    write_json(files[1], {"audited": what, "attacks": content, "not_run": refused, "note": CAVEAT})
+    write_json(files[1], {"audited": audited, "attacks": content, "not_run": refused, "note": CAVEAT})
     return files
 
 
-def write_matrix(
-    specs: list[str],
-    rows: list[dict[str, Any]],
-    refused: dict[tuple[str, str], str],
-    pictures: list[tuple[str, Finding]],
-    what: str,
-    output: Path,
-) -> None:
-    """Writes matrix.md, matrix.json and a picture for every method and attack that recovered any.
+def write_matrix(comparison: Comparison, measured: str, output: Path) -> None:
+    """Writes matrix.md, matrix.json, and a picture for every attack that recovered images.
 
     Args:
-      specs: the methods, in order.
-      rows: from `matrix.records`.
-      refused: why an attack does not apply, by method and attack.
-      pictures: the first finding of every method and attack with pictures.
-      what: was measured on what, one line.
-      output: the folder.
+      comparison: methods by attacks.
+      measured: what was measured on what, in one line.
+      output: a folder that exists.
     """
-    lines = ["# Methods by attacks", "", f"Measured: {what}. Median and range over the keys.", ""]
-    lines += [*matrix.tabulate(specs, rows, refused), "", CAVEAT, SYMMETRY, *matrix.summarise(rows), ""]
+    lines = ["# Methods by attacks", "", f"Measured: {measured}. Median and range over the keys.", ""]
+    lines += [*matrix.tabulate(comparison), "", CAVEAT, SYMMETRY, *matrix.summarize(comparison.records), ""]
     write_text(output / "matrix.md", "\n".join(lines))
-    reasons = [{"method": spec, "attack": name, "reason": reason} for (spec, name), reason in refused.items()]
-    content = {"measured": what, "rows": [_finite(row) for row in rows], "not_run": reasons, "note": CAVEAT}
-    write_json(output / "matrix.json", content)
-    for attack in dict.fromkeys(finding.attack for _, finding in pictures):
-        shown = []
-        for spec, finding in pictures:
-            if finding.attack == attack:
-                last = finding.rows[-1]
-                count = next(f"{last[name]} {name}" for name in ("images", "pairs") if name in last)
-                shown.append((f"{spec}, {count}", _most_detailed(finding)))
-        draw_recovered(shown, output / f"{attack}.png", f"{attack}: {what}")
+    rows = [
+        {
+            "method": record.method,
+            "repetition": record.repetition,
+            "attack": record.attack,
+            "succeeded": record.succeeded,
+            **_finite(record.row),
+        }
+        for record in comparison.records
+    ]
+    reasons = [
+        {"method": spec, "attack": name, "reason": reason} for (spec, name), reason in comparison.refused.items()
+    ]
+    write_json(output / "matrix.json", {"measured": measured, "rows": rows, "not_run": reasons, "note": CAVEAT})
+    for name in dict.fromkeys(finding.attack for _, finding in comparison.pictures):
+        label = attacks.named(name).label
+        shown = [
+            (f"{spec}, {finding.rows[-1][label]} {label}" if label else spec, _most_detailed(finding))
+            for spec, finding in comparison.pictures
+            if finding.attack == name
+        ]
+        draw_recovered(shown, output / f"{name}.png", f"{name}: {measured}")
 
 
 def markdown(
-    findings: list[Finding],
-    refused: dict[str, str],
-    what: str,
-    drawn: dict[str, str],
-    compared: list[str] | None = None,
+    findings: Sequence[Finding],
+    refused: Mapping[str, str],
+    audited: str,
+    drawn: Mapping[str, str],
+    comparison: Sequence[str] = (),
 ) -> str:
-    """The content of audit.md; `drawn` are the pictures' file names by attack."""
-    lines = [f"# Audit of {what}", "", "| Attack | The attacker has | Result | Succeeded | Seconds |"]
+    """Returns the content of audit.md; `drawn` are the pictures' file names by attack, the rest is as for `write`."""
+    lines = [f"# Audit of {audited}", "", "| Attack | The attacker has | Result | Succeeded | Seconds |"]
     lines.append("|---|---|---|---|---:|")
     for finding in findings:
         verdict = {True: "**yes**", False: "no", None: "not scored"}[finding.succeeded]
-        known = KNOWLEDGE[finding.attack]
-        lines.append(f"| {finding.attack} | {known} | {finding.summary} | {verdict} | {finding.seconds:.2g} |")
-    lines += [f"| {attack} | {KNOWLEDGE[attack]} | not run: {reason} | | |" for attack, reason in refused.items()]
+        attacker_has = attacks.named(finding.attack).attacker_has
+        lines.append(f"| {finding.attack} | {attacker_has} | {finding.summary} | {verdict} | {finding.seconds:.2g} |")
+    lines += [f"| {name} | {attacks.named(name).attacker_has} | not run: {why} | | |" for name, why in refused.items()]
     lines += ["", CAVEAT, SYMMETRY]
     for finding in findings:
         names = list(dict.fromkeys(name for row in finding.rows for name in row))
@@ -112,22 +118,22 @@ def markdown(
         lines += ["", f"## {finding.attack}", "", *markdown_table(names, rows)]
         if finding.attack in drawn:
             lines += ["", f"![{finding.summary}]({drawn[finding.attack]})"]
-    if compared:
-        lines += ["", "## Methods by attacks", "", *compared]
+    if comparison:
+        lines += ["", "## Methods by attacks", "", *comparison]
     return "\n".join([*lines, ""])
 
 
-def _picture_rows(finding: Finding) -> list[tuple[str, dict[str, Any]]]:
+def _picture_rows(finding: Finding) -> list[tuple[str, dict[str, np.ndarray]]]:
     images = zip(*finding.pictures.values(), strict=False)
     return [("", dict(zip(finding.pictures, row, strict=True))) for row in images]
 
 
-def _most_detailed(finding: Finding) -> dict[str, Any]:
-    # Of a clear sky nobody sees whether it was recovered.
+def _most_detailed(finding: Finding) -> dict[str, np.ndarray]:
+    # In a clear sky nobody sees whether it was recovered.
     detail = next(reversed(finding.pictures.values())).std(axis=(1, 2, 3))
     return {title: images[detail.argmax()] for title, images in finding.pictures.items()}
 
 
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity and no NaN."""
+def _finite(row: Row) -> dict[str, str | float | None]:
+    """Replaces infinity and NaN, which JSON does not have, by None."""
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}

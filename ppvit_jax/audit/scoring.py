@@ -1,8 +1,8 @@
-"""How much an attack recovered. The truth enters here and nowhere else in the audit.
+"""Measures how much an attack recovered.
 
-Attackers see for themselves whether a picture is turned, flipped, inverted or has its colours exchanged: results count
+Attackers see for themselves whether a picture is turned, flipped, inverted or has its colors exchanged: results count
 up to the 8 symmetries of a square, the 6 orders of the channels and inverting all values, the same for all images.
-Neighbouring pairs and the largest component are Gallagher's measures (CVPR 2012), which Chuman and Kiya use.
+Neighboring pairs and the largest component are Gallagher's measures (CVPR 2012), which Chuman and Kiya use.
 """
 
 import dataclasses
@@ -20,28 +20,28 @@ from ppvit_jax.encryption.permutations import split_blocks
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """How much of a key was recovered, each between 0 and 1.
+    """Fractions of a key that were recovered, each between 0 and 1.
 
     blocks: blocks in their exact places.
     values: values in their exact places inside their blocks, and inverted as they are.
-    neighbours: pairs of neighbouring blocks that are neighbours in the same direction.
+    neighbors: pairs of neighboring blocks that are neighbors in the same direction.
     component: the largest connected part of such pairs, of all blocks.
     """
 
     blocks: float
     values: float
-    neighbours: float
+    neighbors: float
     component: float
 
     @property
     def exact(self) -> bool:
-        """Whether the key is recovered completely."""
+        """True if the key is recovered completely."""
         return self.blocks == self.values == 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """How alike recovered images are to the plain ones, as a mean over images.
+    """Likeness of recovered images to the plain ones, as a mean over images.
 
     ssim: structural similarity (Wang et al. 2004), 1 at most.
     psnr: peak signal-to-noise ratio in dB; infinite for equal images.
@@ -53,7 +53,7 @@ class Picture:
     encrypted_ssim: float
 
 
-def places(estimate: Secret, truth: Secret, size: int, block_size: int) -> Places:
+def compare_places(estimate: Secret, truth: Secret, size: int, block_size: int) -> Places:
     """Compares an estimate of a secret with the secret.
 
     Args:
@@ -61,28 +61,28 @@ def places(estimate: Secret, truth: Secret, size: int, block_size: int) -> Place
       size: height and width of the images in pixels.
       block_size: side of the blocks that change places; that of a pixel, 1, where none do.
     """
-    found, true = (_split(secret, size, block_size) for secret in (estimate, truth))
+    guess, true = (_split(secret, size, block_size) for secret in (estimate, truth))
     best: tuple[float, Places | None] = (-1.0, None)
     side = size // block_size
     for flip, turn in SYMMETRIES:
         blocks = transform(np.arange(side * side).reshape(side, side, 1), flip, turn).ravel()
-        blocks_right = blocks[found.block] == true.block
+        blocks_right = blocks[guess.block] == true.block
         for order in itertools.permutations(range(3)):
             inside = np.arange(block_size**2 * 3).reshape(block_size, block_size, 3)
             inside = transform(inside, flip, turn)[..., list(order)].ravel()
-            moved = inside[found.inside] == true.inside
-            same = found.negative == true.negative
+            moved = inside[guess.inside] == true.inside
+            same = guess.negative == true.negative
             values = max(np.mean(moved & same), np.mean(moved & ~same))
             total = blocks_right.mean() + values
             if total > best[0]:
-                right, component = _neighbours(blocks[found.block], true.block, side)
+                right, component = _neighbors(blocks[guess.block], true.block, side)
                 best = total, Places(float(blocks_right.mean()), float(values), right, component)
     assert best[1] is not None
     return best[1]
 
 
 def align(recovered: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """Turns, flips, inverts and recolours recovered images as a viewer would: all alike, to the least squared error.
+    """Turns, flips, inverts and recolors recovered images as a viewer would: all alike, to the least squared error.
 
     Args:
       recovered, plain: uint8 [n, side, side, 3].
@@ -105,10 +105,12 @@ def align(recovered: np.ndarray, plain: np.ndarray) -> np.ndarray:
     return 255 - aligned if negative else aligned
 
 
-def picture(recovered: np.ndarray, plain: np.ndarray, encrypted: np.ndarray | None = None) -> Picture:
-    """Compares images that `align` made with the plain ones; uint8 [n, side, side, 3] all.
+def compare_images(recovered: np.ndarray, plain: np.ndarray, encrypted: np.ndarray | None = None) -> Picture:
+    """Compares images that `align` made with the plain ones.
 
-    `encrypted`: where given and of that kind, is compared as well.
+    Args:
+      recovered, plain: uint8 [n, side, side, 3].
+      encrypted: the same of the encrypted images, to be compared as well; anything else is ignored.
     """
 
     def similarity(images: np.ndarray) -> float:
@@ -131,7 +133,7 @@ class _Split:
 
 
 def _split(secret: Secret, size: int, block_size: int) -> _Split:
-    """Of every encrypted block the plain one, and of each of its values the place there: [blocks], [blocks, values]."""
+    """Returns the plain block of every encrypted one, and the place there of each of its values."""
     plain = np.empty((size * size * 3, 2), np.int64)
     numbers = split_blocks(np.arange(size * size * 3).reshape(size, size, 3), block_size)
     plain[numbers] = np.moveaxis(np.indices(numbers.shape), 0, -1)
@@ -141,12 +143,12 @@ def _split(secret: Secret, size: int, block_size: int) -> _Split:
     return _Split(source[:, 0, 0], source[..., 1], split_blocks(mask, block_size) > 0)
 
 
-def _neighbours(found: np.ndarray, true: np.ndarray, side: int) -> tuple[float, float]:
-    """Of blocks by encrypted number, in which cell they were put and where they belong."""
+def _neighbors(guess: np.ndarray, true: np.ndarray, side: int) -> tuple[float, float]:
+    """Returns `Places.neighbors` and `Places.component` of cells int [blocks], guessed and true, by encrypted block."""
     if side == 1:
         return 1.0, 1.0
     put = np.empty(side * side, np.int64)
-    put[true] = found
+    put[true] = guess
     put = put.reshape(side, side)
     across = (put[:, 1:] == put[:, :-1] + 1) & (put[:, :-1] % side != side - 1)
     down = put[1:] == put[:-1] + side

@@ -1,42 +1,37 @@
 """The command `ppvit audit`: attacks on what the cloud is given, and how much they recover."""
 
 import argparse
+import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
-import numpy as np
-
-from ppvit_jax.audit import evaluation, matrix, report
-from ppvit_jax.audit.finding import KNOWLEDGE, Finding
-from ppvit_jax.commands import audit_methods, audit_orthogonal
+from ppvit_jax.audit import attacks, matrix, methods, orthogonal_experiment, report
+from ppvit_jax.audit.attack import SUCCESS, Attack, Need, Option
+from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import audit_inputs
+from ppvit_jax.commands.shared.audit_arguments import Sources, add_comparison, add_sources, read_sources
 from ppvit_jax.commands.shared.output import results_folder
-from ppvit_jax.data.progress import Progress
+from ppvit_jax.encryption import usual_block_size
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import write_text
 
 EXIT_BROKEN = 3
-# Of methods by attacks in the report of all.
+# For methods by attacks in the report of all.
 _COMPARED_SIZE, _COMPARED_IMAGES, _COMPARED_CANDIDATES = 224, 20, 100
-_NEEDED = {"second model": "a second --model"}
-_TRIED = {
-    "weights": ("base", "model"),
-    "known-plaintext": ("plain", "encrypted"),
-    "ciphertext-only": ("encrypted",),
-    "dictionary": ("plain", "encrypted"),
-    "link": ("model", "second model"),
-    "position-embedding": ("model",),
-}
+# Inputs in the order in which a report names them.
+_AUDITED = ("base", "model", "second_model", "encrypted", "plain")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds a sub-command for each attack, and `all` and `methods`."""
+    """Adds a subcommand for each attack, and `all`, `methods` and `orthogonal`."""
     parser.description = f"Attacks, and how much they recover. {report.CAVEAT}"
-    attacks = parser.add_subparsers(dest="attack", required=True, metavar="ATTACK")
+    subcommands = parser.add_subparsers(dest="attack", required=True, metavar="ATTACK")
 
-    def add(name: str, text: str, *names: str, output: bool = False) -> argparse.ArgumentParser:
-        command = attacks.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {report.CAVEAT}")
-        audit_inputs.add_arguments(command, names)
+    def add(name: str, text: str, required: tuple[str, ...], optional: tuple[str, ...], *, output: bool = True):
+        command = subcommands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {report.CAVEAT}")
+        add_sources(command, required, optional)
         command.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
         command.add_argument("--output", required=output, metavar="DIR", help="folder for the report and pictures")
         command.add_argument(
@@ -47,170 +42,152 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         return command
 
-    for name, names in {
-        "weights": ("base", "model", "key"),
-        "known-plaintext": ("plain", "encrypted", "pairs", "key"),
-        "ciphertext-only": ("encrypted", "reference", "images", "plain?", "key"),
-        "dictionary": ("plain", "encrypted", "candidates", "key"),
-        "link": ("models",),
-        "position-embedding": ("model", "key"),
-    }.items():
-        add(name, f"the attacker has {KNOWLEDGE[name]}", *names)
-    optional = ("base?", "models?", "plain?", "encrypted?")
-    everything = add(
-        "all",
-        "every attack that the given files allow, and methods by attacks, in one report",
-        *optional,
-        "reference",
-        "pairs",
-        "images",
-        "candidates",
-        "key",
-        output=True,
+    for attack in attacks.ATTACKS:
+        add(attack.name, f"the attacker has {attack.attacker_has}", attack.needs, attack.uses, output=False)
+    text = "every attack that the given files allow, and methods by attacks, in one report"
+    add_comparison(add("all", text, (), (*get_args(Need), *get_args(Option))), keys=1)
+    inputs = ("plain", "reference", "pairs", "images", "candidates", "base", "model", "key")
+    command = add("methods", "methods by attacks: new keys, every attack", (), inputs)
+    add_comparison(command, keys=5)
+    command.add_argument("--attacks", default="", metavar="NAMES", help=f"a part of {','.join(_names())}")
+    command.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
+    command.add_argument(
+        "--noise", type=float, default=0.0, metavar="LEVELS", help="added before encrypting, as a mitigation (0)"
     )
-    audit_methods.add_comparison(everything, keys=1)
-    audit_methods.add_arguments(add("methods", "methods by attacks: new keys, every attack", output=True))
     text = "a mitigation that is none: a secret orthogonal matrix in place of a permutation"
-    audit_orthogonal.add_arguments(add("orthogonal", text, output=True))
+    command = add("orthogonal", text, ("plain",), ("base", "pairs"))
+    command.set_defaults(pairs=[1, 2, 4])
+    command.add_argument(
+        "--keys", type=int, default=5, metavar="N", help="new matrices, one a repetition (%(default)s)"
+    )
+    command.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Attacks, prints what was found, and writes the report.
+    """Attacks, prints the results, and writes the report.
 
     Raises:
       UserError: anything that the user can put right.
       SystemExit: with status 3, if an attack of --fail-on succeeded.
     """
     wanted = {name for name in arguments.fail_on.split(",") if name}
-    if unknown := wanted - {*KNOWLEDGE, "any", "orthogonal"}:
-        raise UserError(f"--fail-on has no attack {min(unknown)!r}: choose among any, {', '.join(KNOWLEDGE)}")
-    for name, least in (("seed", 0), ("candidates", 1), ("image_size", 1)):
-        if getattr(arguments, name, least) < least:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}: give {least} or more")
+    if unknown := wanted - {*_names(), "any", "orthogonal"}:
+        raise UserError(f"--fail-on has no attack {min(unknown)!r}: choose among any, {', '.join(_names())}")
+    sources = read_sources(arguments)
     output = results_folder(arguments.output) if arguments.output else None
     if arguments.attack in _EXPERIMENTS:
         assert output is not None
-        succeeded = _EXPERIMENTS[arguments.attack](arguments, output)
+        succeeded = _EXPERIMENTS[arguments.attack](arguments, sources, output)
     else:
-        succeeded = _attacks(arguments, output)
+        succeeded = _run_attacks(arguments, sources, output)
     if broken := [name for name in succeeded if name in wanted or "any" in wanted]:
         print(f"audit: {', '.join(broken)} succeeded, and --fail-on says to fail", file=sys.stderr)
         raise SystemExit(EXIT_BROKEN)
 
 
-def _attacks(arguments: argparse.Namespace, output: Path | None) -> list[str]:
-    """Runs the attack, or all that the inputs allow; the names of those that succeeded."""
-    given = dict(vars(arguments))
-    models = given.get("model") or []
-    if isinstance(models, list):
-        if len(models) > 2 or (arguments.attack == "link" and len(models) != 2):
-            raise UserError(f"--model is given {len(models)} times: give it once for each of two models")
-        arguments.model, arguments.second_model = (*models, None, None)[:2]
-        given |= {"model": arguments.model, "second model": arguments.second_model}
+def _names() -> list[str]:
+    return [attack.name for attack in attacks.ATTACKS]
+
+
+def _run_attacks(arguments: argparse.Namespace, sources: Sources, output: Path | None) -> list[str]:
+    """Runs the attack, or all that the inputs allow; returns the names of those that succeeded."""
+    everything = arguments.attack == "all"
+    chosen = attacks.ATTACKS if everything else (attacks.named(arguments.attack),)
+    count = len(sources.models)
+    if count > 2 or (not everything and "second_model" in chosen[0].needs and count != 2):
+        raise UserError(f"--model is given {count} times: give it once for each of two models")
     findings, refused = [], {}
-    for name in KNOWLEDGE if arguments.attack == "all" else [arguments.attack]:
-        if missing := [part for part in _TRIED[name] if not given.get(part)]:
-            refused[name] = f"it needs {' and '.join(_NEEDED.get(part, f'--{part}') for part in missing)}"
+    for attack in chosen:
+        if missing := [need for need in attack.needs if not getattr(sources, need)]:
+            flags = ["a second --model" if need == "second_model" else f"--{need}" for need in missing]
+            refused[attack.name] = f"it needs {' and '.join(flags)}"
             continue
-        print(f"{name}: the attacker has {KNOWLEDGE[name]}", file=sys.stderr)
+        print(f"{attack.name}: the attacker has {attack.attacker_has}", file=sys.stderr)
         try:
-            findings.append(_RUN[name](arguments))
+            findings.append(attack.run(audit_inputs.open_inputs(attack, sources)))
         except UserError as error:
-            if arguments.attack != "all":
+            if not everything:
                 raise
-            refused[name] = str(error)
+            refused[attack.name] = str(error)
     if not findings:
         raise UserError(f"no attack could run: {'; '.join(f'{name}: {reason}' for name, reason in refused.items())}")
-    names = ("base", "model", "second model", "encrypted", "plain")
-    what = ", ".join(f"{name} {Path(given[name]).name}" for name in names if given.get(name))
+    files = {name.replace("_", " "): getattr(sources, name) for name in _AUDITED}
+    audited = ", ".join(f"{name} {Path(file).name}" for name, file in files.items() if file)
     if output is None:
-        print(report.markdown(findings, refused, what, {}))
+        print(report.markdown(findings, refused, audited, {}))
     else:
-        compared = _compare(arguments) if arguments.attack == "all" and arguments.methods else []
-        files = report.write(findings, refused, what, output, compared)
-        print(files[0].read_text())
-        print("\n".join(map(str, files)))
+        comparison = _compare(arguments, sources) if everything and arguments.methods else []
+        written = report.write(findings, refused, audited, output, comparison)
+        print(written[0].read_text())
+        print("\n".join(map(str, written)))
     return [finding.attack for finding in findings if finding.succeeded]
 
 
-def _compare(arguments: argparse.Namespace) -> list[str]:
-    """The matrix of methods by attacks, in Markdown, on the owner's images or else on photographs."""
-    compared = argparse.Namespace(**vars(arguments))
-    size = _COMPARED_SIZE
-    if arguments.encrypted:
-        encrypted = audit_inputs.open_encrypted(arguments, 1)
-        size, compared.patch_size = encrypted.images.shape[1], encrypted.method.block_size
-    compared.plain = arguments.plain or audit_inputs.PHOTOGRAPHS
-    compared.images, compared.candidates = [min(_COMPARED_IMAGES, max(arguments.images))], _COMPARED_CANDIDATES
-    if not arguments.key:
+def _compare(arguments: argparse.Namespace, sources: Sources) -> list[str]:
+    """Returns methods by attacks in Markdown, on the owner's images or else on photographs."""
+    size, block_size = _COMPARED_SIZE, sources.block_size
+    if sources.encrypted:
+        encrypted = audit_inputs.open_encrypted(sources, 1)[0]
+        size, block_size = encrypted.images.shape[1], encrypted.method.block_size
+    images = [min(_COMPARED_IMAGES, max(sources.counts.images))]
+    sources = dataclasses.replace(
+        sources,
+        plain=sources.plain or audit_inputs.PHOTOGRAPHS,
+        block_size=block_size,
+        counts=dataclasses.replace(sources.counts, images=images, candidates=_COMPARED_CANDIDATES),
         # A model is made plain by its key, to be adapted to other methods.
-        compared.base = None
+        base=sources.base if sources.key else None,
+    )
     print("methods by attacks: with new keys", file=sys.stderr)
-    found = audit_methods.measure(compared, list(KNOWLEDGE), size)
-    return [f"Measured: {found.what}.", "", *matrix.tabulate(found.specs, found.rows, found.refused)]
+    comparison, measured = _measure(arguments, sources, attacks.ATTACKS, size)
+    return [f"Measured: {measured}.", "", *matrix.tabulate(comparison)]
 
 
-def _weights(arguments: argparse.Namespace) -> Finding:
-    model, metadata, shape = audit_inputs.open_model(arguments.model)
-    base, _, _ = audit_inputs.open_model(arguments.base, shape.image_size)
-    return evaluation.audit_weights(base, model, audit_inputs.model_truth(arguments, metadata, shape))
+def _run_methods(arguments: argparse.Namespace, sources: Sources, output: Path) -> list[str]:
+    """Measures methods by attacks with new keys; returns the names of the attacks that succeeded on any."""
+    names = arguments.attacks.split(",") if arguments.attacks else _names()
+    if unknown := set(names) - set(_names()):
+        raise UserError(f"--attacks has no {min(unknown)!r}: choose among {', '.join(_names())}")
+    chosen = [attack for attack in attacks.ATTACKS if attack.name in names]
+    if not sources.plain and not all(attack.on_models for attack in chosen):
+        raise UserError("attacks on images need some: give --plain, a folder or `photographs`, or other --attacks")
+    comparison, measured = _measure(arguments, sources, chosen, arguments.image_size, arguments.noise)
+    report.write_matrix(comparison, measured, output)
+    print((output / "matrix.md").read_text())
+    return list(dict.fromkeys(record.attack for record in comparison.records if record.succeeded))
 
 
-def _position_embedding(arguments: argparse.Namespace) -> Finding:
-    model, metadata, shape = audit_inputs.open_model(arguments.model)
-    return evaluation.audit_position_embedding(model, audit_inputs.model_truth(arguments, metadata, shape))
+def _measure(
+    arguments: argparse.Namespace, sources: Sources, chosen: Sequence[Attack], size: int, noise: float = 0.0
+) -> tuple[methods.Comparison, str]:
+    """Tries attacks on the methods of --methods; returns the results, and what was measured on what."""
+    if arguments.keys < 1 or noise < 0:
+        raise UserError("--keys needs at least 1, and --noise 0 or more")
+    encryptions = [
+        shared.open_encryption(spec, usual_block_size(spec, sources.block_size)) for spec in arguments.methods
+    ]
+    material = audit_inputs.open_material(sources, chosen, size, noise)
+    comparison = methods.compare(encryptions, material, chosen, keys=arguments.keys, seed=sources.seed)
+    return comparison, audit_inputs.describe_material(sources, material, arguments.keys)
 
 
-def _link(arguments: argparse.Namespace) -> Finding:
-    return evaluation.audit_link(
-        *(audit_inputs.open_model(name)[0] for name in (arguments.model, arguments.second_model))
+def _run_orthogonal(arguments: argparse.Namespace, sources: Sources, output: Path) -> list[str]:
+    """Recovers secret orthogonal matrices; returns the subcommand's name if they are no better than permutations."""
+    assert sources.plain is not None
+    size, pairs, unseen = arguments.image_size, sources.counts.pairs, orthogonal_experiment.UNSEEN
+    plain = audit_inputs.open_images(sources.plain, sources, size, max(pairs) + unseen)
+    base = audit_inputs.open_model(sources.base)[0] if sources.base else None
+    seeds = [(sources.seed, number) for number in range(arguments.keys)]
+    results = orthogonal_experiment.measure(plain, sources.block_size, pairs, base, seeds)
+    measured = (
+        f"patches of {sources.block_size}x{sources.block_size} of {unseen} images of {Path(sources.plain).name} at "
+        f"{size}x{size}, each multiplied by one secret orthogonal matrix; seed {sources.seed}"
     )
+    text = orthogonal_experiment.markdown(results, measured)
+    write_text(output / "orthogonal.md", text)
+    print(text)
+    best = max(min(picture.ssim for picture in pictures) for pictures in results.values())
+    return ["orthogonal"] if best >= SUCCESS else []
 
 
-def _known_plaintext(arguments: argparse.Namespace) -> Finding:
-    encrypted = audit_inputs.open_encrypted(arguments, 2 * max(arguments.pairs) + 20)
-    plain = audit_inputs.open_plain(arguments.plain, arguments, encrypted)
-    if len(plain) < 2:
-        raise UserError("one pair leaves none to check with: give at least two images")
-    return evaluation.audit_known_plaintext(encrypted.method, plain, encrypted.images, arguments.pairs)
-
-
-def _ciphertext_only(arguments: argparse.Namespace) -> Finding:
-    encrypted = audit_inputs.open_encrypted(arguments, max(arguments.images))
-    plain = audit_inputs.open_plain(arguments.plain, arguments, encrypted) if arguments.plain else None
-    reference = None
-    if arguments.reference:
-        size = encrypted.images.shape[1]
-        reference = audit_inputs.open_images(arguments.reference, arguments, size, 200, arguments.seed + 1)
-    progress = Progress("ciphertext-only", len(arguments.images), "numbers of images")
-    found = evaluation.audit_ciphertext_only(
-        encrypted.method,
-        encrypted.images,
-        arguments.images,
-        plain=plain,
-        truth=encrypted.truth,
-        reference=reference,
-        seed=arguments.seed,
-        done=progress.update,
-    )
-    progress.close()
-    return found
-
-
-def _dictionary(arguments: argparse.Namespace) -> Finding:
-    encrypted = audit_inputs.open_encrypted(arguments, arguments.candidates)
-    plain = audit_inputs.open_plain(arguments.plain, arguments, encrypted)
-    # In another order than the encrypted ones, so that it has to be found.
-    order = np.random.default_rng(arguments.seed).permutation(len(plain))
-    return evaluation.audit_dictionary(encrypted.method, plain[order], encrypted.images, np.argsort(order))
-
-
-_EXPERIMENTS = {"methods": audit_methods.run, "orthogonal": audit_orthogonal.run}
-_RUN: dict[str, Callable[[argparse.Namespace], Finding]] = {
-    "weights": _weights,
-    "known-plaintext": _known_plaintext,
-    "ciphertext-only": _ciphertext_only,
-    "dictionary": _dictionary,
-    "link": _link,
-    "position-embedding": _position_embedding,
-}
+_EXPERIMENTS = {"methods": _run_methods, "orthogonal": _run_orthogonal}

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ppvit_jax.data.progress import Progress
-from ppvit_jax.encryption import create
+from ppvit_jax.encryption import parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import written_aside
 
@@ -234,7 +234,7 @@ def _check_values(path: Path, manifest: Manifest) -> None:
     if not all(isinstance(size, int) and size > 0 for size in sizes) or header.image_size % header.block_size:
         raise UserError(f"{path} has impossible sizes, {sizes[0]} and {sizes[1]}: {_REMEDY}")
     if header.encryption != "none":
-        create(header.encryption, header.block_size)
+        parse(header.encryption, header.block_size)
     if (header.key_fingerprint is None) != (header.encryption == "none"):
         raise UserError(f"{path} names encryption {header.encryption!r} but key {header.key_fingerprint!r}: {_REMEDY}")
     for name in manifest.files:

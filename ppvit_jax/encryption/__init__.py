@@ -45,7 +45,12 @@ METHODS: dict[str, type[Encryption]] = {
 }
 
 
-def create(spec: str, block_size: int) -> Encryption:
+def create(spec: str, block_size: int) -> Encryption | None:
+    """Reads an encryption as `parse` does; None for "none"."""
+    return None if spec == "none" else parse(spec, block_size)
+
+
+def parse(spec: str, block_size: int) -> Encryption:
     """Reads "NAME" or "NAME:option=value,option=value", such as "bs+ps" or "etc:shared=True,sub_block_size=8".
 
     Raises:
@@ -94,7 +99,7 @@ def derive_permutations(randomness: Randomness, spec: str, *, image_size: int, b
         raise UserError(f"image size {image_size} is not a multiple of the block size {block_size}")
     if spec == "none":
         return Permutations()
-    return create(spec, block_size).absorb(randomness, height=image_size, width=image_size)
+    return parse(spec, block_size).absorb(randomness, height=image_size, width=image_size)
 
 
 def encrypt(images: Array, permutations: Permutations, block_size: int = 0, *, patch_size: int = 0) -> Array:
@@ -142,5 +147,6 @@ __all__ = [
     "decrypt",
     "derive_permutations",
     "encrypt",
+    "parse",
     "usual_block_size",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ppvit_jax import data
 from ppvit_jax.config import Config, make_model
-from ppvit_jax.encryption import METHODS, create
+from ppvit_jax.encryption import METHODS, parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
 from ppvit_jax.experiments.table_1 import Arm, train_arm
@@ -36,7 +36,7 @@ SPECS = tuple(
 
 def is_absorbed(spec: str, image_size: int, patch_size: int) -> bool:
     """Whether a model absorbs an encryption exactly."""
-    method = create(spec, patch_size)
+    method = parse(spec, patch_size)
     try:
         method.absorb(SecretKey(bytes(32)), height=image_size, width=image_size)
     except UserError:

@@ -8,7 +8,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ppvit_jax import keys
 from ppvit_jax.data import images
-from ppvit_jax.encryption import METHODS, Encryption, create, usual_block_size
+from ppvit_jax.encryption import METHODS, Encryption, parse, usual_block_size
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
 from ppvit_jax.files import write_json, write_text
@@ -83,7 +83,7 @@ def _methods(image_size: int, block_size: int) -> list[Encryption]:
         size = usual_block_size(name, block_size)
         if image_size % size:
             raise UserError(f"--image-size {image_size} is not a multiple of the block size {size}")
-        found.append(create(name, size))
+        found.append(parse(name, size))
     return found
 
 

@@ -15,7 +15,7 @@ from ppvit_jax import keys
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.listing import Images, Item, open_tfds
 from ppvit_jax.data.manifest import UNFINISHED
-from ppvit_jax.encryption import create
+from ppvit_jax.encryption import parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.offline.journal import Record
 from ppvit_jax.offline.outputs import list_shards, write_image, write_shard
@@ -94,7 +94,7 @@ def open_task(task: Task) -> Callable[[int], tuple[int, Record]]:
             f"{task.key.path} on a worker has fingerprint {key.fingerprint}, and on this machine "
             f"{task.key.fingerprint}: give workers the same key"
         )
-    method = create(task.encryption, task.block_size)
+    method = parse(task.encryption, task.block_size)
     size = task.image_size
     encryptor = make_encryptor(method, method.derive(key, height=size, width=size))
     recipe = Recipe(size, encryptor, augmentation=task.augmentation, skip_unreadable=task.skip_unreadable)

@@ -5,7 +5,7 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from ppvit_jax.audit import scoring
-from ppvit_jax.encryption import Permutations, create
+from ppvit_jax.encryption import Permutations, parse
 from ppvit_jax.encryption.block_pixel_negative_positive import BlockPixelNegativePositive
 from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.keys import SecretKey
@@ -15,7 +15,7 @@ SPECS = ["bs", "ps", "bs+ps", "bs+ps+np", "etc", "bs+pps:shared=none"]
 
 
 def _secret(spec, key=1):
-    return create(spec, BLOCK).derive(SecretKey(bytes([key] * 32)), height=SIZE, width=SIZE)
+    return parse(spec, BLOCK).derive(SecretKey(bytes([key] * 32)), height=SIZE, width=SIZE)
 
 
 def _seen(secret, flip, turn, order, negative):
@@ -36,7 +36,7 @@ def test_every_symmetry_of_the_truth_is_exact(spec):
         (False, True), (0, 1, 3), ((0, 1, 2), (2, 0, 1), (0, 2, 1)), (False, True)
     ):
         estimate = _seen(secret, flip, turn, order, negative)
-        assert scoring.places(estimate, secret, SIZE, BLOCK).exact
+        assert scoring.compare_places(estimate, secret, SIZE, BLOCK).exact
         recovered = BlockPixelNegativePositive(block_size=BLOCK).decrypt(encrypted, estimate)
         np.testing.assert_array_equal(scoring.align(recovered, plain), plain)
 
@@ -50,10 +50,14 @@ def test_what_is_wrong_is_counted():
     block, pixel, negative = permutations.block.copy(), permutations.pixel.copy(), permutations.negative.copy()
     block[[0, 1]] = block[[1, 0]]
     pixel[[0, 1, 2]] = pixel[[1, 2, 0]]
-    found = scoring.places(make_secret(Permutations(block, pixel, negative), SIZE, SIZE, BLOCK), truth, SIZE, BLOCK)
+    found = scoring.compare_places(
+        make_secret(Permutations(block, pixel, negative), SIZE, SIZE, BLOCK), truth, SIZE, BLOCK
+    )
     assert found.blocks == pytest.approx(34 / 36) and found.values == pytest.approx(45 / 48)
     negative[5] ^= True
-    found = scoring.places(make_secret(Permutations(block, pixel, negative), SIZE, SIZE, BLOCK), truth, SIZE, BLOCK)
+    found = scoring.compare_places(
+        make_secret(Permutations(block, pixel, negative), SIZE, SIZE, BLOCK), truth, SIZE, BLOCK
+    )
     assert found.values == pytest.approx(44 / 48)
 
 
@@ -63,26 +67,26 @@ def test_neighbours_and_the_largest_component():
     cells = np.arange(side**2).reshape(side, side)
     truth = make_secret(Permutations(cells.ravel()), SIZE, SIZE, BLOCK)
     halves = np.concatenate([cells[:, side // 2 :], cells[:, : side // 2]], axis=1)
-    found = scoring.places(make_secret(Permutations(halves.ravel()), SIZE, SIZE, BLOCK), truth, SIZE, BLOCK)
+    found = scoring.compare_places(make_secret(Permutations(halves.ravel()), SIZE, SIZE, BLOCK), truth, SIZE, BLOCK)
     assert found.blocks == 0
     pairs = 2 * side * (side - 1)
-    assert found.neighbours == pytest.approx((pairs - side) / pairs)
+    assert found.neighbors == pytest.approx((pairs - side) / pairs)
     assert found.component == 0.5
 
 
 def test_a_wrong_key_is_near_chance():
-    found = scoring.places(_secret("bs+ps", 2), _secret("bs+ps", 1), SIZE, BLOCK)
+    found = scoring.compare_places(_secret("bs+ps", 2), _secret("bs+ps", 1), SIZE, BLOCK)
     assert not found.exact
-    assert max(found.blocks, found.values) < 0.25 and found.neighbours < 0.2
+    assert max(found.blocks, found.values) < 0.25 and found.neighbors < 0.2
 
 
 def test_pictures_are_compared_by_their_mean():
     random = np.random.default_rng(0)
     plain, other = random.integers(0, 256, (2, 3, 16, 16, 3), np.uint8)
-    found = scoring.picture(other, plain, other)
+    found = scoring.compare_images(other, plain, other)
     expected = np.mean([structural_similarity(a, b, channel_axis=2) for a, b in zip(plain, other, strict=True)])
     assert found.ssim == found.encrypted_ssim == pytest.approx(expected)
     ratios = [10 * np.log10(255**2 / np.square(a.astype(float) - b).mean()) for a, b in zip(plain, other, strict=True)]
     assert found.psnr == pytest.approx(np.mean(ratios))
-    same = scoring.picture(plain, plain, np.zeros((3, 4, 8)))
+    same = scoring.compare_images(plain, plain, np.zeros((3, 4, 8)))
     assert same.ssim == 1 and same.psnr == np.inf and np.isnan(same.encrypted_ssim)

@@ -6,9 +6,12 @@ from helpers.photographs import crops
 from helpers.tiny import random_params, tiny_model
 from PIL import Image
 
+from ppvit_jax import __main__ as commands
 from ppvit_jax import checkpoint
-from ppvit_jax.audit import report
+from ppvit_jax.audit import attacks, report
+from ppvit_jax.audit.attack import Attack, Column, Finding
 from ppvit_jax.commands.audit import EXIT_BROKEN
+from ppvit_jax.errors import UserError
 
 SIZE, BLOCK = 64, 8
 
@@ -142,6 +145,70 @@ def test_methods_of_a_tuned_model(folder, tmp_path):
     recovered = [row["recovered"] for row in content["rows"] if row["attack"] == "weights"]
     assert len(recovered) == 8 and set(recovered) == {1.0}
     assert {entry["method"] for entry in content["not_run"]} == {"pe"}
+
+
+@pytest.fixture
+def brightness(monkeypatch):
+    """An attack that no part of the program knows but the list."""
+
+    def run(inputs):
+        rows = [{"step": step, "brightness": inputs.encrypted.images.mean() + step} for step in (1, 2)]
+        return Finding("brightness", rows, f"{len(inputs.plain)} images are bright", True, 0.5)
+
+    column = Column("brightness: mean", "brightness", place=3, row="last")
+    attack = Attack(
+        name="brightness",
+        attacker_has="eyes",
+        needs=("plain", "encrypted"),
+        uses=("candidates",),
+        images_read=lambda counts: counts.candidates,
+        label="step",
+        column=column,
+        run=run,
+    )
+    monkeypatch.setattr(attacks, "ATTACKS", (*attacks.ATTACKS, attack))
+
+
+def test_a_new_attack_is_one_entry_of_the_list(brightness, folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_ppvit("audit", "--help")
+    assert "the attacker has eyes" in capsys.readouterr().out
+    arguments = [*_arguments(folder, "plain", "encrypted"), "--candidates=3"]
+    assert run_ppvit("audit", "brightness", *arguments, "--fail-on=weights") == 0
+    assert "| brightness | eyes | 3 images are bright | **yes** | 0.5 |" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as status:
+        run_ppvit("audit", "brightness", *arguments, "--fail-on=brightness")
+    assert status.value.code == EXIT_BROKEN
+    # Its own flags alone, and those that it needs are required.
+    for wrong in (["--images=3", *arguments], arguments[1:]):
+        with pytest.raises((SystemExit, UserError)):
+            commands.main(["audit", "brightness", *wrong])
+
+
+def test_a_new_attack_is_in_the_report_and_the_matrix(brightness, folder, tmp_path):
+    arguments = [*_arguments(folder, "plain", "encrypted", "images"), "--candidates=3", "--methods", "bs", "np"]
+    assert run_ppvit("audit", "all", *arguments, f"--output={tmp_path / 'report'}") == 0
+    content = json.loads((tmp_path / "report" / "audit.json").read_text())
+    (entry,) = [entry for entry in content["attacks"] if entry["attack"] == "brightness"]
+    assert entry["attacker_has"] == "eyes" and [row["step"] for row in entry["rows"]] == [1, 2]
+    text = (tmp_path / "report" / "audit.md").read_text()
+    # After the known pairs, whose place is the same, and before the dictionary.
+    assert "| method | known plaintext: SSIM | brightness: mean | dictionary: identified |" in text
+    only = ["--plain=photographs", "--image-size=32", "--patch-size=8", "--pairs=1", "--images=2", "--candidates=3"]
+    only += ["--attacks=brightness", "--keys=2", "--methods", "bs", "np", f"--output={tmp_path / 'matrix'}"]
+    with pytest.raises(SystemExit) as status:
+        run_ppvit("audit", "methods", *only, "--fail-on=brightness")
+    assert status.value.code == EXIT_BROKEN
+    text = (tmp_path / "matrix" / "matrix.md").read_text()
+    assert "| method | brightness: mean |\n" in text and "The attacker has eyes." in text
+    assert "| method | step | keys | brightness |" in text
+    rows = json.loads((tmp_path / "matrix" / "matrix.json").read_text())["rows"]
+    assert [(row["method"], row["repetition"], row["step"]) for row in rows if row["step"] == 2] == [
+        ("bs", 0, 2),
+        ("bs", 1, 2),
+        ("np", 0, 2),
+        ("np", 1, 2),
+    ]
 
 
 def test_an_orthogonal_matrix_is_recovered(folder, tmp_path, capsys):

@@ -75,7 +75,7 @@ from ppvit_jax import encryption
 from ppvit_jax.keys import SecretKey
 
 for spec in [name for name in encryption.METHODS if name != "neuracrypt"] + ["pe:keys=per_image"]:
-    method = encryption.create(spec, 8)
+    method = encryption.parse(spec, 8)
     secret = method.derive(SecretKey(bytes(32)), height=16, width=16)
     method.encrypt(np.zeros((2, 16, 16, 3), np.uint8), secret, np.arange(2, dtype=np.uint32))
 print([name for name in ("jax", "jaxlib", "chex", "flax") if name in sys.modules])

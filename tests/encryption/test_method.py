@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ppvit_jax.encryption import METHODS, create
+from ppvit_jax.encryption import METHODS, parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
@@ -9,7 +9,7 @@ from ppvit_jax.keys import SecretKey
 @pytest.mark.parametrize("name", METHODS)
 def test_defaults_are_not_described(name):
     method = METHODS[name](block_size=4)
-    assert method.spec == name and create(name, 4) == method and create(f"{name}:", 4) == method
+    assert method.spec == name and parse(name, 4) == method and parse(f"{name}:", 4) == method
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_defaults_are_not_described(name):
 )
 def test_wrong_names_options_and_values_are_named_in_one_line(spec, message):
     with pytest.raises(UserError, match=message) as caught:
-        create(spec, 4)
+        parse(spec, 4)
     assert "\n" not in str(caught.value)
 
 
@@ -55,21 +55,21 @@ def test_wrong_names_options_and_values_are_named_in_one_line(spec, message):
 def test_blocks_have_a_size(name):
     for block_size in (0, -4):
         if name == "pe":
-            assert create(name, block_size).block_size == block_size  # no block has a part in it
+            assert parse(name, block_size).block_size == block_size  # no block has a part in it
             continue
         with pytest.raises(UserError, match=f"has blocks, and their size is {block_size}: give at least 1"):
-            create(name, block_size)
+            parse(name, block_size)
 
 
 @pytest.mark.parametrize("spec", [name for name in METHODS if name != "pe"])
 def test_an_image_smaller_than_a_block_is_named(spec):
     with pytest.raises(UserError, match="4x4 does not divide into blocks of 8x8"):
-        create(spec, 8).derive(SecretKey(bytes(32)), height=4, width=4)
+        parse(spec, 8).derive(SecretKey(bytes(32)), height=4, width=4)
 
 
 @pytest.mark.parametrize("spec", ["bs+ps", "etc", "pe", "le", "pe:keys=per_image"])
 def test_no_images_encrypt_to_none(spec):
-    method = create(spec, 4)
+    method = parse(spec, 4)
     images = np.zeros((0, 8, 8, 3), np.uint8)
     encrypted = method.encrypt(images, method.derive(SecretKey(bytes(32)), height=8, width=8), np.zeros(0, np.uint32))
     assert (encrypted.shape, encrypted.dtype) == (images.shape, np.uint8)
@@ -77,14 +77,14 @@ def test_no_images_encrypt_to_none(spec):
 
 @pytest.mark.parametrize("numbers", [np.zeros(2, np.uint32), np.uint32(0), np.zeros((3, 1), np.uint32)])
 def test_a_number_for_every_image_is_needed(numbers):
-    method = create("pe:keys=per_image", 4)
+    method = parse("pe:keys=per_image", 4)
     with pytest.raises(UserError, match="give the images' numbers"):
         method.encrypt(np.zeros((3, 8, 8, 3), np.uint8), {"key": np.zeros(8, np.uint32)}, numbers)
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (4, 8), (8, 12)])
 def test_restricted_permutations_exist_for_few_blocks(height, width):
-    method = create("restricted", 4)
+    method = parse("restricted", 4)
     images = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
     secret = method.derive(SecretKey(bytes(32)), height=height, width=width)
     encrypted = method.encrypt(images, secret)
@@ -94,10 +94,10 @@ def test_restricted_permutations_exist_for_few_blocks(height, width):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_program_that_is_shared_encrypts_alike(name):
-    method = create(name, 4)
+    method = parse(name, 4)
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), np.uint8)
     secret, numbers = method.derive(SecretKey(bytes(32)), height=8, width=12), np.arange(2, dtype=np.uint32)
     encrypted = method.encrypt(images, secret, numbers)
     np.testing.assert_array_equal(method.program.encrypt(images, secret, numbers), encrypted)
-    shared = method.program == create("bs", 8).program
+    shared = method.program == parse("bs", 8).program
     assert shared == (name in ("bs", "ps", "bs+ps", "restricted", "np", "bs+ps+np", "bs+pps", "etc"))

@@ -7,7 +7,7 @@ import pytest
 from helpers.pytorch import torch
 from helpers.tiny import random_images
 
-from ppvit_jax.encryption import chacha, create
+from ppvit_jax.encryption import chacha, parse
 from ppvit_jax.encryption.color_neuracrypt import ColorNeuraCrypt
 from ppvit_jax.encryption.neuracrypt import NeuraCrypt, reference_images
 from ppvit_jax.errors import UserError
@@ -224,8 +224,8 @@ def test_no_kind_of_randomness_is_used_twice():
     ["neuracrypt", "neuracrypt:depth=2,width=64,reorder=False", "color-neuracrypt:statistics=batch,separate=True"],
 )
 def test_a_description_is_read_back(spec):
-    method = create(spec, 8)
-    assert create(method.spec, 8) == method and method.encodes
+    method = parse(spec, 8)
+    assert parse(method.spec, 8) == method and method.encodes
     assert sorted(method.spec.split(":")[-1].split(",")) == sorted(spec.split(":")[-1].split(","))
 
 
@@ -233,7 +233,7 @@ def test_a_description_is_read_back(spec):
 def test_options_that_do_not_fit_are_named(spec):
     option = spec.split(":")[1].split("=")[0]
     with pytest.raises(UserError, match=f"encryption neuracrypt: {option} is "):
-        create(spec, 8)
+        parse(spec, 8)
 
 
 @pytest.mark.parametrize("method", [_small(), ColorNeuraCrypt(block_size=8)])

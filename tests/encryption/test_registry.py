@@ -8,7 +8,7 @@ from helpers.tiny import random_images
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ppvit_jax.encryption import METHODS, create, encrypt
+from ppvit_jax.encryption import METHODS, create, encrypt, parse
 from ppvit_jax.encryption.blockwise import Gather
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
@@ -65,7 +65,7 @@ KEY = SecretKey(bytes(range(32)))
 
 
 def _create(spec, block_size=4):
-    return create(spec, block_size)
+    return parse(spec, block_size)
 
 
 def _other(key):
@@ -89,8 +89,9 @@ def test_the_methods_are_those_of_the_tables():
     assert {spec.split(":")[0] for spec in ALL} == set(METHODS)
     assert all(name == method.name and method.title for name, method in METHODS.items())
     assert len({method.title for method in METHODS.values()}) == len(METHODS)
+    assert create("none", 4) is None and create("bs", 4) == parse("bs", 4)
     with pytest.raises(UserError, match="none leaves images plain: use one of bs, ps, "):
-        create("none", 4)
+        parse("none", 4)
 
 
 @pytest.mark.parametrize("spec", INVERTED)

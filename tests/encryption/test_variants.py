@@ -9,7 +9,7 @@ import pytest
 from absl.testing import parameterized
 from helpers.tiny import random_images
 
-from ppvit_jax.encryption import METHODS, create
+from ppvit_jax.encryption import METHODS, parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
@@ -23,7 +23,7 @@ WITHOUT_MASK = ("bs", "ps", "bs+ps", "restricted", "bs+pps")
 
 
 def _derive(spec, key):
-    method = create(spec, 4)
+    method = parse(spec, 4)
     return method, method.derive(key, height=8, width=12)
 
 
@@ -56,7 +56,7 @@ class VariantsTest(chex.TestCase):
 @pytest.mark.parametrize("spec", SPECS)
 def test_another_key_does_not_compile_again(spec):
     chex.clear_trace_counter()
-    method = create(spec, 4)
+    method = parse(spec, 4)
     compiled = jax.jit(chex.assert_max_traces(method.encrypt, n=1))
     for key in KEYS:
         _, secret = _derive(spec, key)
@@ -65,7 +65,7 @@ def test_another_key_does_not_compile_again(spec):
 
 def test_methods_that_only_move_values_share_one_compilation():
     chex.clear_trace_counter()
-    compiled = jax.jit(chex.assert_max_traces(create("bs", 4).program.encrypt, n=1))
+    compiled = jax.jit(chex.assert_max_traces(parse("bs", 4).program.encrypt, n=1))
     for spec in WITHOUT_MASK:
         method, secret = _derive(spec, KEYS[0])
         _assert_same(method, compiled(IMAGES, secret), method.encrypt(IMAGES, secret))

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 
 from ppvit_jax import keys
-from ppvit_jax.encryption import METHODS, create
+from ppvit_jax.encryption import METHODS, parse
 from ppvit_jax.experiments import figures
 
 
@@ -50,7 +50,7 @@ def test_every_encryption_is_drawn_and_measured(tmp_path, monkeypatch):
         if name in ("neuracrypt", "color-neuracrypt"):
             assert similarity is None and ratio is None and picture.dtype == np.uint8
             continue
-        method = create(name, 4 if name in ("le", "ele") else 8)
+        method = parse(name, 4 if name in ("le", "ele") else 8)
         encrypted = method.encrypt(plain, method.derive(keys.load(key), height=64, width=64))
         np.testing.assert_array_equal(picture, encrypted)
         error = np.square(plain.astype(float) - encrypted).mean()

@@ -3,8 +3,11 @@
 import numpy as np
 from sklearn.datasets import load_sample_image
 
-from ppvit_jax.encryption import Encryption, Secret
+from ppvit_jax.audit.attack import Counts, EncryptedImages, Inputs
+from ppvit_jax.encryption import Encryption, Secret, parse
 from ppvit_jax.keys import SecretKey
+
+_COUNTS = Counts()
 
 
 def crops(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
@@ -15,7 +18,19 @@ def crops(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
     return np.stack([photos[i % 2][y : y + size, x : x + size] for i, (y, x) in enumerate(corners)])
 
 
+def create(spec: str, block_size: int) -> Encryption:
+    """The method of that name, which is not "none"."""
+    return parse(spec, block_size)
+
+
 def encrypt(method: Encryption, images: np.ndarray, key: int, first: int = 0) -> tuple[np.ndarray, Secret]:
     """Images [n, height, width, 3], numbered from `first` on, encrypted with the key of that number; and its secret."""
     secret = method.derive(SecretKey(bytes([key] * 32)), height=images.shape[1], width=images.shape[2])
     return method.encrypt(images, secret, np.arange(len(images), dtype=np.uint32) + first), secret
+
+
+def image_inputs(spec: str, images: np.ndarray, counts: Counts = _COUNTS) -> Inputs:
+    """Inputs of an attack on these images, encrypted in blocks of 8 pixels."""
+    method = create(spec, 8)
+    encrypted, secret = encrypt(method, images, key=1)
+    return Inputs(encrypted=EncryptedImages(encrypted, method, secret), plain=images, counts=counts)

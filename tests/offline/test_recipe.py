@@ -77,7 +77,7 @@ def test_an_encrypted_image_is_never_resized():
 
 
 def test_a_decryptor_is_the_inverse_of_an_encryptor():
-    method = encryption.create("etc", 8)
+    method = encryption.parse("etc", 8)
     assert method is not None
     secret = method.derive(SecretKey(bytes(32)), height=64, width=64)
     image = random_images(1, 64)[0]
@@ -87,7 +87,7 @@ def test_a_decryptor_is_the_inverse_of_an_encryptor():
 
 
 def test_a_method_without_an_inverse_for_all_images_has_no_decryptor():
-    method = encryption.create("pe:keys=per_image", 8)
+    method = encryption.parse("pe:keys=per_image", 8)
     assert method is not None
     with pytest.raises(UserError):
         make_decryptor(method, method.derive(SecretKey(bytes(32)), height=64, width=64))

@@ -1,1 +1,19 @@
-"""The attacks of the audit, one file each."""
+"""The attacks of the audit, one file each, and the one list that names them."""
+
+from ppvit_jax.audit.attack import Attack
+from ppvit_jax.audit.attacks import ciphertext_only, dictionary, known_plaintext, link, position_embedding, weights
+
+# In the order of the command line and of reports.
+ATTACKS: tuple[Attack, ...] = (
+    weights.ATTACK,
+    known_plaintext.ATTACK,
+    ciphertext_only.ATTACK,
+    dictionary.ATTACK,
+    link.ATTACK,
+    position_embedding.ATTACK,
+)
+
+
+def named(name: str) -> Attack:
+    """Returns the attack of a name in the list."""
+    return next(attack for attack in ATTACKS if attack.name == name)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from ppvit_jax import keys
-from ppvit_jax.encryption import METHODS, Encryption, create
+from ppvit_jax.encryption import METHODS, Encryption, parse
 from ppvit_jax.errors import UserError
 
 DEFAULT_ENCRYPTION = "bs+ps"
@@ -39,7 +39,7 @@ def open_encryption(name: str, block_size: int) -> Encryption:
     """
     if name == "none":
         raise UserError(f"--encryption none leaves images plain: choose {ENCRYPTED}")
-    return create(name, block_size)
+    return parse(name, block_size)
 
 
 def add_encryption(parser: argparse.ArgumentParser, default: str | None = DEFAULT_ENCRYPTION) -> None:

@@ -1,114 +1,126 @@
-"""What the attacks of `ppvit audit` are given: images, models and, for the scoring alone, the key."""
+"""Inputs of the attacks of `ppvit audit`, read from files: images, models and, for the scoring alone, the key."""
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
-from ppvit_jax import checkpoint, keys
+from ppvit_jax import checkpoint, keys, models
+from ppvit_jax.adaptation import restore
+from ppvit_jax.audit.attack import Attack, EncryptedImages, Inputs
+from ppvit_jax.audit.methods import Material, Models
+from ppvit_jax.audit.solvers.weights import Params
 from ppvit_jax.commands.shared import adapted_model
 from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.commands.shared.audit_arguments import Sources
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.images import MAX_PIXELS_LIMIT, RESIZES, ImageReader
+from ppvit_jax.data.images import MAX_PIXELS_LIMIT, ImageReader
 from ppvit_jax.data.listing import Images, open_folder
 from ppvit_jax.data.preprocess import preprocess
 from ppvit_jax.data.progress import Progress
-from ppvit_jax.encryption import Encryption, Permutations, Secret, derive_permutations
+from ppvit_jax.encryption import Permutations, derive_permutations
 from ppvit_jax.errors import UserError
 
 PHOTOGRAPHS = "photographs"
+_REFERENCES = 200
 
 
-@dataclasses.dataclass(frozen=True)
-class Encrypted:
-    """A folder of encrypted images.
+def open_inputs(attack: Attack, sources: Sources) -> Inputs:
+    """Reads what an attack needs, and what it uses where it is given.
 
-    images: uint8 [n, side, side, 3], a part of the folder's.
-    numbers: int [n], their places in it.
-    total: how many images the folder has.
-    method: how they are encrypted.
-    truth: the secret, if the key was given.
+    Raises:
+      UserError: models or images that cannot be read, or do not belong together.
     """
-
-    images: np.ndarray
-    numbers: np.ndarray
-    total: int
-    method: Encryption
-    truth: Secret | None
-
-
-def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    """Adds these arguments, and those that go with them; a "?" after a name makes it optional."""
-    for name in names:
-        name, optional, _ = name.partition("?")
-        required = not optional
-        match name:
-            case "base":
-                parser.add_argument("--base", required=required, metavar="CKPT", help="a plain one, or `embedded`")
-            case "model":
-                parser.add_argument("--model", required=required, metavar="CKPT", help="adapted, fine-tuned or not")
-            case "models":
-                parser.add_argument(
-                    "--model",
-                    required=required,
-                    action="append",
-                    metavar="CKPT",
-                    help="adapted, fine-tuned or not; given twice, to compare models of two keys",
-                )
-            case "plain":
-                parser.add_argument("--plain", required=required, metavar="DIR", help="the plain images")
-            case "encrypted":
-                parser.add_argument("--encrypted", required=required, metavar="DIR", help="images of one key")
-                shared.add_encryption(parser, default=None)
-            case "reference":
-                parser.add_argument(
-                    "--reference", metavar="DIR", help="plain images of the same kind as those attacked"
-                )
-            case "pairs":
-                parser.add_argument(
-                    "--pairs", type=_numbers, default=[1, 2, 5, 10, 20], metavar="N,N", help="to learn from"
-                )
-            case "images":
-                parser.add_argument("--images", type=_numbers, default=[1, 5, 20, 100], metavar="N,N", help="to attack")
-            case "candidates":
-                parser.add_argument("--candidates", type=int, default=500, metavar="N", help="(default: %(default)s)")
-            case "key":
-                parser.add_argument("--key", metavar="KEY", help="for the scoring alone: no attack sees it")
-                parser.add_argument("--passphrase-file", metavar="F", help="file whose first line opens it")
-    if any(name.startswith(("plain", "encrypted")) for name in names):
-        parser.add_argument("--patch-size", type=int, default=16, help="without a manifest (default: %(default)s)")
-        parser.add_argument("--resize", choices=RESIZES, default=RESIZES[0], help="of plain images (%(default)s)")
+    inputs = Inputs(counts=sources.counts, seed=sources.seed)
+    if attack.on_models:
+        inputs = _add_models(inputs, attack, sources)
+    if "encrypted" in attack.needs:
+        inputs = _add_images(inputs, attack, sources)
+    return inputs
 
 
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        numbers = [0]
-    if numbers[0] < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give numbers from 1 on, such as 1,5,20")
-    return numbers
+def open_material(sources: Sources, attacks: Sequence[Attack], size: int, noise: float) -> Material:
+    """Reads what the attacks are tried on with new keys.
+
+    Args:
+      sources: without `plain` there is nothing for attacks on images, without `base` nothing for those on models.
+      attacks: those that are to be tried.
+      size: of the images in pixels.
+      noise: see `Material`.
+
+    Raises:
+      UserError: images or models that cannot be read, or an adapted model without its key.
+    """
+    plain = reference = pair = None
+    if sources.plain and not all(attack.on_models for attack in attacks):
+        counts = sources.counts
+        needed = max([2 * max(counts.pairs), *counts.images, counts.candidates])
+        plain = open_images(sources.plain, sources, size, needed)
+        reference = _open_reference(sources, size)
+    if sources.base and any(attack.on_models for attack in attacks):
+        pair = _open_plain_models(sources.base, sources)
+    return Material(plain, reference, sources.counts, noise, pair)
 
 
-def open_key(arguments: argparse.Namespace) -> keys.SecretKey | None:
-    """The key for the scoring, or None."""
-    return shared.open_key(arguments.key, arguments.passphrase_file) if arguments.key else None
+def describe_material(sources: Sources, material: Material, repetitions: int) -> str:
+    """Returns in one line what was measured on what."""
+    parts = [f"{repetitions} keys, seed {sources.seed}"]
+    if material.plain is not None:
+        number, size = material.plain.shape[:2]
+        parts.append(
+            f"{number} images of {_folder_name(sources.plain)} at {size}x{size}, blocks of {sources.block_size}, of LE "
+            "and ELE 4"
+        )
+    if material.noise:
+        parts.append(f"the owner adds noise of standard deviation {material.noise:g} before encrypting")
+    if material.reference is not None:
+        parts.append(f"{len(material.reference)} reference images of {_folder_name(sources.reference)}")
+    if material.models:
+        side, patch_size = material.models.image_size, material.models.patch_size
+        names = [Path(name or "").name for name in (sources.base, sources.model or sources.base)]
+        parts.append(f"base {names[0]}, model {names[1]} of {side}x{side} with patches of {patch_size}")
+    return "; ".join(parts)
 
 
-def open_encrypted(arguments: argparse.Namespace, limit: int) -> Encrypted:
-    """Reads up to `limit` images of --encrypted, drawn by --seed.
+def open_images(folder: str, sources: Sources, size: int, limit: int, draw: int = 0) -> np.ndarray:
+    """Reads up to `limit` images of a folder, resized, or crops of scikit-learn's photographs.
+
+    Args:
+      folder: its path, or `PHOTOGRAPHS`.
+      sources: with `resize` and `seed`.
+      size: side of the result in pixels.
+      limit: how many.
+      draw: number of the draw: others draw other images.
+
+    Returns:
+      uint8 [n, size, size, 3].
+
+    Raises:
+      UserError: images that cannot be read.
+    """
+    random = np.random.default_rng(sources.seed + draw)
+    if folder == PHOTOGRAPHS:
+        return _crop_photographs(size, limit, random)
+    images = _open_unencrypted(Path(folder).expanduser(), size, sources)
+    return _resize(images, random.permutation(images.count)[:limit], size)
+
+
+def open_encrypted(sources: Sources, limit: int) -> tuple[EncryptedImages, np.ndarray, int]:
+    """Reads up to `limit` of the encrypted images, drawn by the seed.
+
+    Returns:
+      The images, with their secret if the key is given; int [n], their places in the folder; and how many images the
+      folder has.
 
     Raises:
       UserError: images that cannot be read, that are not square or of several sizes, or of which nothing says how they
         are encrypted; or a key that is another than theirs.
     """
-    path = Path(arguments.encrypted).expanduser()
+    path = Path(sources.encrypted or "").expanduser()
     manifest = manifests.read(path if path.is_dir() else path.parent)
-    spec, block_size = arguments.encryption, arguments.patch_size
+    spec, block_size = sources.encryption, sources.block_size
     if manifest:
         if manifest.header.encryption == "none":
             raise UserError(f"the images in {path} are plain, by their manifest: give encrypted ones")
@@ -118,63 +130,90 @@ def open_encrypted(arguments: argparse.Namespace, limit: int) -> Encrypted:
     if spec is None:
         raise UserError(f"{path} has no manifest.json: say how its images are encrypted by --encryption")
     method = shared.open_encryption(spec, block_size)
-    images, numbers, total = _read(open_folder(path, _decoding(None, arguments), manifest), limit, arguments.seed, path)
-    side = images.shape[1]
-    if images.shape[2] != side or (method.blocks and side % block_size):
-        raise UserError(f"the images in {path} have {images.shape[2]}x{side} pixels: give square ones of whole blocks")
-    key, truth = open_key(arguments), None
+    folder = open_folder(path, _make_reader(None, sources), manifest)
+    numbers = np.sort(np.random.default_rng(sources.seed).permutation(folder.count)[:limit])
+    arrays = [_read_image(folder, number) for number in numbers]
+    if len({array.shape for array in arrays}) > 1:
+        raise UserError(f"the images in {path} are of several sizes, and encrypted ones have one: give their folder")
+    images = np.stack(arrays)
+    height, width = images.shape[1:3]
+    if height != width or (method.blocks and height % block_size):
+        raise UserError(f"the images in {path} have {width}x{height} pixels: give square ones of whole blocks")
+    key, secret = _open_key(sources), None
     if key is not None:
         if manifest and manifest.header.key_fingerprint != key.fingerprint:
             raise UserError(
                 f"the images in {path} are encrypted with the key of fingerprint {manifest.header.key_fingerprint}, "
                 f"and --key has {key.fingerprint}: give theirs, or none"
             )
-        truth = method.derive(key, height=side, width=side)
-    return Encrypted(images, numbers, total, method, truth)
+        secret = method.derive(key, height=height, width=width)
+    return EncryptedImages(images, method, secret), numbers, folder.count
 
 
-def open_plain(folder: str, arguments: argparse.Namespace, like: Encrypted) -> np.ndarray:
-    """The plain images of encrypted ones: uint8 [n, side, side, 3]. Pairs go by the order of the paths.
-
-    Raises:
-      UserError: images that cannot be read, or another number of them than of encrypted ones.
-    """
-    path = Path(folder).expanduser()
-    size = like.images.shape[1]
-    images = _open_unencrypted(path, size, arguments)
-    if images.count != like.total:
-        raise UserError(
-            f"{path} has {images.count:,} images and the encrypted folder {like.total:,}: give the folder that was "
-            "encrypted, without augmented copies"
-        )
-    return _fetch(images, like.numbers, size)
-
-
-def open_images(folder: str, arguments: argparse.Namespace, size: int, limit: int, seed: int) -> np.ndarray:
-    """Up to `limit` images of a folder, resized: uint8 [n, size, size, 3]; or crops of scikit-learn's photographs.
-
-    Raises:
-      UserError: images that cannot be read.
-    """
-    if folder == PHOTOGRAPHS:
-        return _crops(size, limit, seed)
-    images = _open_unencrypted(Path(folder).expanduser(), size, arguments)
-    numbers = np.random.default_rng(seed).permutation(images.count)[:limit]
-    return _fetch(images, numbers, size)
-
-
-def open_model(name: str, image_size: int | None = None) -> tuple[Any, checkpoint.Metadata, Any]:
-    """Parameters, metadata and shape of a checkpoint; see `adapted_model.open_model`."""
+def open_model(name: str, image_size: int | None = None) -> tuple[Params, checkpoint.Metadata, models.ViTConfig]:
+    """Reads parameters, metadata and shape of a checkpoint; see `adapted_model.open_model`."""
     return adapted_model.open_model(checkpoint.resolve(name), image_size)
 
 
-def model_truth(arguments: argparse.Namespace, metadata: checkpoint.Metadata, shape: Any) -> Permutations | None:
-    """The permutations that an adapted model was adapted with, if the key was given.
+def _add_models(inputs: Inputs, attack: Attack, sources: Sources) -> Inputs:
+    base = second_model = permutations = None
+    model, metadata, shape = open_model(sources.model or "")
+    if "base" in attack.needs:
+        base = open_model(sources.base or "", shape.image_size)[0]
+    if "second_model" in attack.needs:
+        second_model = open_model(sources.second_model or "")[0]
+    if "key" in attack.uses:
+        permutations = _model_permutations(sources, metadata, shape)
+    return dataclasses.replace(inputs, base=base, model=model, second_model=second_model, permutations=permutations)
+
+
+def _add_images(inputs: Inputs, attack: Attack, sources: Sources) -> Inputs:
+    plain = reference = None
+    encrypted, numbers, total = open_encrypted(sources, attack.images_read(sources.counts))
+    size = encrypted.images.shape[1]
+    if sources.plain and "plain" in (*attack.needs, *attack.uses):
+        path = Path(sources.plain).expanduser()
+        images = _open_unencrypted(path, size, sources)
+        # Pairs go by the order of the paths.
+        if images.count != total:
+            raise UserError(
+                f"{path} has {images.count:,} images and the encrypted folder {total:,}: give the folder that was "
+                "encrypted, without augmented copies"
+            )
+        plain = _resize(images, numbers, size)
+    if "reference" in attack.uses:
+        reference = _open_reference(sources, size)
+    return dataclasses.replace(inputs, encrypted=encrypted, plain=plain, reference=reference)
+
+
+def _open_reference(sources: Sources, size: int) -> np.ndarray | None:
+    return open_images(sources.reference, sources, size, _REFERENCES, draw=1) if sources.reference else None
+
+
+def _open_plain_models(base: str, sources: Sources) -> Models:
+    """Reads the base and the tuned model, which is made plain again by its key to be adapted with new ones."""
+    tuned, metadata, shape = open_model(sources.model or base)
+    permutations = _model_permutations(sources, metadata, shape)
+    if metadata.encryption != "none":
+        if permutations is None:
+            raise UserError(f"{sources.model} is adapted to a key: give its --key, to adapt it to new ones")
+        tuned = restore(tuned, permutations)
+    return Models(open_model(base, shape.image_size)[0], tuned, shape.patch_size, shape.image_size)
+
+
+def _open_key(sources: Sources) -> keys.SecretKey | None:
+    return shared.open_key(sources.key, sources.passphrase_file) if sources.key else None
+
+
+def _model_permutations(
+    sources: Sources, metadata: checkpoint.Metadata, shape: models.ViTConfig
+) -> Permutations | None:
+    """Returns the permutations that a model was adapted with, if the key is given.
 
     Raises:
       UserError: the key is another than the model's.
     """
-    key = open_key(arguments)
+    key = _open_key(sources)
     if key is None:
         return None
     if metadata.key_fingerprint != key.fingerprint:
@@ -182,35 +221,27 @@ def model_truth(arguments: argparse.Namespace, metadata: checkpoint.Metadata, sh
             f"the model is adapted with the key of fingerprint {metadata.key_fingerprint}, and --key has "
             f"{key.fingerprint}: give the model's, or none"
         )
-    size, patch = shape.image_size, shape.patch_size
-    return derive_permutations(key, metadata.encryption, image_size=size, block_size=patch)
+    sizes = {"image_size": shape.image_size, "block_size": shape.patch_size}
+    return derive_permutations(key, metadata.encryption, **sizes)
 
 
-def _open_unencrypted(path: Path, size: int, arguments: argparse.Namespace) -> Images:
+def _open_unencrypted(path: Path, size: int, sources: Sources) -> Images:
     manifest = manifests.read(path if path.is_dir() else path.parent)
     if manifest and manifest.header.encryption != "none":
         raise UserError(f"the images in {path} are encrypted, by their manifest: give plain ones")
-    return open_folder(path, _decoding(size, arguments), manifest)
+    return open_folder(path, _make_reader(size, sources), manifest)
 
 
-def _decoding(size: int | None, arguments: argparse.Namespace) -> ImageReader:
-    return ImageReader(size, arguments.resize, MAX_PIXELS_LIMIT)
+def _make_reader(size: int | None, sources: Sources) -> ImageReader:
+    return ImageReader(size, sources.resize, MAX_PIXELS_LIMIT)
 
 
-def _read(images: Images, limit: int, seed: int, path: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    numbers = np.sort(np.random.default_rng(seed).permutation(images.count)[:limit])
-    arrays = [_one(images, number) for number in numbers]
-    if len({array.shape for array in arrays}) > 1:
-        raise UserError(f"the images in {path} are of several sizes, and encrypted ones have one: give their folder")
-    return np.stack(arrays), numbers, images.count
-
-
-def _fetch(images: Images, numbers: np.ndarray, size: int) -> np.ndarray:
+def _resize(images: Images, numbers: np.ndarray, size: int) -> np.ndarray:
     result = np.empty((len(numbers), size, size, 3), np.uint8)
     resize = jax.jit(lambda image: preprocess(image[None], size)[0])
     progress = Progress("reading", len(numbers))
     for place, number in enumerate(numbers):
-        image = _one(images, number)
+        image = _read_image(images, number)
         # Images of one size are resized as `ppvit encrypt` does.
         result[place] = image if image.shape[:2] == (size, size) else np.asarray(resize(image))
         progress.update(place + 1)
@@ -218,15 +249,14 @@ def _fetch(images: Images, numbers: np.ndarray, size: int) -> np.ndarray:
     return result
 
 
-def _one(images: Images, number: int) -> np.ndarray:
+def _read_image(images: Images, number: int) -> np.ndarray:
     split, index = images.locate(int(number))
     return split.read(index)[0]
 
 
-def _crops(size: int, count: int, seed: int) -> np.ndarray:
+def _crop_photographs(size: int, count: int, random: np.random.Generator) -> np.ndarray:
     from sklearn.datasets import load_sample_images
 
-    random = np.random.default_rng(seed)
     photographs = load_sample_images().images
     crops = []
     for _ in range(count):
@@ -236,3 +266,8 @@ def _crops(size: int, count: int, seed: int) -> np.ndarray:
         row, column = (random.integers(side - size + 1) for side in photograph.shape[:2])
         crops.append(photograph[row : row + size, column : column + size])
     return np.stack(crops)
+
+
+def _folder_name(folder: str | None) -> str:
+    path = Path(folder or "").expanduser()
+    return path.parent.name if (path / "dataset_info.json").is_file() else path.name

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ppvit_jax import checkpoint
 from ppvit_jax.adaptation import adapt, restore
 from ppvit_jax.audit.solvers.weights import drift, match_rows, recover
-from ppvit_jax.encryption import Permutations, create
+from ppvit_jax.encryption import Permutations, parse
 from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
@@ -64,12 +64,12 @@ def _whole(permutations, blocks, values):
 @settings(deadline=None, max_examples=30)
 @given(key=KEYS, spec=st.sampled_from(ABSORBED), strength=st.sampled_from([0, 0.1, 0.5, 1]))
 def test_every_adapted_method_is_read_off_without_being_told_which(base, key, spec, strength):
-    truth = create(spec, 8).absorb(key, height=64, width=64)
+    truth = parse(spec, 8).absorb(key, height=64, width=64)
     found = recover(base, _change(adapt(base, truth), strength, seed=1)).permutations
     for actual, expected in zip(_whole(found, 64, 192), _whole(truth, 64, 192), strict=True):
         np.testing.assert_array_equal(actual, expected)
     # What was read off decrypts.
-    method, image = create(spec, 8), random_images(1, 64)[0]
+    method, image = parse(spec, 8), random_images(1, 64)[0]
     encrypted = method.encrypt(image, method.derive(key, height=64, width=64))
     np.testing.assert_array_equal(method.decrypt(encrypted, make_secret(found, 64, 64, 8)), image)
 

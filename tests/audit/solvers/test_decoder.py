@@ -6,13 +6,13 @@ from helpers.photographs import crops, encrypt
 from skimage.metrics import structural_similarity
 
 from ppvit_jax.audit.solvers.decoder import learn
-from ppvit_jax.encryption import create
+from ppvit_jax.encryption import parse
 from ppvit_jax.encryption.permutations import split_blocks
 from ppvit_jax.errors import UserError
 
 
 def encode(spec, images, key, block_size=8):
-    return encrypt(create(spec, block_size), images, key)[0]
+    return encrypt(parse(spec, block_size), images, key)[0]
 
 
 def error(images, others):

@@ -6,7 +6,7 @@ from helpers.photographs import crops, encrypt
 
 from ppvit_jax.audit import scoring
 from ppvit_jax.audit.solvers import ciphertext_only, correlation
-from ppvit_jax.encryption import create
+from ppvit_jax.encryption import parse
 from ppvit_jax.encryption.permutations import split_blocks
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
@@ -20,11 +20,11 @@ def images():
 
 
 def _attack(spec, images, key, block_size=BLOCK, **options):
-    method = create(spec, block_size)
+    method = parse(spec, block_size)
     encrypted, truth = encrypt(method, images, key)
     estimate = ciphertext_only.solve(method, encrypted, **options)
     recovered = scoring.align(method.decrypt(encrypted, estimate), images)
-    return estimate, truth, scoring.picture(recovered, images, encrypted)
+    return estimate, truth, scoring.compare_images(recovered, images, encrypted)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def _attack(spec, images, key, block_size=BLOCK, **options):
 )
 def test_methods_that_treat_all_blocks_alike(spec, images):
     estimate, truth, picture = _attack(spec, images, key=3)
-    places = scoring.places(estimate, truth, SIZE, BLOCK)
+    places = scoring.compare_places(estimate, truth, SIZE, BLOCK)
     assert sorted(estimate["index"]) == list(range(SIZE * SIZE * 3))
     assert places.blocks > 0.95 and places.values > 0.8
     assert picture.ssim > 0.85 > picture.encrypted_ssim + 0.2
@@ -60,14 +60,14 @@ def test_methods_with_attacks_of_their_own(spec, block_size, images):
 )
 def test_where_no_attack_is_built_it_is_said(spec, images):
     with pytest.raises(UserError, match=r"no attack .* proves nothing"):
-        ciphertext_only.solve(create(spec, 4), images)
+        ciphertext_only.solve(parse(spec, 4), images)
 
 
 def test_noise_gives_nothing():
     """No key shows in images without any structure: the attack has to fail on them."""
     noise = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
     estimate, truth, picture = _attack("bs+ps", noise, key=5)
-    places = scoring.places(estimate, truth, SIZE, BLOCK)
+    places = scoring.compare_places(estimate, truth, SIZE, BLOCK)
     assert places.values < 0.1 and places.blocks < 0.1 and picture.ssim < 0.2
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ppvit_jax import checkpoint
 from ppvit_jax.adaptation import adapt
 from ppvit_jax.audit.solvers.link import compare
-from ppvit_jax.encryption import create
+from ppvit_jax.encryption import parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
@@ -45,7 +45,7 @@ def _changed(tree, strength, seed):
 
 
 def _keyed(spec, key):
-    permutations = create(spec, 8).absorb(key, height=64, width=64)
+    permutations = parse(spec, 8).absorb(key, height=64, width=64)
     return permutations, adapt(BASE, permutations)
 
 

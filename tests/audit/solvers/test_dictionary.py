@@ -6,7 +6,7 @@ from helpers import photographs
 from helpers.photographs import crops
 
 from ppvit_jax.audit.solvers.dictionary import duplicates, identify
-from ppvit_jax.encryption import create
+from ppvit_jax.encryption import parse
 from ppvit_jax.errors import UserError
 
 EXACT = [
@@ -41,7 +41,7 @@ def keyed(method, images):
 
 @pytest.mark.parametrize("spec", EXACT)
 def test_every_image_is_recognised_whatever_its_key(spec):
-    method, candidates = create(spec, 8), crops(60)
+    method, candidates = parse(spec, 8), crops(60)
     numbers = np.random.default_rng(1).permutation(60)[:12]
     found = identify(method, candidates, keyed(method, candidates[numbers]))
     np.testing.assert_array_equal(found.index, numbers)
@@ -51,21 +51,21 @@ def test_every_image_is_recognised_whatever_its_key(spec):
 
 @pytest.mark.parametrize("spec", EXACT)
 def test_an_image_that_is_no_candidate_is_at_a_distance(spec):
-    method, images = create(spec, 8), crops(60)
+    method, images = parse(spec, 8), crops(60)
     found = identify(method, images[:50], keyed(method, images[50:]))
     assert (found.distance > 0).all() and (found.runner_up >= found.distance).all()
 
 
 @pytest.mark.parametrize("spec", LEGACY)
 def test_channels_that_lose_information_still_give_the_image_away(spec):
-    method, candidates = create(spec, 8), crops(60)
+    method, candidates = parse(spec, 8), crops(60)
     found = identify(method, candidates, keyed(method, candidates[5:25]))
     np.testing.assert_array_equal(found.index, np.arange(5, 25))
 
 
 @pytest.mark.parametrize("spec", ENCODING)
 def test_encodings_are_recognised_by_which_patches_are_alike(spec):
-    method, candidates = create(spec, 8), crops(60, size=96)
+    method, candidates = parse(spec, 8), crops(60, size=96)
     for key in (1, 2):
         found = identify(method, candidates, encrypt(method, candidates[10:40], key))
         # By chance it would be 1 in 60.
@@ -73,7 +73,7 @@ def test_encodings_are_recognised_by_which_patches_are_alike(spec):
 
 
 def test_candidates_may_come_in_batches():
-    method, candidates = create("bs+ps", 8), crops(37)
+    method, candidates = parse("bs+ps", 8), crops(37)
     encrypted = keyed(method, candidates[::4])
     whole = identify(method, candidates, encrypted)
     parts = identify(method, (candidates[i : i + 5] for i in range(0, 37, 5)), encrypted)
@@ -87,20 +87,20 @@ def test_candidates_may_come_in_batches():
 def test_the_distances_are_what_they_say():
     images = np.zeros((3, 8, 8, 3), np.uint8)
     images[0, :, 4:], images[1, :, :4], images[2] = 100, 40, 127
-    method = create("bs", 8)
+    method = parse("bs", 8)
     # Means of |v - 127.5|: 77.5, 107.5 and 0.5.
     found = identify(method, images[1:], images[:1])
     assert (found.index[0], found.distance[0], found.runner_up[0]) == (0, 30, 77)
     # In blocks of 4 what moves is compared in order of size, and what does not, in its place.
     swapped = images[:1, :, ::-1]
-    assert identify(create("bs", 4), images[:1], swapped).distance[0] == 0
-    assert identify(create("ps", 4), images[:1], swapped).distance[0] == 100
-    assert identify(create("bs", 4), images[:1], swapped).runner_up[0] == np.inf
+    assert identify(parse("bs", 4), images[:1], swapped).distance[0] == 0
+    assert identify(parse("ps", 4), images[:1], swapped).distance[0] == 100
+    assert identify(parse("bs", 4), images[:1], swapped).runner_up[0] == np.inf
 
 
 @pytest.mark.parametrize("spec", EXACT)
 def test_duplicates_are_seen_mirrored_ones_too(spec):
-    method, images = create(spec, 8), crops(12)
+    method, images = parse(spec, 8), crops(12)
     images[7], images[9] = images[2], images[4, :, ::-1]
     assert duplicates(method, encrypt(method, images, 3)) == [[2, 7], [4, 9]]
     assert duplicates(method, keyed(method, images)) == [[2, 7], [4, 9]]
@@ -109,23 +109,23 @@ def test_duplicates_are_seen_mirrored_ones_too(spec):
 
 @pytest.mark.parametrize("spec", LEGACY)
 def test_duplicates_under_one_key_are_seen(spec):
-    method, images = create(spec, 8), crops(12)
+    method, images = parse(spec, 8), crops(12)
     images[7] = images[2]
     assert duplicates(method, encrypt(method, images, 3)) == [[2, 7]]
 
 
 def test_what_does_not_fit_so_is_said():
     images = crops(4)
-    method = create("bs", 8)
+    method = parse("bs", 8)
     for attempt, message in (
-        (lambda: identify(create("neuracrypt", 8), images, images), "order of its own"),
+        (lambda: identify(parse("neuracrypt", 8), images, images), "order of its own"),
         (lambda: identify(method, images[:, :16], images), "differ in size"),
-        (lambda: identify(create("color-neuracrypt", 8), images[:, :16], images), "differ in size"),
-        (lambda: identify(create("neuracrypt:reorder=False", 8), images, np.zeros((2, 4, 5))), "differ in size"),
+        (lambda: identify(parse("color-neuracrypt", 8), images[:, :16], images), "differ in size"),
+        (lambda: identify(parse("neuracrypt:reorder=False", 8), images, np.zeros((2, 4, 5))), "differ in size"),
         (lambda: identify(method, iter(()), images), "no candidates"),
         (lambda: identify(method, images, images[:0]), "at least one"),
-        (lambda: identify(create("bs", 5), images, images), "does not divide"),
-        (lambda: duplicates(create("color-neuracrypt", 8), images), "encodes"),
+        (lambda: identify(parse("bs", 5), images, images), "does not divide"),
+        (lambda: duplicates(parse("color-neuracrypt", 8), images), "encodes"),
     ):
         with pytest.raises(UserError, match=message) as caught:
             attempt()

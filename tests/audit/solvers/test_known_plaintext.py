@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppvit_jax.audit.solvers.known_plaintext import pairs_needed, solve
-from ppvit_jax.encryption import create
+from ppvit_jax.encryption import parse
 from ppvit_jax.errors import UserError
 
 # How many natural images of 32x32 in blocks of 8 are given, for all places to be told apart.
@@ -45,7 +45,7 @@ SPECS = {
 
 
 def encrypt(spec, images, key, block_size=8):
-    method = create(spec, block_size)
+    method = parse(spec, block_size)
     return method, *photographs.encrypt(method, images, key)
 
 
@@ -157,13 +157,13 @@ def test_what_cannot_be_attacked_so_is_said():
     images = crops(2)
     for spec, message in (("pe:keys=per_image", "own images alone"), ("color-neuracrypt", "learn a decoder")):
         with pytest.raises(UserError, match=message) as caught:
-            solve(create(spec, 8), images, images)
+            solve(parse(spec, 8), images, images)
         assert "\n" not in str(caught.value)
-    method = create("bs", 8)
+    method = parse("bs", 8)
     for plain, encrypted in ((images, images[:1]), (images[:0], images[:0]), (images[0], images[0])):
         with pytest.raises(UserError, match="at least one"):
             solve(method, plain, encrypted)
     with pytest.raises(UserError, match="uint8"):
         solve(method, images.astype(np.float32), images)
     with pytest.raises(UserError, match="does not divide"):
-        solve(create("bs", 5), images, images)
+        solve(parse("bs", 5), images, images)

@@ -1,0 +1,187 @@
+"""Methods by attacks: tries every attack on encryption methods with new keys."""
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ppvit_jax.adaptation import adapt
+from ppvit_jax.audit.attack import Attack, Counts, EncryptedImages, Finding, Inputs, Row
+from ppvit_jax.audit.solvers.weights import Params
+from ppvit_jax.data.progress import Progress
+from ppvit_jax.encryption import Encryption
+from ppvit_jax.errors import UserError
+from ppvit_jax.keys import SecretKey
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Models:
+    """Plain Vision Transformers of one shape, to be adapted with every key.
+
+    base: the model that everyone can have.
+    tuned: the same after fine-tuning.
+    patch_size, image_size: in pixels.
+    """
+
+    base: Params
+    tuned: Params
+    patch_size: int
+    image_size: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Material:
+    """Images and models that attacks are tried on.
+
+    plain: uint8 [n, side, side, 3]; None leaves out the attacks on images.
+    reference: other images of the same kind, or None.
+    counts: numbers of images to attack with.
+    noise: standard deviation, in gray levels, of noise that the owner adds before encrypting; 0 for none.
+    models: None leaves out the attacks on models.
+    """
+
+    plain: np.ndarray | None
+    reference: np.ndarray | None
+    counts: Counts
+    noise: float = 0.0
+    models: Models | None = None
+
+    def allows(self, attack: Attack) -> bool:
+        """Tells whether there is anything for the attack to run on."""
+        return (self.models if attack.on_models else self.plain) is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One row of a finding, and the method and the repetition that it is of."""
+
+    method: str
+    repetition: int
+    attack: str
+    succeeded: bool | None
+    row: Row
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The results of all attacks on all methods.
+
+    specs: the methods, in order.
+    records: the rows of all findings.
+    refused: why an attack does not apply, by method and attack.
+    pictures: the first finding of every method and attack that has pictures, by its method.
+    """
+
+    specs: list[str]
+    records: list[Record]
+    refused: dict[tuple[str, str], str]
+    pictures: list[tuple[str, Finding]]
+
+
+def experiment_key(seed: int, number: int) -> SecretKey:
+    """Returns the key of one repetition, for experiments alone: whoever knows the seed can make it."""
+    return SecretKey(hashlib.sha256(f"ppvit audit {seed} {number}".encode()).digest())
+
+
+def compare(
+    methods: Sequence[Encryption], material: Material, attacks: Sequence[Attack], *, keys: int, seed: int
+) -> Comparison:
+    """Tries the attacks that the material allows on every method, with new keys.
+
+    Args:
+      methods: with their block sizes.
+      material: images and models.
+      attacks: in any order.
+      keys: how many repetitions, each with a new key.
+      seed: of the keys, and of the order of the images.
+
+    Raises:
+      UserError: images of a size that does not fit a method.
+    """
+    attacks = [attack for attack in attacks if material.allows(attack)]
+    records: list[Record] = []
+    refused: dict[tuple[str, str], str] = {}
+    pictures: list[tuple[str, Finding]] = []
+    progress = Progress("methods by attacks", len(methods) * keys * len(attacks), "attacks")
+    attempts = itertools.count(1)
+    for method in methods:
+        for number in range(keys):
+            findings, reasons = try_attacks(
+                method, material, attacks, seed=seed, number=number, done=lambda: progress.update(next(attempts))
+            )
+            for finding in findings:
+                records += [Record(method.spec, number, finding.attack, finding.succeeded, row) for row in finding.rows]
+            refused |= {(method.spec, name): reason for name, reason in reasons.items()}
+            if number == 0:
+                pictures += [(method.spec, finding) for finding in findings if finding.pictures]
+    progress.close()
+    return Comparison([method.spec for method in methods], records, refused, pictures)
+
+
+def try_attacks(
+    method: Encryption,
+    material: Material,
+    attacks: Sequence[Attack],
+    *,
+    seed: int,
+    number: int,
+    done: Callable[[], None] = lambda: None,
+) -> tuple[list[Finding], dict[str, str]]:
+    """Tries attacks, all of which the material allows, on one method under one key.
+
+    Args:
+      method, material, attacks, seed: as for `compare`.
+      number: of the repetition.
+      done: is called after each attack.
+
+    Returns:
+      The findings; and why the other attacks do not apply, by their names.
+    """
+    key, second_key = experiment_key(seed, 2 * number), experiment_key(seed, 2 * number + 1)
+    inputs = Inputs(counts=material.counts, reference=material.reference, seed=number, brief=True)
+    not_adapted = ""
+    if material.models:
+        try:
+            inputs = _adapt_models(inputs, method, material.models, key, second_key)
+        except UserError as error:
+            not_adapted = str(error)
+    if material.plain is not None:
+        random = np.random.default_rng([seed, number])
+        inputs = _encrypt_images(inputs, method, material.plain, material.noise, key, random)
+    findings, refused = [], {}
+    for attack in sorted(attacks, key=lambda attack: attack.column.place):
+        try:
+            if attack.on_models and not_adapted:
+                raise UserError(not_adapted)
+            findings.append(attack.run(inputs))
+        except UserError as error:
+            refused[attack.name] = str(error)
+        done()
+    return findings, refused
+
+
+def _adapt_models(inputs: Inputs, method: Encryption, models: Models, key: SecretKey, second_key: SecretKey) -> Inputs:
+    size = {"height": models.image_size, "width": models.image_size}
+    method = dataclasses.replace(method, block_size=models.patch_size)
+    permutations = method.absorb(key, **size)
+    return dataclasses.replace(
+        inputs,
+        base=models.base,
+        model=adapt(models.tuned, permutations),
+        second_model=adapt(models.tuned, method.absorb(second_key, **size)),
+        permutations=permutations,
+    )
+
+
+def _encrypt_images(
+    inputs: Inputs, method: Encryption, plain: np.ndarray, noise: float, key: SecretKey, random: np.random.Generator
+) -> Inputs:
+    plain = plain[random.permutation(len(plain))]
+    noisy = None
+    if noise:
+        noisy = np.clip(np.rint(plain + random.normal(0, noise, plain.shape)), 0, 255).astype(np.uint8)
+    secret = method.derive(key, height=plain.shape[1], width=plain.shape[2])
+    images = method.encrypt(plain if noisy is None else noisy, secret, np.arange(len(plain), dtype=np.uint32))
+    return dataclasses.replace(inputs, plain=plain, noisy=noisy, encrypted=EncryptedImages(images, method, secret))

@@ -1,0 +1,71 @@
+"""An experiment: would a secret orthogonal matrix do better than a permutation?"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ppvit_jax.audit import matrix, scoring
+from ppvit_jax.audit.report import CAVEAT
+from ppvit_jax.audit.solvers import orthogonal, weights
+from ppvit_jax.audit.solvers.weights import Params
+from ppvit_jax.encryption.permutations import join_blocks, split_blocks
+from ppvit_jax.files import markdown_table
+
+# Images that are among no pairs, to be decrypted.
+UNSEEN = 10
+
+
+def measure(
+    plain: np.ndarray, block_size: int, pairs: Sequence[int], base: Params | None, seeds: Sequence[Sequence[int]]
+) -> dict[str, list[scoring.Picture]]:
+    """Draws matrices, multiplies the patches of images by them, and recovers them from pairs and from a base model.
+
+    Args:
+      plain: uint8 [n, side, side, 3]; n exceeds the largest number of pairs by `UNSEEN`.
+      block_size: side of a patch in pixels.
+      pairs: numbers of pairs to learn from.
+      base: parameters of a model; left out if its patches have another size.
+      seeds: of the matrices, one for each.
+
+    Returns:
+      What the attacker has, and for each matrix how well the unseen images are recovered.
+    """
+    size = plain.shape[1]
+    patches = split_blocks(plain, block_size).astype(np.float64) - 127.5
+    unseen, target = patches[-UNSEEN:], plain[-UNSEEN:]
+    rows = None if base is None else weights.patch_rows(base)
+    results: dict[str, list[scoring.Picture]] = {}
+    for seed in seeds:
+        random = np.random.default_rng(seed)
+        secret = np.linalg.qr(random.standard_normal((patches.shape[-1], patches.shape[-1])))[0]
+        estimates = {}
+        for count in pairs:
+            learned = patches[:count].reshape(-1, patches.shape[-1])
+            estimates[f"{count} pairs of an image and its encryption"] = orthogonal.from_pairs(
+                learned, learned @ secret
+            )
+        if rows is not None and len(rows) == len(secret):
+            name = f"the base and the adapted model ({len(rows)} values, hidden size {rows.shape[1]})"
+            estimates[name] = orthogonal.procrustes(rows, secret.T @ rows)
+        for name, estimate in estimates.items():
+            values = unseen @ secret @ estimate.T + 127.5
+            recovered = join_blocks(np.clip(np.rint(values), 0, 255).astype(np.uint8), size, size, block_size)
+            results.setdefault(name, []).append(scoring.compare_images(recovered, target))
+    return results
+
+
+def markdown(results: Mapping[str, Sequence[scoring.Picture]], measured: str) -> str:
+    """Returns the report; `measured` says in one line what was measured on what."""
+    body = [
+        [
+            name,
+            str(len(pictures)),
+            matrix.spread([picture.ssim for picture in pictures]),
+            matrix.spread([picture.psnr for picture in pictures]),
+        ]
+        for name, pictures in results.items()
+    ]
+    lines = markdown_table(["The attacker has", "matrices", "SSIM of other images", "PSNR of other images"], body)
+    return "\n".join(
+        ["# A secret orthogonal matrix", "", f"Measured: {measured}. Median and range.", "", *lines, "", CAVEAT, ""]
+    )

@@ -1,0 +1,140 @@
+"""Flags of `ppvit audit`, and what they say as one object."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from ppvit_jax.audit.attack import Counts
+from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.data.images import Resize
+from ppvit_jax.encryption import METHODS
+from ppvit_jax.errors import UserError
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        numbers = [0]
+    if numbers[0] < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give numbers from 1 on, such as 1,5,20")
+    return numbers
+
+
+_MODEL = "adapted, fine-tuned or not"
+_FLAGS: dict[str, dict[str, Any]] = {
+    "base": {"metavar": "CKPT", "help": "a plain one, or `embedded`"},
+    "model": {"metavar": "CKPT", "help": _MODEL},
+    "plain": {"metavar": "DIR", "help": "the plain images"},
+    "encrypted": {"metavar": "DIR", "help": "images of one key"},
+    "reference": {"metavar": "DIR", "help": "plain images of the same kind as those attacked"},
+    "pairs": {"type": _numbers, "default": Counts.pairs, "metavar": "N,N", "help": "to learn from"},
+    "images": {"type": _numbers, "default": Counts.images, "metavar": "N,N", "help": "to attack"},
+    "candidates": {"type": int, "default": Counts.candidates, "metavar": "N", "help": "(default: %(default)s)"},
+    "key": {"metavar": "KEY", "help": "for the scoring alone: no attack sees it"},
+}
+_TWO_MODELS = {"action": "append", "help": f"{_MODEL}; given twice, to compare models of two keys"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """Where the inputs of attacks come from; None for flags that are not given.
+
+    counts: numbers of images to attack.
+    base: a plain checkpoint.
+    models: adapted checkpoints.
+    plain, encrypted, reference: folders of images; `photographs` stands for scikit-learn's.
+    encryption, block_size: how the encrypted images are encrypted, unless their manifest says it.
+    resize: how plain images reach the size of the encrypted ones.
+    key, passphrase_file: the key, for the scoring alone.
+    seed: of the choice of images.
+    """
+
+    counts: Counts
+    base: str | None = None
+    models: tuple[str, ...] = ()
+    plain: str | None = None
+    encrypted: str | None = None
+    reference: str | None = None
+    encryption: str | None = None
+    block_size: int = 16
+    resize: Resize = "centre_crop"
+    key: str | None = None
+    passphrase_file: str | None = None
+    seed: int = 0
+
+    @property
+    def model(self) -> str | None:
+        """The first model."""
+        return self.models[0] if self.models else None
+
+    @property
+    def second_model(self) -> str | None:
+        """The second model."""
+        return self.models[1] if len(self.models) > 1 else None
+
+
+def add_sources(parser: argparse.ArgumentParser, required: Sequence[str], optional: Sequence[str]) -> None:
+    """Adds the flags of these inputs, in this order, and those that go with them.
+
+    Args:
+      parser: a subcommand's.
+      required: names as in `ppvit_jax.audit.attack.Need`.
+      optional: such names, and those of `ppvit_jax.audit.attack.Option`.
+    """
+    # The flag of a second model is that of the first.
+    names = [name for name in dict.fromkeys((*required, *optional)) if name != "second_model"]
+    for name in names:
+        two = name == "model" and "second_model" in (*required, *optional)
+        parser.add_argument(f"--{name}", required=name in required, **_FLAGS[name] | (_TWO_MODELS if two else {}))
+        if name == "encrypted":
+            shared.add_encryption(parser, default=None)
+        elif name == "key":
+            parser.add_argument("--passphrase-file", metavar="F", help="file whose first line opens it")
+    if {"plain", "encrypted"} & set(names):
+        parser.add_argument(
+            "--patch-size",
+            type=int,
+            dest="block_size",
+            default=Sources.block_size,
+            metavar="PATCH_SIZE",
+            help="without a manifest (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--resize",
+            choices=get_args(Resize),
+            default=Sources.resize,
+            help="of plain images (%(default)s)",
+        )
+
+
+def add_comparison(parser: argparse.ArgumentParser, *, keys: int) -> None:
+    """Adds --methods and --keys, for methods by attacks."""
+    parser.add_argument(
+        "--methods", nargs="*", default=list(METHODS), metavar="NAME", help="to compare (default: all; none: nothing)"
+    )
+    parser.add_argument(
+        "--keys", type=int, default=keys, metavar="N", help="new keys for that, one a repetition (%(default)s)"
+    )
+
+
+def read_sources(arguments: argparse.Namespace) -> Sources:
+    """Returns what the flags of `add_sources` say; those that a subcommand lacks keep their defaults.
+
+    Raises:
+      UserError: a number that is too small.
+    """
+    options = vars(arguments)
+    for name, least in (("seed", 0), ("candidates", 1), ("image_size", 1)):
+        if options.get(name, least) < least:
+            raise UserError(f"--{name.replace('_', '-')} is {options[name]}: give {least} or more")
+    models = options.get("model") or ()
+    models = (models,) if isinstance(models, str) else tuple(models)
+    values: dict[str, Any] = {name: options[name] for name in _fields(Sources) if name in options}
+    counts = Counts(**{name: options[name] for name in _fields(Counts) if name in options})
+    return Sources(**values | {"models": models, "counts": counts})
+
+
+def _fields(kind: type[Counts] | type[Sources]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]

@@ -1,0 +1,27 @@
+import dataclasses
+
+import pytest
+from helpers.photographs import crops, image_inputs
+
+from ppvit_jax.audit.attack import Counts, EncryptedImages
+from ppvit_jax.audit.attacks.ciphertext_only import ATTACK
+
+
+@pytest.fixture(scope="module")
+def images():
+    return crops(12, 48)
+
+
+def test_ciphertexts_alone_with_and_without_the_truth(images):
+    inputs = image_inputs("bs", images, counts=Counts(images=(3, 99)))
+    assert inputs.encrypted is not None
+    unscored = EncryptedImages(inputs.encrypted.images, inputs.encrypted.method)
+    blind = ATTACK.run(dataclasses.replace(inputs, encrypted=unscored, plain=None))
+    assert blind.succeeded is None and set(blind.rows[0]) == {"images", "seconds"}
+    scored = ATTACK.run(inputs)
+    assert len(scored.rows) == 1 and scored.succeeded and scored.rows[0]["blocks in place"] == 1
+
+
+def test_images_with_keys_of_their_own_are_attacked_one_by_one(images):
+    finding = ATTACK.run(image_inputs("pe:keys=per_image", images, counts=Counts(images=(2,))))
+    assert float(finding.rows[0]["SSIM"]) > float(finding.rows[0]["SSIM encrypted"])

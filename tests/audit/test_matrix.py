@@ -1,0 +1,24 @@
+from ppvit_jax.audit import matrix
+from ppvit_jax.audit.methods import Comparison, Record
+
+
+def test_median_and_range():
+    assert matrix.spread([0.25, 1.0, 0.5]) == "0.500 (0.250 to 1)"
+    assert matrix.spread([1.0, 1.0]) == "1"
+    assert matrix.spread([]) == ""
+    records = [
+        Record("bs", number, "dictionary", True, {"candidates": 5, "identified": value})
+        for number, value in enumerate((0.2, 0.4, 0.9))
+    ]
+    assert "| `bs` | 5 | 3 | 0.400 (0.200 to 0.900) |" in matrix.summarize(records)
+    assert "| `bs` | 0.400 (0.200 to 0.900) |" in matrix.tabulate(Comparison(["bs"], records, {}, []))
+
+
+def test_a_column_shows_the_lowest_row_or_the_last():
+    rows = [("weights", {"rows of": tensor, "recovered": value}) for tensor, value in (("a", 0.9), ("b", 0.7))]
+    rows += [("known-plaintext", {"pairs": pairs, "SSIM": value}) for pairs, value in ((1, 0.2), (2, 0.6))]
+    records = [Record("bs", 0, attack, True, row) for attack, row in rows]
+    lines = matrix.tabulate(Comparison(["bs", "pe"], records, {("pe", "weights"): "no model"}, []))
+    assert lines[0] == "| method | weights: rows recovered | known plaintext: SSIM |"
+    assert lines[2] == "| `bs` | 0.700 | 0.600 |"
+    assert lines[3:] == ["| `pe` | - (1) | - (2) |", "", "1. no model", "2. not run"]

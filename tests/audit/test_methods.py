@@ -1,0 +1,77 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from helpers.photographs import create, crops
+from helpers.tiny import random_params, tiny_model
+
+from ppvit_jax.audit import attacks, report
+from ppvit_jax.audit.attack import Counts
+from ppvit_jax.audit.methods import Comparison, Material, Models, Record, compare, try_attacks
+
+SIZE, BLOCK = 48, 8
+COUNTS = Counts(pairs=(1, 2), images=(4,))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return crops(12, SIZE)
+
+
+def _try(method, material, names=None):
+    chosen = [attack for attack in attacks.ATTACKS if names is None or attack.name in names]
+    return try_attacks(method, material, chosen, seed=0, number=0)
+
+
+def _timeless(finding):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in finding.rows]
+
+
+@pytest.mark.parametrize("spec", ["bs+ps", "np", "pe", "color-neuracrypt", "neuracrypt:width=96"])
+def test_a_method_meets_every_attack(spec, images, tmp_path):
+    base = random_params(tiny_model(image_size=32))
+    material = Material(images, None, COUNTS, models=Models(base, base, 4, 32))
+    method = create(spec, BLOCK)
+    findings, refused = _try(method, material)
+    assert {finding.attack for finding in findings} | set(refused) == {attack.name for attack in attacks.ATTACKS}
+    assert not {finding.attack for finding in findings} & set(refused)
+    assert ("weights" in refused) == (spec not in ("bs+ps", "np"))
+    assert ("ciphertext-only" in refused) == ("neuracrypt" in spec)
+    assert ("known-plaintext" not in refused) and ("dictionary" in refused) == spec.startswith("neuracrypt")
+    again, _ = _try(method, material, ["dictionary", "known-plaintext"])
+    before = {finding.attack: finding for finding in findings}
+    for finding in again:
+        assert _timeless(finding) == _timeless(before[finding.attack])
+    records = [Record(spec, 0, finding.attack, finding.succeeded, row) for finding in findings for row in finding.rows]
+    comparison = Comparison([spec], records, {(spec, name): why for name, why in refused.items()}, [])
+    report.write_matrix(comparison, "a test", tmp_path)
+    text = (tmp_path / "matrix.md").read_text()
+    assert f"| `{spec}` |" in text and report.CAVEAT in text
+    for reason in refused.values():
+        assert reason in text
+
+
+def test_only_attacks_that_the_material_allows_are_tried(images):
+    methods = [create(spec, BLOCK) for spec in ("bs", "np")]
+    on_images = compare(methods, Material(images, None, COUNTS), attacks.ATTACKS, keys=2, seed=0)
+    assert {record.attack for record in on_images.records} == {"known-plaintext", "dictionary", "ciphertext-only"}
+    repetitions = {(record.method, record.repetition) for record in on_images.records}
+    assert repetitions == {(spec, number) for spec in ("bs", "np") for number in (0, 1)}
+    # One picture of every method and attack, of the first key.
+    assert len(on_images.pictures) == 4 and on_images.refused == {}
+    base = random_params(tiny_model(image_size=32))
+    material = Material(None, None, COUNTS, models=Models(base, base, 4, 32))
+    on_models = compare([*methods, create("pe", BLOCK)], material, attacks.ATTACKS, keys=1, seed=0)
+    assert {record.attack for record in on_models.records} == {"weights", "position-embedding", "link"}
+    assert set(on_models.refused) == {("pe", "weights"), ("pe", "position-embedding"), ("pe", "link")}
+
+
+def test_noise_comes_before_the_encryption(images):
+    """The owner's noise is in what pairs decrypt to, and the scoring of ciphertexts compares with images without it."""
+    material = Material(images, None, Counts(pairs=(2,), images=(6,)), noise=25.0)
+    (noisy,), _ = _try(create("bs", BLOCK), material, ["ciphertext-only"])
+    clean = dataclasses.replace(material, noise=0.0)
+    (expected,), _ = _try(create("bs", BLOCK), clean, ["ciphertext-only"])
+    assert expected.rows[0]["PSNR"] == np.inf and 15 < float(noisy.rows[0]["PSNR"]) < 30
+    (pairs,), _ = _try(create("bs", BLOCK), material, ["known-plaintext"])
+    assert pairs.rows[-1]["other images exact"] == 1
