@@ -6,12 +6,12 @@ from pathlib import Path
 from ppvit_jax import config as configuration
 from ppvit_jax.commands.shared.output import results_folder
 from ppvit_jax.errors import UserError
-from ppvit_jax.experiments import access, adaptation_table, comparison, gallery, table_1
+from ppvit_jax.experiments import access, adaptation_table, gallery, table1, tables_2_and_3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    names = ",".join(arm.name for arm in table_1.ARMS)
+    names = ",".join(arm.name for arm in table1.ARMS)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--table",
@@ -48,16 +48,16 @@ def run(arguments: argparse.Namespace) -> None:
     output = results_folder(arguments.output)
     if arguments.figure == "gallery":
         gallery.run(arguments.image, arguments.key, arguments.image_size, arguments.block_size, output)
-    elif arguments.table in comparison.TABLES:
+    elif arguments.table in tables_2_and_3.TABLES:
         folder = Path(arguments.config or f"configs/table{arguments.table}").expanduser()
         rows = arguments.rows
-        comparison.run(arguments.table, folder, arguments.overrides, output, rows, arguments.budget)
+        tables_2_and_3.run(arguments.table, folder, arguments.overrides, output, rows, arguments.budget)
     elif arguments.config is None:
         raise UserError(f"table {arguments.table} needs a configuration: give one such as --config=configs/demo.py")
     else:
         config = configuration.load(arguments.config, arguments.overrides)
         if arguments.table == "1":
-            table_1.run(config, output, arguments.arms.split(","))
+            table1.run(config, output, arguments.arms.split(","))
         elif arguments.table == "access":
             access.run(config, output, arguments.wrong_keys)
         else:

@@ -20,7 +20,7 @@ from ppvit_jax.encryption import Permutations
 from ppvit_jax.encryption.blockwise import gather
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
-from ppvit_jax.experiments.table_1 import ARMS, train_arm
+from ppvit_jax.experiments.table1 import ARMS, train_arm
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import experiment
 from ppvit_jax.training.step import compile_steps

@@ -15,8 +15,8 @@ from ppvit_jax.config import Config, make_model
 from ppvit_jax.encryption import METHODS, create
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
-from ppvit_jax.experiments.table_1 import Arm, train_arm
-from ppvit_jax.experiments.turns import in_turn
+from ppvit_jax.experiments.runs import announce_runs
+from ppvit_jax.experiments.table1 import Arm, train_arm
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.keys import SecretKey
 
@@ -71,7 +71,7 @@ def run(config: Config, output: Path, wanted: str) -> None:
     chance = 100 * np.bincount(dataset.test.labels).max() / len(dataset.test)
     results: dict[Arm, dict[str, Any]] = {}
     by_name = {arm.name: arm for arm in arms}
-    for name in in_turn("run", ((name, output / "arms" / name) for name in by_name)):
+    for name in announce_runs("run", ((name, output / "arms" / name) for name in by_name)):
         arm = by_name[name]
         results[arm] = train_arm(config, arm, output, dataset)
         # Each method has a program of its own, and none is used again.

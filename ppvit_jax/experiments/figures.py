@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ppvit_jax.files import written_aside
 
-# Okabe and Ito's colours, with a marker each: told apart in grey and by every kind of sight.
+# Okabe and Ito's colors, with a marker each: told apart in grey and by every kind of sight.
 _STYLES = (
     ("#0072B2", "o", "-"),
     ("#E69F00", "s", "--"),
@@ -49,14 +49,14 @@ def draw_curves(histories: dict[str, list[dict[str, Any]]], path: Path, subtitle
         for row, (quantity, scale, label) in enumerate((("accuracy", 100, "Accuracy (%)"), ("loss", 1, "Loss"))):
             axes = figure.add_subplot(2, 2, 1 + 2 * row + column)
             for number, (name, history) in enumerate(histories.items()):
-                colour, marker, line = _STYLES[number % len(_STYLES)]
+                color, marker, line = _STYLES[number % len(_STYLES)]
                 axes.plot(
                     [entry["epoch"] for entry in history],
                     [scale * entry[f"{part}_{quantity}"] for entry in history],
-                    color=colour,
+                    color=color,
                     marker=marker,
                     markersize=4 + 3 * (number == 0),
-                    markerfacecolor="none" if number == 0 else colour,
+                    markerfacecolor="none" if number == 0 else color,
                     linestyle=line,
                     label=name,
                 )
@@ -110,10 +110,10 @@ def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, p
     figure = Figure(figsize=(9, 0.55 * len(rows) + 1.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    colours = dict(zip(dict.fromkeys(model for model, _, _ in rows), (style[0] for style in _STYLES), strict=False))
+    colors = dict(zip(dict.fromkeys(model for model, _, _ in rows), (style[0] for style in _STYLES), strict=False))
     for place, (model, _, accuracies) in enumerate(rows):
         mean = sum(accuracies) / len(accuracies)
-        axes.barh(place, mean, height=0.6, color=colours[model], alpha=0.55)
+        axes.barh(place, mean, height=0.6, color=colors[model], alpha=0.55)
         axes.plot(accuracies, [place] * len(accuracies), "|", color="black", markersize=9)
         axes.text(max(accuracies) + 1.5, place, f"{mean:.1f}", va="center", fontsize=9)
     axes.axvline(chance, color="black", linestyle="--", linewidth=1, label=f"most frequent class, {chance:.1f}")

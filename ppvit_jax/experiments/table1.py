@@ -15,7 +15,7 @@ from ppvit_jax.data.preprocess import preprocess
 from ppvit_jax.encryption import encrypt
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
-from ppvit_jax.experiments.turns import in_turn
+from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import experiment
 from ppvit_jax.training.workdir import read_history
@@ -69,7 +69,7 @@ def run(config: Config, output: Path, wanted: list[str]) -> None:
     draw_samples(config, output, dataset)
     results: dict[Arm, dict[str, Any]] = {}
     histories: dict[Arm, list[dict[str, Any]]] = {}
-    for name in in_turn("arm", ((name, output / "arms" / name) for name in arms)):
+    for name in announce_runs("arm", ((name, output / "arms" / name) for name in arms)):
         arm = arms[name]
         results[arm] = train_arm(config, arm, output, dataset)
         histories[arm] = read_history(output / "arms" / arm.name, "epoch")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
-def in_turn(kind: str, workdirs: Iterable[tuple[str, Path]]) -> Iterator[str]:
+def announce_runs(kind: str, workdirs: Iterable[tuple[str, Path]]) -> Iterator[str]:
     """Yields the name of each run, after printing its place and the time left for all.
 
     Args:

@@ -12,7 +12,7 @@ from ppvit_jax.config import Config
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
 from ppvit_jax.experiments.budget import Plan, make_plan
-from ppvit_jax.experiments.turns import in_turn
+from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import experiment
 from ppvit_jax.training.workdir import read_history
@@ -133,7 +133,7 @@ def run(number: str, folder: Path, overrides: list[str], output: Path, wanted: s
     trained: dict[str, Trained] = {}
     datasets: dict[str, data.Dataset] = {}
     by_name = {row.name: row for row in rows}
-    for name in in_turn("row", ((name, output / "rows" / name) for name in by_name)):
+    for name in announce_runs("row", ((name, output / "rows" / name) for name in by_name)):
         row = by_name[name]
         config, workdir = configs[row.name], output / "rows" / row.name
         kind = json.dumps([config.data.to_dict(), config.image_size, config.seed])

@@ -11,7 +11,7 @@ from ppvit_jax import __main__ as commands
 from ppvit_jax import main
 from ppvit_jax.commands.shared.command_line import run_command
 from ppvit_jax.config import load
-from ppvit_jax.experiments import budget, comparison
+from ppvit_jax.experiments import budget, tables_2_and_3
 from ppvit_jax.training import experiment
 
 OVERRIDES = [
@@ -37,7 +37,7 @@ def output(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(budget, "make_plan", None)
         plan = budget.Plan(5.0, 64, 32, 2, 32, True)
-        patch.setattr(comparison, "make_plan", lambda files, overrides, minutes: plan)
+        patch.setattr(tables_2_and_3, "make_plan", lambda files, overrides, minutes: plan)
         assert run_command(commands.main, [*ARGUMENTS, "--budget=5", f"--output={folder}"]) == 0
     return folder
 
@@ -48,11 +48,11 @@ def _table(output):
 
 def test_rows_are_those_of_the_paper():
     for number, published in PUBLISHED.items():
-        rows = comparison.TABLES[number]
+        rows = tables_2_and_3.TABLES[number]
         assert [next(iter(row.published.values())) for row in rows] == published
         files = {path.stem for path in (ROOT / "configs" / f"table{number}").glob("*.py")}
         assert {row.name for row in rows} == files
-    found = [row.published["cifar100"] for row in comparison.TABLES["2"] if "cifar100" in row.published]
+    found = [row.published["cifar100"] for row in tables_2_and_3.TABLES["2"] if "cifar100" in row.published]
     assert found == PUBLISHED_CIFAR_100
 
 
