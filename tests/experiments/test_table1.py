@@ -14,7 +14,7 @@ from ppvit_jax.main import run_command
 
 ARGUMENTS = [
     "reproduce",
-    "--table=1",
+    "table1",
     f"--config={ROOT / 'configs' / 'demo.py'}",
     "--config.image_size=32",
     "--config.data.train_examples=64",
@@ -75,6 +75,14 @@ def test_arms_share_a_key_and_complete_ones_are_not_trained_again(output, capsys
     assert (output / "table.md").read_text() in printed.out
     for name in ("table.md", "table.json", "curves.png", "samples.png"):
         assert f"{output / name}\n" in printed.out
+
+
+def test_the_former_spelling_continues_the_same_table(output, capsys):
+    table = (output / "table.md").read_text()
+    former = ["reproduce", "--table=1", *ARGUMENTS[2:]]
+    assert run_command(commands.main, [*former, f"--output={output}", THREE_ARMS]) == 0
+    assert (output / "table.md").read_text() == table
+    assert capsys.readouterr().err.count("nothing to do") == 3
 
 
 def test_pictures_are_drawn(output):
