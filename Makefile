@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: demo test clean
 
 demo: $(VENV)/installed
-	$(BIN)/python -m ppvit_jax reproduce --table=1 --config=configs/demo.py --output=runs/demo
+	$(BIN)/python -m ppvit_jax reproduce table1 --config=configs/demo.py --output=runs/demo
 
 test: $(VENV)/installed-test
 	$(BIN)/ruff check

@@ -1,7 +1,7 @@
 """CIFAR-10 with the small ViT in the package: Table I's seven arms on a laptop's processor.
 
 Command:  python -m ppvit_jax prepare cifar10      (or --config.data.dir=DIR for a folder that tfds has prepared)
-          python -m ppvit_jax reproduce --table=1 --config=configs/cifar10_micro.py --output=runs/cifar10_micro
+          python -m ppvit_jax reproduce table1 --config=configs/cifar10_micro.py --output=runs/cifar10_micro
 Expected: see the README's table; about 11 minutes an arm on 2 cores.
 """
 

@@ -1,6 +1,6 @@
 """The embedded default: scikit-learn's digits and the small ViT in the package. Needs no network.
 
-Command:  python -m ppvit_jax reproduce --table=1 --config=configs/demo.py --output=runs/demo   (make demo)
+Command:  python -m ppvit_jax reproduce table1 --config=configs/demo.py --output=runs/demo   (make demo)
 One run:  python -m ppvit_jax.main --config=configs/demo.py --workdir=runs/digits
 """
 

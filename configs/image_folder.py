@@ -11,7 +11,7 @@ from ppvit_jax.config import Config, default_config
 
 
 def get_config() -> Config:
-    """The paper's optimiser; crops and flips as augmentation, cosine schedule."""
+    """The paper's optimizer; crops and flips as augmentation, cosine schedule."""
     config = default_config()
     config.data.source = "image_folder"
     config.data.name = ""

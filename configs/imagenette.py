@@ -11,7 +11,7 @@ from ppvit_jax.config import Config, default_config
 
 
 def get_config() -> Config:
-    """The protocol of configs/cifar10.py; images are cropped to their centre square."""
+    """The protocol of configs/cifar10.py; images are cropped to their center square."""
     config = default_config()
     config.data.name = "imagenette/320px-v2"
     config.data.test_split = "validation"

@@ -2,7 +2,7 @@
 
 Command:  python -m ppvit_jax.main --config=configs/neuracrypt.py --workdir=runs/neuracrypt
 Expected: not published for this data set, and not run by us to the end: it needs an accelerator. NeuraCrypt was made
-          for X-rays in grey, and loses much accuracy on colour images.
+          for X-rays in gray, and loses much accuracy on color images.
 Status:   the encoder is that of public code; some details of the classifier are inferred, see its docstring.
 """
 

@@ -18,7 +18,7 @@ _COMMANDS = {
     "predict": "cloud: a model's predictions on images, without any key",
     "audit": "attacks on what the cloud is given, and how much they recover",
     "info": "what a checkpoint, a key or a folder of images is; never secrets",
-    "reproduce": "a table of the paper with its figures, measured",
+    "reproduce": "a table or figure of the paper, or one beyond it, measured",
     "prepare": "a public data set, made readable without TensorFlow",
     "benchmark": "speed and memory of training steps, plain beside encrypted",
     "scaling": "memory and traffic of training steps on many devices, by arithmetic",
@@ -40,14 +40,17 @@ def main(arguments: list[str]) -> None:
     modules = {}
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        command.set_defaults(program=command.prog, takes_overrides=False)
         if name == next((text for text in arguments if not text.startswith("-")), None):
             modules[name] = importlib.import_module(f"ppvit_jax.commands.{name}")
             modules[name].add_arguments(command)
-    known, overrides = parser.parse_known_args(arguments)
-    if unknown := [text for text in overrides if known.command != "reproduce" or not text.startswith("--config.")]:
-        raise UserError(f"unknown arguments {' '.join(unknown)}: see ppvit {known.command} --help")
-    known.overrides = overrides
-    modules[known.command].run(known)
+    if "reproduce" in modules:
+        arguments = modules["reproduce"].translate_former_spelling(arguments)
+    parsed, overrides = parser.parse_known_args(arguments)
+    if unknown := [text for text in overrides if not (parsed.takes_overrides and text.startswith("--config."))]:
+        raise UserError(f"unknown arguments {' '.join(unknown)}: see {parsed.program} --help")
+    parsed.overrides = overrides
+    modules[parsed.command].run(parsed)
 
 
 def console_script() -> int:

@@ -148,6 +148,7 @@ def load(path: str, overrides: list[str] | None = None) -> Config:
         # ml_collections wraps the name of an unknown field twice.
         reason = f"there is no field {cause.args[0]}" if isinstance(cause, KeyError) else str(error).strip()
         reason = reason.splitlines()[-1] if "Traceback" in reason else " ".join(reason.split())
+        reason = reason.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
         raise UserError(
             f"cannot use the configuration {path}{' with ' if overrides else ''}{' '.join(overrides or [])}: {reason}"
         ) from None

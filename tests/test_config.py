@@ -4,18 +4,92 @@ from pathlib import Path
 import pytest
 
 from ppvit_jax import config as configuration
+from ppvit_jax import main
+from ppvit_jax.commands.shared.command_line import run_command
 from ppvit_jax.errors import UserError
+from ppvit_jax.experiments.table_rows import TABLES
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-DEMO = str(CONFIGS[0].parent / "demo.py")
+FOLDER = CONFIGS[0].parent
+DEMO = str(FOLDER / "demo.py")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_loads_and_says_its_command_and_what_to_expect(path):
-    config = configuration.load(str(path))
-    assert config.keys() == configuration.default_config().keys()
+    number = {"table2": 2, "table3": 3}.get(path.stem)
+    sources = [str(path)] if number is None else [f"{path}:{row.name}" for row in TABLES[number]]
+    for source in sources:
+        assert configuration.load(source).keys() == configuration.default_config().keys()
     text = path.read_text()
     assert f"configs/{path.name}" in text and "Command:" in text
+    assert number is None or "Expected:" in text
+
+
+@pytest.mark.parametrize(
+    ("row", "encryption", "model"),
+    [
+        ("table2:proposed_vit", "bs+ps", "ViT-B/16"),
+        ("table2:le_shakedrop", "le", "PyramidNet-110/270"),
+        ("table2:ele_shakedrop", "ele", "PyramidNet-110/270"),
+        ("table2:pe_resnet", "pe:keys=per_image", "ResNet-18"),
+        ("table2:bs_ps_np_convmixer", "bs+ps+np", "ConvMixer-512/16"),
+        ("table2:color_neuracrypt_vit", "color-neuracrypt", "ViT-B/16"),
+        ("table2:bs_pps_vit", "bs+pps", "ViT-B/16"),
+        ("table2:etc_vit", "etc", "ViT-B/16"),
+        ("table2:etc_convmixer", "etc", "ConvMixer-256/8"),
+        ("table2:plain_shakedrop", "none", "PyramidNet-110/270"),
+        ("table2:plain_resnet", "none", "ResNet-18"),
+        ("table2:plain_vit", "none", "ViT-B/16"),
+        ("table2:plain_convmixer", "none", "ConvMixer-256/8"),
+        ("table3:proposed_vit", "bs+ps", "ViT-B/16"),
+        ("table3:etc_vit", "etc", "ViT-B/16"),
+        ("table3:etc_convmixer", "etc", "ConvMixer-384/8"),
+        ("table3:plain_vit", "none", "ViT-B/16"),
+        ("table3:plain_convmixer", "none", "ConvMixer-384/8"),
+    ],
+)
+def test_every_row_of_tables_2_and_3_has_its_protocol(row, encryption, model):
+    table, _, name = row.partition(":")
+    config = configuration.load(f"{FOLDER / table}.py:{name}")
+    assert (config.encryption, config.adapt, config.model) == (encryption, name == "proposed_vit", model)
+    data = ("cifar10", "test") if table == "table2" else ("imagenette/320px-v2", "validation")
+    assert (config.data.name, config.data.test_split) == data
+    # Checkpoint, image size, augmentation, epochs, batch size; optimizer, rate, schedule, Nesterov, decay, clipping.
+    protocols = {
+        "ViT": (("ViT-B_16.npz", 224, "none", 15, 32), ("sgd", 0.001, "constant", False, 0.0005, 0.0)),
+        "PyramidNet": (("", 32, "flip+crop", 305, 512), ("sgd", 0.1, "step", True, 0.0005, 0.0)),
+        "ResNet": (("", 32, "flip+crop", 200, 128), ("sgd", 0.1, "step", False, 0.0005, 0.0)),
+        "ConvMixer": (
+            ("", 32 if table == "table2" else 224, "flip+crop+rand", 100, 512),
+            ("adamw", 0.05, "triangular", False, 0.005, 1.0),
+        ),
+    }
+    family = model.partition("-")[0]
+    optimizer = config.optimizer
+    fields = ("name", "learning_rate", "schedule", "nesterov", "weight_decay", "clip_norm")
+    assert (
+        (config.checkpoint, config.image_size, config.augmentation, config.epochs, config.batch_size),
+        tuple(optimizer[field] for field in fields),
+    ) == protocols[family]
+    milestones = {"PyramidNet": (150 / 305, 225 / 305), "ConvMixer": (0.4,)}
+    assert optimizer.milestones == milestones.get(family, (0.5, 0.75))
+    shake_drop = family == "PyramidNet"
+    assert config.block_size == (4 if shake_drop else 0) and config.mean == ((0.0,) * 3 if shake_drop else (0.5,) * 3)
+    options = config.model_options
+    patch_size = 4 if name == "bs_ps_np_convmixer" else 2
+    assert options.patch_size == (16 if family == "ConvMixer" and table == "table3" else patch_size)
+    assert options.adaptive_matrix == ("free" if name == "bs_ps_np_convmixer" else "none")
+    assert options.adaptation_network == (encryption if shake_drop else "none")
+
+
+@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize(("row", "message"), [(":nonsense", "has no row 'nonsense': use one of"), ("", "name a row")])
+def test_an_unknown_row_lists_the_rows_in_one_line(number, row, message, tmp_path, capsys):
+    arguments = [f"--config={FOLDER}/table{number}.py{row}", f"--workdir={tmp_path}"]
+    assert run_command(main.main, arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and "UserError" not in error
+    assert ", ".join(row.name for row in TABLES[number]) in error
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagenette"])

@@ -1,64 +1,50 @@
-"""The command `ppvit reproduce`: a table of the paper, or one that goes beyond it, measured."""
+"""The command `ppvit reproduce`: the paper's tables and figures, and some that go beyond it, measured."""
 
 import argparse
-from pathlib import Path
 
-from ppvit_jax import config as configuration
 from ppvit_jax.commands.shared.output import results_folder
-from ppvit_jax.errors import UserError
-from ppvit_jax.experiments import access, adaptation_table, comparison, gallery, table_1
+from ppvit_jax.experiments import access, adaptation_table, gallery, table1, tables_2_and_3
+
+REPRODUCTIONS = (
+    table1.REPRODUCTION,
+    *tables_2_and_3.REPRODUCTIONS,
+    access.REPRODUCTION,
+    adaptation_table.REPRODUCTION,
+    gallery.REPRODUCTION,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
-    names = ",".join(arm.name for arm in table_1.ARMS)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--table",
-        choices=("1", "2", "3", "access", "adaptation"),
-        help="1, 2, 3: the paper's tables; access: a tuned model's accuracy with the right key, wrong keys and none; "
-        "adaptation: every encryption, adapted and not, on one model",
-    )
-    what.add_argument("--figure", choices=("gallery",), help="gallery: one image under every encryption")
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help="such as configs/demo.py; for tables 2 and 3 a folder (configs/tableN)",
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for results; the same one continues")
-    parser.add_argument("--arms", default=names, metavar="NAMES", help=f"for table 1, a part of {names}")
-    parser.add_argument("--wrong-keys", type=int, default=10, metavar="N", help="for access (default: %(default)s)")
-    parser.add_argument("--rows", default="", metavar="NAMES", help="for tables 2, 3 and adaptation, a part of them")
-    parser.add_argument(
-        "--budget", type=float, metavar="MINUTES", help="for tables 2 and 3: scale all rows together down to this time"
-    )
-    parser.add_argument("--image", metavar="FILE", help="for the gallery (default: a photograph in scikit-learn)")
-    parser.add_argument("--key", metavar="FILE", help="for the gallery (default: a new key, which is not kept)")
-    parser.add_argument("--image-size", type=int, default=224, help="for the gallery (default: %(default)s)")
-    parser.add_argument("--block-size", type=int, default=16, help="for the gallery (default: %(default)s)")
-    parser.epilog = "Any field of the configuration can be set: --config.epochs=3 --config.data.dir=DIR"
+    """Adds a subcommand for each table and figure."""
+    parser.epilog = "The former --table=2 and --figure=gallery still work in place of table2 and gallery."
+    subcommands = parser.add_subparsers(required=True, metavar="NAME")
+    for reproduction in REPRODUCTIONS:
+        text = reproduction.help
+        subcommand = subcommands.add_parser(reproduction.name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        subcommand.add_argument(
+            "--output", required=True, metavar="DIR", help="folder for results; the same one continues"
+        )
+        reproduction.add_arguments(subcommand)
+        subcommand.set_defaults(program=subcommand.prog, reproduction=reproduction)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measures the table and writes it with its pictures.
+    """Measures the table or figure, and writes it.
 
     Raises:
       UserError: anything that the user can put right.
     """
-    output = results_folder(arguments.output)
-    if arguments.figure == "gallery":
-        gallery.run(arguments.image, arguments.key, arguments.image_size, arguments.block_size, output)
-    elif arguments.table in comparison.TABLES:
-        folder = Path(arguments.config or f"configs/table{arguments.table}").expanduser()
-        rows = arguments.rows
-        comparison.run(arguments.table, folder, arguments.overrides, output, rows, arguments.budget)
-    elif arguments.config is None:
-        raise UserError(f"table {arguments.table} needs a configuration: give one such as --config=configs/demo.py")
-    else:
-        config = configuration.load(arguments.config, arguments.overrides)
-        if arguments.table == "1":
-            table_1.run(config, output, arguments.arms.split(","))
-        elif arguments.table == "access":
-            access.run(config, output, arguments.wrong_keys)
-        else:
-            adaptation_table.run(config, output, arguments.rows)
+    arguments.reproduction.run(arguments, results_folder(arguments.output))
+
+
+def translate_former_spelling(arguments: list[str]) -> list[str]:
+    """Returns the arguments with `--table=2` or `--figure=gallery` replaced by the subcommand `table2` or `gallery`."""
+    former = argparse.ArgumentParser(prog="ppvit reproduce", add_help=False)
+    choice = former.add_mutually_exclusive_group()
+    choice.add_argument("--table", choices=("1", "2", "3", "access", "adaptation"))
+    choice.add_argument("--figure", choices=("gallery",))
+    parsed, rest = former.parse_known_args(arguments)
+    if not (name := parsed.figure or parsed.table):
+        return arguments
+    rest.remove("reproduce")
+    return ["reproduce", f"table{name}" if name.isdigit() else name, *rest]

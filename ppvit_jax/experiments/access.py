@@ -1,9 +1,10 @@
-"""Access control: what a tuned model is worth with the right key, with a wrong one, and with none.
+"""Access control: the accuracy of a tuned model with the right key, with a wrong one, and with none.
 
 The paper has no such table; it names the use (its reference [17]). A model that was adapted and tuned on encrypted
-images answers those who hold the key. Here it is asked by those who hold another, or only a part of it.
+images is accurate for the holder of the key. Here it is tested on images of another key, or of only a part of its own.
 """
 
+import argparse
 import dataclasses
 import hashlib
 import math
@@ -13,14 +14,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from ppvit_jax import checkpoint, data, keys, models
+from ppvit_jax import checkpoint, data, keys
 from ppvit_jax.config import Config, make_model
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.encryption import Permutations, derive_permutations
 from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
-from ppvit_jax.experiments.table_1 import ARMS, train_arm
+from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config
+from ppvit_jax.experiments.table1 import ARMS, train_arm
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import experiment
 from ppvit_jax.training.step import compile_steps
@@ -30,8 +32,8 @@ _ADAPTED, _PLAIN = f"{ENCRYPTION}-adapted", "plain"
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One question asked of a model: the accuracies in percent, one for each set of permutations tried."""
+class Measurement:
+    """A model on one kind of images: the accuracies in percent, one for each set of permutations tried."""
 
     model: str
     images: str
@@ -39,10 +41,10 @@ class Row:
 
 
 def run(config: Config, output: Path, wrong_keys: int) -> None:
-    """Trains the two models, as far as Table I in the same folder has not, asks, and writes table and picture.
+    """Trains the two models, unless Table I in the same folder has, tests them, and writes table and picture.
 
-    Every model is asked about every test image once. Wrong keys follow from `config.seed`, so that the table
-    repeats; they are for this experiment alone.
+    Every test counts every test image once. Wrong keys follow from `config.seed`, so that the table repeats; they are
+    for this experiment alone.
 
     Raises:
       UserError: anything that the user can put right.
@@ -52,11 +54,10 @@ def run(config: Config, output: Path, wrong_keys: int) -> None:
     dataset = data.load(config.data, config.image_size, config.seed)
     arms = {arm.name: arm for arm in ARMS}
     results = {name: train_arm(config, arms[name], output, dataset) for name in (_PLAIN, _ADAPTED)}
-    model_config = make_model(config, len(dataset.class_names))
     right = experiment.open_key(config, output)
     wrong = [wrong_key(config.seed, number) for number in range(wrong_keys)]
     with experiment.compute_precision(config):
-        rows = _ask(config, output, dataset, model_config, right, wrong)
+        rows = _measure(config, output, dataset, right, wrong)
     chance = 100 * np.bincount(dataset.test.labels).max() / len(dataset.test)
     result = next(iter(results.values()))
     described = (
@@ -86,12 +87,12 @@ def run(config: Config, output: Path, wrong_keys: int) -> None:
 
 
 def wrong_key(seed: int, number: int) -> keys.SecretKey:
-    """A key that anybody can derive: for this experiment alone, and never the right one."""
+    """Returns a key that anybody can derive: for this experiment alone, and never the right one."""
     return keys.SecretKey(hashlib.sha256(f"ppvit access control, seed {seed}, wrong key {number}".encode()).digest())
 
 
-def markdown(rows: list[Row], chance: float, described: str) -> str:
-    """The content of access.md."""
+def markdown(rows: list[Measurement], chance: float, described: str) -> str:
+    """Returns the content of access.md."""
     lines = ["| Model | Images | Accuracy (mean) | lowest | highest |", "|---|---|---:|---:|---:|"]
     for row in rows:
         values = (sum(row.accuracies) / len(row.accuracies), min(row.accuracies), max(row.accuracies))
@@ -100,51 +101,61 @@ def markdown(rows: list[Row], chance: float, described: str) -> str:
     return "\n".join([*lines, f"- Measured: {described}.", ""])
 
 
-def _ask(
-    config: Config,
-    output: Path,
-    dataset: data.Dataset,
-    model_config: models.ModelConfig,
-    right: keys.SecretKey,
-    wrong: list[keys.SecretKey],
-) -> list[Row]:
+def _measure(
+    config: Config, output: Path, dataset: data.Dataset, right_key: keys.SecretKey, wrong_keys: list[keys.SecretKey]
+) -> list[Measurement]:
+    model_config = make_model(config, len(dataset.class_names))
     size, patch = config.image_size, model_config.patch_size
-
-    def permutations(key: keys.SecretKey) -> Permutations:
-        return derive_permutations(key, ENCRYPTION, image_size=size, block_size=patch)
-
-    known = permutations(right)
-    others = [permutations(key) for key in wrong]
-    nothing = Permutations()
-    questions = [
-        (_ADAPTED, "encrypted with the right key", [known]),
-        (_ADAPTED, "right blocks, wrong pixels", [Permutations(known.block, other.pixel) for other in others]),
-        (_ADAPTED, "wrong blocks, right pixels", [Permutations(other.block, known.pixel) for other in others]),
-        (_ADAPTED, "encrypted with a wrong key", others),
-        (_ADAPTED, "plain", [nothing]),
-        (_PLAIN, "plain", [nothing]),
-        (_PLAIN, "encrypted", [known]),
+    right, *wrong = (
+        derive_permutations(key, ENCRYPTION, image_size=size, block_size=patch) for key in (right_key, *wrong_keys)
+    )
+    identity = Permutations()
+    tests = [
+        (_ADAPTED, "encrypted with the right key", [right]),
+        (_ADAPTED, "right blocks, wrong pixels", [Permutations(right.block, other.pixel) for other in wrong]),
+        (_ADAPTED, "wrong blocks, right pixels", [Permutations(other.block, right.pixel) for other in wrong]),
+        (_ADAPTED, "encrypted with a wrong key", wrong),
+        (_ADAPTED, "plain", [identity]),
+        (_PLAIN, "plain", [identity]),
+        (_PLAIN, "encrypted", [right]),
     ]
     config = config.copy_and_resolve_references()
     config.encryption, config.block_size = ENCRYPTION, patch
     eval_step = compile_steps(model_config, config, total_steps=1).eval_step
-    progress = Progress("asking", sum(len(tried) for _, _, tried in questions), "times")
+    progress = Progress("asking", sum(len(tried) for _, _, tried in tests), "times")
     rows, done = [], 0
-    for arm, images, tried in questions:
+    for arm, images, tried in tests:
         path = output / "arms" / arm / "checkpoint.npz"
         arrays, _ = checkpoint.read(path)
         params = jax.device_put(checkpoint.to_params(arrays, model_config, keep_head=True, where=str(path)))
         accuracies = []
-        for one in tried:
+        for permutations in tried:
             # Also for plain images, so that everything is computed by one program.
-            secret = jax.device_put(make_secret(one, size, size, patch))
+            secret = jax.device_put(make_secret(permutations, size, size, patch))
             sums: list[Any] = [
                 eval_step(params, {}, batch, secret)
                 for batch in data.test_batches(dataset.test, data.BatchOptions(config.eval_batch_size))
             ]
-            correct, count = (math.fsum(float(part[name]) for part in sums) for name in ("correct", "count"))
+            correct, count = (
+                math.fsum(float(batch_sums[name]) for batch_sums in sums) for name in ("correct", "count")
+            )
             accuracies.append(100 * correct / count)
             progress.update(done := done + 1)
-        rows.append(Row("adapted" if arm == _ADAPTED else "plain", images, tuple(accuracies)))
+        rows.append(Measurement("adapted" if arm == _ADAPTED else "plain", images, tuple(accuracies)))
     progress.close()
     return rows
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_argument(parser)
+    parser.add_argument(
+        "--wrong-keys", type=int, default=10, metavar="N", help="wrong keys to try (default: %(default)s)"
+    )
+
+
+REPRODUCTION = Reproduction(
+    "access",
+    "a tuned model's accuracy with the right key, wrong keys and none",
+    _add_arguments,
+    lambda arguments, output: run(load_config(arguments), output, arguments.wrong_keys),
+)

@@ -1,9 +1,10 @@
-"""Which encryptions cost nothing once the model is adapted: every one of them on one model, adapted and not.
+"""The cost of every encryption once the model is adapted: every one of them on one model, adapted and not.
 
 The paper adapts to its own encryption alone. Others are absorbed as exactly (see `Encryption.absorb`): here they are
 trained with adaptation and without it, beside those that no model can absorb.
 """
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from ppvit_jax.config import Config, make_model
 from ppvit_jax.encryption import METHODS, parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
-from ppvit_jax.experiments.table_1 import Arm, train_arm
-from ppvit_jax.experiments.turns import in_turn
+from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config
+from ppvit_jax.experiments.runs import announce_runs
+from ppvit_jax.experiments.table1 import Arm, train_arm
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.keys import SecretKey
 
@@ -24,8 +26,7 @@ _MORE = ("etc:shared=True", "bs+ps+np:shared=False", "pe:keys=per_image")
 _PLAIN = Arm("none", False)
 
 
-# Every encryption whose results a model takes in place of images, also with the options that change whether it absorbs
-# them.
+# Every encryption whose output a ViT takes in place of images, also with the options that decide if it is absorbed.
 SPECS = tuple(
     spec
     for name in METHODS
@@ -35,7 +36,7 @@ SPECS = tuple(
 
 
 def is_absorbed(spec: str, image_size: int, patch_size: int) -> bool:
-    """Whether a model absorbs an encryption exactly."""
+    """Returns True if a model absorbs an encryption exactly."""
     method = parse(spec, patch_size)
     try:
         method.absorb(SecretKey(bytes(32)), height=image_size, width=image_size)
@@ -44,15 +45,15 @@ def is_absorbed(spec: str, image_size: int, patch_size: int) -> bool:
     return True
 
 
-def run(config: Config, output: Path, wanted: str) -> None:
+def run(config: Config, output: Path, rows: str) -> None:
     """Trains plain, and every encryption adapted, where it can be, and not; writes table and picture anew after each.
 
-    One key serves all: `config.key_file`, or secret.key in the output folder. What is complete is not trained again.
+    One key serves all: `config.key_file`, or secret.key in the output folder. Complete runs are not trained again.
 
     Args:
       config: of a model with patches.
       output: folder of the results.
-      wanted: encryptions with semicolons between them; "" for all.
+      rows: encryptions with semicolons between them; "" for all.
 
     Raises:
       UserError: anything that the user can put right.
@@ -60,7 +61,7 @@ def run(config: Config, output: Path, wanted: str) -> None:
     patch_size = make_model(config, num_classes=1).patch_size
     if not patch_size:
         raise UserError(f"{config.model} has no patches that blocks could be: use a ViT or a ConvMixer")
-    chosen = wanted.split(";") if wanted else list(SPECS)
+    chosen = rows.split(";") if rows else list(SPECS)
     arms = [_PLAIN]
     for spec in chosen:
         if is_absorbed(spec, config.image_size, patch_size):
@@ -70,7 +71,7 @@ def run(config: Config, output: Path, wanted: str) -> None:
     chance = 100 * np.bincount(dataset.test.labels).max() / len(dataset.test)
     results: dict[Arm, dict[str, Any]] = {}
     by_name = {arm.name: arm for arm in arms}
-    for name in in_turn("run", ((name, output / "arms" / name) for name in by_name)):
+    for name in announce_runs("run", ((name, output / "arms" / name) for name in by_name)):
         arm = by_name[name]
         results[arm] = train_arm(config, arm, output, dataset)
         # Each method has a program of its own, and none is used again.
@@ -90,19 +91,19 @@ def run(config: Config, output: Path, wanted: str) -> None:
             },
         )
         accuracies = {arm: 100 * _accuracy(result) for arm, result in results.items()}
-        rows = [
+        bars = [
             (spec, accuracies.get(Arm(spec, True)), accuracies.get(Arm(spec, False)))
             for spec in dict.fromkeys(arm.encryption for arm in results if arm != _PLAIN)
         ]
-        if rows:
-            figures.draw_adaptation(rows, accuracies[_PLAIN], chance, output / "adaptation.png", described)
+        if bars:
+            figures.draw_adaptation(bars, accuracies[_PLAIN], chance, output / "adaptation.png", described)
     print(f"\n{(output / 'adaptation.md').read_text()}")
     for name in ("adaptation.md", "adaptation.json", "adaptation.png"):
         print(output / name)
 
 
 def markdown(results: dict[Arm, dict[str, Any]], arms: list[Arm], chance: float, described: str) -> str:
-    """The content of adaptation.md; `arms` are all that are to be run."""
+    """Returns the content of adaptation.md; `arms` are all that are to be run."""
     plain = 100 * _accuracy(results[_PLAIN])
     lines = [
         "| Encryption | `--encryption` | Adapted | difference to plain | Not adapted | difference to plain |",
@@ -139,3 +140,17 @@ def _describe(result: dict[str, Any]) -> str:
         f"{result['dataset']}, {result['model']}, {size}x{size}, epochs: {result['epochs']} of "
         f"{result['train_examples']:,} images, seed {result['seed']}, {result['test_examples']:,} test images"
     )
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_argument(parser)
+    text = f"with semicolons between them, such as {' ; '.join(SPECS)} (default: these)"
+    parser.add_argument("--rows", default="", metavar="ENCRYPTIONS", help=text)
+
+
+REPRODUCTION = Reproduction(
+    "adaptation",
+    "every encryption, adapted and not, on one model",
+    _add_arguments,
+    lambda arguments, output: run(load_config(arguments), output, arguments.rows),
+)

@@ -18,16 +18,16 @@ from ppvit_jax.training.step import compile_steps
 _BATCH = 32
 _EPOCHS = 2
 _SMALLEST = 64
-# What a run takes besides its steps: new parameters, the key, checkpoints, the curves.
+# Time of a run besides its steps: new parameters, the key, checkpoints, the curves.
 _OVERHEAD_SECONDS = 6.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What every row of a table is scaled down to.
+    """The scale of a scaled-down run, the same for every row.
 
     minutes: the budget for all rows together.
-    train_examples, test_examples, epochs, batch_size: the same for every row.
+    train_examples, test_examples, epochs, batch_size: of every row.
     replaces_vit: fine-tune the package's ViT-Micro/8 at 64x64 where a row's pre-trained checkpoint is absent.
     """
 
@@ -39,7 +39,7 @@ class Plan:
     replaces_vit: bool
 
     def overrides(self, config: Config) -> list[str]:
-        """The arguments that scale a row's configuration down."""
+        """Returns the arguments that scale a row's configuration down."""
         rate = config.optimizer.learning_rate * self.batch_size / config.batch_size
         arguments = {
             "data.train_examples": self.train_examples,
@@ -60,7 +60,7 @@ class Plan:
         return [f"--config.{name}={value}" for name, value in arguments.items()]
 
     def described(self) -> str:
-        """One sentence for the table."""
+        """Returns one sentence for the table."""
         replaced = (
             ", and in place of ViT-B/16, whose pre-trained weights were not at hand, the package's ViT-Micro/8 at "
             "64x64 (learning rate 0.01, cosine)"
@@ -75,13 +75,13 @@ class Plan:
         )
 
 
-def make_plan(files: list[str], overrides: list[str], minutes: float) -> Plan:
+def make_plan(sources: list[str], overrides: list[str], minutes: float) -> Plan:
     """Times training and evaluation steps of every row, and chooses how many images the minutes are enough for.
 
     The programs that it compiles are those that the rows then run.
 
     Args:
-      files: the rows' configuration files.
+      sources: the rows' configurations, such as configs/table2.py:etc_vit.
       overrides: "--config.name=value" that win over the plan's.
       minutes: for all rows together.
 
@@ -91,14 +91,14 @@ def make_plan(files: list[str], overrides: list[str], minutes: float) -> Plan:
     if minutes <= 0:
         raise UserError(f"--budget is {minutes:g} minutes: give a positive number")
     began = time.monotonic()
-    configs = [configuration.load(file, overrides) for file in files]
+    configs = [configuration.load(source, overrides) for source in sources]
     replaces_vit = any(c.checkpoint and not checkpoint.resolve(c.checkpoint).is_file() for c in configs)
     least = Plan(minutes, _SMALLEST, _SMALLEST // 2, _EPOCHS, _BATCH, replaces_vit)
     dataset = data.load(configs[0].data, configs[0].image_size, configs[0].seed)
-    progress = Progress("timing the rows", len(files), "rows")
+    progress = Progress("timing the rows", len(sources), "rows")
     per_image, fixed = 0.0, 0.0
-    for number, (file, config) in enumerate(zip(files, configs, strict=True), start=1):
-        scaled = configuration.load(file, least.overrides(config) + overrides)
+    for number, (source, config) in enumerate(zip(sources, configs, strict=True), start=1):
+        scaled = configuration.load(source, least.overrides(config) + overrides)
         training, evaluation = _time(scaled, dataset)
         # Half as many test images as training images, tested after every epoch.
         per_image += _EPOCHS * (training + 0.5 * evaluation) / _BATCH
@@ -110,14 +110,14 @@ def make_plan(files: list[str], overrides: list[str], minutes: float) -> Plan:
     if count < _SMALLEST:
         needed = (spent + _SMALLEST * per_image) / 60
         raise UserError(
-            f"--budget={minutes:g} is not enough for {len(files)} rows of {_SMALLEST} images on this machine: give "
+            f"--budget={minutes:g} is not enough for {len(sources)} rows of {_SMALLEST} images on this machine: give "
             f"at least {int(needed) + 1} minutes, or fewer rows by --rows"
         )
     return dataclasses.replace(least, train_examples=count, test_examples=min(count // 2, len(dataset.test)))
 
 
 def _time(config: Config, dataset: data.Dataset) -> tuple[float, float]:
-    """Seconds of a training step and of an evaluation step, without compilation."""
+    """Returns the seconds of a training step and of an evaluation step, without compilation."""
     model_config = configuration.make_model(config, len(dataset.class_names))
     model, method = models.build(model_config), configuration.make_encryption(config, model_config)
     replicated, batch_sharded = shardings()

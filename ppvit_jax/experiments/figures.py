@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ppvit_jax.files import written_aside
 
-# Okabe and Ito's colours, with a marker each: told apart in grey and by every kind of sight.
+# Okabe and Ito's colors, with a marker each: told apart in grey and by every kind of sight.
 _STYLES = (
     ("#0072B2", "o", "-"),
     ("#E69F00", "s", "--"),
@@ -41,7 +41,7 @@ def draw_curves(histories: dict[str, list[dict[str, Any]]], path: Path, subtitle
     Args:
       histories: curves by label; the "epoch" lines of a run's metrics.jsonl.
       path: the PNG to write.
-      subtitle: what was trained on what.
+      subtitle: the model and the data.
     """
     figure = Figure(figsize=(9, 7 if len(histories) <= 4 else 9), layout="constrained")
     FigureCanvasAgg(figure)
@@ -49,14 +49,14 @@ def draw_curves(histories: dict[str, list[dict[str, Any]]], path: Path, subtitle
         for row, (quantity, scale, label) in enumerate((("accuracy", 100, "Accuracy (%)"), ("loss", 1, "Loss"))):
             axes = figure.add_subplot(2, 2, 1 + 2 * row + column)
             for number, (name, history) in enumerate(histories.items()):
-                colour, marker, line = _STYLES[number % len(_STYLES)]
+                color, marker, line = _STYLES[number % len(_STYLES)]
                 axes.plot(
                     [entry["epoch"] for entry in history],
                     [scale * entry[f"{part}_{quantity}"] for entry in history],
-                    color=colour,
+                    color=color,
                     marker=marker,
                     markersize=4 + 3 * (number == 0),
-                    markerfacecolor="none" if number == 0 else colour,
+                    markerfacecolor="none" if number == 0 else color,
                     linestyle=line,
                     label=name,
                 )
@@ -99,21 +99,21 @@ def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, b
 
 
 def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, path: Path, subtitle: str) -> None:
-    """Draws how well a model does on images of several keys: a point for each, a bar for their mean.
+    """Draws a model's accuracy on images of several keys: a point for each, a bar for their mean.
 
     Args:
       rows: (model, images, accuracies in percent).
       chance: accuracy in percent of always saying the most frequent class.
       path: the PNG to write.
-      subtitle: what was measured on what.
+      subtitle: the model and the data.
     """
     figure = Figure(figsize=(9, 0.55 * len(rows) + 1.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    colours = dict(zip(dict.fromkeys(model for model, _, _ in rows), (style[0] for style in _STYLES), strict=False))
+    colors = dict(zip(dict.fromkeys(model for model, _, _ in rows), (style[0] for style in _STYLES), strict=False))
     for place, (model, _, accuracies) in enumerate(rows):
         mean = sum(accuracies) / len(accuracies)
-        axes.barh(place, mean, height=0.6, color=colours[model], alpha=0.55)
+        axes.barh(place, mean, height=0.6, color=colors[model], alpha=0.55)
         axes.plot(accuracies, [place] * len(accuracies), "|", color="black", markersize=9)
         axes.text(max(accuracies) + 1.5, place, f"{mean:.1f}", va="center", fontsize=9)
     axes.axvline(chance, color="black", linestyle="--", linewidth=1, label=f"most frequent class, {chance:.1f}")
@@ -129,14 +129,14 @@ def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, p
 def draw_adaptation(
     rows: list[tuple[str, float | None, float | None]], plain: float, chance: float, path: Path, subtitle: str
 ) -> None:
-    """Draws what every encryption costs, adapted and not: two bars for each, beside the plain model's accuracy.
+    """Draws the accuracy under every encryption, adapted and not: two bars for each, beside the plain model's accuracy.
 
     Args:
       rows: label, and accuracies in percent of the adapted model and of the one that is not; None where there is none.
       plain: accuracy in percent of the plain model on plain images.
       chance: accuracy in percent of always saying the most frequent class.
       path: the PNG to write.
-      subtitle: what was measured on what.
+      subtitle: the model and the data.
     """
     figure = Figure(figsize=(9, 0.5 * len(rows) + 1.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -163,10 +163,10 @@ def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | Non
     """Draws one image under many encryptions.
 
     Args:
-      pictures: title, picture (uint8 [height, width, 3], or [rows, columns] of what is no image), its structural
+      pictures: title, picture (uint8 [height, width, 3], or [rows, columns] of an encoding), its structural
         similarity and its peak signal-to-noise ratio in dB to the plain image, or None.
       path: the PNG to write.
-      subtitle: what is shown.
+      subtitle: the image and its size.
     """
     columns = 5
     rows = -(-len(pictures) // columns)

@@ -1,5 +1,6 @@
-"""The gallery: one image under every encryption, with how alike it still is to the plain one."""
+"""The gallery: one image under every encryption, with its similarity to the plain one."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ppvit_jax.data import images
 from ppvit_jax.encryption import METHODS, Encryption, parse, usual_block_size
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
+from ppvit_jax.experiments.reproduction import Reproduction
 from ppvit_jax.files import write_json, write_text
 
 _NUMBER = 0
@@ -26,7 +28,7 @@ def run(image: str | None, key_file: str | None, image_size: int, block_size: in
       image: a file; None takes a photograph from scikit-learn.
       key_file: a key file that is not sealed; None makes a key that is not kept.
       image_size: side that the image is cropped and resized to.
-      block_size: of all methods but LE and ELE, whose blocks have 4 pixels.
+      block_size: side of a block in pixels; LE and ELE keep their own (see `usual_block_size`).
       output: folder of the results.
 
     Raises:
@@ -46,20 +48,23 @@ def run(image: str | None, key_file: str | None, image_size: int, block_size: in
             row["ssim"] = structural_similarity(plain, encrypted, channel_axis=2)
             row["psnr"] = peak_signal_noise_ratio(plain, encrypted)
         else:
-            encrypted = _shown(encrypted)
+            encrypted = _stretch(encrypted)
         rows.append(row)
         pictures.append((method.title, encrypted, row.get("ssim"), row.get("psnr")))
-    what = f"{image or 'a photograph'}, {image_size}x{image_size}, blocks of {block_size} pixels, of LE and ELE 4"
-    write_text(output / "gallery.md", markdown(rows, what))
-    write_json(output / "gallery.json", {"measured": what, "rows": rows})
-    figures.draw_gallery(pictures, output / "gallery.png", what)
+    described = (
+        f"{image or 'a photograph'}, {image_size}x{image_size}, blocks of {block_size} pixels, of LE and ELE "
+        f"{usual_block_size('le', block_size)}"
+    )
+    write_text(output / "gallery.md", markdown(rows, described))
+    write_json(output / "gallery.json", {"measured": described, "rows": rows})
+    figures.draw_gallery(pictures, output / "gallery.png", described)
     print((output / "gallery.md").read_text())
     for name in ("gallery.md", "gallery.json", "gallery.png"):
         print(output / name)
 
 
-def markdown(rows: list[dict[str, Any]], what: str) -> str:
-    """The content of gallery.md."""
+def markdown(rows: list[dict[str, Any]], described: str) -> str:
+    """Returns the content of gallery.md."""
     lines = ["| Encryption | `--encryption` | SSIM | PSNR (dB) |", "|---|---|---:|---:|"]
     for row in rows:
         values = f"{row['ssim']:.3f} | {row['psnr']:.2f}" if "ssim" in row else "not an image |"
@@ -71,24 +76,24 @@ def markdown(rows: list[dict[str, Any]], what: str) -> str:
             "Structural similarity and peak signal-to-noise ratio of the encrypted image to the plain one: they say "
             "how little a viewer recognises, and nothing about what an attack recovers.",
             "",
-            f"- Measured: {what}.",
+            f"- Measured: {described}.",
             "",
         ]
     )
 
 
 def _methods(image_size: int, block_size: int) -> list[Encryption]:
-    found = []
+    methods = []
     for name in METHODS:
         size = usual_block_size(name, block_size)
         if image_size % size:
             raise UserError(f"--image-size {image_size} is not a multiple of the block size {size}")
-        found.append(parse(name, size))
-    return found
+        methods.append(parse(name, size))
+    return methods
 
 
 def _load(image: str | None, image_size: int) -> np.ndarray:
-    """uint8 [image_size, image_size, 3]."""
+    """Returns the image, or scikit-learn's photograph: uint8 [image_size, image_size, 3]."""
     if image is None:
         from sklearn.datasets import load_sample_image
 
@@ -99,7 +104,23 @@ def _load(image: str | None, image_size: int) -> np.ndarray:
     return images.fit(picture, image_size, "centre_crop")
 
 
-def _shown(encoding: np.ndarray) -> np.ndarray:
-    """An encoding as a picture: uint8, its values stretched from the 1st to the 99th percentile."""
+def _stretch(encoding: np.ndarray) -> np.ndarray:
+    """Returns an encoding as a picture: uint8, its values stretched from the 1st to the 99th percentile."""
     low, high = np.percentile(encoding, (1, 99))
     return np.rint(np.clip((encoding - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image", metavar="FILE", help="the image (default: a photograph in scikit-learn)")
+    parser.add_argument("--key", metavar="FILE", help="an unsealed key file (default: a new key, which is not kept)")
+    for name, default in (("image", 224), ("block", 16)):
+        text = f"side of the {name} (default: %(default)s)"
+        parser.add_argument(f"--{name}-size", type=int, default=default, metavar="PIXELS", help=text)
+
+
+REPRODUCTION = Reproduction(
+    "gallery",
+    "one image under every encryption",
+    _add_arguments,
+    lambda arguments, output: run(arguments.image, arguments.key, arguments.image_size, arguments.block_size, output),
+)

@@ -101,7 +101,7 @@ def test_metadata_of_the_workdir_is_that_of_the_checkpoint(workdir):
 def test_statistics_come_along(tmp_path):
     overrides = [argument for argument in SMALL_RUN[1:] if argument.startswith("--config.")]
     config = load(
-        str(ROOT / "configs" / "table2" / "plain_convmixer.py"),
+        str(ROOT / "configs" / "table2.py") + ":plain_convmixer",
         [
             *overrides,
             "--config.model=ConvMixer-8/1",

@@ -23,13 +23,13 @@ OVERRIDES = [
     "--config.tensorboard=False",
 ]
 CONFIG = str(ROOT / "configs" / "demo.py")
-ARGUMENTS = ["reproduce", f"--config={CONFIG}", *OVERRIDES]
+ARGUMENTS = [f"--config={CONFIG}", *OVERRIDES]
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     folder = tmp_path_factory.mktemp("access")
-    assert run_command(commands.main, [*ARGUMENTS, "--table=access", "--wrong-keys=3", f"--output={folder}"]) == 0
+    assert run_command(commands.main, ["reproduce", "access", *ARGUMENTS, "--wrong-keys=3", f"--output={folder}"]) == 0
     return folder
 
 
@@ -79,13 +79,13 @@ def test_again_it_trains_nothing_and_says_the_same(output, capsys):
     before = {path: path.stat().st_mtime_ns for path in output.rglob("checkpoint.npz")}
     assert len(before) == 2
     text = (output / "access.md").read_text()
-    assert run_command(commands.main, [*ARGUMENTS, "--table=access", "--wrong-keys=3", f"--output={output}"]) == 0
+    assert run_command(commands.main, ["reproduce", "access", *ARGUMENTS, "--wrong-keys=3", f"--output={output}"]) == 0
     assert {path: path.stat().st_mtime_ns for path in output.rglob("checkpoint.npz")} == before
     assert (output / "access.md").read_text() == text and text in capsys.readouterr().out
 
 
 def test_table_1_in_the_same_folder_uses_its_models(output, capsys):
-    arguments = [*ARGUMENTS, "--table=1", f"--output={output}", "--arms=plain,bs+ps-adapted"]
+    arguments = ["reproduce", "table1", *ARGUMENTS, f"--output={output}", "--arms=plain,bs+ps-adapted"]
     assert run_command(commands.main, arguments) == 0
     assert capsys.readouterr().err.count("nothing to do") == 2
 
@@ -104,6 +104,6 @@ def test_the_picture_is_drawn(output):
 
 
 def test_no_wrong_key_is_a_mistake(tmp_path, capsys):
-    arguments = [*ARGUMENTS, "--table=access", f"--output={tmp_path}", "--wrong-keys=0"]
+    arguments = ["reproduce", "access", *ARGUMENTS, f"--output={tmp_path}", "--wrong-keys=0"]
     assert run_command(commands.main, arguments) == 1
     assert capsys.readouterr().err == "error: --wrong-keys is 0: give at least 1\n"

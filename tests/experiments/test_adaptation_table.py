@@ -12,7 +12,7 @@ from ppvit_jax.experiments import adaptation_table
 
 ARGUMENTS = [
     "reproduce",
-    "--table=adaptation",
+    "adaptation",
     f"--config={ROOT / 'configs' / 'demo.py'}",
     "--config.image_size=16",
     "--config.data.train_examples=320",
@@ -86,5 +86,5 @@ def test_mistakes_give_one_line(tmp_path, capsys, arguments, message):
 
 
 def test_a_table_without_a_configuration_is_refused(tmp_path, capsys):
-    assert run_command(commands.main, ["reproduce", "--table=adaptation", f"--output={tmp_path}"]) == 1
+    assert run_command(commands.main, ["reproduce", "adaptation", f"--output={tmp_path}"]) == 1
     assert "needs a configuration" in capsys.readouterr().err

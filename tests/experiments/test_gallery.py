@@ -40,7 +40,7 @@ def test_every_encryption_is_drawn_and_measured(tmp_path, monkeypatch):
     real = figures.draw_gallery
     monkeypatch.setattr(figures, "draw_gallery", lambda *arguments: (drawn.append(arguments[0]), real(*arguments)))
     arguments = ["--image-size=64", "--block-size=8", f"--key={key}", f"--image={tmp_path / 'image.png'}"]
-    assert run_ppvit("reproduce", "--figure=gallery", f"--output={tmp_path / 'out'}", *arguments) == 0
+    assert run_ppvit("reproduce", "gallery", f"--output={tmp_path / 'out'}", *arguments) == 0
     (pictures,) = drawn
     assert [picture[0] for picture in pictures] == ["Plain", *(method.title for method in METHODS.values())]
     np.testing.assert_array_equal(pictures[0][1], plain)
@@ -73,6 +73,6 @@ def test_every_encryption_is_drawn_and_measured(tmp_path, monkeypatch):
     ],
 )
 def test_mistakes_give_one_line(tmp_path, capsys, arguments, message):
-    assert run_ppvit("reproduce", "--figure=gallery", f"--output={tmp_path}", *arguments) == 1
+    assert run_ppvit("reproduce", "gallery", f"--output={tmp_path}", *arguments) == 1
     errors = capsys.readouterr().err
     assert message in errors and errors.count("\n") == 1

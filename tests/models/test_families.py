@@ -11,14 +11,14 @@ from ppvit_jax import config as configuration
 from ppvit_jax import keys, models
 from ppvit_jax.config import default_config, make_encryption, make_model
 from ppvit_jax.errors import UserError
+from ppvit_jax.experiments.table_rows import TABLES
 from ppvit_jax.models.convmixer import ConvMixerConfig
 from ppvit_jax.models.neuracrypt import NeuraCryptConfig
 from ppvit_jax.models.pyramidnet import PyramidNetConfig
 from ppvit_jax.models.resnet import ResNetConfig
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted(path for table in ("table2", "table3") for path in (ROOT / "configs" / table).glob("*.py"))
-CONFIGS.append(ROOT / "configs" / "neuracrypt.py")
+CONFIGS = [f"table{number}.py:{row.name}" for number, rows in TABLES.items() for row in rows] + ["neuracrypt.py"]
 COMMON: dict[str, Any] = {"image_size": 32, "num_classes": 7, "dtype": "bfloat16"}
 
 
@@ -163,25 +163,25 @@ def secret_key():
 
 
 def test_there_is_a_configuration_for_every_row_of_the_papers_tables():
-    assert [len(list((ROOT / "configs" / table).glob("*.py"))) for table in ("table2", "table3")] == [13, 5]
+    assert {number: len(rows) for number, rows in TABLES.items()} == {2: 13, 3: 5}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_model_and_encryption_of_every_configuration_go_together(path, secret_key):
-    config = configuration.load(str(path))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_model_and_encryption_of_every_configuration_go_together(name, secret_key):
+    config = configuration.load(str(ROOT / "configs" / name))
     assert config.keys() == default_config().keys()
-    text = path.read_text()
+    file, _, row = name.partition(":")
+    text = (ROOT / "configs" / file).read_text()
     assert "Command:" in text and "Expected:" in text
-    inside = path.relative_to(ROOT / "configs")
-    assert f"configs/{inside}" in text and f"runs/{inside.with_suffix('')}" in text
+    assert f"configs/{file}" in text and f"runs/{file.removesuffix('.py')}" in text
     # The only one that the model's weights follow.
-    assert config.adapt == (path.stem == "proposed_vit")
+    assert config.adapt == (row == "proposed_vit")
 
     model_config = make_model(config, 10)
     models.build(model_config)
     method = make_encryption(config, model_config)
     shape = (config.image_size, config.image_size, 3)
-    assert (method is None) == path.stem.startswith("plain")
+    assert (method is None) == row.startswith("plain")
     if method is not None:
         secret = method.derive(secret_key, height=config.image_size, width=config.image_size)
         numbers = jax.ShapeDtypeStruct((2,), np.uint32)
@@ -211,4 +211,4 @@ def test_model_and_encryption_of_every_configuration_go_together(path, secret_ke
 )
 def test_shapes_that_a_family_cannot_have_are_named_before_the_run(overrides, message):
     with pytest.raises(UserError, match=message):
-        configuration.load(str(ROOT / "configs" / "table2" / "plain_convmixer.py"), overrides)
+        configuration.load(str(ROOT / "configs" / "table2.py") + ":plain_convmixer", overrides)

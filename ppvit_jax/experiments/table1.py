@@ -1,5 +1,6 @@
 """The paper's Table I with its figures 4 and 6, arm by arm."""
 
+import argparse
 import dataclasses
 import math
 import re
@@ -15,7 +16,8 @@ from ppvit_jax.data.preprocess import preprocess
 from ppvit_jax.encryption import derive_permutations, encrypt
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
-from ppvit_jax.experiments.turns import in_turn
+from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config
+from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import experiment
 from ppvit_jax.training.workdir import read_history
@@ -23,7 +25,7 @@ from ppvit_jax.training.workdir import read_history
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One cell of Table I, with the accuracy in percent that the paper reports for it; or of a table beyond it."""
+    """One run of a table: an encryption, adapted or not, with the paper's accuracy in percent, NaN beyond Table I."""
 
     encryption: str
     adapt: bool
@@ -38,7 +40,7 @@ class Arm:
         return f"{encryption}-{'adapted' if self.adapt else 'not-adapted'}"
 
 
-# In the order of running: after three arms the table says the essential.
+# In the order of running: the first three arms are the paper's main comparison.
 ARMS = (
     Arm("none", False, 99.00),
     Arm("bs+ps", True, 98.98),
@@ -48,12 +50,13 @@ ARMS = (
     Arm("bs", True, 98.93),
     Arm("bs", False, 94.25),
 )
+_NAMES = ",".join(arm.name for arm in ARMS)
 _ROWS = (("Pixel shuffling", "ps"), ("Block scrambling", "bs"), ("Block scrambling + pixel shuffling", "bs+ps"))
 _PAPER = "CIFAR-10, ViT-B/16 pre-trained on ImageNet-21k, 224x224, 15 epochs (arXiv 2401.05126, Table I)"
 
 
-def run(config: Config, output: Path, wanted: list[str]) -> None:
-    """Trains the arms one after another, writing table and figures anew after each.
+def run(config: Config, output: Path, names: list[str]) -> None:
+    """Trains the named arms one after another, writing table and figures anew after each.
 
     One key serves all arms: `config.key_file`, or secret.key in the output folder. Complete arms are not
     trained again, and a half-trained one continues. `samples.png` shows plain images beside encrypted ones,
@@ -62,14 +65,14 @@ def run(config: Config, output: Path, wanted: list[str]) -> None:
     Raises:
       UserError: anything that the user can put right.
     """
-    if unknown := set(wanted) - {arm.name for arm in ARMS}:
-        raise UserError(f"unknown arms {', '.join(sorted(unknown))}: use some of {','.join(a.name for a in ARMS)}")
-    arms = {arm.name: arm for arm in ARMS if arm.name in wanted}
+    if unknown := set(names) - {arm.name for arm in ARMS}:
+        raise UserError(f"unknown arms {', '.join(sorted(unknown))}: use some of {_NAMES}")
+    arms = {arm.name: arm for arm in ARMS if arm.name in names}
     dataset = data.load(config.data, config.image_size, config.seed)
     draw_samples(config, output, dataset)
     results: dict[Arm, dict[str, Any]] = {}
     histories: dict[Arm, list[dict[str, Any]]] = {}
-    for name in in_turn("arm", ((name, output / "arms" / name) for name in arms)):
+    for name in announce_runs("arm", ((name, output / "arms" / name) for name in arms)):
         arm = arms[name]
         results[arm] = train_arm(config, arm, output, dataset)
         histories[arm] = read_history(output / "arms" / arm.name, "epoch")
@@ -82,7 +85,7 @@ def run(config: Config, output: Path, wanted: list[str]) -> None:
 
 
 def train_arm(config: Config, arm: Arm, output: Path, dataset: data.Dataset) -> dict[str, Any]:
-    """Trains an arm in output/arms/NAME, unless it is complete there; the content of its `result.json`."""
+    """Trains an arm in output/arms/NAME, unless it is complete there, and returns the content of its `result.json`."""
     config = config.copy_and_resolve_references()
     config.encryption, config.adapt = arm.encryption, arm.adapt
     return experiment.run(config, output / "arms" / arm.name, dataset, key_folder=output)
@@ -109,7 +112,7 @@ def draw_samples(config: Config, output: Path, dataset: data.Dataset) -> None:
 
 
 def table(results: dict[Arm, dict[str, Any]], histories: dict[Arm, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The content of table.json: each arm's result and accuracy by epoch beside the paper's, in percent."""
+    """Returns the content of table.json: each arm's result and accuracy by epoch beside the paper's, in percent."""
     plain = next((result for arm, result in results.items() if arm.name == "plain"), None)
     return {
         "table": 1,
@@ -130,7 +133,7 @@ def table(results: dict[Arm, dict[str, Any]], histories: dict[Arm, list[dict[str
 
 
 def markdown(results: dict[Arm, dict[str, Any]]) -> str:
-    """The content of table.md: the layout of the paper's Table I, measured beside the paper's."""
+    """Returns the content of table.md: the layout of the paper's Table I, measured beside the paper's."""
     cells = {
         (arm.encryption, arm.adapt): (
             f"{100 * results[arm]['test_accuracy']:.2f}" if arm in results else "not run",
@@ -172,7 +175,21 @@ def _describe(results: dict[Arm, dict[str, Any]]) -> str:
 
 
 def _compared(histories: dict[Arm, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """Figure 6's three curves where they are trained already, or else all arms that are."""
+    """Returns Figure 6's three curves where they are trained already, or else those of all trained arms."""
     labels = {"plain": "plain", "bs+ps-adapted": "encrypted, adapted", "bs+ps-not-adapted": "encrypted, not adapted"}
     chosen = {labels[arm.name]: history for arm, history in histories.items() if arm.name in labels}
     return chosen or {arm.name: history for arm, history in histories.items()}
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_argument(parser)
+    text = f"with commas between them, some of {_NAMES.replace(',', ', ')} (default: all)"
+    parser.add_argument("--arms", default=_NAMES, metavar="NAMES", help=text)
+
+
+REPRODUCTION = Reproduction(
+    "table1",
+    "the paper's Table I with Figures 4 and 6: plain and encrypted images, adapted and not",
+    _add_arguments,
+    lambda arguments, output: run(load_config(arguments), output, arguments.arms.split(",")),
+)

@@ -1,15 +1,15 @@
-"""Runs that take turns: which one it is, and how long the rest takes."""
+"""Runs that follow one another: announces each with its place and the time left."""
 
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
-def in_turn(kind: str, workdirs: Iterable[tuple[str, Path]]) -> Iterator[str]:
+def announce_runs(label: str, workdirs: Iterable[tuple[str, Path]]) -> Iterator[str]:
     """Yields the name of each run, after printing its place and the time left for all.
 
     Args:
-      kind: what to call a run, such as "arm".
+      label: the word for a run, such as "arm".
       workdirs: name and workdir of each; those that are complete already take no time.
     """
     listed = list(workdirs)
@@ -19,6 +19,6 @@ def in_turn(kind: str, workdirs: Iterable[tuple[str, Path]]) -> Iterator[str]:
         if trained:
             minutes = (time.monotonic() - started) / trained * (len(listed) - number + 1) / 60
             left = f", about {minutes:.0f} min left for all"
-        print(f"{kind} {number} of {len(listed)}: {name}{left}", flush=True)
+        print(f"{label} {number} of {len(listed)}: {name}{left}", flush=True)
         trained += not (workdir / "result.json").exists()
         yield name

@@ -10,11 +10,11 @@ from ppvit_jax import data, keys
 from ppvit_jax.commands.shared.command_line import run_command
 from ppvit_jax.config import load
 from ppvit_jax.encryption import decrypt
-from ppvit_jax.experiments import figures, table_1
+from ppvit_jax.experiments import figures, table1
 
 ARGUMENTS = [
     "reproduce",
-    "--table=1",
+    "table1",
     f"--config={ROOT / 'configs' / 'demo.py'}",
     "--config.image_size=32",
     "--config.data.train_examples=64",
@@ -77,6 +77,14 @@ def test_arms_share_a_key_and_complete_ones_are_not_trained_again(output, capsys
         assert f"{output / name}\n" in printed.out
 
 
+def test_the_former_spelling_continues_the_same_table(output, capsys):
+    table = (output / "table.md").read_text()
+    former = ["reproduce", "--table=1", *ARGUMENTS[2:]]
+    assert run_command(commands.main, [*former, f"--output={output}", THREE_ARMS]) == 0
+    assert (output / "table.md").read_text() == table
+    assert capsys.readouterr().err.count("nothing to do") == 3
+
+
 def test_pictures_are_drawn(output):
     for name in ("curves.png", "samples.png"):
         with Image.open(output / name) as picture:
@@ -89,7 +97,7 @@ def test_samples_are_the_encryptions_of_the_plain_image(output, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, "draw_samples", lambda rows, path, block_size: drawn.append((rows, block_size)))
     config = load(ARGUMENTS[2].split("=")[1], ["--config.image_size=32"])
-    table_1.draw_samples(config, output, data.load(config.data, config.image_size, config.seed))
+    table1.draw_samples(config, output, data.load(config.data, config.image_size, config.seed))
     ((rows, block_size),) = drawn
     assert [label for label, _ in rows] == ["0", "1", "2"] and block_size == 8
     for _, images in rows:
@@ -111,8 +119,8 @@ def test_mistakes_give_one_line(tmp_path, capsys, arguments, message):
 
 
 def test_arms_are_those_of_the_table():
-    adapted = {arm.encryption: f"{arm.paper_accuracy:.2f}" for arm in table_1.ARMS if arm.adapt}
-    not_adapted = {arm.encryption: f"{arm.paper_accuracy:.2f}" for arm in table_1.ARMS if not arm.adapt}
+    adapted = {arm.encryption: f"{arm.paper_accuracy:.2f}" for arm in table1.ARMS if arm.adapt}
+    not_adapted = {arm.encryption: f"{arm.paper_accuracy:.2f}" for arm in table1.ARMS if not arm.adapt}
     order = ("ps", "bs", "bs+ps")
     assert [(adapted[e], not_adapted[e]) for e in order] == list(PAPER.values())
-    assert not_adapted["none"] == "99.00" and len(table_1.ARMS) == 7
+    assert not_adapted["none"] == "99.00" and len(table1.ARMS) == 7

@@ -11,7 +11,8 @@ from ppvit_jax import __main__ as commands
 from ppvit_jax import main
 from ppvit_jax.commands.shared.command_line import run_command
 from ppvit_jax.config import load
-from ppvit_jax.experiments import budget, comparison
+from ppvit_jax.experiments import budget, tables_2_and_3
+from ppvit_jax.experiments.table_rows import TABLES
 from ppvit_jax.training import experiment
 
 OVERRIDES = [
@@ -21,11 +22,12 @@ OVERRIDES = [
     "--config.image_size=16",
 ]
 ROWS = "proposed_vit,plain_vit,etc_convmixer"
-ARGUMENTS = ["reproduce", "--table=2", f"--config={ROOT / 'configs' / 'table2'}", f"--rows={ROWS}", *OVERRIDES]
+TABLE_2 = f"{ROOT / 'configs' / 'table2.py'}"
+ARGUMENTS = ["reproduce", "table2", f"--config={TABLE_2}", f"--rows={ROWS}", *OVERRIDES]
 # The paper's Tables II and III.
 PUBLISHED = {
-    "2": [98.98, 94.49, 83.06, 92.03, 92.65, 96.20, 96.64, 87.89, 92.72, 96.70, 95.53, 99.00, 96.07],
-    "3": [99.2, 90.62, 90.11, 99.2, 96.10],
+    2: [98.98, 94.49, 83.06, 92.03, 92.65, 96.20, 96.64, 87.89, 92.72, 96.70, 95.53, 99.00, 96.07],
+    3: [99.2, 90.62, 90.11, 99.2, 96.10],
 }
 PUBLISHED_CIFAR_100 = [92.58, 75.48, 62.97, 84.42, 83.59, 92.60]
 
@@ -33,11 +35,11 @@ PUBLISHED_CIFAR_100 = [92.58, 75.48, 62.97, 84.42, 83.59, 92.60]
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     """A budget run of three rows, small models in place of the real ones."""
-    folder = tmp_path_factory.mktemp("comparison")
+    folder = tmp_path_factory.mktemp("table2")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(budget, "make_plan", None)
         plan = budget.Plan(5.0, 64, 32, 2, 32, True)
-        patch.setattr(comparison, "make_plan", lambda files, overrides, minutes: plan)
+        patch.setattr(tables_2_and_3, "make_plan", lambda sources, overrides, minutes: plan)
         assert run_command(commands.main, [*ARGUMENTS, "--budget=5", f"--output={folder}"]) == 0
     return folder
 
@@ -48,12 +50,11 @@ def _table(output):
 
 def test_rows_are_those_of_the_paper():
     for number, published in PUBLISHED.items():
-        rows = comparison.TABLES[number]
+        rows = TABLES[number]
         assert [next(iter(row.published.values())) for row in rows] == published
-        files = {path.stem for path in (ROOT / "configs" / f"table{number}").glob("*.py")}
-        assert {row.name for row in rows} == files
-    found = [row.published["cifar100"] for row in comparison.TABLES["2"] if "cifar100" in row.published]
-    assert found == PUBLISHED_CIFAR_100
+        assert len({row.name for row in rows}) == len(rows)
+    published_cifar_100 = [row.published["cifar100"] for row in TABLES[2] if "cifar100" in row.published]
+    assert published_cifar_100 == PUBLISHED_CIFAR_100
 
 
 def test_every_row_is_trained_alike_and_says_what_it_is(output):
@@ -109,7 +110,7 @@ def test_complete_rows_are_not_trained_again_and_another_budget_is_refused(outpu
     ("arguments", "message"),
     [
         (["--rows=plain_vit,rot13"], "unknown rows rot13"),
-        (["--config=nowhere"], "no folder nowhere"),
+        (["--config=nowhere"], "no file nowhere"),
         (["--budget=0"], "give a positive number"),
         (["--budget=0.001", "--rows=plain_vit", "--config.checkpoint=embedded"], "is not enough for 1 rows"),
         (["--rows=plain_vit", "--config.checkpoint=nowhere.npz"], "cannot read the checkpoint nowhere.npz"),
@@ -123,34 +124,34 @@ def test_mistakes_give_one_line(tmp_path, capsys, arguments, message):
 
 
 def test_a_plan_gives_every_row_what_the_minutes_are_enough_for(monkeypatch):
-    files = [str(ROOT / "configs" / "table2" / f"{name}.py") for name in ("plain_vit", "etc_convmixer")]
+    sources = [f"{TABLE_2}:{name}" for name in ("plain_vit", "etc_convmixer")]
     monkeypatch.setattr(budget, "_time", lambda config, dataset: (0.64, 0.32))
-    plans = [budget.make_plan(files, OVERRIDES, minutes) for minutes in (1.5, 3.0)]
+    plans = [budget.make_plan(sources, OVERRIDES, minutes) for minutes in (1.5, 3.0)]
     for plan in plans:
         assert plan.train_examples % plan.batch_size == 0 and plan.test_examples == min(plan.train_examples // 2, 360)
         seconds = 2 * plan.epochs * plan.train_examples * (0.02 + 0.005) + 2 * budget._OVERHEAD_SECONDS
         assert seconds <= 60 * plan.minutes
     assert plans[0].train_examples < plans[1].train_examples
-    everything = budget.make_plan(files, OVERRIDES, 1e6)
+    everything = budget.make_plan(sources, OVERRIDES, 1e6)
     assert (everything.train_examples, everything.test_examples) == (1437 // 32 * 32, 360)
 
 
 def test_rates_follow_the_batch_and_the_pretrained_model_is_replaced_where_it_is_absent():
     plan = budget.Plan(5.0, 64, 32, 2, 32, False)
-    config = load(str(ROOT / "configs" / "table2" / "le_shakedrop.py"))
+    config = load(f"{TABLE_2}:le_shakedrop")
     assert f"--config.optimizer.learning_rate={0.1 * 32 / 512:g}" in plan.overrides(config)
-    vit = load(str(ROOT / "configs" / "table2" / "plain_vit.py"))
+    vit = load(f"{TABLE_2}:plain_vit")
     assert "--config.model=ViT-Micro/8" not in plan.overrides(vit)
     assert "--config.model=ViT-Micro/8" in dataclasses.replace(plan, replaces_vit=True).overrides(vit)
     assert "ViT-Micro/8" not in plan.described()
 
 
 def test_the_plan_compiles_what_its_rows_run(tmp_path, caplog):
-    file = str(ROOT / "configs" / "table2" / "plain_convmixer.py")
+    source = f"{TABLE_2}:plain_convmixer"
     overrides = [*OVERRIDES, "--config.model=ConvMixer-8/1", "--config.data.train_examples=96"]
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        plan = budget.make_plan([file], overrides, 10.0)
-        config = load(file, plan.overrides(load(file, overrides)) + overrides)
+        plan = budget.make_plan([source], overrides, 10.0)
+        config = load(source, plan.overrides(load(source, overrides)) + overrides)
         experiment.run(config, tmp_path)
     compiled = [record.getMessage() for record in caplog.records]
     assert plan.train_examples == 96

@@ -1,0 +1,44 @@
+"""Declaration of a table or figure: a subcommand of `ppvit reproduce` with its own flags."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from ppvit_jax import config as configuration
+from ppvit_jax.config import Config
+from ppvit_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """A table or figure that `ppvit reproduce NAME` measures.
+
+    name: of the subcommand.
+    help: one line for --help, beginning with a small letter where it is no name.
+    add_arguments: adds the subcommand's own flags; --output is there already.
+    run: measures, and writes the results to the output folder.
+    """
+
+    name: str
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Path], None]
+
+
+def add_config_argument(parser: argparse.ArgumentParser, text: str = "such as configs/demo.py") -> None:
+    """Adds --config, and lets `--config.FIELD=VALUE` through as `overrides`."""
+    parser.add_argument("--config", metavar="FILE", help=text)
+    parser.set_defaults(takes_overrides=True)
+    parser.epilog = "Any field of the configuration can be set: --config.epochs=3 --config.data.dir=DIR"
+
+
+def load_config(arguments: argparse.Namespace) -> Config:
+    """Returns the configuration of --config with its overrides.
+
+    Raises:
+      UserError: there is none, or it cannot be used.
+    """
+    if arguments.config is None:
+        raise UserError(f"{arguments.program} needs a configuration: give one such as --config=configs/demo.py")
+    return configuration.load(arguments.config, arguments.overrides)

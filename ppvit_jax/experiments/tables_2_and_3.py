@@ -1,0 +1,232 @@
+"""The paper's Tables II and III: every method that the paper compares, with its model, row by row."""
+
+import argparse
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ppvit_jax import config as configuration
+from ppvit_jax import data
+from ppvit_jax.config import Config
+from ppvit_jax.errors import UserError
+from ppvit_jax.experiments import figures
+from ppvit_jax.experiments.budget import Plan, make_plan
+from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument
+from ppvit_jax.experiments.runs import announce_runs
+from ppvit_jax.experiments.table_rows import TABLES, Row
+from ppvit_jax.files import write_json, write_text
+from ppvit_jax.training import experiment
+from ppvit_jax.training.workdir import read_history
+
+_ORIGINS = {2: "Table II", 3: "Table III"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A table as the user asks for it.
+
+    number: 2 or 3.
+    file: configuration file that takes the name of a row, such as configs/table2.py.
+    overrides: "--config.name=value", for every row.
+    output: folder of the results.
+    rows: names of rows with commas between them; "" for all.
+    budget: minutes for all rows together, to scale the runs down to; None for the whole protocol.
+    """
+
+    number: int
+    file: Path
+    overrides: list[str]
+    output: Path
+    rows: str
+    budget: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A row's configuration, the command that repeats it, its result and its epochs."""
+
+    config: Config
+    command: str
+    result: dict[str, Any]
+    epochs: list[dict[str, Any]]
+
+
+def run(request: Request) -> None:
+    """Trains the rows one after another, writing table and curves anew after each.
+
+    Complete rows are not trained again, and a half-trained one continues; every row has a key of its own in its
+    folder. A budget's plan is made once and kept in the output folder.
+
+    Raises:
+      UserError: anything that the user can put right.
+    """
+    number, output, overrides = request.number, request.output, request.overrides
+    rows = _choose_rows(request)
+    sources = {row.name: f"{request.file}:{row.name}" for row in rows}
+    configs = {name: configuration.load(source, overrides) for name, source in sources.items()}
+    plan: Plan | None = None
+    scaled: dict[str, list[str]] = {name: [] for name in sources}
+    if request.budget is not None:
+        plan = _load_or_make_plan(sources, overrides, output, request.budget)
+        scaled = {name: plan.overrides(config) for name, config in configs.items()}
+        # The user's overrides come last, and win.
+        configs = {name: configuration.load(source, scaled[name] + overrides) for name, source in sources.items()}
+    trained: dict[str, Trained] = {}
+    datasets: dict[str, data.Dataset] = {}
+    for name in announce_runs("row", ((name, output / "rows" / name) for name in sources)):
+        config, workdir = configs[name], output / "rows" / name
+        dataset_key = json.dumps([config.data.to_dict(), config.image_size, config.seed])
+        if dataset_key not in datasets:
+            datasets = {dataset_key: data.load(config.data, config.image_size, config.seed)}
+        arguments = [f"--config={sources[name]}", *scaled[name], *overrides, f"--workdir={workdir}"]
+        trained[name] = Trained(
+            config,
+            f"python -m ppvit_jax.main {shlex.join(arguments)}",
+            experiment.run(config, workdir, datasets[dataset_key]),
+            read_history(workdir, "epoch"),
+        )
+        write_text(output / "table.md", markdown(number, trained, plan))
+        write_json(output / "table.json", table(number, trained, plan))
+        curves = {
+            f"{row.encryption}, {_describe_model(row, trained[row.name])}": trained[row.name].epochs
+            for row in rows
+            if row.name in trained
+        }
+        figures.draw_curves(curves, output / "curves.png", _describe(trained, plan))
+    print(f"\n{markdown(number, trained, plan)}")
+    for name in ("table.md", "table.json", "curves.png"):
+        print(output / name)
+
+
+def table(number: int, trained: dict[str, Trained], plan: Plan | None) -> dict[str, Any]:
+    """Returns the content of table.json: each row's result beside the published one, in percent."""
+    return {
+        "table": number,
+        "measured": _describe(trained, plan),
+        "plan": None if plan is None else dataclasses.asdict(plan),
+        "rows": [
+            {
+                "name": row.name,
+                "encryption": row.encryption,
+                "model": row.model,
+                "published": row.published.get(trained[row.name].result["dataset"]),
+                "reconstruction": row.inferred,
+                "accuracy": 100 * trained[row.name].result["test_accuracy"],
+                "best_epoch_accuracy": 100 * trained[row.name].result["best_test_accuracy"],
+                "command": trained[row.name].command,
+                "result": trained[row.name].result,
+                "epochs": trained[row.name].epochs,
+            }
+            for row in TABLES[number]
+            if row.name in trained
+        ],
+    }
+
+
+def markdown(number: int, trained: dict[str, Trained], plan: Plan | None) -> str:
+    """Returns the content of table.md: measured beside published, and each row's command."""
+    lines = [
+        "| Encryption | Model | Measured | best epoch | Published | Inferred |",
+        "|---|---|---:|---:|---:|---|",
+    ]
+    commands = []
+    for row in TABLES[number]:
+        if row.name not in trained:
+            lines.append(f"| {row.encryption} | {row.model} | not run | | | {row.inferred} |")
+            continue
+        run_of_row = trained[row.name]
+        result = run_of_row.result
+        measured = f"{100 * result['test_accuracy']:.2f} | {100 * result['best_test_accuracy']:.2f}"
+        model = _describe_model(row, run_of_row)
+        published = _describe_published(row, result["dataset"])
+        lines.append(f"| {row.encryption} | {model} | {measured} | {published} | {row.inferred} |")
+        commands.append(f"- {row.encryption}, {row.model}: `{run_of_row.command}`")
+    notes = [
+        "",
+        *([f"**{plan.described()}**", ""] if plan else []),
+        "Test accuracy in percent. Measured is after the last epoch; LE, ELE and their plain row were published as the "
+        "best test epoch. Inferred is what the method's source does not say: such rows are reconstructions.",
+        "",
+        f"- Measured: {_describe(trained, plan)}.",
+        f"- Published: arXiv 2401.05126, {_ORIGINS[number]}.",
+        "",
+        "Each row again:",
+        "",
+    ]
+    return "\n".join([*lines, *notes, *commands, ""])
+
+
+def _choose_rows(request: Request) -> list[Row]:
+    names = [row.name for row in TABLES[request.number]]
+    chosen = request.rows.split(",") if request.rows else names
+    if unknown := set(chosen) - set(names):
+        raise UserError(f"unknown rows {', '.join(sorted(unknown))}: use some of {','.join(names)}")
+    if not request.file.is_file():
+        raise UserError(
+            f"there is no file {request.file}: run this where the project's configs are, or name it by --config, such "
+            f"as --config=configs/table{request.number}.py"
+        )
+    return [row for row in TABLES[request.number] if row.name in chosen]
+
+
+def _describe_model(row: Row, trained: Trained) -> str:
+    """Returns the model of a row, and says if it was trained in place of the paper's."""
+    name = trained.config.model
+    return f"{name} in place of {row.model}" if name.startswith("ViT") and name != row.model else row.model
+
+
+def _describe_published(row: Row, dataset: str) -> str:
+    """Returns the published accuracy on the data set, or else on another with its name."""
+    if dataset in row.published:
+        return f"{row.published[dataset]:.2f}"
+    other, accuracy = next(iter(row.published.items()))
+    return f"{accuracy:.2f} on {other}"
+
+
+def _describe(trained: dict[str, Trained], plan: Plan | None) -> str:
+    result = next(iter(trained.values())).result
+    text = f"{result['dataset']}, seed {result['seed']}, {result['test_examples']:,} test images, {result['device']}"
+    if plan:
+        return f"{text}, {plan.epochs} epochs of {result['train_examples']:,} training images in every row"
+    return f"{text}, each row's whole protocol"
+
+
+def _load_or_make_plan(sources: dict[str, str], overrides: list[str], output: Path, budget: float) -> Plan:
+    """Returns the plan in the output folder, which is made at the first run."""
+    file = output / "plan.json"
+    asked = {"minutes": budget, "rows": sorted(sources), "overrides": overrides}
+    if file.exists():
+        content = json.loads(file.read_text())
+        if content["asked"] != asked:
+            raise UserError(
+                f"{output} holds a run of another budget, rows or configuration: use another --output, or the same "
+                "command to continue"
+            )
+        return Plan(**content["plan"])
+    plan = make_plan(list(sources.values()), overrides, budget)
+    write_json(file, {"asked": asked, "plan": dataclasses.asdict(plan)})
+    return plan
+
+
+def _declare(number: int, description: str) -> Reproduction:
+    default = f"configs/table{number}.py"
+
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        add_config_argument(parser, f"file that takes the name of a row (default: {default})")
+        text = f"with commas between them, some of {', '.join(row.name for row in TABLES[number])} (default: all)"
+        parser.add_argument("--rows", default="", metavar="NAMES", help=text)
+        parser.add_argument("--budget", type=float, metavar="MINUTES", help="scale all rows together down to this time")
+
+    def run_request(arguments: argparse.Namespace, output: Path) -> None:
+        file = Path(arguments.config or default).expanduser()
+        run(Request(number, file, arguments.overrides, output, arguments.rows, arguments.budget))
+
+    return Reproduction(f"table{number}", description, add_arguments, run_request)
+
+
+REPRODUCTIONS = (
+    _declare(2, "the paper's Table II: every method with its model on CIFAR-10"),
+    _declare(3, "the paper's Table III: some of the methods on Imagenette"),
+)
