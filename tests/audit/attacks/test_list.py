@@ -3,19 +3,19 @@ import typing
 
 import pytest
 
-from ppvit_jax.audit import attack, attacks
-from ppvit_jax.audit.attacks import ATTACKS
+from ppvit_jax.audit import attacks
+from ppvit_jax.audit.attack import Inputs, Need, Option
 
 
 def test_attacks_differ_in_name_and_column():
-    for values in ([one.name for one in ATTACKS], [one.column.place for one in ATTACKS]):
-        assert len(set(values)) == len(ATTACKS) > 0
-    assert all(attacks.named(one.name) is one for one in ATTACKS)
+    for values in ({attack.name for attack in attacks.ATTACKS}, {attack.column.place for attack in attacks.ATTACKS}):
+        assert len(values) == len(attacks.ATTACKS) > 0
+    assert all(attacks.named(attack.name) is attack for attack in attacks.ATTACKS)
 
 
-@pytest.mark.parametrize("entry", ATTACKS, ids=lambda entry: entry.name)
-def test_an_attack_names_inputs_that_there_are(entry):
-    fields = {field.name for field in dataclasses.fields(attack.Inputs)}
-    assert entry.needs and set(entry.needs) <= fields & set(typing.get_args(attack.Need))
-    assert set(entry.uses) <= set(typing.get_args(attack.Option))
-    assert not set(entry.needs) & set(entry.uses)
+@pytest.mark.parametrize("attack", attacks.ATTACKS, ids=lambda attack: attack.name)
+def test_an_attack_names_inputs_that_there_are(attack):
+    fields = {field.name for field in dataclasses.fields(Inputs)}
+    assert attack.needs and set(attack.needs) <= fields & set(typing.get_args(Need))
+    assert set(attack.uses) <= set(typing.get_args(Option))
+    assert not set(attack.needs) & set(attack.uses)
