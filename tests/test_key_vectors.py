@@ -66,8 +66,8 @@ def _reference_stream(master, label, count):
     return list(struct.unpack(f"<{count}I", stream))
 
 
-def _reference_permutation(master, kind, length):
-    words = iter(_reference_stream(master, f"{kind}/{length}", 4 * length + 256))
+def _reference_permutation(master, name, length):
+    words = iter(_reference_stream(master, f"{name}/{length}", 4 * length + 256))
     order = list(range(length))
     for i in reversed(range(1, length)):
         j = next(word for word in words if word < 2**32 - 2**32 % (i + 1)) % (i + 1)
@@ -75,40 +75,40 @@ def _reference_permutation(master, kind, length):
     return order
 
 
-def _reference_words(master, kind, count):
-    return _reference_stream(master, f"{kind}/{count}", count)
+def _reference_words(master, name, count):
+    return _reference_stream(master, f"{name}/{count}", count)
 
 
-def _reference_bits(master, kind, count):
-    return [word >> place & 1 for word in _reference_words(master, kind, count) for place in range(32)][:count]
+def _reference_bits(master, name, count):
+    return [word >> place & 1 for word in _reference_words(master, name, count) for place in range(32)][:count]
 
 
-def _reference_integers(master, kind, count, bound):
-    words = _reference_stream(master, f"{kind}/{count}", 4 * count + 256)
+def _reference_integers(master, name, count, bound):
+    words = _reference_stream(master, f"{name}/{count}", 4 * count + 256)
     return [word % bound for word in words if word < 2**32 - 2**32 % bound][:count]
 
 
-def _reference_uniform(kind, count, inputs):
-    units = [(word >> 8) * 2**-24 for word in _reference_words(KEY.master, kind, count)]
+def _reference_uniform(name, count, inputs):
+    units = [(word >> 8) * 2**-24 for word in _reference_words(KEY.master, name, count)]
     return np.array([2 * unit - 1 for unit in units], np.float32) * np.float32(1 / math.sqrt(inputs))
 
 
 @pytest.mark.parametrize(("label", "first", "last", "digest"), PERMUTATIONS, ids=_names(PERMUTATIONS))
 def test_published_permutations(label, first, last, digest):
-    kind, length = label.rsplit("/", 1)
-    numbers = KEY.permutation(kind, int(length)).tolist()
+    name, length = label.rsplit("/", 1)
+    numbers = KEY.permutation(name, int(length)).tolist()
     assert _published(numbers) == (first, last, digest)
-    assert numbers == _reference_permutation(KEY.master, kind, int(length))
+    assert numbers == _reference_permutation(KEY.master, name, int(length))
 
 
 @pytest.mark.parametrize(("drawn", "label", "first", "last", "digest"), DRAWN, ids=_names(DRAWN, 1))
 def test_published_words_bits_and_integers(drawn, label, first, last, digest):
-    kind, count = label.rsplit("/", 1)
-    what, *bound = drawn.split(" below ")
-    arguments = kind, int(count), *map(int, bound)
-    numbers = getattr(KEY, what)(*arguments).astype(np.uint32).tolist()
+    name, count = label.rsplit("/", 1)
+    draw, *bound = drawn.split(" below ")
+    arguments = name, int(count), *map(int, bound)
+    numbers = getattr(KEY, draw)(*arguments).astype(np.uint32).tolist()
     assert _published(numbers) == (first, last, digest)
-    second = {"words": _reference_words, "bits": _reference_bits, "integers": _reference_integers}[what]
+    second = {"words": _reference_words, "bits": _reference_bits, "integers": _reference_integers}[draw]
     assert numbers == second(KEY.master, *arguments)
 
 
@@ -170,8 +170,8 @@ def test_published_encodings(spec, block_size, first):
 def test_every_method_has_a_vector_and_all_its_labels_are_in_the_document():
     assert {spec.split(":")[0] for spec, *_ in ENCRYPTIONS + ENCODINGS} == set(METHODS)
     labels = DOCUMENT.split("## Labels\n")[1].split("\n## ")[0]
-    for kind in ("block", "restricted", "np", "bs+ps+np", "bs+pps", "etc", "pe", "le", "ele"):
-        assert f"`{kind}/" in labels
+    for name in ("block", "restricted", "np", "bs+ps+np", "bs+pps", "etc", "pe", "le", "ele"):
+        assert f"`{name}/" in labels
 
 
 def test_published_reference_images():
@@ -202,27 +202,27 @@ def test_published_authentication():
 @settings(deadline=None, max_examples=50)
 @given(
     master=st.binary(min_size=32, max_size=32),
-    kind=st.sampled_from(["block", "pixel", "etc/sub-block/3"]),
+    name=st.sampled_from(["block", "pixel", "etc/sub-block/3"]),
     length=st.integers(1, 800),
 )
-def test_permutations_are_bijections_and_those_of_a_second_implementation(master, kind, length):
-    permutation = SecretKey(master).permutation(kind, length)
+def test_permutations_are_bijections_and_those_of_a_second_implementation(master, name, length):
+    permutation = SecretKey(master).permutation(name, length)
     assert permutation.dtype == np.int32
     np.testing.assert_array_equal(np.sort(permutation), np.arange(length))
-    assert permutation.tolist() == _reference_permutation(master, kind, length)
+    assert permutation.tolist() == _reference_permutation(master, name, length)
 
 
 @settings(deadline=None, max_examples=50)
 @given(
     master=st.binary(min_size=32, max_size=32),
-    kind=st.sampled_from(["pe/negative", "etc/rotation"]),
+    name=st.sampled_from(["pe/negative", "etc/rotation"]),
     count=st.integers(0, 500),
     bound=st.one_of(st.integers(1, 300), st.integers(2**30, 2**31)),
 )
-def test_words_bits_and_integers_are_those_of_a_second_implementation(master, kind, count, bound):
+def test_words_bits_and_integers_are_those_of_a_second_implementation(master, name, count, bound):
     key = SecretKey(master)
-    words, bits, integers = key.words(kind, count), key.bits(kind, count), key.integers(kind, count, bound)
+    words, bits, integers = key.words(name, count), key.bits(name, count), key.integers(name, count, bound)
     assert (words.dtype, bits.dtype, integers.dtype) == (np.uint32, bool, np.int32)
-    assert words.tolist() == _reference_words(master, kind, count)
-    assert bits.tolist() == _reference_bits(master, kind, count)
-    assert integers.tolist() == _reference_integers(master, kind, count, bound)
+    assert words.tolist() == _reference_words(master, name, count)
+    assert bits.tolist() == _reference_bits(master, name, count)
+    assert integers.tolist() == _reference_integers(master, name, count, bound)

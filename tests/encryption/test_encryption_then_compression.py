@@ -108,8 +108,8 @@ def test_rotations_and_flips_are_uniform_over_the_symmetries_of_a_square():
     method = EncryptionThenCompression(block_size=2, negative_positive=False, channels="none")
     pattern = np.arange(4, dtype=np.uint8).reshape(2, 2, 1).repeat(3, axis=2)
     symmetries = [np.rot90(side, turns) for side in (pattern, pattern.transpose(1, 0, 2)) for turns in range(4)]
-    found, counts = np.unique(_blocks(method, pattern), axis=0, return_counts=True)
-    assert {block.tobytes() for block in found} == {block.tobytes() for block in symmetries}
+    distinct, counts = np.unique(_blocks(method, pattern), axis=0, return_counts=True)
+    assert {block.tobytes() for block in distinct} == {block.tobytes() for block in symmetries}
     assert len(counts) == 8
     assert ((counts - 192) ** 2 / 192).sum() < 24.3  # the 99.9 % quantile for 7 degrees of freedom
 
@@ -119,13 +119,13 @@ def test_channel_orders_are_uniform_and_half_of_the_blocks_are_inverted_as_a_who
     pattern = np.tile(np.array([10, 20, 30], np.uint8), (2, 2, 1))
     blocks = _blocks(method, pattern)
     assert (blocks == blocks[:, :1, :1]).all()
-    colours = blocks[:, 0, 0].astype(int)
-    inverted = (colours > 100).all(axis=1)
-    assert (inverted | (colours < 100).all(axis=1)).all()
+    colors = blocks[:, 0, 0].astype(int)
+    inverted = (colors > 100).all(axis=1)
+    assert (inverted | (colors < 100).all(axis=1)).all()
     assert abs(inverted.sum() - 768) < 65  # 3.3 standard deviations
-    colours[inverted] = 255 - colours[inverted]
-    found, counts = np.unique(colours // 10 - 1, axis=0, return_counts=True)
-    assert sorted(map(tuple, found.tolist())) == ORDERS
+    colors[inverted] = 255 - colors[inverted]
+    distinct, counts = np.unique(colors // 10 - 1, axis=0, return_counts=True)
+    assert sorted(map(tuple, distinct.tolist())) == ORDERS
     assert ((counts - 256) ** 2 / 256).sum() < 20.5  # the 99.9 % quantile for 5 degrees of freedom
 
 
@@ -133,13 +133,13 @@ def test_legacy_channels_lose_a_channel_for_five_of_six_codes():
     method = EncryptionThenCompression(block_size=2, rotation=False, negative_positive=False, channels="legacy")
     pattern = np.tile(np.array([1, 2, 3], np.uint8), (2, 2, 1))
     codes = SecretKey(bytes(32)).integers("etc/channels", 32 * 48, 6)
-    colours = _blocks(method, pattern)[:, 0, 0]
-    kinds = {int(code): {tuple(colour) for colour in colours[codes == code].tolist()} for code in range(6)}
-    assert all(len(kind) == 1 for kind in kinds.values())
-    by_code = [kind.pop() for _, kind in sorted(kinds.items())]
+    colors = _blocks(method, pattern)[:, 0, 0]
+    colors_by_code = {int(code): {tuple(color) for color in colors[codes == code].tolist()} for code in range(6)}
+    assert all(len(values) == 1 for values in colors_by_code.values())
+    by_code = [values.pop() for _, values in sorted(colors_by_code.items())]
     assert by_code[0] == (1, 2, 3) and by_code[4] == (3, 3, 3)
-    assert [len(set(colour)) < 3 for colour in by_code] == [False, True, True, True, True, True]
-    assert [_legacy(pattern, code)[0, 0].tolist() for code in range(6)] == [list(colour) for colour in by_code]
+    assert [len(set(color)) < 3 for color in by_code] == [False, True, True, True, True, True]
+    assert [_legacy(pattern, code)[0, 0].tolist() for code in range(6)] == [list(color) for color in by_code]
     with pytest.raises(UserError, match=r"etc:.*channels=legacy cannot be undone: .* destroy information"):
         method.undo(method.derive(SecretKey(bytes(32)), height=4, width=4))
     with pytest.raises(UserError, match=r"cannot be adapted to etc:.*channels=legacy"):

@@ -104,9 +104,9 @@ def test_le_inverts_47_of_96_nibbles_before_and_after_they_move():
 
 def test_le_treats_all_blocks_alike_and_ele_each_differently():
     image = np.tile(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8), (4, 6, 1))
-    for method, kinds in ((LearnableEncryption(block_size=4), 1), (ExtendedLearnableEncryption(block_size=4), 24)):
+    for method, count in ((LearnableEncryption(block_size=4), 1), (ExtendedLearnableEncryption(block_size=4), 24)):
         encrypted = method.encrypt(image, method.derive(SecretKey(bytes(32)), height=16, width=24))
-        assert len({encrypted[place].tobytes() for place in block_places(image, 4)}) == kinds
+        assert len({encrypted[place].tobytes() for place in block_places(image, 4)}) == count
 
 
 def test_nibbles_cross_values_channels_and_halves():

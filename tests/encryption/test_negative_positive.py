@@ -56,7 +56,7 @@ def test_the_values_above_the_middle_are_inverted(method, size, values):
     assert negative.sum() == (values // 2 - 1 if values % 2 == 0 else values // 2)
 
 
-def test_inverting_is_a_change_of_sign_of_normalised_images():
+def test_inverting_is_a_change_of_sign_of_normalized_images():
     method = NegativePositive(block_size=4)
     image = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
     secret = method.derive(SecretKey(bytes(32)), height=4, width=4)
@@ -71,7 +71,7 @@ def test_keys_for_each_block_cannot_be_absorbed():
     with pytest.raises(UserError, match=r"bs\+ps\+np:shared=False: .* differs from block to block"):
         method.absorb(SecretKey(bytes(32)), height=8, width=8)
     image = np.tile(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8), (4, 6, 1))
-    for shared, kinds in ((True, 1), (False, 24)):
+    for shared, count in ((True, 1), (False, 24)):
         method = BlockPixelNegativePositive(block_size=4, shared=shared)
         encrypted = method.encrypt(image, method.derive(SecretKey(bytes(32)), height=16, width=24))
-        assert len({encrypted[place].tobytes() for place in block_places(image, 4)}) == kinds
+        assert len({encrypted[place].tobytes() for place in block_places(image, 4)}) == count

@@ -75,7 +75,7 @@ def test_real_size():
     method = NeuraCrypt(block_size=16, statistics="batch")
     secret = method.derive(KEY, height=224, width=224)
     assert all(array.dtype == np.float32 for name, array in secret.items() if name != "order_key")
-    # Of the original's parameters, the scale and offset of each normalisation are constants here.
+    # Of the original's parameters, the scale and offset of each normalization are constants here.
     weights = sum(array.size for name, array in secret.items() if name != "order_key")
     assert weights + 2 * method.depth * method.width == 22_974_464
     images = random_images(1, 224)
@@ -148,7 +148,7 @@ def test_another_key_gives_other_encodings(method):
     assert all((other[name] != array).any() for name, array in _secret(method).items())
 
 
-def test_weights_are_distributed_as_pytorch_initialises_them():
+def test_weights_are_distributed_as_pytorch_initializes_them():
     method = NeuraCrypt(block_size=8, width=512, depth=1, statistics="batch")
     secret = method.derive(KEY, height=64, width=64)
     torch.manual_seed(0)
@@ -195,7 +195,7 @@ def test_color_neuracrypt_is_its_network_laid_out_as_an_image(statistics, separa
         np.testing.assert_allclose(placed, tokens[:, block], rtol=0, atol=1e-4)
 
 
-def test_color_neuracrypt_at_real_size_has_the_scale_of_normalised_images():
+def test_color_neuracrypt_at_real_size_has_the_scale_of_normalized_images():
     method = ColorNeuraCrypt(block_size=16)
     secret = _secret(method, 64, 64)
     assert secret["embedding/kernel"].shape == secret["mixer/kernel"].shape == (768, 768)
@@ -203,20 +203,20 @@ def test_color_neuracrypt_at_real_size_has_the_scale_of_normalised_images():
     assert 0.4 < encoded.std() < 0.7 and abs(encoded.mean()) < 0.05
 
 
-def test_no_kind_of_randomness_is_used_twice():
-    kinds = collections.Counter()
+def test_no_label_of_randomness_is_used_twice():
+    labels = collections.Counter()
 
     class Recording:
-        def words(self, kind, count):
-            kinds[kind] += 1
-            return KEY.words(kind, count)
+        def words(self, label, count):
+            labels[label] += 1
+            return KEY.words(label, count)
 
     recording = Recording()
     for method in (_small(), ColorNeuraCrypt(block_size=8), ColorNeuraCrypt(block_size=8, separate=True)):
-        kinds.clear()
+        labels.clear()
         method.derive(recording, height=16, width=16)  # pyright: ignore[reportArgumentType]
-        assert set(kinds.values()) == {1}
-        assert all(kind.startswith(f"{method.name}/") for kind in kinds)
+        assert set(labels.values()) == {1}
+        assert all(label.startswith(f"{method.name}/") for label in labels)
 
 
 @pytest.mark.parametrize(

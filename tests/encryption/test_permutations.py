@@ -126,11 +126,11 @@ def test_block_scrambling_and_what_all_blocks_share_commute(case, inverted):
     negative = "alike" if inverted else "none"
     both = _draw(np.random.default_rng(0), *size, block=True, pixel="alike", negative=negative)
     scrambling, inside = Permutations(block=both.block), Permutations(pixel=both.pixel, negative=both.negative)
-    one = encrypt(encrypt(images, scrambling, patch), inside, patch)
-    other = encrypt(encrypt(images, inside, patch), scrambling, patch)
-    np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(one, encrypt(images, both, patch))
-    undone = decrypt(decrypt(one, inside, patch), scrambling, patch)
+    scrambled_first = encrypt(encrypt(images, scrambling, patch), inside, patch)
+    scrambled_last = encrypt(encrypt(images, inside, patch), scrambling, patch)
+    np.testing.assert_array_equal(scrambled_first, scrambled_last)
+    np.testing.assert_array_equal(scrambled_first, encrypt(images, both, patch))
+    undone = decrypt(decrypt(scrambled_first, inside, patch), scrambling, patch)
     np.testing.assert_array_equal(undone, images)
 
 

@@ -75,8 +75,8 @@ def test_each_channel_is_inverted_by_itself_and_the_orders_are_uniform(keys):
     values = encrypted.reshape(-1, 3).astype(int)
     inverted = values > 100
     orders = np.where(inverted, 255 - values, values) // 10 - 1
-    found, counts = np.unique(orders, axis=0, return_counts=True)
-    assert sorted(map(tuple, found.tolist())) == ORDERS
+    distinct, counts = np.unique(orders, axis=0, return_counts=True)
+    assert sorted(map(tuple, distinct.tolist())) == ORDERS
     assert ((counts - 1024) ** 2 / 1024).sum() < 20.5  # the 99.9 % quantile for 5 degrees of freedom
     # By channel of the plain image.
     bits = np.take_along_axis(inverted, orders.argsort(axis=1), axis=1)
@@ -87,11 +87,11 @@ def test_each_channel_is_inverted_by_itself_and_the_orders_are_uniform(keys):
 
 def test_images_share_a_key_or_have_one_each():
     images, numbers = np.repeat(_image(8, 8)[None], 4, axis=0), np.array([0, 1, 2**32 - 1, 0], np.uint32)
-    for keys, kinds in (("shared", 1), ("per_image", 3)):
+    for keys, count in (("shared", 1), ("per_image", 3)):
         method = PixelEncryption(block_size=4, keys=keys)
         assert method.per_image == (keys == "per_image")
         encrypted = method.encrypt(images, method.derive(SecretKey(bytes(32)), height=8, width=8), numbers)
-        assert len({image.tobytes() for image in encrypted}) == kinds
+        assert len({image.tobytes() for image in encrypted}) == count
         np.testing.assert_array_equal(encrypted[0], encrypted[3])
 
 

@@ -55,7 +55,7 @@ def test_bs_pps_is_its_definition(options, half, rows, columns, seed, key):
 
 
 @pytest.mark.parametrize(("sub_block", "shared"), OPTIONS)
-def test_pixels_keep_their_colours_and_their_sub_blocks(sub_block, shared):
+def test_pixels_keep_their_colors_and_their_sub_blocks(sub_block, shared):
     method = PixelPositionShuffling(block_size=8, sub_block=sub_block, shared=shared)
     # A pixel's number in its three channels: its block, its place in the block, and their sum.
     block, place = np.divmod(np.arange(24 * 64), 64)
@@ -78,8 +78,8 @@ def test_pixels_keep_their_colours_and_their_sub_blocks(sub_block, shared):
     assert sorted(sources) == list(range(24)) and sources != list(range(24))
 
 
-@pytest.mark.parametrize(("shared", "kinds"), [("all", 1), ("blocks", 4)])
-def test_sub_blocks_share_a_permutation_or_have_one_each(shared, kinds):
+@pytest.mark.parametrize(("shared", "count"), [("all", 1), ("blocks", 4)])
+def test_sub_blocks_share_a_permutation_or_have_one_each(shared, count):
     method = PixelPositionShuffling(block_size=8, shared=shared)
     pixel = method.absorb(SecretKey(bytes(32)), height=16, width=16).pixel
     assert pixel is not None and pixel.shape == (192,)
@@ -88,7 +88,7 @@ def test_sub_blocks_share_a_permutation_or_have_one_each(shared, kinds):
     for inner in _places(8, 8, 4):
         rows, columns = np.divmod(positions[inner], 8)
         orders.add((rows % 4 * 4 + columns % 4).tobytes())
-    assert len(orders) == kinds
+    assert len(orders) == count
 
 
 def test_what_cannot_be_is_named():

@@ -182,13 +182,13 @@ def test_only_methods_with_a_key_for_every_image_look_at_its_number(spec):
     method = _create(spec)
     assert method.per_image == ("per_image" in spec or (spec.startswith("neuracrypt") and "reorder" not in spec))
     images, secret = np.repeat(random_images(1, 16), 2, axis=0), method.derive(KEY, height=16, width=16)
-    one, other = method.encrypt(images, secret, np.array([3, 4], np.uint32))
-    assert (one != other).any() == method.per_image
+    first, second = method.encrypt(images, secret, np.array([3, 4], np.uint32))
+    assert (first != second).any() == method.per_image
     if method.per_image:
         with pytest.raises(UserError, match="give the images' numbers"):
             method.encrypt(images, secret)
     else:
-        np.testing.assert_allclose(method.encrypt(images, secret)[0], one, rtol=0, atol=1e-5 if method.encodes else 0)
+        np.testing.assert_allclose(method.encrypt(images, secret)[0], first, rtol=0, atol=1e-5 if method.encodes else 0)
 
 
 @pytest.mark.parametrize("spec", ALL)
@@ -283,9 +283,9 @@ def test_no_randomness_is_drawn_twice(spec):
 
     class Recording:
         def __getattr__(self, name):
-            def record(kind, count, *rest):
-                drawn.append(f"{kind}/{count}")
-                return getattr(KEY, name)(kind, count, *rest)
+            def record(label, count, *rest):
+                drawn.append(f"{label}/{count}")
+                return getattr(KEY, name)(label, count, *rest)
 
             return record
 

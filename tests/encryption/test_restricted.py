@@ -10,13 +10,13 @@ from ppvit_jax.keys import SecretKey
 KEYS = st.binary(min_size=32, max_size=32).map(SecretKey)
 
 
-def _restricted(key, kind, length, fixed):
+def _restricted(key, name, length, fixed):
     """The first `fixed` places of one permutation stay; the others change places by the first that moves them all."""
-    staying = set(key.permutation(f"restricted/{kind}/{fixed}", length)[:fixed].tolist())
+    staying = set(key.permutation(f"restricted/{name}/{fixed}", length)[:fixed].tolist())
     moving = [place for place in range(length) if place not in staying]
     result, attempt = list(range(length)), 0
     while True:
-        order = key.permutation(f"restricted/{kind}/{fixed}/{attempt}", len(moving)).tolist()
+        order = key.permutation(f"restricted/{name}/{fixed}/{attempt}", len(moving)).tolist()
         for target, source in zip(moving, order, strict=True):
             result[target] = moving[source]
         if all(result[place] != place for place in moving):
@@ -41,14 +41,14 @@ def test_so_many_stay_and_every_other_moves(case, key):
     size, rows, columns, fixed_blocks, fixed_pixels = case
     method = RestrictedPermutations(block_size=size, fixed_blocks=fixed_blocks, fixed_pixels=fixed_pixels)
     permutations = method.absorb(key, height=rows * size, width=columns * size)
-    for kind, permutation, length, fixed in (
+    for name, permutation, length, fixed in (
         ("block", permutations.block, rows * columns, fixed_blocks),
         ("pixel", permutations.pixel, size * size * 3, fixed_pixels),
     ):
         assert permutation is not None and permutation.dtype == np.int32
         np.testing.assert_array_equal(np.sort(permutation), np.arange(length))
         assert (permutation == np.arange(length)).sum() == fixed
-        assert permutation.tolist() == _restricted(key, kind, length, fixed)
+        assert permutation.tolist() == _restricted(key, name, length, fixed)
 
 
 @settings(deadline=None, max_examples=30)

@@ -17,8 +17,8 @@ def needles(key: SecretKey, *, image_size: int, patch_size: int) -> Iterator[tup
     index = make_secret(permutations, image_size, image_size, patch_size)["index"]
     inverse = permutations.inverse()
     secrets = {"master key": key.master}
-    for kind, length in (("block", (image_size // patch_size) ** 2), ("pixel", 3 * patch_size**2)):
-        secrets[f"{kind} subkey"] = key._subkey(f"{kind}/{length}".encode(), 32)
+    for name, length in (("block", (image_size // patch_size) ** 2), ("pixel", 3 * patch_size**2)):
+        secrets[f"{name} subkey"] = key._subkey(f"{name}/{length}".encode(), 32)
     for name, secret in list(secrets.items()):
         # Whole groups of three bytes: how a last, partial one is written depends on what follows.
         whole = [secret[offset : len(secret) - (len(secret) - offset) % 3] for offset in range(3)]

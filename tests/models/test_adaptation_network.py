@@ -95,10 +95,10 @@ class _TorchELE(nn.Module):
 REFERENCES = {LEAdaptNet: _TorchLE, TanakaAdaptNet: _TorchTanaka, ELEAdaptNet: _TorchELE}
 
 
-def _reference(kind, size, dtype=torch.float64):
+def _reference(network, size, dtype=torch.float64):
     """The PyTorch network with random biases, scales and running statistics too."""
     torch.manual_seed(0)
-    reference = REFERENCES[kind](size).to(dtype)
+    reference = REFERENCES[network](size).to(dtype)
     norms = [name for name, module in reference.named_modules() if isinstance(module, nn.BatchNorm2d)]
     for name, tensor in reference.state_dict().items():
         if name.rpartition(".")[0] in norms:
@@ -119,14 +119,14 @@ def _channels_last(vector):
     return vector.reshape(3, 4, 4).transpose(1, 2, 0).reshape(-1)
 
 
-def _params(kind, arrays):
+def _params(network, arrays):
     """The parameters (or their gradients) out of PyTorch's, by name."""
-    if kind is LEAdaptNet:
+    if network is LEAdaptNet:
         return {
             "projection": {"kernel": _rows(arrays["conv.weight"])},
             "norm": {"scale": arrays["norm.weight"], "bias": arrays["norm.bias"]},
         }
-    if kind is TanakaAdaptNet:
+    if network is TanakaAdaptNet:
         params = {}
         for i in range(3):
             norm, dense = f"layers.{3 * i}", f"layers.{3 * i + 1}"
@@ -144,9 +144,9 @@ def _params(kind, arrays):
     }
 
 
-def _statistics(kind, arrays):
-    if kind is not ELEAdaptNet:
-        names = {"norm": "norm"} if kind is LEAdaptNet else {f"norm_{i}": f"layers.{3 * i}" for i in range(3)}
+def _statistics(network, arrays):
+    if network is not ELEAdaptNet:
+        names = {"norm": "norm"} if network is LEAdaptNet else {f"norm_{i}": f"layers.{3 * i}" for i in range(3)}
         both = {"mean": "running_mean", "variance": "running_var"}
         return {ours: {k: arrays[f"{theirs}.{v}"] for k, v in both.items()} for ours, theirs in names.items()}
     blocks = range(len(arrays["mixing"]))
@@ -175,34 +175,36 @@ def _run(reference, images):
     return reference(torch.tensor(images.transpose(0, 3, 1, 2), dtype=parameter.dtype))
 
 
-@pytest.mark.parametrize("kind", REFERENCES)
+@pytest.mark.parametrize("network", REFERENCES)
 @pytest.mark.parametrize("size", [4, 12, 32])
-def test_float32_in_training_and_evaluation_is_close_to_pytorch(kind, size):
-    reference, images = _reference(kind, size, torch.float32), _images(6, size).astype(np.float32)
-    model = from_linen(None, kind(), (size, size, 3))
+def test_float32_in_training_and_evaluation_is_close_to_pytorch(network, size):
+    reference, images = _reference(network, size, torch.float32), _images(6, size).astype(np.float32)
+    model = from_linen(None, network(), (size, size, 3))
     with torch.no_grad():
         state = _state(reference)
-        output = model.train(_params(kind, state), _statistics(kind, state), jnp.asarray(images), jax.random.key(0))
+        output = model.train(
+            _params(network, state), _statistics(network, state), jnp.asarray(images), jax.random.key(0)
+        )
         theirs = _run(reference.train(), images).numpy().transpose(0, 2, 3, 1)
         np.testing.assert_allclose(output.logits, theirs, rtol=0, atol=1e-4)
         state = _state(reference)
-        chex.assert_trees_all_close(output.statistics, _statistics(kind, state), rtol=0, atol=1e-4)
+        chex.assert_trees_all_close(output.statistics, _statistics(network, state), rtol=0, atol=1e-4)
 
-        ours = model.apply(_params(kind, state), images, _statistics(kind, state))
+        ours = model.apply(_params(network, state), images, _statistics(network, state))
         theirs = _run(reference.eval(), images).numpy().transpose(0, 2, 3, 1)
-        assert ours.dtype == jnp.float32 and ours.shape == (6, size, size, 32 if kind is TanakaAdaptNet else 16)
+        assert ours.dtype == jnp.float32 and ours.shape == (6, size, size, 32 if network is TanakaAdaptNet else 16)
         assert theirs.std() > 0.1
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", REFERENCES)
-def test_three_steps_of_training_are_those_of_pytorch(kind):
+@pytest.mark.parametrize("network", REFERENCES)
+def test_three_steps_of_training_are_those_of_pytorch(network):
     """Outputs, penalty, gradients and statistics; the parameters move between the steps."""
     size = 12
     with jax.enable_x64(True):
-        reference = _reference(kind, size).train()
-        params, statistics = _params(kind, _state(reference)), _statistics(kind, _state(reference))
-        model = from_linen(None, kind(dtype=jnp.float64), (size, size, 3))
+        reference = _reference(network, size).train()
+        params, statistics = _params(network, _state(reference)), _statistics(network, _state(reference))
+        model = from_linen(None, network(dtype=jnp.float64), (size, size, 3))
 
         @jax.jit
         def step(params, statistics, images, weights):
@@ -214,21 +216,21 @@ def test_three_steps_of_training_are_those_of_pytorch(kind):
 
         for i in range(3):
             images = _images(5, size, seed=i)
-            channels = 32 if kind is TanakaAdaptNet else 16
+            channels = 32 if network is TanakaAdaptNet else 16
             weights = np.random.default_rng(10 + i).standard_normal((5, size, size, channels))
             gradients, ours = step(params, statistics, images, weights)
             statistics = ours.statistics
 
             reference.zero_grad()
             theirs = _run(reference, images)
-            penalty = reference.penalty(theirs) if kind is ELEAdaptNet else torch.zeros(())
+            penalty = reference.penalty(theirs) if network is ELEAdaptNet else torch.zeros(())
             ((theirs * torch.tensor(weights.transpose(0, 3, 1, 2))).mean() + penalty).backward()
             np.testing.assert_allclose(ours.logits, theirs.detach().numpy().transpose(0, 2, 3, 1), atol=1e-9)
             np.testing.assert_allclose(ours.penalty, penalty.detach().numpy(), atol=1e-12)
-            assert (ours.penalty > 0) == (kind is ELEAdaptNet)
-            expected = _params(kind, {n: p.grad.numpy() for n, p in reference.named_parameters()})
+            assert (ours.penalty > 0) == (network is ELEAdaptNet)
+            expected = _params(network, {n: p.grad.numpy() for n, p in reference.named_parameters()})
             chex.assert_trees_all_close(gradients, expected, rtol=0, atol=1e-9)
-            chex.assert_trees_all_close(statistics, _statistics(kind, _state(reference)), rtol=0, atol=1e-9)
+            chex.assert_trees_all_close(statistics, _statistics(network, _state(reference)), rtol=0, atol=1e-9)
             assert all(abs(leaf).max() > 1e-6 for leaf in flatten(gradients).values())
 
             with torch.no_grad():
@@ -285,10 +287,10 @@ def test_kernels_start_as_pytorchs_do_and_directions_have_length_one():
         assert (vectors[0] != vectors[1]).any()
 
 
-@pytest.mark.parametrize("kind", REFERENCES)
-def test_bfloat16_computes_roughly_the_same(kind):
+@pytest.mark.parametrize("network", REFERENCES)
+def test_bfloat16_computes_roughly_the_same(network):
     images = jnp.asarray(_images(6, 8), jnp.float32)
-    precise, rough = (from_linen(None, kind(dtype=dtype), (8, 8, 3)) for dtype in (jnp.float32, jnp.bfloat16))
+    precise, rough = (from_linen(None, network(dtype=dtype), (8, 8, 3)) for dtype in (jnp.float32, jnp.bfloat16))
     params, statistics = precise.init(jax.random.key(0)), precise.init_statistics(jax.random.key(1))
     expected, output = (model.train(params, statistics, images, jax.random.key(2)) for model in (precise, rough))
     assert output.logits.dtype == jnp.bfloat16

@@ -32,10 +32,10 @@ def _gradients(function, arrays, cotangent):
 def test_dense_is_a_product_with_its_gradients(dtype, tolerance, rows, inputs, outputs):
     """bfloat16 too: where the operands are bfloat16 numbers, sums in float32 are exact to float32's rounding."""
     with jax.enable_x64(dtype == "float64"):
-        (x, kernel, g), given = _arrays(dtype, (2, rows, inputs), (inputs, outputs), (2, rows, outputs))
-        found = _gradients(lambda x, kernel: products.dense(x, kernel, dtype), given[:2], given[2])
+        (x, kernel, g), arrays = _arrays(dtype, (2, rows, inputs), (inputs, outputs), (2, rows, outputs))
+        actual = _gradients(lambda x, kernel: products.dense(x, kernel, dtype), arrays[:2], arrays[2])
         expected = x @ kernel, g @ kernel.T, np.einsum("bri,bro->io", x, g)
-        for ours, theirs in zip(found, expected, strict=True):
+        for ours, theirs in zip(actual, expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * (1 + abs(theirs).max()))
 
 
@@ -49,12 +49,12 @@ def _plain_attention(query, key, value):
 @pytest.mark.parametrize("shape", [(8, 5, 3, 4), (3, 17, 1, 8), (1, 1, 2, 2)])
 def test_attention_is_the_equation_with_its_gradients(dtype, tolerance, shape):
     with jax.enable_x64(True):
-        precise, given = _arrays(dtype, *[shape] * 4)
-        found = _gradients(
-            lambda query, key, value: products.attention(query, key, value, dtype, "xla"), given[:3], given[3]
+        precise, arrays = _arrays(dtype, *[shape] * 4)
+        actual = _gradients(
+            lambda query, key, value: products.attention(query, key, value, dtype, "xla"), arrays[:3], arrays[3]
         )
         expected = _gradients(_plain_attention, precise[:3], precise[3])
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * (1 + abs(theirs).max()))
 
 
