@@ -63,7 +63,7 @@ def test_le_and_ele_usually_have_blocks_of_4_and_others_those_of_the_model():
 
 def test_the_face_of_the_package_has_no_internals():
     assert set(encryption.__all__) >= {"METHODS", "Permutations", "create", "derive_permutations", "encrypt", "decrypt"}
-    for name in ("apply_index", "gather_index", "gather_mask", "parse"):
+    for name in ("apply_index", "gather_index", "gather_mask"):
         assert not hasattr(encryption, name)
 
 
