@@ -1,4 +1,4 @@
-"""The section `encrypted`: what the encryption costs inside a training step."""
+"""The section `encrypted`: cost of the encryption inside a training step."""
 
 from collections.abc import Iterator
 

@@ -75,7 +75,7 @@ def run(settings: Settings) -> Iterator[list[Table]]:
 
 
 def exponent(sizes: list[float], values: list[float]) -> float:
-    """The slope of a line through the larger half of the points, at least two, both axes logarithmic."""
+    """Returns the slope of a line through the larger half of the points, at least two, both axes logarithmic."""
     used = max(2, (len(sizes) + 1) // 2)
     return float(np.polyfit(np.log(sizes[-used:]), np.log(values[-used:]), 1)[0])
 

@@ -49,7 +49,7 @@ def synchronize() -> None:
 
 
 def peak_device_bytes() -> int | None:
-    """The most memory of a GPU that tensors have taken at a time; None without one."""
+    """Returns the most memory of a GPU that tensors have taken at a time; None without one."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 
@@ -110,7 +110,7 @@ class TrainingStep:
         self.model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
 
     def weights(self) -> dict[str, np.ndarray]:
-        """The weights, by timm's names."""
+        """Returns the weights, by timm's names."""
         return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.model.state_dict().items()}
 
     def first_seconds(self) -> float:
@@ -147,7 +147,7 @@ def matrix_product(size: int, dtype: str, kind: str) -> Work:
 
 
 def to_device(array: np.ndarray, kind: str) -> torch.Tensor:
-    """A copy of an array on the device."""
+    """Returns a copy of an array on the device."""
     return torch.from_numpy(array).to(device(kind))
 
 

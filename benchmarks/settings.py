@@ -1,4 +1,4 @@
-"""What a benchmark is of, and on which device."""
+"""Settings of the benchmarks, and their device."""
 
 import dataclasses
 import os
@@ -44,7 +44,7 @@ class Settings:
     output: Path
 
     def model_config(self, name: str, dtype: str = "float32", image_size: int | None = None) -> ViTConfig:
-        """The shape of a model of ten classes.
+        """Returns the shape of a model of ten classes.
 
         Raises:
           UserError: an unknown name, another family, or an image size that does not fit.
@@ -100,7 +100,7 @@ def describe_machine() -> dict[str, str | int | None]:
 
 
 def _processor() -> str:
-    """The processor's name as Linux tells it, else the architecture's."""
+    """Returns the processor's name as Linux tells it, else the architecture's."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
