@@ -1,4 +1,4 @@
-"""The section `encrypted`: what the encryption costs inside a training step."""
+"""The section `encrypted`: cost of the encryption inside a training step."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import jax
 from benchmarks.jax_step import TrainingStep, random_batch
 from benchmarks.report import Table
 from benchmarks.settings import Settings
-from benchmarks.timing import summarise, take_turns
+from benchmarks.timing import summarize, take_turns
 from ppvit_jax import keys
 from ppvit_jax.config import default_config, make_encryption
 
@@ -47,15 +47,15 @@ def run(settings: Settings) -> Iterator[list[Table]]:
             assert method is not None
             secret = method.derive(keys.generate(), height=size, width=size)
             for batch_size in settings.batch_sizes or (32,):
-                images, labels = random_batch(batch_size, size)
+                batch = random_batch(batch_size, size)
                 works = {
-                    "plain": TrainingStep(config, training, images, labels).run,
-                    f"encrypted ({method.spec})": TrainingStep(config, training, images, labels, secret).run,
+                    "plain": TrainingStep(config, training, batch).run,
+                    f"encrypted ({method.spec})": TrainingStep(config, training, batch, secret).run,
                 }
                 seconds = take_turns(works, repeats, f"{name}, plain and encrypted, batch {batch_size}")
-                for kind, summary in summarise(seconds, "plain").items():
-                    what = {"model": name, "dtype": training.dtype, "batch_size": batch_size, "images": kind}
-                    table.rows.append({**what, **summary, "images_per_second": batch_size / summary["seconds"]})
+                for kind, summary in summarize(seconds, "plain").items():
+                    setting = {"model": name, "dtype": training.dtype, "batch_size": batch_size, "images": kind}
+                    table.rows.append({**setting, **summary, "images_per_second": batch_size / summary["seconds"]})
                 del works
                 jax.clear_caches()
                 yield [table]

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.report import Table
 from benchmarks.settings import Settings
 from benchmarks.straightforward import encrypt
-from benchmarks.timing import Work, host_work, jax_work, summarise, take_turns
+from benchmarks.timing import Work, host_work, jax_work, summarize, take_turns
 from ppvit_jax import keys
 from ppvit_jax.encryption import derive_permutations, parse
 from ppvit_jax.errors import UserError
@@ -48,7 +48,7 @@ def run(settings: Settings) -> Iterator[list[Table]]:
         images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
         works = _works(images, settings)
         seconds = take_turns(works, settings.repeats, f"encryption of {count} images")
-        for what, summary in summarise(seconds, "copy by JAX").items():
+        for what, summary in summarize(seconds, "copy by JAX").items():
             row = {"images": count, "what": what, **summary, "images_per_second": count / summary["seconds"]}
             table.rows.append({**row, "gigabytes_per_second": images.nbytes / summary["seconds"] / 1e9})
         yield [table]
@@ -85,8 +85,8 @@ def _works(images: np.ndarray, settings: Settings) -> dict[str, Work]:
         def in_pytorch() -> Any:
             return pytorch.encrypt(placed, block_index, pixel_index, _BLOCK_SIZE)
 
-        works["copy by PyTorch"] = host_work(placed.clone, pytorch.synchronise)
-        works["straightforward, PyTorch"] = host_work(in_pytorch, pytorch.synchronise)
+        works["copy by PyTorch"] = host_work(placed.clone, pytorch.synchronize)
+        works["straightforward, PyTorch"] = host_work(in_pytorch, pytorch.synchronize)
         results["PyTorch"] = lambda: in_pytorch().cpu().numpy()
     expected = results["JAX"]()
     for name, call in results.items():

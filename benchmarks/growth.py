@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from benchmarks.jax_step import TrainingStep, random_batch
 from benchmarks.report import Table
 from benchmarks.settings import Settings
-from benchmarks.timing import host_work, jax_work, summarise, take_turns
+from benchmarks.timing import host_work, jax_work, summarize, take_turns
 from ppvit_jax import keys
-from ppvit_jax.config import default_config
+from ppvit_jax.config import Config, default_config
 from ppvit_jax.encryption import parse
 from ppvit_jax.experiments import figures
 
@@ -75,7 +75,7 @@ def run(settings: Settings) -> Iterator[list[Table]]:
 
 
 def exponent(sizes: list[float], values: list[float]) -> float:
-    """The slope of a line through the larger half of the points, at least two, both axes logarithmic."""
+    """Returns the slope of a line through the larger half of the points, at least two, both axes logarithmic."""
     used = max(2, (len(sizes) + 1) // 2)
     return float(np.polyfit(np.log(sizes[-used:]), np.log(values[-used:]), 1)[0])
 
@@ -99,10 +99,10 @@ def draw(steps: list[dict[str, Any]], encryptions: list[dict[str, Any]], subtitl
     )
     for place, (rows, size, value, title, horizontal, vertical) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), place)
-        for (line, points), (colour, marker) in zip(_lines(rows, size, value).items(), _STYLES, strict=False):
+        for (line, points), (color, marker) in zip(_lines(rows, size, value).items(), _STYLES, strict=False):
             sizes, values = zip(*points, strict=True)
-            axes.plot(sizes, values, marker=marker, color=colour, label=line)
-            axes.plot(sizes, [values[-1] * one / sizes[-1] for one in sizes], ":", color=colour, linewidth=1)
+            axes.plot(sizes, values, marker=marker, color=color, label=line)
+            axes.plot(sizes, [values[-1] * one / sizes[-1] for one in sizes], ":", color=color, linewidth=1)
         axes.plot([], [], ":", color="black", linewidth=1, label="linear")
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
@@ -114,11 +114,11 @@ def draw(steps: list[dict[str, Any]], encryptions: list[dict[str, Any]], subtitl
     figures.save(figure, path)
 
 
-def _steps(settings: Settings, name: str, training: Any, size: int) -> list[dict[str, Any]]:
+def _steps(settings: Settings, name: str, training: Config, size: int) -> list[dict[str, Any]]:
     config = settings.model_config(name, training.dtype, size)
     works, programs = {}, {}
     for batch_size in settings.batch_sizes or (1, 2, 4, 8, 16, 32):
-        step = TrainingStep(config, training, *random_batch(batch_size, size))
+        step = TrainingStep(config, training, random_batch(batch_size, size))
         works[str(batch_size)], programs[str(batch_size)] = step.run, step.program_bytes / 2**20
     seconds = take_turns(works, settings.repeats, f"{name} at {size}x{size}, growing batches")
     return [
@@ -129,7 +129,7 @@ def _steps(settings: Settings, name: str, training: Any, size: int) -> list[dict
             "images_per_second": int(batch) / summary["seconds"],
             "program_mebibytes": programs[batch],
         }
-        for batch, summary in summarise(seconds, next(iter(works))).items()
+        for batch, summary in summarize(seconds, next(iter(works))).items()
     ]
 
 
@@ -150,7 +150,7 @@ def _encryptions(settings: Settings) -> list[dict[str, Any]]:
             else:
                 works[str(count)] = host_work(lambda part=images[:count]: method.encrypt(part, secret))
         seconds = take_turns(works, settings.repeats, f"encryption of growing numbers of images by {line}")
-        for count, summary in summarise(seconds, "1").items():
+        for count, summary in summarize(seconds, "1").items():
             row = {"line": line, "images": int(count), **summary}
             rows.append({**row, "images_per_second": int(count) / summary["seconds"]})
     return rows

@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_image
 from benchmarks.jax_step import TrainingStep, random_batch
 from benchmarks.report import Table
 from benchmarks.settings import Settings
-from benchmarks.timing import Work, host_work, summarise, take_turns
+from benchmarks.timing import Work, host_work, summarize, take_turns
 from ppvit_jax import data
 from ppvit_jax.config import default_config
 from ppvit_jax.data.progress import Progress
@@ -46,7 +46,7 @@ def run(settings: Settings) -> Iterator[list[Table]]:
     step_name = f"training step, {name}, {training.dtype}, batch {batch_size}"
     with tempfile.TemporaryDirectory() as folder:
         sources = _sources(settings, Path(folder))
-        step = TrainingStep(settings.model_config(name, training.dtype), training, *random_batch(batch_size, size))
+        step = TrainingStep(settings.model_config(name, training.dtype), training, random_batch(batch_size, size))
         works: dict[str, Work] = {step_name: step.run}
         images = {step_name: batch_size}
         for kind, source in sources.items():
@@ -54,7 +54,7 @@ def run(settings: Settings) -> Iterator[list[Table]]:
             works[kind], images[kind] = _draining(source, batch_size, batches), batches * batch_size
         seconds = take_turns(works, settings.repeats, "input path")
     rows = []
-    for kind, summary in summarise(seconds, step_name).items():
+    for kind, summary in summarize(seconds, step_name).items():
         rate = images[kind] / summary["seconds"]
         rows.append({"what": kind, "images": images[kind], **summary, "images_per_second": rate})
         rows[-1]["times_step"] = rate / rows[0]["images_per_second"]

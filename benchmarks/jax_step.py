@@ -17,14 +17,14 @@ from ppvit_jax.training.step import compile_steps
 
 
 def random_batch(batch_size: int, image_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images, uint8 [batch, size, size, 3], and their labels, int32 [batch], of ten classes."""
+    """Returns images, uint8 [batch, size, size, 3], and their labels, int32 [batch], of ten classes."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch_size, image_size, image_size, 3), np.uint8)
     return images, random.integers(0, 10, batch_size, np.int32)
 
 
-def random_params(config: models.ViTConfig) -> dict[str, Any]:
-    """A model's parameters, float32 numpy arrays: random kernels and embeddings of a standard deviation of 0.02."""
+def random_params(config: models.ViTConfig) -> models.Params:
+    """Returns a model's parameters, float32 numpy arrays: random kernels and embeddings, of deviation 0.02."""
     random = np.random.default_rng(0)
     params = {}
     for name, shape in models.parameter_shapes(config).items():
@@ -46,18 +46,16 @@ class TrainingStep:
         self,
         config: models.ViTConfig,
         training: Config,
-        images: np.ndarray,
-        labels: np.ndarray,
+        batch: tuple[np.ndarray, np.ndarray],
         secret: Secret | None = None,
-        params: Any = None,
+        params: models.Params | None = None,
     ):
         """Compiles the step.
 
         Args:
           config: the model's shape.
           training: the run's configuration; see `compile_steps`.
-          images: uint8 [batch, height, width, 3].
-          labels: int32 [batch].
+          batch: images, uint8 [batch, height, width, 3], and labels, int32 [batch].
           secret: of the run's encryption, or None for plain images.
           params: the parameters to begin with; random ones if there are none.
         """
@@ -65,9 +63,10 @@ class TrainingStep:
         self._step: Any = steps.train_step
         params = random_params(config) if params is None else params
         self.state = jax.block_until_ready(jax.device_put(steps.init_state(params, {})))
+        images, labels = batch
         numbers = np.arange(len(images), dtype=np.uint32)
-        batch = jax.device_put({"image": images, "label": labels, "number": numbers})
-        self._arguments = (batch, jax.random.key(0), None if secret is None else jax.device_put(secret))
+        on_device = jax.device_put({"image": images, "label": labels, "number": numbers})
+        self._arguments = (on_device, jax.random.key(0), None if secret is None else jax.device_put(secret))
         start = time.perf_counter()
         compiled = self._step.lower(self.state, *self._arguments).compile()
         self.compile_seconds = time.perf_counter() - start
@@ -87,7 +86,7 @@ class TrainingStep:
 
 
 def matrix_product(size: int, dtype: str) -> Work:
-    """Work that multiplies two square matrices of this size, with sums in float32."""
+    """Returns work that multiplies two square matrices of this size, with sums in float32."""
     left, right = jax.random.normal(jax.random.key(0), (2, size, size), jnp.dtype(dtype))
     product = jax.jit(functools.partial(jnp.matmul, preferred_element_type=jnp.float32))
     return jax_work(lambda: product(left, right))

@@ -6,16 +6,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.jax_step import random_params
 from benchmarks.report import Table
 from benchmarks.settings import Settings
-from benchmarks.timing import Work, host_work, summarise, take_turns
+from benchmarks.timing import Work, host_work, summarize, take_turns
 from ppvit_jax import checkpoint, models
 from ppvit_jax.errors import UserError
 
@@ -55,7 +54,7 @@ def run(settings: Settings) -> Iterator[list[Table]]:
         size = path.stat().st_size
         rows = [
             {"what": what, **summary, "gigabytes_per_second": size / summary["seconds"] / 1e9}
-            for what, summary in summarise(seconds, "numpy, every array").items()
+            for what, summary in summarize(seconds, "numpy, every array").items()
         ]
         note = (
             f"{name} with pre_logits and a head of {_CLASSES:,} classes, float32 .npz of {size / 1e6:,.0f} MB in the "
@@ -92,7 +91,7 @@ def write_pretrained(path: Path, name: str, image_size: int) -> None:
     checkpoint.write(path, random_params(models.parse_name(name, **shape)), metadata)
 
 
-def start(fields: dict[str, Any], workdir: Path, cache: Path, device: str) -> dict[str, float]:
+def start(fields: Mapping[str, object], workdir: Path, cache: Path, device: str) -> dict[str, float]:
     """Starts a training run in a process of its own, which ends after its first step.
 
     Args:

@@ -1,4 +1,4 @@
-"""A process that takes two training steps and tells its peak memory; `measure` starts one."""
+"""A process that takes two training steps and prints its peak memory; `measure` starts one."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ _LIMIT_SECONDS = 1800
 
 
 def measure(settings: Settings, framework: str, model: str, dtype: str, batch_size: int) -> dict[str, Any]:
-    """The peak memory of two training steps in a process of their own.
+    """Measures the peak memory of two training steps in a process of their own.
 
     Args:
       settings: the device and the image size.
@@ -62,20 +62,20 @@ def main() -> None:
     parser.add_argument("batch_size", type=int)
     parser.add_argument("image_size", type=int)
     parser.add_argument("device")
-    given = parser.parse_args()
-    config = models.parse_name(given.model, image_size=given.image_size, num_classes=10, dtype=given.dtype)
+    arguments = parser.parse_args()
+    config = models.parse_name(arguments.model, image_size=arguments.image_size, num_classes=10, dtype=arguments.dtype)
     training = default_config()
-    training.dtype = given.dtype
-    images, labels = random_batch(given.batch_size, given.image_size)
-    if given.framework == "jax":
-        select_device(given.device)
-        TrainingStep(config, training, images, labels).run(2)
+    training.dtype = arguments.dtype
+    batch = random_batch(arguments.batch_size, arguments.image_size)
+    if arguments.framework == "jax":
+        select_device(arguments.device)
+        TrainingStep(config, training, batch).run(2)
         peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     else:
         from benchmarks import pytorch
 
-        compiled = given.framework == "pytorch-compiled"
-        pytorch.TrainingStep(config, training, images, labels, given.device, compile_model=compiled).run(2)
+        compiled = arguments.framework == "pytorch-compiled"
+        pytorch.TrainingStep(config, training, batch, arguments.device, compile_model=compiled).run(2)
         peak = pytorch.peak_device_bytes()
     print(json.dumps({"peak_bytes": memory.peak_bytes() if peak is None else peak}))
 

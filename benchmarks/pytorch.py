@@ -6,10 +6,12 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from benchmarks.timing import Work
 from ppvit_jax import models
 from ppvit_jax.config import Config
 from ppvit_jax.errors import UserError
@@ -21,7 +23,7 @@ except ImportError:
 
 
 def device(kind: str) -> torch.device:
-    """PyTorch's device of the same kind as JAX's; multiplies float32 as JAX does there.
+    """Returns PyTorch's device of the same kind as JAX's; multiplies float32 as JAX does there.
 
     Raises:
       UserError: it has none.
@@ -35,19 +37,19 @@ def device(kind: str) -> torch.device:
     return torch.device("cpu")
 
 
-def describe() -> dict[str, Any]:
-    """Versions and threads."""
+def describe() -> dict[str, str | int]:
+    """Returns versions and the number of threads."""
     return {"torch": torch.__version__, "timm": import_timm().__version__, "torch_threads": torch.get_num_threads()}
 
 
-def synchronise() -> None:
+def synchronize() -> None:
     """Waits until the device has done what it was told."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def peak_device_bytes() -> int | None:
-    """The most memory of a GPU that tensors have taken at a time; None without one."""
+    """Returns the most memory of a GPU that tensors have taken at a time; None without one."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 
@@ -62,8 +64,7 @@ class TrainingStep:
         self,
         config: models.ViTConfig,
         training: Config,
-        images: np.ndarray,
-        labels: np.ndarray,
+        batch: tuple[np.ndarray, np.ndarray],
         kind: str,
         *,
         compile_model: bool = False,
@@ -73,11 +74,11 @@ class TrainingStep:
         Args:
           config: the model's shape.
           training: of its fields those of SGD matter, and `mean` and `std`.
-          images: uint8 [batch, height, width, 3].
-          labels: int [batch].
+          batch: images, uint8 [batch, height, width, 3], and labels, int [batch].
           kind: of the device, "cpu" or "gpu".
           compile_model: compile it by torch.compile.
         """
+        images, labels = batch
         self._device = device(kind)
         self._images = torch.from_numpy(images).to(self._device)
         self._labels = torch.from_numpy(labels.astype(np.int64)).to(self._device)
@@ -109,7 +110,7 @@ class TrainingStep:
         self.model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
 
     def weights(self) -> dict[str, np.ndarray]:
-        """The weights, by timm's names."""
+        """Returns the weights, by timm's names."""
         return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.model.state_dict().items()}
 
     def first_seconds(self) -> float:
@@ -130,23 +131,23 @@ class TrainingStep:
             self._optimizer.step()
             self.loss = self.loss + loss.detach()
             self.correct = self.correct + (logits.argmax(-1) == self._labels).sum()
-        synchronise()
+        synchronize()
 
 
-def matrix_product(size: int, dtype: str, kind: str) -> Any:
-    """Work that multiplies two square matrices of this size."""
+def matrix_product(size: int, dtype: str, kind: str) -> Work:
+    """Returns work that multiplies two square matrices of this size."""
     left, right = torch.randn(2, size, size, device=device(kind), dtype=getattr(torch, dtype))
 
     def run(count: int) -> None:
         for _ in range(count):
             torch.matmul(left, right)
-        synchronise()
+        synchronize()
 
     return run
 
 
 def to_device(array: np.ndarray, kind: str) -> torch.Tensor:
-    """A copy of an array on the device."""
+    """Returns a copy of an array on the device."""
     return torch.from_numpy(array).to(device(kind))
 
 
@@ -161,9 +162,9 @@ def encrypt(images: torch.Tensor, block: torch.Tensor, pixel: torch.Tensor, bloc
     return blocks.reshape(count, height, width, channels)
 
 
-def import_timm() -> Any:
-    """timm, also beside a torchvision that was built for another PyTorch, whose compiled operators timm's models do
-    not use: their names are enough.
+def import_timm() -> ModuleType:
+    """Imports timm, also beside a torchvision that was built for another PyTorch. timm's models do not use the compiled
+    operators of torchvision: their names are enough.
 
     Raises:
       UserError: it is not installed.
@@ -173,10 +174,10 @@ def import_timm() -> Any:
     except ImportError:
         raise UserError("--compare needs PyTorch and timm: pip install 'ppvit-jax[benchmark]'") from None
     except RuntimeError as error:
-        found = importlib.util.find_spec("torchvision")
-        if "torchvision::" not in str(error) or found is None or found.origin is None:
+        spec = importlib.util.find_spec("torchvision")
+        if "torchvision::" not in str(error) or spec is None or spec.origin is None:
             raise
-    source = Path(found.origin).with_name("_meta_registrations.py").read_text()
+    source = Path(spec.origin).with_name("_meta_registrations.py").read_text()
     for name in sorted(set(re.findall(r'register_fake\("torchvision::(\w+)"\)', source))):
         torch.library.define(f"torchvision::{name}", "(Tensor x) -> Tensor")
     return importlib.import_module("timm")

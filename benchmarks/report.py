@@ -1,6 +1,7 @@
-"""What was measured, as benchmark.json and as tables in benchmark.md."""
+"""Measurements, written as benchmark.json and as tables in benchmark.md."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ _UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What one part of a section measured.
+    """Measurements of one part of a section.
 
-    title: what.
-    note: how, and what the numbers mean.
-    columns: what stands above a column, by the field of a row.
+    title: heading.
+    note: the method, and the meaning of the numbers.
+    columns: heading of each column, by the field of a row.
     rows: fields by name: numbers, pairs of them ("low to high") or text; also those that are in no column. Those of
       DURATIONS are in seconds.
     """
@@ -27,7 +28,7 @@ class Table:
     rows: list[dict[str, Any]]
 
     def lines(self) -> list[str]:
-        """In Markdown, without columns that are empty."""
+        """Returns the table in Markdown, without empty columns."""
         columns = {
             field: title
             for field, title in self.columns.items()
@@ -37,7 +38,7 @@ class Table:
         return [f"## {self.title}", "", self.note, "", *markdown_table(list(columns.values()), cells), ""]
 
 
-def write(output: Path, command: str, machine: dict[str, Any], sections: dict[str, list[Table]]) -> None:
+def write(output: Path, command: str, machine: Mapping[str, object], sections: dict[str, list[Table]]) -> None:
     """Writes benchmark.json and benchmark.md, each whole or not at all.
 
     Args:
@@ -60,7 +61,7 @@ def write(output: Path, command: str, machine: dict[str, Any], sections: dict[st
 
 
 def body(tables: list[Table]) -> list[str]:
-    """The lines of a section."""
+    """Returns the lines of a section."""
     return [line for one in tables for line in one.lines()]
 
 

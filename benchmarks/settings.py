@@ -1,10 +1,9 @@
-"""What a benchmark is of, and on which device."""
+"""Settings of the benchmarks, and their device."""
 
 import dataclasses
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 import flax
 import jax
@@ -19,7 +18,7 @@ DEVICES = ("cpu", "gpu", "tpu")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the sections measure.
+    """Settings of all sections.
 
     models: names such as "ViT-B/16".
     batch_sizes: images of a training step.
@@ -45,7 +44,7 @@ class Settings:
     output: Path
 
     def model_config(self, name: str, dtype: str = "float32", image_size: int | None = None) -> ViTConfig:
-        """The shape of a model of ten classes.
+        """Returns the shape of a model of ten classes.
 
         Raises:
           UserError: an unknown name, another family, or an image size that does not fit.
@@ -74,18 +73,18 @@ def select_device(name: str) -> str:
     # PyTorch takes its memory on the same device.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
-        found = jax.default_backend()
+        backend = jax.default_backend()
     except RuntimeError as error:
         raise UserError(f"JAX has no device: {' '.join(str(error).split())[:200]}") from None
-    if name not in ("", found):
+    if name not in ("", backend):
         raise UserError(
-            f"JAX has no {name} here, its device is a {found}: choose another --device, or install JAX for it"
+            f"JAX has no {name} here, its device is a {backend}: choose another --device, or install JAX for it"
         )
-    return found
+    return backend
 
 
-def describe_machine() -> dict[str, Any]:
-    """The device, cores and versions that a result belongs to."""
+def describe_machine() -> dict[str, str | int | None]:
+    """Returns the device, cores and versions that a result belongs to."""
     return {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -101,7 +100,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name as Linux tells it, else the architecture's."""
+    """Returns the processor's name as Linux tells it, else the architecture's."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeAlias, TypedDict
 
 import jax
 import numpy as np
@@ -11,8 +11,26 @@ import numpy as np
 from ppvit_jax.data.progress import Progress
 
 # Runs its work so many times, and returns when the last result is there.
-Work = Callable[[int], Any]
+Work: TypeAlias = Callable[[int], None]
 _SHORTEST_TURN = 0.1
+
+
+class Summary(TypedDict):
+    """Seconds of a work over all turns, and its ratio to another's.
+
+    seconds: the median.
+    quartiles, range: of the seconds.
+    ratio: of the medians, to the reference's; above 1 is slower.
+    ratio_quartiles: of the ratios within each turn.
+    turns: all seconds.
+    """
+
+    seconds: float
+    quartiles: tuple[float, float]
+    range: tuple[float, float]
+    ratio: float
+    ratio_quartiles: tuple[float, float]
+    turns: list[float]
 
 
 def take_turns(works: Mapping[str, Work], repeats: int, what: str) -> dict[str, list[float]]:
@@ -49,8 +67,8 @@ def take_turns(works: Mapping[str, Work], repeats: int, what: str) -> dict[str, 
     return seconds
 
 
-def jax_work(call: Callable[[], Any]) -> Work:
-    """Work that calls a compiled function of JAX, and waits for its result."""
+def jax_work(call: Callable[[], object]) -> Work:
+    """Returns work that calls a compiled function of JAX, and waits for its result."""
 
     def run(count: int) -> None:
         result = None
@@ -64,8 +82,8 @@ def jax_work(call: Callable[[], Any]) -> Work:
     return run
 
 
-def host_work(call: Callable[[], Any], wait: Callable[[], None] = lambda: None) -> Work:
-    """Work that calls a function, and waits at the end."""
+def host_work(call: Callable[[], object], wait: Callable[[], None] = lambda: None) -> Work:
+    """Returns work that calls a function, and waits at the end."""
 
     def run(count: int) -> None:
         for _ in range(count):
@@ -75,31 +93,26 @@ def host_work(call: Callable[[], Any], wait: Callable[[], None] = lambda: None) 
     return run
 
 
-def summarise(seconds: Mapping[str, list[float]], reference: str) -> dict[str, dict[str, Any]]:
-    """The median and spread of each work, and its ratio to another.
+def summarize(seconds: Mapping[str, list[float]], reference: str) -> dict[str, Summary]:
+    """Returns the median and spread of each work, and its ratio to another.
 
     Args:
       seconds: from `take_turns`.
       reference: the name of the work that the others are compared with.
-
-    Returns:
-      By name: "seconds" (the median), "quartiles" and "range" of the seconds, "ratio" (of the medians, to the
-      reference's; above 1 is slower), "ratio_quartiles" (of the ratios within each turn), "turns" (all seconds).
     """
-    rows = {}
-    for name, values in seconds.items():
-        ratios = np.array(values) / np.array(seconds[reference])
-        rows[name] = {
-            "seconds": statistics.median(values),
-            "quartiles": _quartiles(values),
-            "range": (min(values), max(values)),
-            "ratio": statistics.median(values) / statistics.median(seconds[reference]),
-            "ratio_quartiles": _quartiles(ratios),
-            "turns": list(values),
-        }
-    return rows
+    return {
+        name: Summary(
+            seconds=statistics.median(values),
+            quartiles=_quartiles(values),
+            range=(min(values), max(values)),
+            ratio=statistics.median(values) / statistics.median(seconds[reference]),
+            ratio_quartiles=_quartiles(np.array(values) / np.array(seconds[reference])),
+            turns=list(values),
+        )
+        for name, values in seconds.items()
+    }
 
 
-def _quartiles(values: Any) -> tuple[float, float]:
+def _quartiles(values: list[float] | np.ndarray) -> tuple[float, float]:
     low, high = np.percentile(values, [25, 75])
     return float(low), float(high)

@@ -9,7 +9,7 @@ import jax
 from benchmarks import jax_step, one_step
 from benchmarks.report import Table
 from benchmarks.settings import Settings
-from benchmarks.timing import summarise, take_turns
+from benchmarks.timing import summarize, take_turns
 from ppvit_jax.config import default_config
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.training.scaling import forward_flops
@@ -106,7 +106,7 @@ def _compare(settings: Settings, name: str, dtype: str, batch_size: int, peak_ra
     what = {"model": name, "dtype": dtype, "batch_size": batch_size}
     rows: dict[str, dict[str, Any]] = {one: {**what, "framework": _NAMES[one]} for one in frameworks}
     steps: dict[str, Any] = {}
-    images, labels = jax_step.random_batch(batch_size, settings.image_size)
+    batch = jax_step.random_batch(batch_size, settings.image_size)
     training = default_config()
     training.dtype = dtype
     for framework, row in rows.items():
@@ -119,7 +119,7 @@ def _compare(settings: Settings, name: str, dtype: str, batch_size: int, peak_ra
             if framework == "jax":
                 # A step of the same shape could have been compiled before.
                 jax.clear_caches()
-                steps[framework] = jax_step.TrainingStep(config, training, images, labels)
+                steps[framework] = jax_step.TrainingStep(config, training, batch)
                 row["compile_seconds"] = steps[framework].compile_seconds
                 row["program_mebibytes"] = steps[framework].program_bytes / 2**20
             else:
@@ -127,7 +127,7 @@ def _compare(settings: Settings, name: str, dtype: str, batch_size: int, peak_ra
 
                 compiled = framework == "pytorch-compiled"
                 steps[framework] = pytorch.TrainingStep(
-                    config, training, images, labels, settings.device, compile_model=compiled
+                    config, training, batch, settings.device, compile_model=compiled
                 )
                 if compiled:
                     row["compile_seconds"] = steps[framework].first_seconds()
@@ -139,10 +139,10 @@ def _compare(settings: Settings, name: str, dtype: str, batch_size: int, peak_ra
         works = {framework: step.run for framework, step in steps.items()}
         seconds = take_turns(works, settings.repeats, f"{name}, {dtype}, batch {batch_size}")
         flops = 3 * forward_flops(config) * batch_size
-        for framework, summary in summarise(seconds, "jax" if "jax" in steps else next(iter(steps))).items():
-            if "jax" not in steps:
-                del summary["ratio"], summary["ratio_quartiles"]
-            rows[framework] |= summary
+        for framework, summary in summarize(seconds, "jax" if "jax" in steps else next(iter(steps))).items():
+            # Without JAX's step there is nothing to compare with.
+            left_out = () if "jax" in steps else ("ratio", "ratio_quartiles")
+            rows[framework] |= {name: value for name, value in summary.items() if name not in left_out}
             rows[framework]["images_per_second"] = batch_size / summary["seconds"]
             rows[framework]["utilisation"] = 100 * flops / summary["seconds"] / peak_rate / 1e12
     steps.clear()

@@ -38,7 +38,7 @@ class Config(Protocol):
 
 
 def default_config() -> Config:
-    """The paper's protocol: ViT-B/16 at 224x224, batch 32, SGD, 15 epochs, block scrambling + pixel shuffling."""
+    """Returns the paper's protocol: ViT-B/16 at 224x224, batch 32, SGD, 15 epochs, encryption "bs+ps"."""
     config = ConfigDict(
         {
             # A .npz file in Google's layout; "embedded" is the small one in the package; "" trains from scratch.
@@ -205,7 +205,7 @@ def check(config: Config) -> Config:
 
 
 def make_model(config: Config, num_classes: int) -> models.ModelConfig:
-    """The shape of the configured model, of any family.
+    """Returns the shape of the configured model, of any family.
 
     Raises:
       UserError: an unknown name or option, or sizes that do not fit.
@@ -221,7 +221,7 @@ def make_model(config: Config, num_classes: int) -> models.ModelConfig:
 
 
 def make_encryption(config: Config, model_config: models.ModelConfig) -> Encryption | None:
-    """The configured encryption, None for "none"; its blocks are the model's patches unless `block_size` says else.
+    """Returns the configured encryption, None for "none". Without `block_size` its blocks are the patches.
 
     Raises:
       UserError: an unknown name or option, or a method of blocks without their size.

@@ -12,7 +12,7 @@ PLAIN = Header(encryption="none", key_fingerprint=None, image_size=0, block_size
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A model that was read from a checkpoint.
+    """Model that was read from a checkpoint.
 
     checkpoint: its name, for messages.
     metadata: of the checkpoint.

@@ -25,8 +25,8 @@ def test_steps_of_jax_and_pytorch_train_alike():
     def state_dict(tree):
         return from_google(flatten(jax.device_get(tree)), TIMM, layers=config.layers)
 
-    in_jax = TrainingStep(config, training, *batch, params=params)
-    in_pytorch = pytorch.TrainingStep(config, training, *batch, "cpu")
+    in_jax = TrainingStep(config, training, batch, params=params)
+    in_pytorch = pytorch.TrainingStep(config, training, batch, "cpu")
     begin = state_dict(params)
     in_pytorch.load(begin)
     in_jax.run(3)

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from benchmarks.timing import host_work, summarise, take_turns
+from benchmarks.timing import host_work, summarize, take_turns
 
 
 def test_works_take_turns_in_an_order_that_rotates():
@@ -30,7 +30,7 @@ def test_short_work_is_repeated_within_a_turn_and_told_for_one_run():
 
 def test_a_ratio_is_of_the_medians_and_its_spread_of_the_turns():
     # The machine slows down from turn to turn, and the second work always takes twice the first's time.
-    rows = summarise({"first": [1.0, 2.0, 5.0], "second": [2.0, 4.0, 10.0]}, "first")
+    rows = summarize({"first": [1.0, 2.0, 5.0], "second": [2.0, 4.0, 10.0]}, "first")
     assert rows["first"]["seconds"] == 2 and rows["first"]["ratio"] == 1
     assert rows["second"]["ratio"] == 2 and rows["second"]["ratio_quartiles"] == (2, 2)
     assert rows["second"]["quartiles"] == pytest.approx((3, 7)) and rows["second"]["range"] == (2, 10)

@@ -1,19 +1,15 @@
 import dataclasses
 import json
 import shutil
-import signal
-import socket
-import time
 
 import jax
 import numpy as np
 import pytest
-from helpers.command import SMALL_RUN, finish, make_key, start
 from helpers.tiny import assert_close_tree, assert_same_tree, flatten, random_dataset, random_params, tiny_model
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata
-from ppvit_jax.config import SHARDINGS, default_config
+from ppvit_jax.config import default_config
 from ppvit_jax.errors import UserError
 from ppvit_jax.training.loop import Run, train
 from ppvit_jax.training.matching import PLAIN
@@ -218,97 +214,3 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, complete, monkeypatc
     monkeypatch.undo()
     _train(tmp_path)
     assert_same_tree(_tuned(tmp_path), _tuned(complete))
-
-
-@pytest.fixture(scope="module")
-def key_file(tmp_path_factory):
-    return make_key(tmp_path_factory.mktemp("key"))
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory, key_file):
-    """The workdir of the small run in one process on one device."""
-    workdir = tmp_path_factory.mktemp("reference")
-    ((status, _, errors),) = finish(start([*SMALL_RUN, f"--workdir={workdir}", f"--config.key_file={key_file}"]))
-    assert status == 0, errors
-    return workdir
-
-
-def _assert_same_run(workdir, reference, tolerance):
-    assert_close_tree(_tuned(workdir), _tuned(reference), tolerance)
-    ours, theirs = (json.loads((folder / "result.json").read_text()) for folder in (workdir, reference))
-    assert (ours["test_accuracy"], ours["test_examples"]) == (theirs["test_accuracy"], 30)
-    np.testing.assert_allclose(ours["test_loss"], theirs["test_loss"], rtol=1e-6)
-
-
-def _kill_after_a_saved_step(arguments, workdir, **environment):
-    """Starts a run and kills it when a state is on the disk and training has gone on."""
-    process = start(arguments, **environment)
-    deadline = time.monotonic() + 200
-    while not any(path.name.isdecimal() for path in workdir.glob("checkpoints/*")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    finish(process)
-    assert not (workdir / "result.json").exists()
-
-
-def test_a_killed_process_is_resumed_bit_for_bit(tmp_path, key_file, reference):
-    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}"]
-    _kill_after_a_saved_step(arguments, tmp_path)
-    ((status, _, errors),) = finish(start(arguments))
-    assert status == 0, errors
-    # It went on from a saved step and did not begin anew.
-    assert "step 1/16 " not in errors
-    assert_same_tree(_tuned(tmp_path), _tuned(reference))
-    _assert_same_run(tmp_path, reference, 0)
-
-
-def test_a_run_goes_on_with_other_devices(tmp_path, key_file, reference):
-    """In parts on four, then whole on two with less memory each."""
-    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}"]
-    flag = "--xla_force_host_platform_device_count"
-    _kill_after_a_saved_step([*arguments, "--config.sharding=fully_sharded"], tmp_path, XLA_FLAGS=f"{flag}=4")
-    ((status, _, errors),) = finish(start([*arguments, "--config.accumulation=2"], XLA_FLAGS=f"{flag}=2"))
-    assert status == 0, errors
-    assert "step 1/16 " not in errors
-    assert json.loads((tmp_path / "result.json").read_text())["device"] == "2 x cpu"
-    _assert_same_run(tmp_path, reference, 1e-9)
-
-
-def test_a_damaged_state_gives_one_line_and_stays(tmp_path, key_file, reference):
-    """In a process of its own, for Orbax's threads may print as well."""
-    shutil.copytree(reference, tmp_path / "copy")
-    (tmp_path / "copy" / "result.json").unlink()
-    shutil.rmtree(tmp_path / "copy" / "checkpoints" / "16" / "default" / "d")
-    arguments = [*SMALL_RUN, f"--workdir={tmp_path / 'copy'}", f"--config.key_file={key_file}"]
-    ((status, _, errors),) = finish(start(arguments))
-    assert status == 1
-    assert errors.startswith("error: cannot read ") and errors.count("\n") == 1, errors
-    assert "remove checkpoints/ to begin the run again" in errors
-    assert len((tmp_path / "copy" / "metrics.jsonl").read_text().splitlines()) == 18
-
-
-@pytest.mark.parametrize("sharding", SHARDINGS)
-def test_two_processes_of_four_devices_compute_what_one_does(tmp_path, key_file, reference, sharding):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}", f"--config.sharding={sharding}"]
-    cluster = ["--distributed", f"--coordinator-address={address}", "--num-processes=2"]
-    four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    outcomes = finish(*(start([*arguments, *cluster, f"--process-id={i}"], **four) for i in range(2)))
-    for status, _, errors in outcomes:
-        assert status == 0, errors
-    assert json.loads((tmp_path / "result.json").read_text())["device"] == "8 x cpu"
-    assert "images/s" not in outcomes[1][2]
-    _assert_same_run(tmp_path, reference, 1e-9)
-
-
-def test_a_batch_that_the_devices_cannot_share_is_named(tmp_path, key_file):
-    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}", "--config.accumulation=4"]
-    ((status, _, errors),) = finish(start(arguments, XLA_FLAGS="--xla_force_host_platform_device_count=4"))
-    assert status == 1
-    assert errors == (
-        "error: config.batch_size 8 cannot be shared by 4 devices: use a multiple of 4 times config.accumulation\n"
-    )
