@@ -17,9 +17,9 @@ from ppvit_jax.audit.solvers import (
     position_embedding,
     weights,
 )
-from ppvit_jax.audit.solvers.weights import Params
 from ppvit_jax.encryption import Encryption, Permutations, Secret
 from ppvit_jax.encryption.blockwise import Gather, gather
+from ppvit_jax.models import Params
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -74,8 +74,7 @@ def audit_weights(base: Params, model: Params, truth: Permutations | None) -> Fi
 
 def audit_position_embedding(model: Params, truth: Permutations | None) -> Finding:
     """`position_embedding.solve`; the truth is that of a key, whose block permutation may be None for none."""
-    embedding = model["Transformer"]["posembed_input"]["pos_embedding"]
-    found, seconds = _timed(position_embedding.solve, embedding)
+    found, seconds = _timed(position_embedding.solve, weights.position_rows(model))
     row: dict[str, Any] = {"blocks": len(found), "seconds": seconds}
     if truth is None:
         return Finding("position-embedding", (row,), "an arrangement; give --key to score it", None, seconds)

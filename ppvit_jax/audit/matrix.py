@@ -11,11 +11,11 @@ import numpy as np
 from ppvit_jax.adaptation import adapt
 from ppvit_jax.audit import evaluation
 from ppvit_jax.audit.finding import KNOWLEDGE, Finding
-from ppvit_jax.audit.solvers.weights import Params
 from ppvit_jax.encryption import Encryption
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import cell, markdown_table
 from ppvit_jax.keys import SecretKey
+from ppvit_jax.models import Params
 
 # Of each attack, the measure that stands for it in the matrix.
 MEASURES = {

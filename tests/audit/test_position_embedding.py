@@ -24,7 +24,7 @@ def test_the_grid_is_read_off_a_smooth_embedding(key):
     side = 14
     embedding = _embedding(side, seed=key)
     block = SecretKey(bytes([key] * 32)).permutation("block", side**2)
-    adapted = embedding[:, np.concatenate([[0], block + 1])]
+    adapted = embedding[0, block + 1]
     found = position_embedding.solve(adapted)
     places = scoring.places(
         gather(Permutations(found), side, side, 1), gather(Permutations(block), side, side, 1), side, 1
@@ -36,7 +36,7 @@ def test_an_embedding_without_structure_tells_nothing():
     side = 8
     embedding = np.random.default_rng(0).standard_normal((1, 65, 256))
     block = SecretKey(bytes([9] * 32)).permutation("block", side**2)
-    found = position_embedding.solve(embedding[:, np.concatenate([[0], block + 1])])
+    found = position_embedding.solve(embedding[0, block + 1])
     places = scoring.places(
         gather(Permutations(found), side, side, 1), gather(Permutations(block), side, side, 1), side, 1
     )
@@ -45,4 +45,4 @@ def test_an_embedding_without_structure_tells_nothing():
 
 def test_another_grid_is_refused():
     with pytest.raises(UserError, match="not of a square grid"):
-        position_embedding.solve(np.zeros((1, 8, 4)))
+        position_embedding.solve(np.zeros((7, 4)))

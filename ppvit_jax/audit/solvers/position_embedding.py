@@ -11,20 +11,20 @@ from ppvit_jax.audit.solvers.weights import unit_rows
 from ppvit_jax.errors import UserError
 
 
-def solve(embedding: np.ndarray) -> np.ndarray:
+def solve(rows: np.ndarray) -> np.ndarray:
     """Finds the plain block of every row.
 
     Args:
-      embedding: float [1, 1 + blocks, hidden], the class token's row first; blocks of a square grid.
+      rows: of the position embedding, float [blocks, hidden], without those of prefix tokens; blocks of a square grid.
 
     Returns:
-      int32 [blocks]: which block of the plain image row i + 1 is of, up to rotations and flips: an estimate of
+      int32 [blocks]: which block of the plain image row i is of, up to rotations and flips: an estimate of
       `Permutations.block`.
 
     Raises:
       UserError: a grid that is not square.
     """
-    rows = np.asarray(embedding[0, 1:], np.float64)
+    rows = np.asarray(rows, np.float64)
     side = round(len(rows) ** 0.5)
     if side * side != len(rows):
         raise UserError(f"a position embedding of {len(rows)} blocks is not of a square grid: give a square model")
