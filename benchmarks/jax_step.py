@@ -23,7 +23,7 @@ def random_batch(batch_size: int, image_size: int) -> tuple[np.ndarray, np.ndarr
     return images, random.integers(0, 10, batch_size, np.int32)
 
 
-def random_params(config: models.ViTConfig) -> dict[str, Any]:
+def random_params(config: models.ModelConfig) -> dict[str, Any]:
     """A model's parameters, float32 numpy arrays: random kernels and embeddings of a standard deviation of 0.02."""
     random = np.random.default_rng(0)
     params = {}

@@ -242,8 +242,8 @@ def check_statistics(statistics: models.Statistics, config: models.ModelConfig, 
     Raises:
       UserError: they are of another shape.
     """
-    shapes = {name: np.shape(array) for name, array in flatten_dict(statistics, sep="/").items()}
-    if shapes != models.statistic_shapes(config):
+    arrays: dict[str, Any] = flatten_dict(statistics, sep="/")
+    if {name: array.shape for name, array in arrays.items()} != models.statistic_shapes(config):
         raise UserError(f"{where} does not fit the model: its statistics are of another shape")
 
 

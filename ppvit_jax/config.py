@@ -186,7 +186,7 @@ def check(config: Config) -> Config:
     return config
 
 
-def make_model(config: Config, num_classes: int) -> Any:
+def make_model(config: Config, num_classes: int) -> models.ModelConfig:
     """The shape of the configured model, of any family.
 
     Raises:

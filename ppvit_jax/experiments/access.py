@@ -103,7 +103,7 @@ def _ask(
     config: Config,
     output: Path,
     dataset: data.Dataset,
-    model_config: models.ViTConfig,
+    model_config: models.ModelConfig,
     right: keys.SecretKey,
     wrong: list[keys.SecretKey],
 ) -> list[Row]:

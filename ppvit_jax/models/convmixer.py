@@ -153,7 +153,16 @@ class _ConvMixer(nn.Module):
         return logits.astype(jnp.promote_types(dtype, jnp.float32))
 
 
-def _infer(stored: Stored) -> ConvMixerConfig:
+def infer_config(stored: Stored) -> ConvMixerConfig:
+    """Reads the shape off a checkpoint's arrays, and off its metadata what they do not tell.
+
+    Those are the kind of the adaptive matrix, and without a matrix the images' size. `num_classes` is 0 for a
+    checkpoint without a head.
+
+    Raises:
+      UserError: an array is missing or of another rank, or the metadata lacks what is needed.
+    """
+
     def shape(name: str, rank: int) -> tuple[int, ...]:
         return stored.shape(name, rank, "ConvMixer")
 
@@ -164,12 +173,12 @@ def _infer(stored: Stored) -> ConvMixerConfig:
         kind = stored.options.get("adaptive_matrix")
         if kind not in ADAPTIVE_MATRICES[1:]:
             raise UserError(
-                f"{stored.where} does not say of which kind its adaptive matrix is, {', '.join(ADAPTIVE_MATRICES[1:])}: "
+                f"{stored.where} does not say the kind of its adaptive matrix, {', '.join(ADAPTIVE_MATRICES[1:])}: "
                 "load it in a run with its config.model_options.adaptive_matrix, whose checkpoint says it"
             )
     if not image_size:
         raise UserError(
-            f"{stored.where} does not say for images of which size it is: load it in a run with its config.image_size, "
+            f"{stored.where} does not say the size of its images: load it in a run with its config.image_size, "
             "whose checkpoint says it"
         )
     return ConvMixerConfig(
@@ -202,7 +211,7 @@ FAMILY = Family(
     # Sides of a patch in pixels and of the convolutions in patches; one of ADAPTIVE_MATRICES.
     options={"patch_size": 2, "kernel_size": 5, "adaptive_matrix": "none"},
     recorded=("adaptive_matrix",),
-    infer=_infer,
+    infer=infer_config,
     describe=_describe,
     patch_kernel="embedding/kernel",
     patch_bias="embedding/bias",

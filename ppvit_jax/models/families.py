@@ -35,7 +35,7 @@ def parse_name(
     representation_size: int | None = None,
     dtype: str = "float32",
     options: Options | None = None,
-) -> Any:
+) -> ModelConfig:
     """Reads a model's name.
 
     Args:
@@ -100,7 +100,7 @@ def infer_config(
     dtype: str = "float32",
     image_size: int = 0,
     options: Options | None = None,
-) -> Any:
+) -> ModelConfig:
     """Reads the shape of a model off its checkpoint.
 
     Args:

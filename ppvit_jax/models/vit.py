@@ -99,7 +99,13 @@ def parse_name(
     )
 
 
-def _infer(stored: Stored) -> ViTConfig:
+def infer_config(stored: Stored) -> ViTConfig:
+    """Reads the shape off a checkpoint's arrays; `num_classes` is 0 for one without a head.
+
+    Raises:
+      UserError: an array without which the shape is unknown is missing or of another rank.
+    """
+
     def shape(name: str, rank: int) -> tuple[int, ...]:
         return stored.shape(name, rank, "Vision Transformer in Google's layout")
 
@@ -262,7 +268,7 @@ FAMILY = Family(
     options={"attention": "xla"},
     parse=parse_name,
     name=_name,
-    infer=_infer,
+    infer=infer_config,
     describe=_describe,
     patch_kernel="embedding/kernel",
     patch_bias="embedding/bias",

@@ -24,7 +24,7 @@ def tiny_model(image_size: int = 16, patch_size: int = 4, num_classes: int = 3, 
     )
 
 
-def random_params(config: models.ViTConfig, seed: int = 0, dtype: Any = np.float32) -> dict[str, Any]:
+def random_params(config: models.ModelConfig, seed: int = 0, dtype: Any = np.float32) -> dict[str, Any]:
     """Every leaf random, also those that a new model has at zero (head, biases, class token)."""
     random = np.random.default_rng(seed)
     shapes = flatten(jax.eval_shape(models.build(config).init, jax.random.key(0)))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.pytorch import torch
-from helpers.tiny import assert_close_tree, flatten
+from helpers.tiny import assert_close_tree, flatten, tiny_model
 
 from ppvit_jax.models.adaptation_network import (
     ELEAdaptNet,
@@ -178,7 +178,7 @@ def _run(reference, images):
 @pytest.mark.parametrize("size", [4, 12, 32])
 def test_float32_in_training_and_evaluation_is_close_to_pytorch(kind, size):
     reference, images = _reference(kind, size, torch.float32), _images(6, size).astype(np.float32)
-    model = from_linen(None, kind(), (size, size, 3))
+    model = from_linen(tiny_model(), kind(), (size, size, 3))
     with torch.no_grad():
         state = _state(reference)
         output = model.train(_params(kind, state), _statistics(kind, state), jnp.asarray(images), jax.random.key(0))
@@ -201,7 +201,7 @@ def test_three_steps_of_training_are_those_of_pytorch(kind):
     with jax.enable_x64(True):
         reference = _reference(kind, size).train()
         params, statistics = _params(kind, _state(reference)), _statistics(kind, _state(reference))
-        model = from_linen(None, kind(dtype=jnp.float64), (size, size, 3))
+        model = from_linen(tiny_model(), kind(dtype=jnp.float64), (size, size, 3))
 
         @jax.jit
         def step(params, statistics, images, weights):
@@ -260,12 +260,12 @@ def test_the_smoothness_penalty_sees_only_three_channels_without_the_last_row_an
 
 
 def test_penalties_follow_their_weights():
-    model = from_linen(None, ELEAdaptNet(), (8, 8, 3))
+    model = from_linen(tiny_model(), ELEAdaptNet(), (8, 8, 3))
     params, statistics = model.init(jax.random.key(0)), model.init_statistics(jax.random.key(1))
     images = jnp.asarray(_images(3, 8), jnp.float32)
 
     def penalty(*weights):
-        model = from_linen(None, ELEAdaptNet(*weights), (8, 8, 3))
+        model = from_linen(tiny_model(), ELEAdaptNet(*weights), (8, 8, 3))
         return float(model.train(params, statistics, images, jax.random.key(2)).penalty)
 
     mixing, smoothness = penalty(1.0, 0.0), penalty(0.0, 1.0)
@@ -274,7 +274,7 @@ def test_penalties_follow_their_weights():
 
 
 def test_kernels_start_as_pytorchs_do_and_directions_have_length_one():
-    model = from_linen(None, ELEAdaptNet(), (32, 32, 3))
+    model = from_linen(tiny_model(), ELEAdaptNet(), (32, 32, 3))
     params, statistics = jax.jit(model.init)(jax.random.key(0)), jax.jit(model.init_statistics)(jax.random.key(0))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((params, statistics)))
     for kernel, fan_in in ((params["projection"]["kernel"], 48), (params["mixing"], 64)):
@@ -288,7 +288,7 @@ def test_kernels_start_as_pytorchs_do_and_directions_have_length_one():
 @pytest.mark.parametrize("kind", REFERENCES)
 def test_bfloat16_computes_roughly_the_same(kind):
     images = jnp.asarray(_images(6, 8), jnp.float32)
-    precise, rough = (from_linen(None, kind(dtype=dtype), (8, 8, 3)) for dtype in (jnp.float32, jnp.bfloat16))
+    precise, rough = (from_linen(tiny_model(), kind(dtype=dtype), (8, 8, 3)) for dtype in (jnp.float32, jnp.bfloat16))
     params, statistics = precise.init(jax.random.key(0)), precise.init_statistics(jax.random.key(1))
     expected, output = (model.train(params, statistics, images, jax.random.key(2)) for model in (precise, rough))
     assert output.logits.dtype == jnp.bfloat16

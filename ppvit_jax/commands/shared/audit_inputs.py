@@ -167,7 +167,8 @@ def open_images(folder: str, arguments: argparse.Namespace, size: int, limit: in
 
 def open_model(name: str, image_size: int | None = None) -> tuple[Any, checkpoint.Metadata, Any]:
     """Parameters, metadata and shape of a checkpoint; see `adapted_model.open_model`."""
-    return adapted_model.open_model(checkpoint.resolve(name), image_size)
+    model = adapted_model.open_model(checkpoint.resolve(name), image_size)
+    return model.params, model.metadata, model.shape
 
 
 def model_truth(arguments: argparse.Namespace, metadata: checkpoint.Metadata, shape: Any) -> Permutations | None:
