@@ -14,7 +14,6 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import jax
 import ml_dtypes
@@ -236,14 +235,13 @@ def to_params(
     return unflatten_dict({name: arrays[name].astype(dtype, copy=False) for name in expected}, sep="/")
 
 
-def check_statistics(statistics: models.Statistics, config: models.ModelConfig, where: str) -> None:
+def check_statistics(statistics: models.Statistics, expected: models.Statistics, where: str) -> None:
     """Makes sure that a checkpoint's statistics are those of a model.
 
     Raises:
-      UserError: they are of another shape.
+      UserError: they are of other shapes than the expected ones.
     """
-    arrays: dict[str, Any] = flatten_dict(statistics, sep="/")
-    if {name: array.shape for name, array in arrays.items()} != models.statistic_shapes(config):
+    if jax.tree.map(np.shape, statistics) != jax.tree.map(np.shape, expected):
         raise UserError(f"{where} does not fit the model: its statistics are of another shape")
 
 

@@ -2,6 +2,7 @@
 
 from ppvit_jax.models.families import (
     OPTIONS,
+    abstract_statistics,
     build,
     family_of,
     infer_config,
@@ -12,7 +13,6 @@ from ppvit_jax.models.families import (
     recognize,
     recorded_options,
     resize_positions,
-    statistic_shapes,
     unused_layers,
 )
 from ppvit_jax.models.family import Family
@@ -28,6 +28,7 @@ __all__ = [
     "Statistics",
     "TrainOutput",
     "ViTConfig",
+    "abstract_statistics",
     "build",
     "family_of",
     "infer_config",
@@ -40,6 +41,5 @@ __all__ = [
     "recorded_options",
     "replace_leaf",
     "resize_positions",
-    "statistic_shapes",
     "unused_layers",
 ]

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import convmixer, neuracrypt, pyramidnet, resnet, vit
 from ppvit_jax.models.family import Family, Options, Stored
-from ppvit_jax.models.model import Model, ModelConfig, Params, leaf
+from ppvit_jax.models.model import Model, ModelConfig, Statistics, leaf
 from ppvit_jax.models.position_embedding import resize_position_embedding
 
 FAMILIES: tuple[Family[Any], ...] = (
@@ -159,24 +159,23 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     Raises:
       UserError: see `build`.
     """
-    return _shapes(config, build(config).init)
+    arrays: dict[str, Any] = flatten_dict(_abstract(config, build(config).init), sep="/")
+    return {name: array.shape for name, array in arrays.items()}
 
 
-@functools.lru_cache(maxsize=32)
-def statistic_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of a model's statistics, by name; {} for a model without any.
+def abstract_statistics(config: ModelConfig) -> Statistics:
+    """Returns shapes and dtypes in place of a model's statistics.
 
     Raises:
       UserError: see `build`.
     """
-    return _shapes(config, build(config).init_statistics)
+    return _abstract(config, build(config).init_statistics)
 
 
-def _shapes(config: ModelConfig, init: Callable[[jax.Array], Params]) -> dict[str, tuple[int, ...]]:
+def _abstract(config: ModelConfig, init: Callable[[jax.Array], dict[str, Any]]) -> dict[str, Any]:
     # Where float64 is not enabled, JAX would warn.
     with jax.enable_x64(config.dtype == "float64"):
-        tree: dict[str, Any] = flatten_dict(jax.eval_shape(init, jax.random.key(0)), sep="/")
-    return {name: array.shape for name, array in tree.items()}
+        return jax.eval_shape(init, jax.random.key(0))
 
 
 def unused_layers(config: ModelConfig, *, keep_head: bool) -> tuple[str, ...]:

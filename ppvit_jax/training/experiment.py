@@ -142,7 +142,7 @@ def _pretrained(config: Config, model_config: models.ModelConfig) -> tuple[Any, 
             f"position embedding cannot be resized: use config.image_size={metadata.image_size}, or restore it first"
         )
     params = checkpoint.to_params(arrays, model_config, keep_head=config.head == "keep", where=str(path))
-    checkpoint.check_statistics(kept, model_config, str(path))
+    checkpoint.check_statistics(kept, statistics, str(path))
     return params, jax.tree.map(lambda new, old: old.astype(new.dtype), statistics, kept), metadata
 
 

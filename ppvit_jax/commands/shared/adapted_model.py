@@ -80,7 +80,7 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
             )
         shape = dataclasses.replace(shape, image_size=image_size)
     params = checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=str(path))
-    checkpoint.check_statistics(statistics, shape, str(path))
+    checkpoint.check_statistics(statistics, models.abstract_statistics(shape), str(path))
     if not shape.num_classes:
         del params[models.family_of(shape).head]
     return SavedModel(params, statistics, metadata, shape)
