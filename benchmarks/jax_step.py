@@ -23,8 +23,8 @@ def random_batch(batch_size: int, image_size: int) -> tuple[np.ndarray, np.ndarr
     return images, random.integers(0, 10, batch_size, np.int32)
 
 
-def random_params(config: models.ViTConfig) -> models.Params:
-    """Returns a model's parameters, float32 numpy arrays: random kernels and embeddings, of deviation 0.02."""
+def random_params(config: models.ModelConfig) -> models.Params:
+    """Returns a model\x27s parameters, float32 numpy arrays: random kernels and embeddings, of deviation 0.02."""
     random = np.random.default_rng(0)
     params = {}
     for name, shape in models.parameter_shapes(config).items():

@@ -17,6 +17,7 @@ from benchmarks.settings import Settings
 from benchmarks.timing import Work, host_work, summarize, take_turns
 from ppvit_jax import checkpoint, models
 from ppvit_jax.errors import UserError
+from ppvit_jax.models import vit
 
 _CLASSES = 21_843
 _STARTS = 2
@@ -85,10 +86,10 @@ def run(settings: Settings) -> Iterator[list[Table]]:
 
 def write_pretrained(path: Path, name: str, image_size: int) -> None:
     """Writes a checkpoint with random weights, with pre_logits and ImageNet-21k's head, float32."""
-    hidden_size = models.parse_name(name, image_size=image_size, num_classes=1).hidden_size
-    shape = {"image_size": image_size, "num_classes": _CLASSES, "representation_size": hidden_size}
+    hidden_size = vit.parse_name(name, image_size=image_size, num_classes=1).hidden_size
+    config = vit.parse_name(name, image_size=image_size, num_classes=_CLASSES, representation_size=hidden_size)
     metadata = checkpoint.Metadata(name, image_size)
-    checkpoint.write(path, random_params(models.parse_name(name, **shape)), metadata)
+    checkpoint.write(path, random_params(config), metadata)
 
 
 def start(fields: Mapping[str, object], workdir: Path, cache: Path, device: str) -> dict[str, float]:
@@ -124,7 +125,7 @@ def start(fields: Mapping[str, object], workdir: Path, cache: Path, device: str)
 
 def _reading(path: Path, config: models.ViTConfig) -> dict[str, Work]:
     def as_a_run() -> None:
-        arrays, _ = checkpoint.read(path, skip=("head/", "pre_logits/"))
+        arrays, _ = checkpoint.read(path, skip=models.unused_layers(config, keep_head=False))
         checkpoint.to_params(arrays, config, keep_head=False)
 
     def by_numpy() -> None:

@@ -11,8 +11,8 @@ import jax
 
 from benchmarks.jax_step import TrainingStep, random_batch
 from benchmarks.settings import Settings, select_device
-from ppvit_jax import models
 from ppvit_jax.config import default_config
+from ppvit_jax.models import vit
 from ppvit_jax.offline import memory
 
 _LIMIT_SECONDS = 1800
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("image_size", type=int)
     parser.add_argument("device")
     arguments = parser.parse_args()
-    config = models.parse_name(arguments.model, image_size=arguments.image_size, num_classes=10, dtype=arguments.dtype)
+    config = vit.parse_name(arguments.model, image_size=arguments.image_size, num_classes=10, dtype=arguments.dtype)
     training = default_config()
     training.dtype = arguments.dtype
     batch = random_batch(arguments.batch_size, arguments.image_size)

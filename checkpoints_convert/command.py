@@ -1,6 +1,7 @@
 """What every script shares: arguments, reading and writing of files."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
-from ppvit_jax import checkpoint, models
+from ppvit_jax import checkpoint
 from ppvit_jax.commands.shared.command_line import run_program
 from ppvit_jax.errors import UserError
-from ppvit_jax.models.vit import SIZES
+from ppvit_jax.models.family import Stored
+from ppvit_jax.models.vit import FAMILY, SIZES, ViTConfig, infer_config
 
 METADATA = "ppvit"
 _PICKLES = (".pth", ".pt", ".bin")
@@ -55,14 +57,14 @@ def main(
     sys.exit(run_program(command))
 
 
-def read_npz(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata, models.ViTConfig]:
+def read_npz(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata, ViTConfig]:
     """Arrays, metadata and shape of a checkpoint in Google's layout, which must be complete but for its head.
 
     Raises:
       UserError: a file that cannot be read, or is not a whole Vision Transformer's.
     """
     arrays, metadata = checkpoint.read(path)
-    shape = models.infer_config(arrays, where=str(path))
+    shape = infer_config(Stored(arrays, str(path)))
     check = checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=str(path))
     names = flatten_dict(check, sep="/")
     return {name: array for name, array in arrays.items() if name in names}, metadata, shape
@@ -76,13 +78,10 @@ def write_npz(path: Path, arrays: dict[str, np.ndarray], metadata: checkpoint.Me
     Raises:
       UserError: an array is missing, too many or of another shape.
     """
-    shape = models.infer_config(arrays, where=where)
+    shape = infer_config(Stored(arrays, where))
     checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=where)
     if not metadata.model:
-        metadata = checkpoint.Metadata(
-            models.model_name(shape), shape.image_size, metadata.encryption, metadata.key_fingerprint,
-            metadata.class_names,
-        )  # fmt: skip
+        metadata = dataclasses.replace(metadata, model=FAMILY.name(shape), image_size=shape.image_size)
     checkpoint.write(path, unflatten_dict(arrays, sep="/"), metadata)
 
 
@@ -115,9 +114,10 @@ def drop_pre_logits(arrays: dict[str, np.ndarray], arguments: argparse.Namespace
     Raises:
       UserError: there is such a layer, and the head that follows it is to be kept.
     """
+    optional = tuple(f"{layer}/" for layer in FAMILY.optional)
     if arguments.without_head:
-        return {name: array for name, array in arrays.items() if not name.startswith(("pre_logits/", "head/"))}
-    if any(name.startswith("pre_logits/") for name in arrays):
+        return {name: array for name, array in arrays.items() if not name.startswith((*optional, f"{FAMILY.head}/"))}
+    if any(name.startswith(optional) for name in arrays):
         raise UserError(
             f"{arguments.source} has a pre_logits layer, for which the other program has no place: give "
             "--without-head, or fine-tune it first, which leaves the layer out"

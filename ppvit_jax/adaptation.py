@@ -3,34 +3,33 @@
 The patch embedding's rows follow the pixel permutation (the paper's equation 19), the position embedding's rows the
 block permutation (equations 17 and 18). The adapted model then computes on encrypted images what the original computes
 on plain ones. Beyond the paper: the patch embedding's rows change their sign where the encryption inverts values, and
-a ConvMixer's adaptive matrix follows the block permutation.
+a ConvMixer's adaptive matrix follows the block permutation. Each family of models says which of its parameters these
+are (`ppvit_jax.models.family.Family`).
 """
 
-from typing import Any
-
+import chex
 import numpy as np
 
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
-
-Params = dict[str, Any]
+from ppvit_jax.models import Family, Params, leaf, recognize, replace_leaf
 
 
 def adapt(params: Params, permutations: Permutations, offset: float = 0.0) -> Params:
     """Adapts a plain model to encrypted images.
 
     Args:
-      params: a model's parameters, those of `embedding` [patch, patch, 3, hidden] and [hidden]; of a ViT
-        `pos_embedding` [1, 1 + blocks, hidden], already of the target grid; of a ConvMixer `adaptive_matrix`
-        [blocks, blocks] if it has one. Numpy or JAX arrays; also gradients or optimiser moments of that structure (of
-        second moments, which are squares, without `permutations.negative`).
+      params: a model's parameters, by which its family is recognized: of the patch embedding [patch, patch, 3, hidden]
+        and [hidden], of the position embedding [1, prefix tokens + blocks, hidden], already of the target grid, or of
+        the mixing matrix [blocks, blocks]. Numpy or JAX arrays; also gradients or optimizer moments of that structure
+        (of second moments, which are squares, without `permutations.negative`).
       permutations: those that encrypt the images, alike in all blocks.
       offset: what a normalised value and its inverse sum up to, `inversion_offset(mean, std)`. At mean 0.5 it is 0,
         an inversion is a change of sign, and gradients adapt like parameters. Elsewhere the bias moves as well: logits
         stay exact, and training does not.
 
     Returns:
-      A new tree that shares the untouched leaves; `params` is not changed. The class token's row stays.
+      A new tree that shares the untouched leaves; `params` is not changed. The rows of prefix tokens stay.
 
     Raises:
       UserError: the permutations are of another size than the tensors, differ from block to block, or move blocks of
@@ -38,11 +37,12 @@ def adapt(params: Params, permutations: Permutations, offset: float = 0.0) -> Pa
     """
     if not permutations.alike:
         raise UserError("permutations that differ from block to block cannot be absorbed by one patch embedding")
+    family = recognize(params)
     params = dict(params)
     if permutations.pixel is not None or permutations.negative is not None:
-        params["embedding"] = _embedding(params, permutations.pixel, permutations.negative, offset)
+        params = _follow_values(params, family, permutations.pixel, permutations.negative, offset)
     if permutations.block is not None:
-        params |= _positions(params, permutations.block)
+        params = _follow_blocks(params, family, permutations.block)
     return params
 
 
@@ -76,11 +76,16 @@ def inversion_offset(mean: float, std: float) -> float:
     return (1 - 2 * mean) / std
 
 
-def _embedding(params: Params, pixel: np.ndarray | None, negative: np.ndarray | None, offset: float) -> Params:
-    if "embedding" not in params:
+def _follow_values(
+    params: Params, family: Family | None, pixel: np.ndarray | None, negative: np.ndarray | None, offset: float
+) -> Params:
+    """The patch embedding follows the values of a block (equation 19).
+
+    E'[j] = s[j] E[pixel[j]], where s[j] is -1 for an inverted value and 1 for another; j counts a patch's values.
+    """
+    if family is None or (kernel := leaf(params, family.patch_kernel)) is None:
         raise UserError("the model has no patch embedding to adapt: of a ViT or a ConvMixer it absorbs an encryption")
-    embedding = dict(params["embedding"])
-    kernel = embedding["kernel"]
+    chex.assert_rank(kernel, 4)
     rows = kernel.reshape(-1, kernel.shape[-1])
     if pixel is not None:
         _check("pixel permutation", "values in a patch", pixel, len(rows))
@@ -89,23 +94,27 @@ def _embedding(params: Params, pixel: np.ndarray | None, negative: np.ndarray | 
         _check("mask of inverted values", "values in a patch", negative, len(rows))
         if offset:
             # Through the inverted values the plain rows see offset - x.
-            embedding["bias"] = embedding["bias"] + offset * rows[negative].sum(0)
+            bias = leaf(params, family.patch_bias)
+            params = replace_leaf(params, family.patch_bias, bias + offset * rows[negative].sum(0))
         signs = np.where(negative, -1, 1).astype(rows.dtype)
         rows = rows * signs[:, None]
-    return {**embedding, "kernel": rows.reshape(kernel.shape)}
+    return replace_leaf(params, family.patch_kernel, rows.reshape(kernel.shape))
 
 
-def _positions(params: Params, block: np.ndarray) -> Params:
-    if "Transformer" in params:
-        transformer = params["Transformer"]
-        embedding = transformer["posembed_input"]["pos_embedding"]
-        _check("block permutation", "patches in an image", block, embedding.shape[1] - 1)
-        rows = embedding[:, np.concatenate([[0], np.asarray(block) + 1])]
-        return {"Transformer": {**transformer, "posembed_input": {"pos_embedding": rows}}}
-    if "adaptive_matrix" in params:
-        matrix = params["adaptive_matrix"]
+def _follow_blocks(params: Params, family: Family | None, block: np.ndarray) -> Params:
+    """The position embedding follows the blocks (equations 17 and 18), or the mixing matrix if there is none.
+
+    E_pos'[n + i] = E_pos[n + block[i]] after the n prefix tokens, whose rows stay; M'[:, i] = M[:, block[i]].
+    """
+    if family is not None and (positions := leaf(params, family.positions)) is not None:
+        chex.assert_rank(positions, 3)
+        prefix = family.prefix_tokens
+        _check("block permutation", "patches in an image", block, positions.shape[1] - prefix)
+        order = np.concatenate([np.arange(prefix), prefix + np.asarray(block)])
+        return replace_leaf(params, family.positions, positions[:, order])
+    if family is not None and (matrix := leaf(params, family.mixing_matrix)) is not None:
         _check("block permutation", "patches in an image", block, matrix.shape[1])
-        return {"adaptive_matrix": matrix[:, np.asarray(block)]}
+        return replace_leaf(params, family.mixing_matrix, matrix[:, np.asarray(block)])
     raise UserError(
         "the model has no position embedding, so that nothing in it can follow scrambled blocks: use an encryption "
         "that leaves blocks in their places, or config.adapt=False"

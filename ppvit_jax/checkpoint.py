@@ -14,7 +14,6 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import jax
 import ml_dtypes
@@ -24,11 +23,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ppvit_jax import models
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import written_aside
+from ppvit_jax.models import Params
 
-Params = dict[str, Any]
 # Where a checkpoint keeps what is not trained, such as a batch normalisation's running mean.
 _STATISTICS = "statistics"
-POSITION_EMBEDDING = "Transformer/posembed_input/pos_embedding"
 # Training states of the original code keep the parameters under one of these.
 _PREFIXES = ("opt/target/", "params/", "target/")
 EMBEDDED = "vit_micro8_64_tiny_imagenet.npz"
@@ -43,6 +41,7 @@ class Metadata:
 
     encryption and key_fingerprint: what the model is adapted to, or "none" and None for a plain one.
     class_names: of the head's outputs, in their order; empty if unknown.
+    model_options: those that the arrays do not tell, see `ppvit_jax.models.recorded_options`.
     """
 
     model: str = ""
@@ -50,6 +49,7 @@ class Metadata:
     encryption: str = "none"
     key_fingerprint: str | None = None
     class_names: tuple[str, ...] = ()
+    model_options: dict[str, str | int] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Metadata":
@@ -64,13 +64,21 @@ class Metadata:
         known = {field.name for field in dataclasses.fields(cls)}
         metadata = cls(**{name: value for name, value in fields.items() if name in known})
         strings = (metadata.model, metadata.encryption, metadata.key_fingerprint or "", *metadata.class_names)
-        if not (all(isinstance(value, str) for value in strings) and isinstance(metadata.image_size, int)):
+        if not (
+            all(isinstance(value, str) for value in strings)
+            and isinstance(metadata.image_size, int)
+            and isinstance(metadata.model_options, dict)
+            and all(isinstance(value, str | int) for value in metadata.model_options.values())
+        ):
             raise ValueError("the metadata has a field of the wrong type")
         return dataclasses.replace(metadata, class_names=tuple(metadata.class_names))
 
     def to_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
+        """Returns one line of JSON, without `model_options` where there are none."""
+        fields = dataclasses.asdict(self)
+        if not self.model_options:
+            del fields["model_options"]
+        return json.dumps(fields)
 
 
 def resolve(name: str) -> Path:
@@ -186,8 +194,8 @@ def to_params(
     """Fits a checkpoint's arrays to a model.
 
     The position embedding is interpolated to the model's grid. Without `keep_head` the head is new: zeros of
-    the model's number of classes, as the original code does for fine-tuning. `pre_logits` is dropped when the
-    model has none, as the original code does.
+    the model's number of classes, as the original code does for fine-tuning. Optional layers, such as a ViT's
+    `pre_logits`, are dropped when the model has none, as the original code does.
 
     Args:
       arrays: from `read`.
@@ -201,17 +209,13 @@ def to_params(
     Raises:
       UserError: one line that names every missing, extra and wrongly shaped parameter.
     """
-    arrays = dict(arrays)
     expected = models.parameter_shapes(config)
-    if "pre_logits/kernel" not in expected:
-        arrays = {name: array for name, array in arrays.items() if not name.startswith("pre_logits/")}
+    unused = models.unused_layers(config, keep_head=keep_head)
+    arrays = {name: array for name, array in arrays.items() if not name.startswith(unused)}
+    arrays = models.resize_positions(arrays, config)
     if not keep_head:
-        head = {name: np.zeros(shape, np.float32) for name, shape in expected.items() if name.startswith("head/")}
-        arrays = {name: array for name, array in arrays.items() if not name.startswith("head/")} | head
-    embedding = arrays.get(POSITION_EMBEDDING)
-    wanted = expected.get(POSITION_EMBEDDING)
-    if wanted is not None and embedding is not None and embedding.ndim == 3 and embedding.shape != wanted:
-        arrays[POSITION_EMBEDDING] = models.resize_position_embedding(embedding, math.isqrt(wanted[1] - 1))
+        head = f"{models.family_of(config).head}/"
+        arrays |= {name: np.zeros(shape, np.float32) for name, shape in expected.items() if name.startswith(head)}
 
     problems = []
     if missing := sorted(expected.keys() - arrays.keys()):
@@ -229,6 +233,16 @@ def to_params(
         raise UserError(f"{where} does not fit the model: {'; '.join(problems)}")
     dtype = np.float64 if config.dtype == "float64" else np.float32
     return unflatten_dict({name: arrays[name].astype(dtype, copy=False) for name in expected}, sep="/")
+
+
+def check_statistics(statistics: models.Statistics, expected: models.Statistics, where: str) -> None:
+    """Makes sure that a checkpoint's statistics are those of a model.
+
+    Raises:
+      UserError: they are of other shapes than the expected ones.
+    """
+    if jax.tree.map(np.shape, statistics) != jax.tree.map(np.shape, expected):
+        raise UserError(f"{where} does not fit the model: its statistics are of another shape")
 
 
 def _refuse_traps(path: Path, members: list[zipfile.ZipInfo], size: int) -> None:

@@ -13,6 +13,8 @@ from helpers.tiny import assert_same_tree, flatten, random_params, tiny_model
 from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.errors import UserError
+from ppvit_jax.models import vit
+from ppvit_jax.models.position_embedding import resize_position_embedding
 
 CONFIG = tiny_model(representation_size=8)
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "vit_micro8_64_tiny_imagenet.npz"
@@ -122,7 +124,7 @@ def test_head_is_dropped_for_another_number_of_classes_or_kept():
 def test_another_resolution_interpolates_the_position_embedding():
     arrays = _arrays(tiny_model(image_size=16))
     params = checkpoint.to_params(arrays, tiny_model(image_size=24), keep_head=True)
-    expected = models.resize_position_embedding(arrays[checkpoint.POSITION_EMBEDDING], 6)
+    expected = resize_position_embedding(arrays[vit.FAMILY.positions], 6, prefix_tokens=1)
     np.testing.assert_array_equal(params["Transformer"]["posembed_input"]["pos_embedding"], expected)
 
 

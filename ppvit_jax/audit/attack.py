@@ -7,8 +7,8 @@ from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from ppvit_jax.audit.solvers.weights import Params
 from ppvit_jax.encryption import Encryption, Permutations, Secret
+from ppvit_jax.models import Params
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

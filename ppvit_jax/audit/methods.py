@@ -9,11 +9,11 @@ import numpy as np
 
 from ppvit_jax.adaptation import adapt
 from ppvit_jax.audit.attack import Attack, Counts, EncryptedImages, Finding, Inputs, Row
-from ppvit_jax.audit.solvers.weights import Params
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.encryption import Encryption
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
+from ppvit_jax.models import Params
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

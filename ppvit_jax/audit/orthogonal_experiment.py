@@ -7,9 +7,9 @@ import numpy as np
 from ppvit_jax.audit import matrix, scoring
 from ppvit_jax.audit.report import CAVEAT
 from ppvit_jax.audit.solvers import orthogonal, weights
-from ppvit_jax.audit.solvers.weights import Params
 from ppvit_jax.encryption.permutations import join_blocks, split_blocks
 from ppvit_jax.files import markdown_table
+from ppvit_jax.models import Params
 
 # Images that are among no pairs, to be decrypted.
 UNSEEN = 10

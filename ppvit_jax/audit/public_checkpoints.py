@@ -2,10 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from ppvit_jax.models import Params, leaf, recognize
 
 # SHA-256 of whole files.
 _FILES = {
@@ -46,17 +47,19 @@ _PATCH_EMBEDDINGS = {
 }
 
 
-def identify(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> str | None:
+def identify(path: str | os.PathLike, arrays: Params) -> str | None:
     """The name of the public checkpoint that a file is, or None if it is none that is known here.
 
     Args:
       path: the file, of any format.
-      arrays: its arrays by name, as `ppvit_jax.checkpoint.read` gives them.
+      arrays: its parameters, by name as `ppvit_jax.checkpoint.read` gives them, or as a tree.
     """
     with Path(path).open("rb") as file:
         known = _FILES.get(hashlib.file_digest(file, "sha256").hexdigest())
-    if known is None and "embedding/kernel" in arrays:
-        known = _PATCH_EMBEDDINGS.get(patch_embedding_sha256(arrays["embedding/kernel"]))
+    family = recognize(arrays)
+    kernel = leaf(arrays, family.patch_kernel) if family else None
+    if known is None and kernel is not None:
+        known = _PATCH_EMBEDDINGS.get(patch_embedding_sha256(kernel))
     return known
 
 

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Resizes the position embedding to the images' size, permutes the two tensors, and writes the adapted model.
+    """Resizes the position embedding to the images' size, permutes two tensors, and writes the adapted model.
 
     Raises:
       UserError: anything that the user can put right.
@@ -28,16 +28,15 @@ def run(arguments: argparse.Namespace) -> None:
     new_path(arguments.output, "the checkpoint")
     key = shared.open_key(arguments.key, arguments.passphrase_file)
     path = checkpoint.resolve(arguments.checkpoint)
-    params, metadata, shape = adapted_model.open_model(path, arguments.image_size)
-    if metadata.encryption != "none":
+    model = adapted_model.open_model(path, arguments.image_size)
+    if model.metadata.encryption != "none":
         raise UserError(
-            f"{path} is adapted already, to {metadata.encryption} with the key of fingerprint "
-            f"{metadata.key_fingerprint}: use ppvit rekey for another key, or ppvit restore"
+            f"{path} is adapted already, to {model.metadata.encryption} with the key of fingerprint "
+            f"{model.metadata.key_fingerprint}: use ppvit rekey for another key, or ppvit restore"
         )
-    method = shared.open_encryption(arguments.encryption, shape.patch_size)
-    permutations = method.absorb(key, height=shape.image_size, width=shape.image_size)
-    adapted = adaptation.adapt(params, permutations)
-    adapted_model.write_model(arguments, adapted, metadata, shape, method.spec, key.fingerprint)
-    known = public_checkpoints.identify(path, {"embedding/kernel": params["embedding"]["kernel"]})
+    model = model.with_encryption(shared.open_encryption(arguments.encryption, model.shape.patch_size).spec)
+    adapted = adaptation.adapt(model.params, model.permutations(key))
+    adapted_model.write_model(arguments, model.with_params(adapted), key)
+    known = public_checkpoints.identify(path, model.params)
     # Last, so that a mistake is one line.
     shared.warn_of_public_base(arguments, known)

@@ -4,6 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
+
 from ppvit_jax import checkpoint, models
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.errors import UserError
@@ -51,28 +53,46 @@ def _checkpoint(path: Path) -> Facts:
     arrays, metadata = checkpoint.read(path)
     types = ", ".join(sorted({str(array.dtype) for array in arrays.values()}))
     millions = sum(array.size for array in arrays.values()) / 1e6
+    arrays, statistics = checkpoint.split(arrays)
     names = metadata.class_names
     shown = f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
     key = {
         "adapted to": metadata.encryption if metadata.encryption != "none" else "nothing, a plain model",
         "key fingerprint": metadata.key_fingerprint or "none",
     }
-    if metadata.model and not metadata.model.startswith("ViT"):
+    shape = _shape(path, arrays, metadata)
+    if shape is None:
         return {
             "checkpoint": f"{metadata.model}, {millions:.2f} million parameters and statistics, {types}",
             "image size": f"{metadata.image_size}x{metadata.image_size}",
             "classes": f"{len(names)}{shown}",
         } | key
-    shape = models.infer_config(arrays, where=str(path))
-    name = metadata.model or models.model_name(shape) or "Vision Transformer"
-    classes = str(shape.num_classes) if shape.num_classes else "no head"
-    return {
-        "checkpoint": f"{name}, {millions:.2f} million parameters, {types}",
+    family = models.family_of(shape)
+    name = metadata.model or family.name(shape) or family.title
+    content = "parameters and statistics" if statistics else "parameters"
+    facts = {
+        "checkpoint": f"{name}, {millions:.2f} million {content}, {types}",
         "image size": f"{shape.image_size}x{shape.image_size}, patches of {shape.patch_size}x{shape.patch_size}",
-        "shape": f"hidden {shape.hidden_size}, {shape.layers} layers, {shape.heads} heads, MLP {shape.mlp_size}",
-        "pre_logits": str(shape.representation_size or "none"),
-        "classes": classes + shown,
-    } | key
+    }
+    classes = str(shape.num_classes) if shape.num_classes else "no head"
+    return facts | family.describe(shape) | {"classes": classes + shown} | key
+
+
+def _shape(path: Path, arrays: dict[str, np.ndarray], metadata: checkpoint.Metadata) -> models.ModelConfig | None:
+    """The model's shape; None where only the metadata says what it is.
+
+    Raises:
+      UserError: the metadata does not say it either, or the model is of a family whose arrays should tell it.
+    """
+    try:
+        return models.infer_config(
+            arrays, where=str(path), image_size=metadata.image_size, options=metadata.model_options
+        )
+    except UserError:
+        family = models.recognize(arrays)
+        if not metadata.model or (family is not None and family.infer is not None and not family.recorded):
+            raise
+        return None
 
 
 def _folder(path: Path) -> Facts:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ppvit_jax import checkpoint, models
+from ppvit_jax.commands.shared.adapted_model import SavedModel, open_model
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES, ImageReader
@@ -25,7 +26,9 @@ from ppvit_jax.training.matching import LoadedImages, LoadedModel, check_match
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("--checkpoint", required=True, metavar="CKPT", help="a .npz in Google's layout, with a head")
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="CKPT", help="a .npz in Google's layout, or a ConvMixer's, with a head"
+    )
     parser.add_argument(
         "--input", required=True, metavar="DIR", help="a folder of images, plain or encrypted, or a tfds version folder"
     )
@@ -55,36 +58,36 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size is {arguments.batch_size}: give at least 1")
     path = checkpoint.resolve(arguments.checkpoint)
-    arrays, metadata = checkpoint.read(path)
-    shape = models.infer_config(arrays, where=str(path))
+    model = open_model(path, dtype="float32")
+    shape = model.shape
     if not shape.num_classes:
         raise UserError(f"{path} has no head, so that it cannot predict: fine-tune it first")
-    params = checkpoint.to_params(arrays, shape, keep_head=True, where=str(path))
 
     folder = Path(arguments.input).expanduser()
     manifest = manifests.read(folder if folder.is_dir() else folder.parent)
     check_match(
-        LoadedModel(str(path), metadata, shape.image_size, shape.patch_size),
+        LoadedModel(str(path), model.metadata, shape.image_size, shape.patch_size),
         LoadedImages(str(folder), manifest.header if manifest else None),
         allow_mismatch=arguments.allow_mismatch,
     )
     images = open_folder(folder, ImageReader(shape.image_size, arguments.resize, arguments.max_pixels), manifest)
     started = time.monotonic()
     files = [split.original(index) for split in images.splits for index in range(split.count)]
-    logits = _predict(shape, params, images, arguments.batch_size)
+    logits = _predict(model, images, arguments.batch_size)
     seconds = time.monotonic() - started
-    write_bytes(output, _table(files, logits, metadata.class_names, output.suffix))
+    write_bytes(output, _table(files, logits, model.metadata.class_names, output.suffix))
     print(f"{output}: {len(files):,} images in {seconds:.1f} s, {len(files) / seconds:.1f} images/s")
 
 
-def _predict(shape: models.ViTConfig, params: checkpoint.Params, images: Images, batch_size: int) -> np.ndarray:
+def _predict(model: SavedModel, images: Images, batch_size: int) -> np.ndarray:
     """Logits of all images, float32 [n, classes]."""
-    model = models.build(shape)
+    shape = model.shape
+    functions = models.build(shape)
 
     @jax.jit
-    def apply(params: checkpoint.Params, batch: np.ndarray) -> jax.Array:
+    def apply(params: models.Params, statistics: models.Statistics, batch: np.ndarray) -> jax.Array:
         pixels = preprocess(jax.numpy.asarray(batch), shape.image_size)
-        return model.apply(params, normalize_images(pixels, (0.5,) * 3, (0.5,) * 3, shape.dtype))
+        return functions.apply(params, normalize_images(pixels, (0.5,) * 3, (0.5,) * 3, shape.dtype), statistics)
 
     def read(number: int) -> np.ndarray:
         split, index = images.locate(number)
@@ -92,13 +95,13 @@ def _predict(shape: models.ViTConfig, params: checkpoint.Params, images: Images,
 
     first = read(0).shape
     source = StreamSource(np.zeros(images.count, np.int32), (first[0], first[1], 3), read)
-    on_device = jax.device_put(params)
+    on_device = jax.device_put((model.params, model.statistics))
     logits = np.empty((images.count, shape.num_classes), np.float32)
     progress = Progress("predicting", images.count)
     for number, batch in enumerate(test_batches(source, BatchOptions(min(batch_size, images.count)))):
         start = number * len(batch["image"])
         count = int(batch["mask"].sum())
-        logits[start : start + count] = np.asarray(apply(on_device, batch["image"]))[:count]
+        logits[start : start + count] = np.asarray(apply(*on_device, batch["image"]))[:count]
         progress.update(start + count)
     progress.close()
     return logits

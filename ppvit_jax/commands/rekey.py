@@ -27,4 +27,4 @@ def run(arguments: argparse.Namespace) -> None:
     new = shared.open_key(arguments.new_key, arguments.new_passphrase_file)
     model = adapted_model.open_adapted(arguments, old)
     rekeyed = adaptation.rekey(model.params, model.permutations(old), model.permutations(new))
-    adapted_model.write_model(arguments, rekeyed, model.metadata, model.shape, model.encryption, new.fingerprint)
+    adapted_model.write_model(arguments, model.with_params(rekeyed), new)

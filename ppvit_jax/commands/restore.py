@@ -25,4 +25,4 @@ def run(arguments: argparse.Namespace) -> None:
     key = shared.open_key(arguments.key, arguments.passphrase_file)
     model = adapted_model.open_adapted(arguments, key)
     restored = adaptation.restore(model.params, model.permutations(key))
-    adapted_model.write_model(arguments, restored, model.metadata, model.shape, "none", None)
+    adapted_model.write_model(arguments, model.with_params(restored), None)

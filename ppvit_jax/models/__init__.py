@@ -1,22 +1,45 @@
 """Models, one file a family; nothing outside this package imports flax.linen."""
 
-from ppvit_jax.models.families import OPTIONS, build, input_shape, parameter_shapes, parse_name
-from ppvit_jax.models.model import Model, ModelConfig, Params, Statistics, TrainOutput
-from ppvit_jax.models.vit import ViTConfig, infer_config, model_name, resize_position_embedding
+from ppvit_jax.models.families import (
+    OPTIONS,
+    abstract_statistics,
+    build,
+    family_of,
+    infer_config,
+    input_shape,
+    model_name,
+    parameter_shapes,
+    parse_name,
+    recognize,
+    recorded_options,
+    resize_positions,
+    unused_layers,
+)
+from ppvit_jax.models.family import Family
+from ppvit_jax.models.model import Model, ModelConfig, Params, Statistics, TrainOutput, leaf, replace_leaf
+from ppvit_jax.models.vit import ViTConfig
 
 __all__ = [
     "OPTIONS",
+    "Family",
     "Model",
     "ModelConfig",
     "Params",
     "Statistics",
     "TrainOutput",
     "ViTConfig",
+    "abstract_statistics",
     "build",
+    "family_of",
     "infer_config",
     "input_shape",
+    "leaf",
     "model_name",
     "parameter_shapes",
     "parse_name",
-    "resize_position_embedding",
+    "recognize",
+    "recorded_options",
+    "replace_leaf",
+    "resize_positions",
+    "unused_layers",
 ]

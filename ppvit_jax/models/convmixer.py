@@ -6,6 +6,7 @@ its initialisation and its penalty are choices of this project.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ppvit_jax.errors import UserError
+from ppvit_jax.models.family import Family, Stored
 from ppvit_jax.models.layers import BatchNorm, permutation_penalty, pytorch_kernel_init
 from ppvit_jax.models.model import Model, from_linen
 
@@ -149,3 +151,71 @@ class _ConvMixer(nn.Module):
             x = _Block(config.kernel_size, dtype, name=f"block_{i}")(x, train)
         logits = nn.Dense(config.num_classes, dtype=dtype, name="head")(x.mean((1, 2)))
         return logits.astype(jnp.promote_types(dtype, jnp.float32))
+
+
+def infer_config(stored: Stored) -> ConvMixerConfig:
+    """Reads the shape off a checkpoint's arrays, and off its metadata what they do not tell.
+
+    Those are the kind of the adaptive matrix, and without a matrix the images' size. `num_classes` is 0 for a
+    checkpoint without a head.
+
+    Raises:
+      UserError: an array is missing or of another rank, or the metadata lacks what is needed.
+    """
+
+    def shape(name: str, rank: int) -> tuple[int, ...]:
+        return stored.shape(name, rank, "ConvMixer")
+
+    patch_size, _, _, hidden_size = shape(FAMILY.patch_kernel, 4)
+    image_size, kind = stored.image_size, "none"
+    if FAMILY.mixing_matrix in stored.arrays:
+        image_size = math.isqrt(shape(FAMILY.mixing_matrix, 2)[1]) * patch_size
+        kind = stored.options.get("adaptive_matrix")
+        if kind not in ADAPTIVE_MATRICES[1:]:
+            raise UserError(
+                f"{stored.where} does not say the kind of its adaptive matrix, {', '.join(ADAPTIVE_MATRICES[1:])}: "
+                "load it in a run with its config.model_options.adaptive_matrix, whose checkpoint says it"
+            )
+    if not image_size:
+        raise UserError(
+            f"{stored.where} does not say the size of its images: load it in a run with its config.image_size, "
+            "whose checkpoint says it"
+        )
+    return ConvMixerConfig(
+        hidden_size=hidden_size,
+        depth=stored.count(r"block_(\d+)/"),
+        patch_size=patch_size,
+        kernel_size=shape("block_0/depthwise/kernel", 4)[0],
+        image_size=image_size,
+        num_classes=shape("head/kernel", 2)[1] if "head/kernel" in stored.arrays else 0,
+        adaptive_matrix=kind,
+        dtype=stored.dtype,
+    )
+
+
+def _describe(config: ConvMixerConfig) -> dict[str, str]:
+    side = config.kernel_size
+    return {
+        "shape": f"hidden {config.hidden_size}, {config.depth} layers, convolutions of {side}x{side}",
+        "adaptive matrix": config.adaptive_matrix,
+    }
+
+
+FAMILY = Family(
+    title="ConvMixer",
+    names="ConvMixer-WIDTH/DEPTH",
+    pattern=r"ConvMixer-(?P<hidden_size>\d+)/(?P<depth>\d+)",
+    config=ConvMixerConfig,
+    build=build,
+    name=lambda config: f"ConvMixer-{config.hidden_size}/{config.depth}",
+    # Sides of a patch in pixels and of the convolutions in patches; one of ADAPTIVE_MATRICES.
+    options={"patch_size": 2, "kernel_size": 5, "adaptive_matrix": "none"},
+    recorded=("adaptive_matrix",),
+    infer=infer_config,
+    describe=_describe,
+    patch_kernel="embedding/kernel",
+    patch_bias="embedding/bias",
+    mixing_matrix="adaptive_matrix",
+    head="head",
+    landmarks=("embedding_norm/scale",),
+)

@@ -1,9 +1,10 @@
-"""What every family of models exposes: pure functions on dict pytrees."""
+"""Models as pure functions on dict pytrees, whatever their family."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ Statistics = dict[str, Any]
 
 class ModelConfig(Protocol):
     """The shape of a model of any family: a frozen dataclass, so that equal shapes share a compilation."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def patch_size(self) -> int:
@@ -64,14 +67,34 @@ class Model:
     [batch, num_classes] in float32 (float64 if the compute dtype is float64).
     """
 
-    config: Any
+    config: ModelConfig
     init: Callable[[jax.Array], Params]
     init_statistics: Callable[[jax.Array], Statistics]
     apply: Callable[..., jax.Array]
     train: Callable[[Params, Statistics, jax.Array, jax.Array], TrainOutput]
 
 
-def from_linen(config: Any, module: nn.Module, input_shape: tuple[int, ...]) -> Model:
+def leaf(params: Mapping[str, Any], name: str) -> Any:
+    """Returns a parameter by its name, such as "Transformer/encoder_norm/bias"; None if there is none of that name.
+
+    Args:
+      params: a nested tree, or arrays by their full names.
+      name: the path in the tree, joined by "/"; "" is the name of no parameter.
+    """
+    if name in params:
+        return params[name]
+    branch, _, rest = name.partition("/")
+    tree = params.get(branch)
+    return leaf(tree, rest) if rest and isinstance(tree, Mapping) else None
+
+
+def replace_leaf(params: Params, name: str, value: Any) -> Params:
+    """Returns a nested tree with another value under a name; it shares the other leaves, and `params` stays."""
+    branch, _, rest = name.partition("/")
+    return {**params, branch: replace_leaf(params[branch], rest, value) if rest else value}
+
+
+def from_linen(config: ModelConfig, module: nn.Module, input_shape: tuple[int, ...]) -> Model:
     """The functions of a Linen module.
 
     Args:
@@ -92,10 +115,12 @@ def from_linen(config: Any, module: nn.Module, input_shape: tuple[int, ...]) -> 
         return dict(variables(rng).get("statistics", {}))
 
     def apply(params: Params, images: jax.Array | np.ndarray, statistics: Statistics | None = None) -> jax.Array:
+        chex.assert_shape(images, (None, *input_shape))
         collections = {"params": params, "statistics": statistics or {}}
         return module.apply(collections, images, train=False)  # pyright: ignore[reportReturnType]
 
     def train(params: Params, statistics: Statistics, images: jax.Array, rng: jax.Array) -> TrainOutput:
+        chex.assert_shape(images, (None, *input_shape))
         result: Any = module.apply(
             {"params": params, "statistics": statistics},
             images,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ppvit_jax.errors import UserError
+from ppvit_jax.models.family import Family
 from ppvit_jax.models.layers import pytorch_kernel_init
 from ppvit_jax.models.model import Model, from_linen
 
@@ -128,3 +129,16 @@ class _Classifier(nn.Module):
         x = nn.LayerNorm(epsilon=1e-5, dtype=dtype, name="norm")(x[:, 0])
         logits = _dense(config.num_classes, config.width, dtype=dtype, name="head")(x)
         return logits.astype(jnp.promote_types(dtype, jnp.float32))
+
+
+FAMILY = Family(
+    title="NeuraCrypt classifier",
+    names="NeuraCrypt-WIDTH/PATCH",
+    pattern=r"NeuraCrypt-(?P<width>\d+)/(?P<encoding_patch_size>\d+)",
+    config=NeuraCryptConfig,
+    build=build,
+    name=lambda config: f"NeuraCrypt-{config.width}/{config.encoding_patch_size}",
+    input_shape=lambda config: (config.patches, config.width),
+    limits="it takes encodings in place of images",
+    landmarks=("class_token", "layer_0/attention/mixing"),
+)

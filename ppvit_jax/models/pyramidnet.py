@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.adaptation_network import ELEAdaptNet, LEAdaptNet, TanakaAdaptNet
+from ppvit_jax.models.family import Family
 from ppvit_jax.models.layers import BatchNorm, pytorch_kernel_init
 from ppvit_jax.models.model import Model, from_linen
 
@@ -170,3 +171,17 @@ class _PyramidNet(nn.Module):
         x = nn.relu(BatchNorm(dtype=dtype, name="final_norm")(x, train)).mean((1, 2))
         logits = nn.Dense(config.num_classes, dtype=dtype, kernel_init=pytorch_kernel_init, name="head")(x)
         return logits.astype(jnp.promote_types(dtype, jnp.float32))
+
+
+FAMILY = Family(
+    title="PyramidNet",
+    names="PyramidNet-DEPTH/ALPHA",
+    pattern=r"PyramidNet-(?P<depth>\d+)/(?P<alpha>\d+)",
+    config=PyramidNetConfig,
+    build=build,
+    name=lambda config: f"PyramidNet-{config.depth}/{config.alpha}",
+    # What comes before it.
+    options={"adaptation_network": "none"},
+    limits="its convolutions reach across the borders of blocks and values",
+    landmarks=("final_norm/scale", "block_0/conv_0/kernel"),
+)

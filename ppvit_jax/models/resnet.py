@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ppvit_jax.errors import UserError
+from ppvit_jax.models.family import Family
 from ppvit_jax.models.layers import BatchNorm
 from ppvit_jax.models.model import Model, from_linen
 
@@ -99,3 +100,16 @@ class _ResNet(nn.Module):
                 x = _Block(features, stride if i == 0 else 1, dtype, name=f"layer{stage}_{i}")(x, train)
         logits = nn.Dense(self.config.num_classes, dtype=dtype, name="head")(x.mean((1, 2)))
         return logits.astype(jnp.promote_types(dtype, jnp.float32))
+
+
+FAMILY = Family(
+    title="ResNet",
+    names="ResNet-18",
+    pattern="ResNet-18",
+    config=ResNetConfig,
+    build=build,
+    name=lambda config: "ResNet-18",
+    options={"stem": "cifar"},
+    limits="its convolutions reach across the borders of blocks and values",
+    landmarks=("stem_norm/scale", "layer1_0/conv1/kernel"),
+)

@@ -14,11 +14,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-import scipy.ndimage
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import products
+from ppvit_jax.models.family import Family, Stored
 from ppvit_jax.models.model import Model, from_linen
 
 # hidden size, layers, heads, MLP size: arXiv 2010.11929 table 1; Ti and S of arXiv 2106.10270;
@@ -100,47 +99,34 @@ def parse_name(
     )
 
 
-def infer_config(arrays: dict[str, np.ndarray], *, where: str, dtype: str = "float32") -> ViTConfig:
-    """Reads the shape of a model off its checkpoint's arrays.
-
-    Args:
-      arrays: by Google's names, such as "Transformer/encoderblock_0/LayerNorm_0/scale".
-      where: the checkpoint's name, for messages.
-      dtype: the compute dtype to set.
-
-    Returns:
-      The shape; `num_classes` is 0 for a checkpoint without a head.
+def infer_config(stored: Stored) -> ViTConfig:
+    """Reads the shape off a checkpoint's arrays; `num_classes` is 0 for one without a head.
 
     Raises:
       UserError: an array without which the shape is unknown is missing or of another rank.
     """
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
-        found = arrays[name].shape if name in arrays else None
-        if found is None or len(found) != rank:
-            what = "lacks" if found is None else f"has another shape, {found}, of"
-            raise UserError(f"{where} is not a Vision Transformer in Google's layout: it {what} {name}")
-        return found
+        return stored.shape(name, rank, "Vision Transformer in Google's layout")
 
-    patch_size, _, _, hidden_size = shape("embedding/kernel", 4)
-    rows = shape("Transformer/posembed_input/pos_embedding", 3)[1]
+    arrays = stored.arrays
+    patch_size, _, _, hidden_size = shape(FAMILY.patch_kernel, 4)
+    blocks = shape(FAMILY.positions, 3)[1] - FAMILY.prefix_tokens
     first = "Transformer/encoderblock_0"
-    numbers = [re.match(r"Transformer/encoderblock_(\d+)/", name) for name in arrays]
     return ViTConfig(
         patch_size=patch_size,
         hidden_size=hidden_size,
-        layers=1 + max((int(number[1]) for number in numbers if number), default=0),
+        layers=stored.count(r"Transformer/encoderblock_(\d+)/"),
         heads=shape(f"{first}/MultiHeadDotProductAttention_1/query/kernel", 3)[1],
         mlp_size=shape(f"{first}/MlpBlock_3/Dense_0/kernel", 2)[1],
-        image_size=math.isqrt(max(rows - 1, 0)) * patch_size,
+        image_size=math.isqrt(max(blocks, 0)) * patch_size,
         num_classes=shape("head/kernel", 2)[1] if "head/kernel" in arrays else 0,
         representation_size=shape("pre_logits/kernel", 2)[1] if "pre_logits/kernel" in arrays else None,
-        dtype=dtype,
+        dtype=stored.dtype,
     )
 
 
-def model_name(config: ViTConfig) -> str:
-    """The name that `parse_name` reads, such as "ViT-B/16"; "" for a shape that has none."""
+def _name(config: ViTConfig) -> str:
     shape = (config.hidden_size, config.layers, config.heads, config.mlp_size)
     return next((f"ViT-{name}/{config.patch_size}" for name, size in SIZES.items() if size == shape), "")
 
@@ -159,41 +145,6 @@ def build(config: ViTConfig) -> Model:
             f"attention cudnn needs a GPU by CUDA and dtype bfloat16, not {here} and {config.dtype}: use xla"
         )
     return from_linen(config, _VisionTransformer(config), (config.image_size, config.image_size, 3))
-
-
-def resize_position_embedding(position_embedding: np.ndarray, grid_size: int) -> np.ndarray:
-    """Interpolates a position embedding to another grid, as the original code does.
-
-    Args:
-      position_embedding: [1, 1 + old_grid**2, hidden_size], the class token's row first.
-      grid_size: patches along one side of the new image.
-
-    Returns:
-      [1, 1 + grid_size**2, hidden_size] in the same dtype; the class token's row is unchanged. The
-      interpolation is `scipy.ndimage.zoom` of order 1 (`interpolate_posembed` of
-      google-research/vision_transformer), whose corners stay where they are.
-
-    Raises:
-      UserError: the rows after the first do not form a square grid.
-    """
-    position_embedding = np.asarray(position_embedding)
-    count = position_embedding.shape[1] - 1
-    old_grid = round(count**0.5)
-    if old_grid**2 != count or count < 1:
-        raise UserError(
-            f"a position embedding of {count + 1} rows is not a class token and a square grid: "
-            "the checkpoint is of another kind of model (no class token, or not square)"
-        )
-    if old_grid == grid_size:
-        return position_embedding
-    class_row, grid = position_embedding[:, :1], position_embedding[0, 1:]
-    grid = grid.reshape(old_grid, old_grid, -1)
-    zoom = grid_size / old_grid
-    # zoom computes in at least float32: bfloat16 is not a type that scipy knows
-    precise = grid.astype(np.promote_types(grid.dtype, np.float32))
-    resized = np.asarray(scipy.ndimage.zoom(precise, (zoom, zoom, 1), order=1))
-    resized = resized.reshape(1, grid_size**2, -1).astype(position_embedding.dtype)
-    return np.concatenate([class_row, resized], axis=1)
 
 
 class _Dense(nn.Module):
@@ -298,3 +249,35 @@ class _VisionTransformer(nn.Module):
             x = nn.tanh(_Dense((config.representation_size,), config.dtype, name="pre_logits")(x))
         logits = _Dense((config.num_classes,), config.dtype, kernel_init=nn.initializers.zeros, name="head")(x)
         return logits.astype(jnp.promote_types(config.dtype, jnp.float32))
+
+
+def _describe(config: ViTConfig) -> dict[str, str]:
+    return {
+        "shape": f"hidden {config.hidden_size}, {config.layers} layers, {config.heads} heads, MLP {config.mlp_size}",
+        "pre_logits": str(config.representation_size or "none"),
+    }
+
+
+FAMILY = Family(
+    title="Vision Transformer",
+    names="ViT-SIZE/PATCH",
+    pattern=r"ViT(?![A-Za-z])(?s:.*)",
+    config=ViTConfig,
+    build=build,
+    # "xla", or on a CUDA device in bfloat16 "cudnn".
+    options={"attention": "xla"},
+    parse=parse_name,
+    name=_name,
+    infer=infer_config,
+    describe=_describe,
+    patch_kernel="embedding/kernel",
+    patch_bias="embedding/bias",
+    positions="Transformer/posembed_input/pos_embedding",
+    # The class token.
+    prefix_tokens=1,
+    head="head",
+    optional=("pre_logits",),
+    landmarks=("cls",),
+    encoder="Transformer",
+    encoder_outputs=("/out/kernel", "/Dense_1/kernel"),
+)

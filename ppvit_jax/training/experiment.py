@@ -80,7 +80,11 @@ def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path)
         or (method is not None and metadata.encryption == "none"),
     )
     metadata = dataclasses.replace(
-        metadata, model=config.model, image_size=config.image_size, class_names=dataset.class_names
+        metadata,
+        model=config.model,
+        image_size=config.image_size,
+        class_names=dataset.class_names,
+        model_options=models.recorded_options(model_config),
     )
     return Run(config, dataset, model_config, params, statistics, secret, metadata, header or PLAIN)
 
@@ -134,23 +138,22 @@ def _pretrained(
         params = checkpoint.to_params(arrays, model_config, keep_head=True)
         return params, statistics, checkpoint.Metadata(model=config.model, image_size=config.image_size)
     path = checkpoint.resolve(config.checkpoint)
-    # Of ImageNet-21k's models the head is a fifth.
-    unused = ("head/",) * (config.head == "new") + ("pre_logits/",) * (not config.representation_size)
+    # An ImageNet-21k head is a fifth of the file.
+    unused = models.unused_layers(model_config, keep_head=config.head == "keep")
     arrays, metadata = checkpoint.read(path, config.checkpoint_sha256, skip=unused)
     arrays, kept = checkpoint.split(arrays)
-    position_embedding = arrays.get(checkpoint.POSITION_EMBEDDING)
+    positions = models.family_of(model_config).positions
     if (
         metadata.encryption != "none"
-        and position_embedding is not None
-        and position_embedding.shape[1] != (config.image_size // model_config.patch_size) ** 2 + 1
+        and positions in arrays
+        and arrays[positions].shape[1] != models.parameter_shapes(model_config)[positions][1]
     ):
         raise UserError(
             f"{path} is adapted to encrypted images of {metadata.image_size}x{metadata.image_size}, and its "
             f"position embedding cannot be resized: use config.image_size={metadata.image_size}, or restore it first"
         )
     params = checkpoint.to_params(arrays, model_config, keep_head=config.head == "keep", where=str(path))
-    if jax.tree.map(np.shape, kept) != jax.tree.map(np.shape, statistics):
-        raise UserError(f"{path} does not fit the model: its statistics are of another shape")
+    checkpoint.check_statistics(kept, statistics, str(path))
     return params, jax.tree.map(lambda new, old: old.astype(new.dtype), statistics, kept), metadata
 
 

@@ -7,6 +7,7 @@ from ppvit_jax import models
 from ppvit_jax.config import SHARDINGS
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import ViTConfig
+from ppvit_jax.models.vit import FAMILY
 from ppvit_jax.training.devices import split_axis
 
 # Copies of the parameters that an optimizer keeps: momentum; first and second moment.
@@ -104,16 +105,16 @@ def forward_flops(config: ViTConfig) -> int:
     """Returns the floating-point operations of one image's forward pass: a multiplication and an addition are two.
 
     Matrix products alone, 2 * m * n * k each: patch embedding, queries, keys and values, attention logits, attention
-    values, projection, MLP, pre_logits if there is one, head. The gradients take twice as many, so that a training
-    step takes 3 * forward_flops * batch (Kaplan et al., arXiv 2001.08361, section 2.1).
+    values, projection, MLP, the layer before the head if any, head. The gradients take twice as many, so that a
+    training step takes 3 * forward_flops * batch (Kaplan et al., arXiv 2001.08361, section 2.1).
     """
     hidden, patches = config.hidden_size, config.grid_size**2
-    tokens = patches + 1
+    tokens = patches + FAMILY.prefix_tokens
     block = tokens * (4 * hidden**2 + 2 * hidden * config.mlp_size) + 2 * tokens**2 * hidden
     width = config.representation_size or hidden
-    pre_logits = hidden * width if config.representation_size else 0
+    representation = hidden * width if config.representation_size else 0
     embedding = patches * 3 * config.patch_size**2 * hidden
-    return 2 * (embedding + config.layers * block + pre_logits + width * config.num_classes)
+    return 2 * (embedding + config.layers * block + representation + width * config.num_classes)
 
 
 def _shapes(config: ViTConfig) -> list[tuple[int, ...]]:
@@ -146,7 +147,7 @@ def activation_bytes(config: ViTConfig) -> int:
     element = _ELEMENT_BYTES[config.dtype]
     patches = config.grid_size**2
     hidden = 4 * max(element, _FLOAT32) + 8 * element
-    block = (patches + 1) * (hidden * config.hidden_size + 3 * element * config.mlp_size)
+    block = (patches + FAMILY.prefix_tokens) * (hidden * config.hidden_size + 3 * element * config.mlp_size)
     image = patches * 3 * config.patch_size**2 * element
     return image + config.layers * block + attention_weight_bytes(config)
 
@@ -160,7 +161,7 @@ def attention_weight_bytes(config: ViTConfig) -> int:
     if config.attention == "cudnn":
         return 0
     element = _ELEMENT_BYTES[config.dtype]
-    tokens = config.grid_size**2 + 1
+    tokens = config.grid_size**2 + FAMILY.prefix_tokens
     weight = max(element, _FLOAT32) + (element if element < _FLOAT32 else 0)
     return config.layers * config.heads * tokens**2 * weight
 

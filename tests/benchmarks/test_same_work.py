@@ -8,13 +8,13 @@ from helpers.tiny import flatten, random_images, random_params
 from benchmarks import pytorch, straightforward
 from benchmarks.jax_step import TrainingStep, random_batch
 from checkpoints_convert.names import TIMM, from_google
-from ppvit_jax import models
 from ppvit_jax.config import default_config
 from ppvit_jax.encryption import Permutations, encrypt
+from ppvit_jax.models import vit
 
 
 def test_steps_of_jax_and_pytorch_train_alike():
-    config = models.parse_name("ViT-Micro/8", image_size=16, num_classes=10)
+    config = vit.parse_name("ViT-Micro/8", image_size=16, num_classes=10)
     training = default_config()
     training.optimizer.learning_rate = 0.02
     # Of different means and deviations, so that a channel that changed its place would show.

@@ -22,7 +22,7 @@ def _big_vision(stacked=False, prefix="params/"):
     """Random weights by the names of big_vision/models/vit.py, pool_type="tok"."""
     named = {}
     for name, array in flatten(random_params(CONFIG)).items():
-        if name == checkpoint.POSITION_EMBEDDING:
+        if name == "Transformer/posembed_input/pos_embedding":
             named["pos_embedding"] = array[:, 1:]
             continue
         for google, theirs in _RENAMED:

@@ -13,6 +13,7 @@ from helpers.tiny import random_images, random_params
 from ppvit_jax import adaptation, checkpoint, encryption, models
 from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.keys import SecretKey
+from ppvit_jax.models import vit
 
 KEY = SecretKey(bytes(range(32)))
 CLASSES = tuple(f"class {number}" for number in range(5))
@@ -29,7 +30,7 @@ def convert(script, *arguments):
 
 
 def tiny_vit(image_size=64, name="ViT-Ti/16", **fields):
-    return models.parse_name(name, image_size=image_size, num_classes=len(CLASSES), **fields)
+    return vit.parse_name(name, image_size=image_size, num_classes=len(CLASSES), **fields)
 
 
 def write_model(path, config, *, adapted=False, seed=0):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.pytorch import torch
-from helpers.tiny import flatten
+from helpers.tiny import flatten, tiny_model
 
 from ppvit_jax.models.adaptation_network import (
     ELEAdaptNet,
@@ -179,7 +179,7 @@ def _run(reference, images):
 @pytest.mark.parametrize("size", [4, 12, 32])
 def test_float32_in_training_and_evaluation_is_close_to_pytorch(network, size):
     reference, images = _reference(network, size, torch.float32), _images(6, size).astype(np.float32)
-    model = from_linen(None, network(), (size, size, 3))
+    model = from_linen(tiny_model(), network(), (size, size, 3))
     with torch.no_grad():
         state = _state(reference)
         output = model.train(
@@ -204,7 +204,7 @@ def test_three_steps_of_training_are_those_of_pytorch(network):
     with jax.enable_x64(True):
         reference = _reference(network, size).train()
         params, statistics = _params(network, _state(reference)), _statistics(network, _state(reference))
-        model = from_linen(None, network(dtype=jnp.float64), (size, size, 3))
+        model = from_linen(tiny_model(), network(dtype=jnp.float64), (size, size, 3))
 
         @jax.jit
         def step(params, statistics, images, weights):
@@ -262,12 +262,12 @@ def test_the_smoothness_penalty_sees_only_three_channels_without_the_last_row_an
 
 
 def test_penalties_follow_their_weights():
-    model = from_linen(None, ELEAdaptNet(), (8, 8, 3))
+    model = from_linen(tiny_model(), ELEAdaptNet(), (8, 8, 3))
     params, statistics = model.init(jax.random.key(0)), model.init_statistics(jax.random.key(1))
     images = jnp.asarray(_images(3, 8), jnp.float32)
 
     def penalty(*weights):
-        model = from_linen(None, ELEAdaptNet(*weights), (8, 8, 3))
+        model = from_linen(tiny_model(), ELEAdaptNet(*weights), (8, 8, 3))
         return float(model.train(params, statistics, images, jax.random.key(2)).penalty)
 
     mixing, smoothness = penalty(1.0, 0.0), penalty(0.0, 1.0)
@@ -276,7 +276,7 @@ def test_penalties_follow_their_weights():
 
 
 def test_kernels_start_as_pytorchs_do_and_directions_have_length_one():
-    model = from_linen(None, ELEAdaptNet(), (32, 32, 3))
+    model = from_linen(tiny_model(), ELEAdaptNet(), (32, 32, 3))
     params, statistics = jax.jit(model.init)(jax.random.key(0)), jax.jit(model.init_statistics)(jax.random.key(0))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((params, statistics)))
     for kernel, fan_in in ((params["projection"]["kernel"], 48), (params["mixing"], 64)):
@@ -290,7 +290,9 @@ def test_kernels_start_as_pytorchs_do_and_directions_have_length_one():
 @pytest.mark.parametrize("network", REFERENCES)
 def test_bfloat16_computes_roughly_the_same(network):
     images = jnp.asarray(_images(6, 8), jnp.float32)
-    precise, rough = (from_linen(None, network(dtype=dtype), (8, 8, 3)) for dtype in (jnp.float32, jnp.bfloat16))
+    precise, rough = (
+        from_linen(tiny_model(), network(dtype=dtype), (8, 8, 3)) for dtype in (jnp.float32, jnp.bfloat16)
+    )
     params, statistics = precise.init(jax.random.key(0)), precise.init_statistics(jax.random.key(1))
     expected, output = (model.train(params, statistics, images, jax.random.key(2)) for model in (precise, rough))
     assert output.logits.dtype == jnp.bfloat16

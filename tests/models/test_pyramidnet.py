@@ -230,7 +230,7 @@ def test_shake_drop_with_the_gate_certain(dtype):
 def test_an_adaptation_network_comes_before_the_stem_and_adds_its_penalties(name):
     config = _tiny(depth=8, adaptation_network=name, penalty_weight=2.0, smoothness_weight=3.0)
     networks = {"le": LEAdaptNet(), "le-tanaka": TanakaAdaptNet(), "ele": ELEAdaptNet(2.0, 3.0)}
-    adaptation = from_linen(None, networks[name], (16, 16, 3))
+    adaptation = from_linen(config, networks[name], (16, 16, 3))
     images = jnp.asarray(_images(4, 16), jnp.float32)
     params, statistics = adaptation.init(jax.random.key(0)), adaptation.init_statistics(jax.random.key(0))
     # The step makes the singular values sound.

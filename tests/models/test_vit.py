@@ -10,7 +10,7 @@ from helpers.tiny import flatten, random_images, random_params, tiny_model
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.errors import UserError
-from ppvit_jax.models.vit import resize_position_embedding
+from ppvit_jax.models.position_embedding import resize_position_embedding
 
 
 def _huggingface(arrays, config):
@@ -215,7 +215,7 @@ def _embedding(old_grid):
 @pytest.mark.parametrize(("old", "new"), [(14, 24), (24, 14), (8, 7), (2, 5), (3, 1), (14, 28), (14, 37)])
 def test_position_embedding_is_interpolated_with_its_corners_kept(old, new):
     embedding = _embedding(old)
-    resized = resize_position_embedding(embedding, new)
+    resized = resize_position_embedding(embedding, new, prefix_tokens=1)
     grid = torch.tensor(embedding[:, 1:].reshape(1, old, old, -1).transpose(0, 3, 1, 2))
     expected = torch.nn.functional.interpolate(grid, (new, new), mode="bilinear", align_corners=True).numpy()
     np.testing.assert_array_equal(resized[:, 0], embedding[:, 0])
@@ -224,13 +224,13 @@ def test_position_embedding_is_interpolated_with_its_corners_kept(old, new):
 
 
 def test_position_embedding_of_the_same_grid_is_unchanged():
-    np.testing.assert_array_equal(resize_position_embedding(_embedding(7), 7), _embedding(7))
+    np.testing.assert_array_equal(resize_position_embedding(_embedding(7), 7, prefix_tokens=1), _embedding(7))
 
 
 @pytest.mark.parametrize("rows", [1, 16, 198])
 def test_position_embedding_that_is_no_square_grid_is_named(rows):
     with pytest.raises(UserError, match=f"{rows} rows is not a class token and a square grid"):
-        resize_position_embedding(np.zeros((1, rows, 4), np.float32), 7)
+        resize_position_embedding(np.zeros((1, rows, 4), np.float32), 7, prefix_tokens=1)
 
 
 @pytest.mark.parametrize("representation_size", [None, 24])

@@ -11,10 +11,13 @@ each row on its own would not, and smoothness alone would then look like kinship
 import dataclasses
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
-from ppvit_jax.audit.solvers.weights import Match, Params, match_rows, patch_rows, position_rows
+from ppvit_jax import models
+from ppvit_jax.audit.solvers.weights import Match, match_rows, patch_rows, position_rows
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
+from ppvit_jax.models import Params
 
 # Standard deviations above chance. An assignment over rows of low rank has heavier tails than a normal distribution.
 _THRESHOLD = 8.0
@@ -126,7 +129,7 @@ def _untouched(first: Params, second: Params) -> Statistic | None:
     """
     hidden = patch_rows(first).shape[1]
     products, squares = np.zeros((hidden, hidden)), np.zeros(2)
-    kernels = [_kernels(params["Transformer"], hidden) for params in (first, second)]
+    kernels = [_encoder_kernels(params, hidden) for params in (first, second)]
     for name in kernels[0].keys() & kernels[1].keys():
         one, other = kernels[0][name], kernels[1][name]
         if one.shape == other.shape:
@@ -140,16 +143,14 @@ def _untouched(first: Params, second: Params) -> Statistic | None:
     return Statistic(float(np.trace(products)), float(products.sum() / hidden), float(deviation))
 
 
-def _kernels(tree: Params, hidden: int, path: str = "") -> dict[str, np.ndarray]:
-    """The kernels of a tree as float32 [hidden, weights], by name; scales and biases are alike in all models."""
+def _encoder_kernels(params: Params, hidden: int) -> dict[str, np.ndarray]:
+    """The encoder's kernels as float32 [hidden, weights], by name; scales and biases are alike in all models."""
+    family = models.recognize(params)
     kernels = {}
-    for name, branch in tree.items():
-        where = f"{path}/{name}"
-        if isinstance(branch, dict):
-            kernels |= _kernels(branch, hidden, where)
-        elif name == "kernel":
+    for name, array in flatten_dict(params, sep="/").items():
+        if family and name.startswith(f"{family.encoder}/") and name.endswith("/kernel"):
             # The hidden units are what comes in, or what goes out.
-            goes_out = where.endswith(("/out/kernel", "/Dense_1/kernel"))
-            array = np.asarray(branch, np.float32)
-            kernels[where] = array.reshape(-1, hidden).T if goes_out else array.reshape(hidden, -1)
+            rows = np.asarray(array, np.float32)
+            goes_out = name.endswith(family.encoder_outputs)
+            kernels[name] = rows.reshape(-1, hidden).T if goes_out else rows.reshape(hidden, -1)
     return kernels

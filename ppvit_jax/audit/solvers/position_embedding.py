@@ -15,7 +15,7 @@ def solve(rows: np.ndarray) -> np.ndarray:
     """Finds the plain block of every row.
 
     Args:
-      rows: float64 [blocks, hidden], the position embedding without the class token's row; blocks of a square grid.
+      rows: float64 [blocks, hidden], the position embedding without the rows of prefix tokens; blocks of a square grid.
 
     Returns:
       int32 [blocks]: which block of the plain image row i is of, up to rotations and flips: an estimate of

@@ -6,16 +6,15 @@ assignment problem", 1955), and fine-tuning in between changes the rows too litt
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from ppvit_jax import models
 from ppvit_jax.adaptation import restore
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
-
-Params = dict[str, Any]
+from ppvit_jax.models import Params
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,8 +80,8 @@ def recover(base: Params, model: Params) -> Recovered:
     """Recovers the permutations that a model was adapted with, whatever the method.
 
     Args:
-      base: parameters of the plain Vision Transformer, at the model's image size: `embedding/kernel`
-        [patch, patch, 3, hidden] and `Transformer/posembed_input/pos_embedding` [1, 1 + blocks, hidden].
+      base: parameters of the plain Vision Transformer, at the model's image size: of the patch embedding
+        [patch, patch, 3, hidden] and of the position embedding [1, prefix tokens + blocks, hidden].
       model: parameters of the adapted one, tuned or not.
 
     Raises:
@@ -101,7 +100,7 @@ def drift(base: Params, model: Params, permutations: Permutations) -> dict[str, 
       permutations: those that the model was adapted with, or `recover`'s.
 
     Returns:
-      "patch_embedding" and "position_embedding" (without the class token's row).
+      "patch_embedding" and "position_embedding" (without the rows of prefix tokens).
 
     Raises:
       UserError: as `recover`.
@@ -122,17 +121,20 @@ def patch_rows(params: Params) -> np.ndarray:
     Raises:
       UserError: the model has none.
     """
-    kernel = _leaf(params, "embedding", "kernel")
+    family = models.recognize(params)
+    kernel = _leaf(params, (family and family.patch_kernel) or "patch embedding")
     return kernel.reshape(-1, kernel.shape[-1])
 
 
 def position_rows(params: Params) -> np.ndarray:
-    """The position embedding as float64 [blocks, hidden], without the class token's row.
+    """The position embedding as float64 [blocks, hidden], without the rows of prefix tokens.
 
     Raises:
       UserError: the model has none.
     """
-    return _leaf(params, "Transformer", "posembed_input", "pos_embedding")[0, 1:]
+    family = models.recognize(params)
+    rows = _leaf(params, (family and family.positions) or "position embedding")[0]
+    return rows[family.prefix_tokens if family else 0 :]
 
 
 def unit_rows(matrix: np.ndarray, *, centred: bool) -> np.ndarray:
@@ -143,10 +145,8 @@ def unit_rows(matrix: np.ndarray, *, centred: bool) -> np.ndarray:
     return np.divide(matrix, lengths, out=np.zeros_like(matrix), where=lengths > 0)
 
 
-def _leaf(params: Params, *names: str) -> np.ndarray:
-    tree: Any = params
-    for name in names:
-        if name not in tree:
-            raise UserError(f"the model has no {'/'.join(names)}: give a Vision Transformer in Google's layout")
-        tree = tree[name]
-    return np.asarray(tree, np.float64)
+def _leaf(params: Params, name: str) -> np.ndarray:
+    array = models.leaf(params, name)
+    if array is None:
+        raise UserError(f"the model has no {name}: give a Vision Transformer in Google's layout")
+    return np.asarray(array, np.float64)

@@ -1,36 +1,43 @@
-"""What `ppvit adapt`, `ppvit restore` and `ppvit rekey` share."""
+"""Models in files, plain and adapted, as the commands read and write them."""
 
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.commands.shared.arguments import ENCRYPTED, open_encryption
 from ppvit_jax.commands.shared.output import new_path
-from ppvit_jax.encryption import Permutations, derive_permutations
+from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
 
 @dataclasses.dataclass(frozen=True)
-class Adapted:
-    """An adapted model: its parameters, what it says of itself, its shape, and how it is encrypted."""
+class SavedModel:
+    """The content of a checkpoint: parameters, statistics (not permuted by any key), metadata and shape."""
 
-    params: Any
+    params: models.Params
+    statistics: models.Statistics
     metadata: checkpoint.Metadata
-    shape: models.ViTConfig
-    encryption: str
+    shape: models.ModelConfig
 
     def permutations(self, key: SecretKey) -> Permutations:
-        """A key's permutations for the model's sizes."""
-        size, patch = self.shape.image_size, self.shape.patch_size
-        return derive_permutations(key, self.encryption, image_size=size, block_size=patch)
+        """Returns a key's permutations of the blocks and values of the model's images, by its encryption."""
+        method = open_encryption(self.metadata.encryption, self.shape.patch_size)
+        return method.absorb(key, height=self.shape.image_size, width=self.shape.image_size)
+
+    def with_params(self, params: models.Params) -> "SavedModel":
+        """Returns the model with other parameters."""
+        return dataclasses.replace(self, params=params)
+
+    def with_encryption(self, encryption: str) -> "SavedModel":
+        """Returns the model with other metadata: it is adapted to this encryption."""
+        return dataclasses.replace(self, metadata=dataclasses.replace(self.metadata, encryption=encryption))
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:
     """Adds --checkpoint and --output."""
-    parser.add_argument("--checkpoint", required=True, metavar="IN", help="a .npz in Google's layout")
+    parser.add_argument("--checkpoint", required=True, metavar="IN", help="a .npz in Google's layout, or a ConvMixer's")
     parser.add_argument("--output", required=True, metavar="OUT", help="the .npz to write")
 
 
@@ -43,43 +50,56 @@ def add_lost_encryption(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_model(path: Path, image_size: int | None) -> tuple[Any, checkpoint.Metadata, models.ViTConfig]:
-    """Reads any checkpoint in Google's layout, with its head if it has one.
+def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> SavedModel:
+    """Reads any checkpoint whose family can be adapted, with its head if it has one.
 
     Args:
       path: the file.
       image_size: resize the position embedding to this size of images; None keeps the file's.
-
-    Returns:
-      The parameters, the metadata and the shape.
+      dtype: the compute dtype; "" for float64 if the file has that, and float32 otherwise.
 
     Raises:
-      UserError: a file that cannot be read, or is not a Vision Transformer's, or a size that is impossible.
+      UserError: a file that cannot be read, a model of another family, or a size that is impossible.
     """
     arrays, metadata = checkpoint.read(path)
-    dtype = "float64" if any(array.dtype == "float64" for array in arrays.values()) else "float32"
-    shape = models.infer_config(arrays, where=str(path), dtype=dtype)
+    arrays, statistics = checkpoint.split(arrays)
+    shape = models.infer_config(
+        arrays,
+        where=str(path),
+        dtype=dtype or ("float64" if any(array.dtype == "float64" for array in arrays.values()) else "float32"),
+        image_size=image_size or metadata.image_size,
+        options=metadata.model_options,
+    )
     if image_size is not None:
         if image_size <= 0 or image_size % shape.patch_size:
             raise UserError(f"--image-size {image_size} is not a multiple of the model's patch size {shape.patch_size}")
+        if image_size != shape.image_size and models.family_of(shape).mixing_matrix in arrays:
+            raise UserError(
+                f"{path} mixes the blocks of images of {shape.image_size}x{shape.image_size} by a matrix, which cannot "
+                f"be resized: give --image-size {shape.image_size}"
+            )
         shape = dataclasses.replace(shape, image_size=image_size)
     params = checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=str(path))
+    checkpoint.check_statistics(statistics, models.abstract_statistics(shape), str(path))
     if not shape.num_classes:
-        del params["head"]
-    return params, metadata, shape
+        del params[models.family_of(shape).head]
+    return SavedModel(params, statistics, metadata, shape)
 
 
-def open_adapted(arguments: argparse.Namespace, key: SecretKey) -> Adapted:
+def open_adapted(arguments: argparse.Namespace, key: SecretKey) -> SavedModel:
     """Reads the adapted model of --checkpoint, and makes sure of its key.
+
+    Returns:
+      The model, its metadata with the encryption that --encryption says where the file does not.
 
     Raises:
       UserError: as `open_model`; or the model is plain, or adapted with another key.
     """
     path = checkpoint.resolve(arguments.checkpoint)
-    params, metadata, shape = open_model(path, None)
-    given, said = arguments.encryption, metadata.encryption
+    model = open_model(path)
+    given, said = arguments.encryption, model.metadata.encryption
     if given is not None:
-        given = open_encryption(given, shape.patch_size).spec
+        given = open_encryption(given, model.shape.patch_size).spec
     if said == "none" and given is None:
         raise UserError(
             f"{path} does not say that it is adapted: if it is, and lost its metadata in another program, say to "
@@ -87,35 +107,34 @@ def open_adapted(arguments: argparse.Namespace, key: SecretKey) -> Adapted:
         )
     if said != "none" and given not in (None, said):
         raise UserError(f"{path} says that it is adapted to {said!r}, and --encryption is {given}")
-    if said != "none" and metadata.key_fingerprint != key.fingerprint:
+    if said != "none" and model.metadata.key_fingerprint != key.fingerprint:
         raise UserError(
-            f"{path} is adapted with the key of fingerprint {metadata.key_fingerprint}, and the key given has "
+            f"{path} is adapted with the key of fingerprint {model.metadata.key_fingerprint}, and the key given has "
             f"fingerprint {key.fingerprint}: use the model's key"
         )
-    return Adapted(params, metadata, shape, given or said)
+    return model.with_encryption(given or said)
 
 
-def write_model(
-    arguments: argparse.Namespace,
-    params: Any,
-    metadata: checkpoint.Metadata,
-    shape: models.ViTConfig,
-    encryption: str,
-    fingerprint: str | None,
-) -> None:
+def write_model(arguments: argparse.Namespace, model: SavedModel, key: SecretKey | None) -> None:
     """Writes --output and says what it is.
+
+    Args:
+      arguments: with --output.
+      model: its metadata has the encryption that it is adapted to.
+      key: the key that it is adapted with; None for a plain model.
 
     Raises:
       UserError: the file exists, or its folder does not.
     """
-    path = new_path(arguments.output, "the checkpoint")
+    path, shape = new_path(arguments.output, "the checkpoint"), model.shape
     metadata = dataclasses.replace(
-        metadata,
-        model=metadata.model or models.model_name(shape),
+        model.metadata,
+        model=model.metadata.model or models.model_name(shape),
         image_size=shape.image_size,
-        encryption=encryption,
-        key_fingerprint=fingerprint,
+        encryption=model.metadata.encryption if key else "none",
+        key_fingerprint=key.fingerprint if key else None,
     )
-    checkpoint.write(path, params, metadata)
-    what = f"adapted to {encryption} with the key of fingerprint {fingerprint}" if fingerprint else "a plain model"
-    print(f"{path}: {metadata.model or 'Vision Transformer'}, {shape.image_size}x{shape.image_size}, {what}")
+    checkpoint.write(path, checkpoint.join(model.params, model.statistics), metadata)
+    name = metadata.model or models.family_of(shape).title
+    adapted = f"adapted to {metadata.encryption} with the key of fingerprint {metadata.key_fingerprint}"
+    print(f"{path}: {name}, {shape.image_size}x{shape.image_size}, {adapted if key else 'a plain model'}")

@@ -11,7 +11,6 @@ from ppvit_jax import checkpoint, keys, models
 from ppvit_jax.adaptation import restore
 from ppvit_jax.audit.attack import Attack, EncryptedImages, Inputs
 from ppvit_jax.audit.methods import Material, Models
-from ppvit_jax.audit.solvers.weights import Params
 from ppvit_jax.commands.shared import adapted_model
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared.audit_arguments import Sources
@@ -22,6 +21,7 @@ from ppvit_jax.data.preprocess import preprocess
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.encryption import Permutations, derive_permutations
 from ppvit_jax.errors import UserError
+from ppvit_jax.models import Params
 
 PHOTOGRAPHS = "photographs"
 _REFERENCES = 200
@@ -150,9 +150,10 @@ def open_encrypted(sources: Sources, limit: int) -> tuple[EncryptedImages, np.nd
     return EncryptedImages(images, method, secret), numbers, folder.count
 
 
-def open_model(name: str, image_size: int | None = None) -> tuple[Params, checkpoint.Metadata, models.ViTConfig]:
+def open_model(name: str, image_size: int | None = None) -> tuple[Params, checkpoint.Metadata, models.ModelConfig]:
     """Reads parameters, metadata and shape of a checkpoint; see `adapted_model.open_model`."""
-    return adapted_model.open_model(checkpoint.resolve(name), image_size)
+    model = adapted_model.open_model(checkpoint.resolve(name), image_size)
+    return model.params, model.metadata, model.shape
 
 
 def _add_models(inputs: Inputs, attack: Attack, sources: Sources) -> Inputs:
@@ -206,7 +207,7 @@ def _open_key(sources: Sources) -> keys.SecretKey | None:
 
 
 def _model_permutations(
-    sources: Sources, metadata: checkpoint.Metadata, shape: models.ViTConfig
+    sources: Sources, metadata: checkpoint.Metadata, shape: models.ModelConfig
 ) -> Permutations | None:
     """Returns the permutations that a model was adapted with, if the key is given.
 

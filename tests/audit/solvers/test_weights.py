@@ -38,7 +38,7 @@ def base():
 def _tree(arrays):
     return {
         "embedding": {"kernel": arrays["embedding/kernel"], "bias": arrays["embedding/bias"]},
-        "Transformer": {"posembed_input": {"pos_embedding": arrays[checkpoint.POSITION_EMBEDDING]}},
+        "Transformer": {"posembed_input": {"pos_embedding": arrays["Transformer/posembed_input/pos_embedding"]}},
     }
 
 
