@@ -1,4 +1,4 @@
-"""What every script shares: arguments, reading and writing of files."""
+"""Functions that the scripts share: arguments, reading and writing of files."""
 
 import argparse
 import dataclasses
@@ -109,7 +109,7 @@ def add_without_head(parser: argparse.ArgumentParser) -> None:
 
 
 def drop_pre_logits(arrays: dict[str, np.ndarray], arguments: argparse.Namespace) -> dict[str, np.ndarray]:
-    """The arrays for a program whose models have no pre_logits layer; with --without-head also without the head.
+    """Returns the arrays for a program without a pre_logits layer; with --without-head also without the head.
 
     Raises:
       UserError: there is such a layer, and the head that follows it is to be kept.
@@ -126,7 +126,7 @@ def drop_pre_logits(arrays: dict[str, np.ndarray], arguments: argparse.Namespace
 
 
 def heads_of(hidden_size: int, given: int | None, where: str) -> int:
-    """The number of attention heads: as given, or as usual for the hidden size.
+    """Returns the number of attention heads: as given, or as usual for the hidden size.
 
     Raises:
       UserError: none is usual, or the hidden size is not a multiple of it.

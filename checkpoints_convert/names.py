@@ -14,7 +14,7 @@ _ATTENTION = "Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/"
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """How one tensor is laid out.
+    """Layout of one tensor.
 
     to_google: (the other program's tensor, number of heads) -> Google's array.
     from_google: the inverse, of Google's array alone.
@@ -65,7 +65,7 @@ def both(other: str, google: str, form: Form) -> Table:
 
 
 def norm(other: str, google: str) -> Table:
-    """Scale and bias of a layer normalisation."""
+    """Scale and bias of a layer normalization."""
     return (Entry(f"{other}.weight", (f"{google}/scale",)), Entry(f"{other}.bias", (f"{google}/bias",)))
 
 

@@ -4,7 +4,7 @@ Command:  python -m checkpoints_convert.npz_to_hf checkpoint.npz FOLDER
 Load it:  transformers.ViTForImageClassification.from_pretrained(FOLDER)
           transformers.AutoImageProcessor.from_pretrained(FOLDER)   (mean and standard deviation 0.5)
 
-The GELU is the tanh form, as Google's models compute it, and the layer normalisations' epsilon is 1e-6. An adapted
+The GELU is the tanh form, as Google's models compute it, and the layer normalizations' epsilon is 1e-6. An adapted
 model stays adapted: it takes encrypted images. What our checkpoint says of itself (key fingerprint, encryption) is
 in the field `ppvit` of config.json.
 """

@@ -2,7 +2,7 @@
 
 Command:  python -m checkpoints_convert.orbax_to_npz runs/cifar10 model.npz [--step N]
 
-For a run that is not complete: a complete one has its checkpoint.npz already. Needs no key, and no optimiser.
+For a run that is not complete: a complete one has its checkpoint.npz already. Needs no key, and no optimizer.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def convert(arguments: argparse.Namespace) -> None:
 
 
 def _restore(path: Path) -> Any:
-    """What `checkpoint.write` takes, as numpy arrays, wherever they were when they were saved."""
+    """Returns the tree that `checkpoint.write` takes, as numpy arrays, wherever they were when they were saved."""
     # Orbax warns of what a checkpoint of its manager does not have.
     logging.set_verbosity(logging.ERROR)
     with reading_state(path), ocp.PyTreeCheckpointer() as checkpointer:

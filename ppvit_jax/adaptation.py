@@ -24,8 +24,8 @@ def adapt(params: Params, permutations: Permutations, offset: float = 0.0) -> Pa
         the mixing matrix [blocks, blocks]. Numpy or JAX arrays; also gradients or optimizer moments of that structure
         (of second moments, which are squares, without `permutations.negative`).
       permutations: those that encrypt the images, alike in all blocks.
-      offset: what a normalised value and its inverse sum up to, `inversion_offset(mean, std)`. At mean 0.5 it is 0,
-        an inversion is a change of sign, and gradients adapt like parameters. Elsewhere the bias moves as well: logits
+      offset: the sum of a normalized value and its inverse, `inversion_offset(mean, std)`. At mean 0.5 it is 0, an
+        inversion is a change of sign, and gradients adapt like parameters. Elsewhere the bias moves as well: logits
         stay exact, and training does not.
 
     Returns:
@@ -47,7 +47,7 @@ def adapt(params: Params, permutations: Permutations, offset: float = 0.0) -> Pa
 
 
 def restore(params: Params, permutations: Permutations, offset: float = 0.0) -> Params:
-    """The inverse of `adapt`: the model for plain images."""
+    """Undoes `adapt`: returns the model for plain images."""
     return adapt(params, permutations.inverse(), offset)
 
 
@@ -72,14 +72,14 @@ def rekey(params: Params, old: Permutations, new: Permutations, offset: float = 
 
 
 def inversion_offset(mean: float, std: float) -> float:
-    """What a value x, normalised as (x / 255 - mean) / std, and its inverse 255 - x sum up to."""
+    """Returns the sum of a value x, normalized as (x / 255 - mean) / std, and its inverse 255 - x."""
     return (1 - 2 * mean) / std
 
 
 def _follow_values(
     params: Params, family: Family | None, pixel: np.ndarray | None, negative: np.ndarray | None, offset: float
 ) -> Params:
-    """The patch embedding follows the values of a block (equation 19).
+    """Makes the patch embedding follow the values of a block (equation 19).
 
     E'[j] = s[j] E[pixel[j]], where s[j] is -1 for an inverted value and 1 for another; j counts a patch's values.
     """
@@ -88,10 +88,10 @@ def _follow_values(
     chex.assert_rank(kernel, 4)
     rows = kernel.reshape(-1, kernel.shape[-1])
     if pixel is not None:
-        _check("pixel permutation", "values in a patch", pixel, len(rows))
+        _check_size("pixel permutation", "values in a patch", pixel, len(rows))
         rows = rows[pixel]
     if negative is not None:
-        _check("mask of inverted values", "values in a patch", negative, len(rows))
+        _check_size("mask of inverted values", "values in a patch", negative, len(rows))
         if offset:
             # Through the inverted values the plain rows see offset - x.
             bias = leaf(params, family.patch_bias)
@@ -102,18 +102,18 @@ def _follow_values(
 
 
 def _follow_blocks(params: Params, family: Family | None, block: np.ndarray) -> Params:
-    """The position embedding follows the blocks (equations 17 and 18), or the mixing matrix if there is none.
+    """Makes the position embedding follow the blocks (equations 17 and 18), or the mixing matrix if there is none.
 
     E_pos'[n + i] = E_pos[n + block[i]] after the n prefix tokens, whose rows stay; M'[:, i] = M[:, block[i]].
     """
     if family is not None and (positions := leaf(params, family.positions)) is not None:
         chex.assert_rank(positions, 3)
         prefix = family.prefix_tokens
-        _check("block permutation", "patches in an image", block, positions.shape[1] - prefix)
+        _check_size("block permutation", "patches in an image", block, positions.shape[1] - prefix)
         order = np.concatenate([np.arange(prefix), prefix + np.asarray(block)])
         return replace_leaf(params, family.positions, positions[:, order])
     if family is not None and (matrix := leaf(params, family.mixing_matrix)) is not None:
-        _check("block permutation", "patches in an image", block, matrix.shape[1])
+        _check_size("block permutation", "patches in an image", block, matrix.shape[1])
         return replace_leaf(params, family.mixing_matrix, matrix[:, np.asarray(block)])
     raise UserError(
         "the model has no position embedding, so that nothing in it can follow scrambled blocks: use an encryption "
@@ -138,9 +138,9 @@ def _negatives(undone: Permutations, new: Permutations) -> np.ndarray | None:
     return before ^ new.negative
 
 
-def _check(kind: str, what: str, part: np.ndarray, length: int) -> None:
-    if len(part) != length:
+def _check_size(name: str, unit: str, permutation: np.ndarray, length: int) -> None:
+    if len(permutation) != length:
         raise UserError(
-            f"the {kind} has {len(part)} places, and the model has {length} {what}: "
+            f"the {name} has {len(permutation)} places, and the model has {length} {unit}: "
             "resize the model to the images' size before adapting it, with permutations of that size"
         )

@@ -25,7 +25,7 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.files import written_aside
 from ppvit_jax.models import Params
 
-# Where a checkpoint keeps what is not trained, such as a batch normalisation's running mean.
+# The subtree of what is not trained, such as a batch normalization's running mean.
 _STATISTICS = "statistics"
 # Training states of the original code keep the parameters under one of these.
 _PREFIXES = ("opt/target/", "params/", "target/")
@@ -37,7 +37,7 @@ _MAX_EXPANSION = 100
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint says of itself.
+    """Metadata of a checkpoint.
 
     encryption and key_fingerprint: what the model is adapted to, or "none" and None for a plain one.
     class_names: of the head's outputs, in their order; empty if unknown.
@@ -82,7 +82,7 @@ class Metadata:
 
 
 def resolve(name: str) -> Path:
-    """The path of a checkpoint that a user names; "embedded" is the small one in the package."""
+    """Returns the path of a checkpoint that a user names; "embedded" is the small one in the package."""
     if name == "embedded":
         return Path(str(importlib.resources.files("ppvit_jax") / "assets" / EMBEDDED))
     return Path(name).expanduser()
@@ -100,7 +100,7 @@ def read(
 
     Returns:
       Arrays by name ("Transformer/encoderblock_0/LayerNorm_0/scale"), without the prefixes `opt/target/`,
-      `target/` or `params/` and without an optimiser's state beside them; and the metadata (of a plain model
+      `target/` or `params/` and without an optimizer's state beside them; and the metadata (of a plain model
       where the file has none).
 
     Raises:
@@ -176,12 +176,12 @@ def write(path: str | os.PathLike, params: Params, metadata: Metadata) -> None:
 
 
 def join(params: Params, statistics: models.Statistics) -> Params:
-    """What `write` takes: parameters, and beside them the statistics of a model that has any."""
+    """Returns the tree that `write` takes: parameters, and beside them the statistics of a model that has any."""
     return {**params, _STATISTICS: statistics} if statistics else params
 
 
 def split(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], models.Statistics]:
-    """The parameters' arrays that `read` gave, by name, and the tree of statistics ({} where there are none)."""
+    """Splits the arrays that `read` gave into those of parameters, by name, and the tree of statistics."""
     prefix = f"{_STATISTICS}/"
     statistics = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     params = {name: array for name, array in arrays.items() if not name.startswith(prefix)}

@@ -79,7 +79,7 @@ def _checkpoint(path: Path) -> Facts:
 
 
 def _shape(path: Path, arrays: dict[str, np.ndarray], metadata: checkpoint.Metadata) -> models.ModelConfig | None:
-    """The model's shape; None where only the metadata says what it is.
+    """Returns the model's shape; None where only the metadata says what it is.
 
     Raises:
       UserError: the metadata does not say it either, or the model is of a family whose arrays should tell it.

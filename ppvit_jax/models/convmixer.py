@@ -1,8 +1,8 @@
 """ConvMixer of Trockman and Kolter (arXiv 2201.09792), with an optional adaptive matrix over its patches.
 
 The network is that of the paper's listing. The adaptive matrix is a *reconstruction* of the adaptive permutation
-matrix of arXiv 2208.02556, of which we know the outline and no public code: where it multiplies, its normalisation,
-its initialisation and its penalty are choices of this project.
+matrix of arXiv 2208.02556, of which we know the outline and no public code: where it multiplies, its normalization,
+its initialization and its penalty are choices of this project.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class ConvMixerConfig:
 
     patch_size: side of a patch in pixels.
     kernel_size: side of the depthwise convolutions in patches.
-    adaptive_matrix: one of ADAPTIVE_MATRICES. Other than "none", a learnt matrix over the patches: the parameter
+    adaptive_matrix: one of ADAPTIVE_MATRICES. Other than "none", a learned matrix over the patches: the parameter
       itself ("free"), its rows under a softmax ("softmax"), or made nearly doubly stochastic ("sinkhorn").
     penalty_weight: of the adaptive matrix's penalty in the loss.
     dtype: the compute dtype; the parameters keep theirs.
@@ -51,7 +51,7 @@ class ConvMixerConfig:
 
 
 def build(config: ConvMixerConfig) -> Model:
-    """The functions of a ConvMixer.
+    """Returns the functions of a ConvMixer.
 
     Parameters: "embedding" (kernel [patch_size, patch_size, 3, hidden_size]), "embedding_norm", "block_0" and so on
     with "depthwise", "depthwise_norm", "pointwise" and "pointwise_norm", and "head"; with an adaptive matrix also
@@ -72,12 +72,12 @@ def build(config: ConvMixerConfig) -> Model:
 
 
 def _sinkhorn_round(logarithms: jax.Array, _: None) -> tuple[jax.Array, None]:
-    """Normalises the rows, then the columns, of a matrix given by its entries' logarithms."""
+    """Normalizes the rows, then the columns, of a matrix given by its entries' logarithms."""
     return jax.nn.log_softmax(jax.nn.log_softmax(logarithms, axis=1), axis=0), None
 
 
 def _effective(parameter: jax.Array, kind: str) -> jax.Array:
-    """The matrix that multiplies the patches, from its parameter; both [patches, patches]."""
+    """Returns the matrix that multiplies the patches, from its parameter; both [patches, patches]."""
     if kind == "softmax":
         return jax.nn.softmax(parameter, axis=1)
     if kind == "sinkhorn":

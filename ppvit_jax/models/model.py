@@ -41,7 +41,7 @@ class ModelConfig(Protocol):
 
 
 class TrainOutput(NamedTuple):
-    """What a model computes while it is trained.
+    """Result of a model that is being trained.
 
     logits: [batch, num_classes].
     statistics: those of the next step.
@@ -58,12 +58,12 @@ class Model:
     """A model as pure functions.
 
     init(rng) -> params.
-    init_statistics(rng) -> statistics: what training moves without a gradient, such as a batch normalisation's
+    init_statistics(rng) -> statistics: what training moves without a gradient, such as a batch normalization's
       running mean; {} for a Vision Transformer.
     apply(params, images, statistics) -> logits, in evaluation mode.
     train(params, statistics, images, rng) -> TrainOutput, in training mode.
 
-    `images` is [batch, image_size, image_size, 3], normalised, floating point; `logits` is
+    `images` is [batch, image_size, image_size, 3], normalized, floating point; `logits` is
     [batch, num_classes] in float32 (float64 if the compute dtype is float64).
     """
 
@@ -95,7 +95,7 @@ def replace_leaf(params: Params, name: str, value: Any) -> Params:
 
 
 def from_linen(config: ModelConfig, module: nn.Module, input_shape: tuple[int, ...]) -> Model:
-    """The functions of a Linen module.
+    """Returns the functions of a Linen module.
 
     Args:
       config: the model's shape.

@@ -132,7 +132,7 @@ def _name(config: ViTConfig) -> str:
 
 
 def build(config: ViTConfig) -> Model:
-    """The functions of a Vision Transformer.
+    """Returns the functions of a Vision Transformer.
 
     Raises:
       UserError: an attention that is unknown, or that the device or the compute dtype does not have.
@@ -148,7 +148,7 @@ def build(config: ViTConfig) -> Model:
 
 
 class _Dense(nn.Module):
-    """Flax's DenseGeneral, parameters and initialisation, over the last `axes` axes."""
+    """Flax's DenseGeneral, parameters and initialization, over the last `axes` axes."""
 
     features: tuple[int, ...]
     dtype: str

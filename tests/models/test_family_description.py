@@ -17,7 +17,7 @@ from ppvit_jax.adaptation import adapt, rekey, restore
 from ppvit_jax.encryption import create
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
-from ppvit_jax.models import families
+from ppvit_jax.models import families, vit
 from ppvit_jax.models.family import Family
 from ppvit_jax.models.model import Model, from_linen
 
@@ -90,6 +90,14 @@ def test_a_part_of_a_model_with_a_landmark_is_never_taken_for_another_familys(co
     names = data.draw(st.sets(st.sampled_from(sorted(models.parameter_shapes(config)))))
     arrays = {name: np.zeros(1) for name in {*names, *family.landmarks, family.patch_kernel} - {""}}
     assert models.recognize(unflatten_dict(arrays, sep="/")) is family
+
+
+def test_a_family_that_shares_the_names_of_another_is_told_by_its_landmarks(monkeypatch):
+    registers = dataclasses.replace(vit.FAMILY, prefix_tokens=5, landmarks=("cls", "registers"))
+    monkeypatch.setattr(families, "FAMILIES", (*families.FAMILIES, registers))
+    params = random_params(_config("ViT-Micro/8"))
+    assert models.recognize(params) is vit.FAMILY
+    assert models.recognize(params | {"registers": np.zeros((1, 4, 128))}) is registers
 
 
 def test_what_has_no_names_of_a_family_is_of_none():
