@@ -6,7 +6,6 @@ trained with adaptation and without it, beside those that no model can absorb.
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,6 +20,7 @@ from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.experiments.table1 import Arm, train_arm
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.keys import SecretKey
+from ppvit_jax.training.workdir import Result
 
 _MORE = ("etc:shared=True", "bs+ps+np:shared=False", "pe:keys=per_image")
 _PLAIN = Arm("none", False)
@@ -69,7 +69,7 @@ def run(config: Config, output: Path, rows: str) -> None:
         arms.append(Arm(spec, False))
     dataset = data.load(config.data, config.image_size, config.seed)
     chance = 100 * np.bincount(dataset.test.labels).max() / len(dataset.test)
-    results: dict[Arm, dict[str, Any]] = {}
+    results: dict[Arm, Result] = {}
     by_name = {arm.name: arm for arm in arms}
     for name in announce_runs("run", ((name, output / "arms" / name) for name in by_name)):
         arm = by_name[name]
@@ -102,7 +102,7 @@ def run(config: Config, output: Path, rows: str) -> None:
         print(output / name)
 
 
-def markdown(results: dict[Arm, dict[str, Any]], arms: list[Arm], chance: float, described: str) -> str:
+def markdown(results: dict[Arm, Result], arms: list[Arm], chance: float, described: str) -> str:
     """Returns the content of adaptation.md; `arms` are all that are to be run."""
     plain = 100 * _accuracy(results[_PLAIN])
     lines = [
@@ -130,11 +130,11 @@ def markdown(results: dict[Arm, dict[str, Any]], arms: list[Arm], chance: float,
     return "\n".join([*lines, *notes])
 
 
-def _accuracy(result: dict[str, Any]) -> float:
+def _accuracy(result: Result) -> float:
     return result["test_accuracy"]
 
 
-def _describe(result: dict[str, Any]) -> str:
+def _describe(result: Result) -> str:
     size = result["image_size"]
     return (
         f"{result['dataset']}, {result['model']}, {size}x{size}, epochs: {result['epochs']} of "

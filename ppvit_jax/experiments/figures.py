@@ -1,8 +1,8 @@
 """The pictures of the results, drawn by matplotlib without a display."""
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ppvit_jax.files import written_aside
+from ppvit_jax.training.workdir import MetricsLine
 
 # Okabe and Ito's colors, with a marker each: told apart in grey and by every kind of sight.
 _STYLES = (
@@ -35,7 +36,7 @@ _ENCRYPTION_TITLES = {
 }
 
 
-def draw_curves(histories: dict[str, list[dict[str, Any]]], path: Path, subtitle: str) -> None:
+def draw_curves(histories: Mapping[str, Sequence[MetricsLine]], path: Path, subtitle: str) -> None:
     """Draws accuracy and loss by epoch, training and testing (the paper's Figure 6).
 
     Args:
@@ -45,14 +46,16 @@ def draw_curves(histories: dict[str, list[dict[str, Any]]], path: Path, subtitle
     """
     figure = Figure(figsize=(9, 7 if len(histories) <= 4 else 9), layout="constrained")
     FigureCanvasAgg(figure)
-    for column, (part, title) in enumerate((("train", "Training"), ("test", "Testing"))):
-        for row, (quantity, scale, label) in enumerate((("accuracy", 100, "Accuracy (%)"), ("loss", 1, "Loss"))):
+    for column, (title, fields) in enumerate(
+        (("Training", ("train_accuracy", "train_loss")), ("Testing", ("test_accuracy", "test_loss")))
+    ):
+        for row, (field, scale, label) in enumerate(zip(fields, (100, 1), ("Accuracy (%)", "Loss"), strict=True)):
             axes = figure.add_subplot(2, 2, 1 + 2 * row + column)
             for number, (name, history) in enumerate(histories.items()):
                 color, marker, line = _STYLES[number % len(_STYLES)]
                 axes.plot(
                     [entry["epoch"] for entry in history],
-                    [scale * entry[f"{part}_{quantity}"] for entry in history],
+                    [scale * entry[field] for entry in history],
                     color=color,
                     marker=marker,
                     markersize=4 + 3 * (number == 0),

@@ -5,7 +5,6 @@ import dataclasses
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +19,7 @@ from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument
 from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import experiment
-from ppvit_jax.training.workdir import read_history
+from ppvit_jax.training.workdir import MetricsLine, Result, read_history
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +69,8 @@ def run(config: Config, output: Path, names: list[str]) -> None:
     arms = {arm.name: arm for arm in ARMS if arm.name in names}
     dataset = data.load(config.data, config.image_size, config.seed)
     draw_samples(config, output, dataset)
-    results: dict[Arm, dict[str, Any]] = {}
-    histories: dict[Arm, list[dict[str, Any]]] = {}
+    results: dict[Arm, Result] = {}
+    histories: dict[Arm, list[MetricsLine]] = {}
     for name in announce_runs("arm", ((name, output / "arms" / name) for name in arms)):
         arm = arms[name]
         results[arm] = train_arm(config, arm, output, dataset)
@@ -84,7 +83,7 @@ def run(config: Config, output: Path, names: list[str]) -> None:
         print(output / name)
 
 
-def train_arm(config: Config, arm: Arm, output: Path, dataset: data.Dataset) -> dict[str, Any]:
+def train_arm(config: Config, arm: Arm, output: Path, dataset: data.Dataset) -> Result:
     """Trains an arm in output/arms/NAME, unless it is complete there, and returns the content of its `result.json`."""
     config = config.copy_and_resolve_references()
     config.encryption, config.adapt = arm.encryption, arm.adapt
@@ -111,7 +110,7 @@ def draw_samples(config: Config, output: Path, dataset: data.Dataset) -> None:
     figures.draw_samples(rows, output / "samples.png", block_size=patch_size)
 
 
-def table(results: dict[Arm, dict[str, Any]], histories: dict[Arm, list[dict[str, Any]]]) -> dict[str, Any]:
+def table(results: dict[Arm, Result], histories: dict[Arm, list[MetricsLine]]) -> dict[str, object]:
     """Returns the content of table.json: each arm's result and accuracy by epoch beside the paper's, in percent."""
     plain = next((result for arm, result in results.items() if arm.name == "plain"), None)
     return {
@@ -132,7 +131,7 @@ def table(results: dict[Arm, dict[str, Any]], histories: dict[Arm, list[dict[str
     }
 
 
-def markdown(results: dict[Arm, dict[str, Any]]) -> str:
+def markdown(results: dict[Arm, Result]) -> str:
     """Returns the content of table.md: the layout of the paper's Table I, measured beside the paper's."""
     cells = {
         (arm.encryption, arm.adapt): (
@@ -162,7 +161,7 @@ def markdown(results: dict[Arm, dict[str, Any]]) -> str:
     )
 
 
-def _describe(results: dict[Arm, dict[str, Any]]) -> str:
+def _describe(results: dict[Arm, Result]) -> str:
     result = next(iter(results.values()))
     size = result["image_size"]
     origin = "from scratch"
@@ -174,7 +173,7 @@ def _describe(results: dict[Arm, dict[str, Any]]) -> str:
     )
 
 
-def _compared(histories: dict[Arm, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+def _compared(histories: dict[Arm, list[MetricsLine]]) -> dict[str, list[MetricsLine]]:
     """Returns Figure 6's three curves where they are trained already, or else those of all trained arms."""
     labels = {"plain": "plain", "bs+ps-adapted": "encrypted, adapted", "bs+ps-not-adapted": "encrypted, not adapted"}
     chosen = {labels[arm.name]: history for arm, history in histories.items() if arm.name in labels}

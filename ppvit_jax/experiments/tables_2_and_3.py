@@ -5,7 +5,6 @@ import dataclasses
 import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 from ppvit_jax import config as configuration
 from ppvit_jax import data
@@ -18,7 +17,7 @@ from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.experiments.table_rows import TABLES, Row
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import experiment
-from ppvit_jax.training.workdir import read_history
+from ppvit_jax.training.workdir import MetricsLine, Result, read_history
 
 _ORIGINS = {2: "Table II", 3: "Table III"}
 
@@ -49,8 +48,8 @@ class Trained:
 
     config: Config
     command: str
-    result: dict[str, Any]
-    epochs: list[dict[str, Any]]
+    result: Result
+    epochs: list[MetricsLine]
 
 
 def run(request: Request) -> None:
@@ -100,7 +99,7 @@ def run(request: Request) -> None:
         print(output / name)
 
 
-def table(number: int, trained: dict[str, Trained], plan: Plan | None) -> dict[str, Any]:
+def table(number: int, trained: dict[str, Trained], plan: Plan | None) -> dict[str, object]:
     """Returns the content of table.json: each row's result beside the published one, in percent."""
     return {
         "table": number,

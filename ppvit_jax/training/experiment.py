@@ -18,6 +18,7 @@ from ppvit_jax.encryption import Encryption, Permutations, Secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.training.loop import Run, train
 from ppvit_jax.training.matching import PLAIN, LoadedImages, LoadedModel, check_match
+from ppvit_jax.training.workdir import Result
 
 if TYPE_CHECKING:
     from ppvit_jax import keys
@@ -28,7 +29,7 @@ def run(
     workdir: str | Path,
     dataset: data.Dataset | None = None,
     key_folder: str | Path | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Runs one experiment and returns the content of its `result.json`.
 
     Args:

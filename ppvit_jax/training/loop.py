@@ -4,7 +4,6 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
 import flax
 import jax
@@ -23,7 +22,7 @@ from ppvit_jax.training.devices import gather_to_host, replicate_images, shard_b
 from ppvit_jax.training.log import Log
 from ppvit_jax.training.optimizer import make_schedule
 from ppvit_jax.training.step import State, compile_steps, zero_metrics
-from ppvit_jax.training.workdir import Workdir
+from ppvit_jax.training.workdir import MetricsLine, Result, Workdir
 
 
 # Without a text of its own: the secret is never printed.
@@ -61,7 +60,7 @@ class Run:
         return self.steps_per_epoch * self.config.epochs
 
 
-def train(run: Run, workdir: str | Path) -> dict[str, Any]:
+def train(run: Run, workdir: str | Path) -> Result:
     """Trains, evaluates every epoch, and writes the workdir; resumes a run that the workdir holds.
 
     Args:
@@ -149,7 +148,7 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
     return state
 
 
-def _summarize(run: Run, epochs: list[dict[str, Any]]) -> dict[str, Any]:
+def _summarize(run: Run, epochs: list[MetricsLine]) -> Result:
     """Returns the content of result.json, from the lines that metrics.jsonl has of the epochs."""
     config, last, devices = run.config, epochs[-1], jax.devices()
     return {
@@ -163,7 +162,10 @@ def _summarize(run: Run, epochs: list[dict[str, Any]]) -> dict[str, Any]:
         "steps": run.total_steps,
         "epochs": config.epochs,
         "train_examples": len(run.dataset.train),
-        **{name: last[name] for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")},
+        "train_loss": last["train_loss"],
+        "train_accuracy": last["train_accuracy"],
+        "test_loss": last["test_loss"],
+        "test_accuracy": last["test_accuracy"],
         "test_examples": last["test_examples"],
         "best_test_accuracy": max(epoch["test_accuracy"] for epoch in epochs),
         "images_per_second": last["images_per_second"],

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -31,6 +31,49 @@ _CHANGEABLE_FIELDS = (
     "eval_batch_size",
     "checkpoint_steps",
 )
+
+
+class MetricsLine(TypedDict):
+    """A line of metrics.jsonl, of an epoch so far or at its end; accuracies from 0 to 1.
+
+    Lines of the kind "step" have no `test_...`, and those of the kind "epoch" no `learning_rate`.
+    """
+
+    kind: str
+    step: int
+    epoch: float
+    train_loss: float
+    train_accuracy: float
+    learning_rate: float
+    images_per_second: float | None
+    test_loss: float
+    test_accuracy: float
+    test_examples: int
+
+
+class Result(TypedDict):
+    """The content of result.json: the last epoch's losses and accuracies, from 0 to 1, and the run's settings."""
+
+    dataset: str
+    model: str
+    checkpoint: str
+    image_size: int
+    encryption: str
+    adapt: bool
+    seed: int
+    steps: int
+    epochs: int
+    train_examples: int
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    test_examples: int
+    best_test_accuracy: float
+    images_per_second: float | None
+    key_fingerprint: str | None
+    device: str
+    versions: dict[str, str]
 
 
 class Workdir:
@@ -84,7 +127,7 @@ class Workdir:
         # Waits for a state that is being written.
         self._manager.close()
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> Result | None:
         """Returns the result of a complete run, or None."""
         file = self.path / "result.json"
         return json.loads(file.read_text()) if file.exists() else None
@@ -133,11 +176,11 @@ class Workdir:
                 if name != "epoch" and value is not None:
                     self._events.add_scalar(f"{kind}/{name}", value, step)
 
-    def history(self, kind: str | None = None) -> list[dict[str, Any]]:
+    def history(self, kind: str | None = None) -> list[MetricsLine]:
         """See `read_history`."""
         return read_history(self.path, kind)
 
-    def finish(self, result: dict[str, Any], params: models.Params) -> None:
+    def finish(self, result: Result, params: models.Params) -> None:
         """Writes checkpoint.npz and, last, result.json."""
         self._manager.wait_until_finished()
         if not self.writes:
@@ -165,7 +208,7 @@ def reading_state(path: Path, advice: str = "") -> Iterator[None]:
         ) from None
 
 
-def read_history(workdir: Path, kind: str | None = None) -> list[dict[str, Any]]:
+def read_history(workdir: Path, kind: str | None = None) -> list[MetricsLine]:
     """Returns the lines of metrics.jsonl, of one kind or of all, without a last line that a kill cut short."""
     file = workdir / "metrics.jsonl"
     lines = []

@@ -170,8 +170,10 @@ def test_a_run_in_float64_leaves_the_precision_of_the_process_as_it_was(tmp_path
 
 
 def test_the_secret_is_not_in_the_text_of_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "train", lambda run, workdir: {"run": run})
-    run = experiment.run(_config(key_file=str(make_key(tmp_path, 5))), tmp_path, DATASET)["run"]
+    runs = []
+    monkeypatch.setattr(experiment, "train", lambda run, workdir: runs.append(run))
+    experiment.run(_config(key_file=str(make_key(tmp_path, 5))), tmp_path, DATASET)
+    (run,) = runs
     assert run.secret is not None and "secret=" not in repr(run)
 
 
