@@ -1,4 +1,4 @@
-"""Which of another program's tensors is which of Google's arrays: one table a program, read in both directions."""
+"""Tables from another program's tensors to Google's arrays: one a program, read in both directions."""
 
 import dataclasses
 import re

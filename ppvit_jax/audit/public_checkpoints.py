@@ -1,4 +1,4 @@
-"""Which base checkpoints are known to be public: from these anyone can read the key off a model adapted from them."""
+"""Base checkpoints that are known to be public: anyone who has one reads the key off a model adapted from it."""
 
 import hashlib
 import os

@@ -22,7 +22,7 @@ _ROUNDS = 10
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Turns:
-    """What a block may have undergone: a group.
+    """The turns that a block may have undergone: a group.
 
     compose: int [turns, turns], first the second then the first; inverse: int [turns].
     offsets: int [turns, 2, 2], the matrices that move (row, column) offsets likewise. Turn 0 changes nothing.

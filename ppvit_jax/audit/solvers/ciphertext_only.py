@@ -30,7 +30,7 @@ from ppvit_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class _Unknown:
-    """What a block-wise method, known to the attacker, leaves to be found."""
+    """The parts of a block-wise method's key that an attacker who knows the method has to find."""
 
     blocks: bool
     pixels: bool
@@ -99,7 +99,7 @@ def solve(method: Encryption, encrypted: np.ndarray, *, reference: np.ndarray | 
 def recover(
     method: Encryption, encrypted: np.ndarray, *, shown: int, reference: np.ndarray | None = None, seed: int = 0
 ) -> tuple[np.ndarray, Secret | None]:
-    """What the first images look like, decrypted by an estimate.
+    """Decrypts the first images by an estimate of the secret.
 
     Args:
       method, encrypted, reference, seed: as for `solve`.

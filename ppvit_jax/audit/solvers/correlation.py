@@ -1,4 +1,4 @@
-"""Which value of a block is which pixel and colour, from how the values of encrypted blocks vary together.
+"""Finds the pixel and color of each value of a block, by how the values of encrypted blocks vary together.
 
 Pixel shuffling moves the values of all blocks alike, so that correlations between places survive it, and those of
 natural images fall with distance. An inversion changes their sign alone.
@@ -24,7 +24,7 @@ _PARTS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Arrangement:
-    """What the values of an encrypted block are.
+    """The places of an encrypted block's values in a plain block.
 
     pixel: int32 [values], the place of each in a plain block, in (row, column, channel) order; known up to rotations
       and flips of the block and to the order of the channels.
@@ -46,7 +46,7 @@ def correlate(values: np.ndarray) -> np.ndarray:
 
 
 def signs(correlation: np.ndarray) -> np.ndarray:
-    """Which values are inverted, up to inverting all: bool [n], by the sign of the first eigenvector.
+    """Finds the values that are inverted, up to inverting all: bool [n], by the sign of the first eigenvector.
 
     All values of natural images are correlated positively, because whole blocks are bright or dark.
     """

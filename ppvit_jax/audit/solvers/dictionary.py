@@ -30,7 +30,7 @@ _TABLE = np.random.default_rng(0).integers(0, 2**64, 128, np.uint64)
 
 @dataclasses.dataclass(frozen=True)
 class Identification:
-    """What a dictionary says of n encrypted images.
+    """The candidates that n encrypted images are likely to be of.
 
     index: int64 [n], the number of the candidate that is nearest.
     distance: float64 [n], how far that is: 0 for the right one of a method that moves and inverts values.
@@ -131,7 +131,7 @@ def _signatures(method: Encryption, images: np.ndarray) -> np.ndarray:
 
 
 def _contents(method: Encryption, images: np.ndarray) -> np.ndarray:
-    """What stays of the contents of blocks."""
+    """Returns those features of the contents of blocks that no key changes."""
     parts, flat = structure(method, *images.shape[1:3]), flatten(method, images)
     if not parts.group:
         channels = parts.places.reshape(-1, parts.places.shape[-1] // 3, 3)

@@ -20,7 +20,7 @@ _LENGTH = 1.5
 
 
 def place(correlation: np.ndarray, rows: int, columns: int, *, starts: int | None = None) -> np.ndarray:
-    """Which thing lies in which cell, so that correlated ones are near each other.
+    """Places things in the cells of a grid so that correlated ones are near each other.
 
     Args:
       correlation: float [n, n], symmetric, with n = rows * columns.

@@ -35,8 +35,10 @@ def assemble(blocks: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def assembly_cost(blocks: np.ndarray, order: np.ndarray, rows: int, columns: int) -> float:
-    """How badly neighbouring blocks of an arrangement fit: the mean squared difference of the values that face each
-    other across all borders, in grey levels squared. Arguments and errors as `assemble`; `order` as it returns.
+    """Measures how badly neighboring blocks of an arrangement fit.
+
+    Returns the mean squared difference of the values that face each other across all borders, in gray levels squared.
+    Arguments and errors are those of `assemble`, and `order` is of the kind that it returns.
     """
     check_blocks(blocks, rows, columns)
     placed = blocks[:, order].astype(np.float32)
@@ -58,7 +60,7 @@ def check_blocks(blocks: np.ndarray, rows: int, columns: int) -> None:
 
 
 def joint_costs(blocks: np.ndarray, turned: Iterable[np.ndarray], turns: Turns) -> np.ndarray:
-    """How badly each block fits beside each other one, summed over images.
+    """Measures how badly each block fits beside each other one, summed over images.
 
     Args:
       blocks: [images, n, side, side, channels], as `assemble`.
@@ -95,7 +97,7 @@ def joint_costs(blocks: np.ndarray, turned: Iterable[np.ndarray], turns: Turns) 
 
 
 def _expected(blocks: np.ndarray, direction: int) -> tuple[np.ndarray, np.ndarray]:
-    """What is expected in that direction of each block: features [n, images * ...], and what to add to products [n]."""
+    """Returns the values expected beside each block: features [n, images * ...], and terms to add to products [n]."""
     outer, inner = _edge(blocks, direction, 0), _edge(blocks, direction, 1)
     gradients = outer - inner
     mean = gradients.mean(axis=2, keepdims=True)

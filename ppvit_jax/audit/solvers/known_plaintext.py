@@ -21,7 +21,7 @@ _NO_MATCH = "the pairs are not images and their encryptions by {} with one key: 
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """What pairs tell of a key.
+    """An estimate of a key, from pairs of images and their encryptions.
 
     secret: an estimate of the method's secret that turns each given image into its encryption. `method.decrypt` with it
       decrypts others as far as nothing is ambiguous; but for etc's `legacy` channels, which nothing decrypts, and whose
@@ -75,10 +75,10 @@ def solve(method: Encryption, plain: np.ndarray, encrypted: np.ndarray) -> Solut
 
 
 def pairs_needed(method: Encryption, plain: np.ndarray, encrypted: np.ndarray, *, limit: int = 20) -> int | None:
-    """How many pairs suffice: the smallest n for which what the first n tell is exact for all the other given ones.
+    """Finds the smallest number n of pairs such that the estimate from the first n is exact for all others.
 
-    An attacker can check that without the key. Whether an estimate encrypts the others' plain images rightly is what
-    is checked: the same as decrypting them, and possible for etc's `legacy` channels too.
+    An attacker can check that without the key. The check is that the estimate encrypts the plain images of the other
+    pairs correctly, which is the same as decrypting them, and possible for etc's `legacy` channels too.
 
     Args:
       method, plain, encrypted: as for `solve`.

@@ -42,13 +42,13 @@ class Statistic:
 
     @property
     def linked(self) -> bool:
-        """Whether chance is ruled out."""
+        """True if chance is ruled out."""
         return self.z > _THRESHOLD
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Link:
-    """Whether two models are of one base, and by which evidence; None where the sizes do not allow the comparison.
+    """The verdict on two models of unknown bases, and its evidence; None where sizes do not allow a comparison.
 
     untouched: of the encoder's kernels, which no key moves: they compare value by value. A scheme that moved these as
       well would hide it.

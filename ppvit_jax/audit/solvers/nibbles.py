@@ -67,7 +67,7 @@ def solve(method: LearnableEncryption, encrypted: np.ndarray) -> Secret:
 
 
 def _first_eigenvector(samples: np.ndarray) -> np.ndarray:
-    """Of the correlations of samples [n, variables]: float64 [variables]."""
+    """Returns the first eigenvector of the correlations of samples [n, variables]: float64 [variables]."""
     centred = _standardised(samples)
     return np.linalg.eigh((centred.T @ centred).astype(np.float64) / len(samples))[1][:, -1]
 
@@ -80,7 +80,7 @@ def _standardised(samples: np.ndarray) -> np.ndarray:
 
 
 def _arrange(costs: np.ndarray, size: int) -> np.ndarray:
-    """Which nibble is which value of a block, from the costs of `_differences`: int64 [values]."""
+    """Finds the nibble of each value of a block, from the costs of `_differences`: int64 [values]."""
     count = costs.shape[-1]
     # A nibble near the right border differs less from the block on the right than from the one on the left.
     right, below = (cost.sum(axis=0) - cost.sum(axis=1) for cost in costs[1:])
@@ -155,7 +155,7 @@ def _exchange(costs: np.ndarray, flows: np.ndarray, order: np.ndarray) -> np.nda
 
 
 def _match_low(low: np.ndarray, high: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the low nibbles is that of which value, and whether it is inverted, by the smoothed picture.
+    """Finds the low nibble of each value, and whether it is inverted, by the smoothed picture.
 
     Args:
       low, high: float32 [images, rows, columns, values], -7.5 to 7.5; the high ones upright and arranged.

@@ -1,4 +1,4 @@
-"""What each method can do to an image, whatever the key: how attackers who know the method see it."""
+"""The structure of each method, whatever the key: everything that an attacker knows who knows the method."""
 
 import dataclasses
 
@@ -22,8 +22,9 @@ from ppvit_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """What a method can do to an image of one size, whatever the key: blocks move, sites move inside their block, and
-    a transform acts on the values of a site.
+    """The effects that a method can have on an image of one size, whatever the key.
+
+    Blocks move, sites move inside their block, and a transform acts on the values of a site.
 
     places: int [blocks, sites, width], where a site's values are in the flattened image (see `flatten`).
     kinds: int [sites]; only sites of one kind change places.

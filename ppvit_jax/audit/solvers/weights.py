@@ -19,7 +19,7 @@ from ppvit_jax.models import Params
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Match:
-    """Which row of the base each row of the model came from.
+    """A matching of the rows of a model with the rows of its base.
 
     order: int32 [rows], row i of the model is row order[i] of the base.
     negative: bool [rows], whether with the opposite sign.
@@ -36,7 +36,7 @@ class Match:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recovered:
-    """What `recover` read off a model: `adapt(base, permutations)` is the model, up to fine-tuning.
+    """The result of `recover`: `adapt(base, permutations)` is the model, up to fine-tuning.
 
     permutations: all three parts, the identity where the encryption does not move anything.
     block, pixel: how the rows of the position embedding and of the patch embedding matched.
@@ -93,7 +93,7 @@ def recover(base: Params, model: Params) -> Recovered:
 
 
 def drift(base: Params, model: Params, permutations: Permutations) -> dict[str, float]:
-    """How far fine-tuning moved the two tensors: the Frobenius norm of the change, relative to the base's.
+    """Measures how far fine-tuning moved the two tensors: the Frobenius norm of the change, relative to the base's.
 
     Args:
       base, model: as for `recover`.
