@@ -10,6 +10,7 @@ from ml_collections import ConfigDict, config_flags
 
 from ppvit_jax import models
 from ppvit_jax.data.augmentation import AUGMENTATIONS
+from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES
 from ppvit_jax.data.source import from_text
 from ppvit_jax.encryption import Encryption, parse
 from ppvit_jax.errors import UserError
@@ -76,8 +77,8 @@ def default_config() -> Config:
                 "test_split": "test",
                 "test_fraction": 0.2,
                 # "centre_crop" or "squash", for images of any size
-                "resize": "centre_crop",
-                "max_pixels": 89_478_485,
+                "resize": RESIZES[0],
+                "max_pixels": DEFAULT_MAX_PIXELS,
                 # 0 for all
                 "train_examples": 0,
                 "test_examples": 0,

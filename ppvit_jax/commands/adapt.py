@@ -16,7 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     adapted_model.add_files(parser)
     shared.add_encryption(parser)
     shared.add_base_is_public(parser)
-    parser.add_argument("--image-size", type=int, default=224, help="of the images, in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        default=shared.DEFAULT_IMAGE_SIZE,
+        help="of the images, in pixels (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

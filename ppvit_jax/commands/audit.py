@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command = add("methods", "methods by attacks: new keys, every attack", (), inputs)
     add_comparison(command, keys=5)
     command.add_argument("--attacks", default="", metavar="NAMES", help=f"a part of {','.join(_names())}")
-    command.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
+    command.add_argument(
+        "--image-size", type=int, default=shared.DEFAULT_IMAGE_SIZE, help="pixels (default: %(default)s)"
+    )
     command.add_argument(
         "--noise", type=float, default=0.0, metavar="LEVELS", help="added before encrypting, as a mitigation (0)"
     )
@@ -60,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--keys", type=int, default=5, metavar="N", help="new matrices, one a repetition (%(default)s)"
     )
-    command.add_argument("--image-size", type=int, default=224, help="pixels (default: %(default)s)")
+    command.add_argument(
+        "--image-size", type=int, default=shared.DEFAULT_IMAGE_SIZE, help="pixels (default: %(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -94,6 +94,7 @@ def add_sources(parser: argparse.ArgumentParser, required: Sequence[str], option
             parser.add_argument("--passphrase-file", metavar="F", help="file whose first line opens it")
     if {"plain", "encrypted"} & set(names):
         parser.add_argument(
+            "--block-size",
             "--patch-size",
             type=int,
             dest="block_size",
