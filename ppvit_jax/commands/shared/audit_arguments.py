@@ -99,8 +99,8 @@ def add_sources(parser: argparse.ArgumentParser, required: Sequence[str], option
             type=int,
             dest="block_size",
             default=Sources.block_size,
-            metavar="PATCH_SIZE",
-            help="without a manifest (default: %(default)s)",
+            metavar="PIXELS",
+            help="side of a block, without a manifest (default: %(default)s)",
         )
         parser.add_argument(
             "--resize",
