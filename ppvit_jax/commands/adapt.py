@@ -4,7 +4,7 @@ import argparse
 
 from ppvit_jax import adaptation, checkpoint
 from ppvit_jax.audit import public_checkpoints
-from ppvit_jax.commands.shared import adapted_model, saved_model
+from ppvit_jax.commands.shared import adapted_model
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.errors import UserError
@@ -33,14 +33,14 @@ def run(arguments: argparse.Namespace) -> None:
     new_path(arguments.output, "the checkpoint")
     key = shared.open_key(arguments.key, arguments.passphrase_file)
     path = checkpoint.resolve(arguments.checkpoint)
-    model = saved_model.open_model(path, arguments.image_size)
+    model = adapted_model.open_model(path, arguments.image_size)
     if model.metadata.encryption != "none":
         raise UserError(
             f"{path} is adapted already, to {model.metadata.encryption} with the key of fingerprint "
             f"{model.metadata.key_fingerprint}: use ppvit rekey for another key, or ppvit restore"
         )
     model = model.with_encryption(shared.open_encryption(arguments.encryption, model.shape.patch_size).spec)
-    adapted = adaptation.adapt(model.params, adapted_model.key_permutations(model, key))
+    adapted = adaptation.adapt(model.params, model.permutations(key))
     adapted_model.write_model(arguments, model.with_params(adapted), key)
     known = public_checkpoints.identify(path, model.params)
     # Last, so that a mistake is one line.

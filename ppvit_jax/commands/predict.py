@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from ppvit_jax import checkpoint, models
+from ppvit_jax.commands.shared.adapted_model import SavedModel, open_model
 from ppvit_jax.commands.shared.output import new_path
-from ppvit_jax.commands.shared.saved_model import SavedModel, open_model
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES, ImageReader
 from ppvit_jax.data.listing import Images, open_folder

@@ -26,7 +26,5 @@ def run(arguments: argparse.Namespace) -> None:
     old = shared.open_key(arguments.key, arguments.passphrase_file)
     new = shared.open_key(arguments.new_key, arguments.new_passphrase_file)
     model = adapted_model.open_adapted(arguments, old)
-    rekeyed = adaptation.rekey(
-        model.params, adapted_model.key_permutations(model, old), adapted_model.key_permutations(model, new)
-    )
+    rekeyed = adaptation.rekey(model.params, model.permutations(old), model.permutations(new))
     adapted_model.write_model(arguments, model.with_params(rekeyed), new)

@@ -24,5 +24,5 @@ def run(arguments: argparse.Namespace) -> None:
     new_path(arguments.output, "the checkpoint")
     key = shared.open_key(arguments.key, arguments.passphrase_file)
     model = adapted_model.open_adapted(arguments, key)
-    restored = adaptation.restore(model.params, adapted_model.key_permutations(model, key))
+    restored = adaptation.restore(model.params, model.permutations(key))
     adapted_model.write_model(arguments, model.with_params(restored), None)

@@ -1,15 +1,41 @@
-"""Adapted models: the owner's commands read them with a key, and write them."""
+"""Models in checkpoints, plain and adapted, as the commands of owner and cloud read and write them."""
 
 import argparse
 import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.commands.shared.arguments import ENCRYPTED, open_encryption
 from ppvit_jax.commands.shared.output import new_path
-from ppvit_jax.commands.shared.saved_model import SavedModel, open_model
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
-from ppvit_jax.keys import SecretKey
+
+if TYPE_CHECKING:
+    from ppvit_jax.keys import SecretKey
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedModel:
+    """The content of a checkpoint: parameters, statistics (not permuted by any key), metadata and shape."""
+
+    params: models.Params
+    statistics: models.Statistics
+    metadata: checkpoint.Metadata
+    shape: models.ModelConfig
+
+    def permutations(self, key: "SecretKey") -> Permutations:
+        """Returns a key's permutations of the blocks and values of the model's images, by its encryption."""
+        method = open_encryption(self.metadata.encryption, self.shape.patch_size)
+        return method.absorb(key, height=self.shape.image_size, width=self.shape.image_size)
+
+    def with_params(self, params: models.Params) -> "SavedModel":
+        """Returns the model with other parameters."""
+        return dataclasses.replace(self, params=params)
+
+    def with_encryption(self, encryption: str) -> "SavedModel":
+        """Returns the model with other metadata: it is adapted to this encryption."""
+        return dataclasses.replace(self, metadata=dataclasses.replace(self.metadata, encryption=encryption))
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:
@@ -27,13 +53,43 @@ def add_lost_encryption(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def key_permutations(model: SavedModel, key: SecretKey) -> Permutations:
-    """Returns a key's permutations of the blocks and values of a model's images, by the model's encryption."""
-    method = open_encryption(model.metadata.encryption, model.shape.patch_size)
-    return method.absorb(key, height=model.shape.image_size, width=model.shape.image_size)
+def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> SavedModel:
+    """Reads any checkpoint whose family can be adapted, with its head if it has one.
+
+    Args:
+      path: the file.
+      image_size: resize the position embedding to this size of images; None keeps the file's.
+      dtype: the compute dtype; "" for float64 if the file has that, and float32 otherwise.
+
+    Raises:
+      UserError: a file that cannot be read, a model of another family, or a size that is impossible.
+    """
+    arrays, metadata = checkpoint.read(path)
+    arrays, statistics = checkpoint.split(arrays)
+    shape = models.infer_config(
+        arrays,
+        where=str(path),
+        dtype=dtype or ("float64" if any(array.dtype == "float64" for array in arrays.values()) else "float32"),
+        image_size=image_size or metadata.image_size,
+        options=metadata.model_options,
+    )
+    if image_size is not None:
+        if image_size <= 0 or image_size % shape.patch_size:
+            raise UserError(f"--image-size {image_size} is not a multiple of the model's patch size {shape.patch_size}")
+        if image_size != shape.image_size and models.family_of(shape).mixing_matrix in arrays:
+            raise UserError(
+                f"{path} mixes the blocks of images of {shape.image_size}x{shape.image_size} by a matrix, which cannot "
+                f"be resized: give --image-size {shape.image_size}"
+            )
+        shape = dataclasses.replace(shape, image_size=image_size)
+    params = checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=str(path))
+    checkpoint.check_statistics(statistics, models.abstract_statistics(shape), str(path))
+    if not shape.num_classes:
+        del params[models.family_of(shape).head]
+    return SavedModel(params, statistics, metadata, shape)
 
 
-def open_adapted(arguments: argparse.Namespace, key: SecretKey) -> SavedModel:
+def open_adapted(arguments: argparse.Namespace, key: "SecretKey") -> SavedModel:
     """Reads the adapted model of --checkpoint, and makes sure of its key.
 
     Returns:
@@ -62,7 +118,7 @@ def open_adapted(arguments: argparse.Namespace, key: SecretKey) -> SavedModel:
     return model.with_encryption(given or said)
 
 
-def write_model(arguments: argparse.Namespace, model: SavedModel, key: SecretKey | None) -> None:
+def write_model(arguments: argparse.Namespace, model: SavedModel, key: "SecretKey | None") -> None:
     """Writes --output and says what it is.
 
     Args:

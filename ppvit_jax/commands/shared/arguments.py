@@ -3,10 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ppvit_jax import keys
 from ppvit_jax.encryption import METHODS, Encryption, parse
 from ppvit_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from ppvit_jax import keys
 
 DEFAULT_ENCRYPTION = "bs+ps"
 DEFAULT_IMAGE_SIZE = 224
@@ -22,12 +25,15 @@ def add_key(parser: argparse.ArgumentParser, prefix: str = "", title: str = "the
     )
 
 
-def open_key(path: str, passphrase_file: str | None) -> keys.SecretKey:
+def open_key(path: str, passphrase_file: str | None) -> "keys.SecretKey":
     """Opens the key of a file.
 
     Raises:
       UserError: a key file or passphrase that cannot be used.
     """
+    # The cloud's commands share this module, and never load that of keys.
+    from ppvit_jax import keys
+
     return keys.load(Path(path).expanduser(), keys.read_passphrase(passphrase_file) if passphrase_file else None)
 
 

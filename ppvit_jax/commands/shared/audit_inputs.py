@@ -11,8 +11,8 @@ from ppvit_jax import checkpoint, keys, models
 from ppvit_jax.adaptation import restore
 from ppvit_jax.audit.attack import Attack, EncryptedImages, Inputs
 from ppvit_jax.audit.methods import Material, Models
+from ppvit_jax.commands.shared import adapted_model
 from ppvit_jax.commands.shared import arguments as shared
-from ppvit_jax.commands.shared import saved_model
 from ppvit_jax.commands.shared.audit_arguments import Sources
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import MAX_PIXELS_LIMIT, ImageReader
@@ -151,8 +151,8 @@ def open_encrypted(sources: Sources, limit: int) -> tuple[EncryptedImages, np.nd
 
 
 def open_model(name: str, image_size: int | None = None) -> tuple[Params, checkpoint.Metadata, models.ModelConfig]:
-    """Reads parameters, metadata and shape of a checkpoint; see `saved_model.open_model`."""
-    model = saved_model.open_model(checkpoint.resolve(name), image_size)
+    """Reads parameters, metadata and shape of a checkpoint; see `adapted_model.open_model`."""
+    model = adapted_model.open_model(checkpoint.resolve(name), image_size)
     return model.params, model.metadata, model.shape
 
 
