@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
     command = shlex.join(["python", "-m", "ppvit_jax", *sys.argv[1:]])
     sections: dict[str, list[report.Table]] = {}
     cache = jax.config.values["jax_enable_compilation_cache"]
-    # What a program costs to compile is measured, so none is taken from a cache.
+    # Compilation is measured too, so that no program may come from a cache.
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         for number, name in enumerate(chosen, start=1):

@@ -113,7 +113,7 @@ def default_config() -> Config:
             "eval_batch_size": 256,
             # Parts of a batch that are computed one after another, to save memory.
             "accumulation": 1,
-            # Of the model and the optimizer on several devices: "data_parallel" (whole on each) or "fully_sharded".
+            # Model and optimizer on several devices: "data_parallel" (whole on each) or "fully_sharded".
             "sharding": "data_parallel",
             "dtype": "float32",
             # A checkpoint for resuming every so many steps; 0 for once an epoch.

@@ -28,7 +28,7 @@ def measure(
       seeds: of the matrices, one for each.
 
     Returns:
-      What the attacker has, and for each matrix how well the unseen images are recovered.
+      The quality of the unseen images for each matrix, by the attacker's means.
     """
     size = plain.shape[1]
     patches = split_blocks(plain, block_size).astype(np.float64) - 127.5

@@ -23,7 +23,7 @@ FAMILIES: tuple[Family[Any], ...] = (
     pyramidnet.FAMILY,
     neuracrypt.FAMILY,
 )
-# What a name leaves open, with the defaults; `config.model_options`.
+# Options that a model's name leaves open, with their defaults: `config.model_options`.
 OPTIONS: dict[str, str | int] = {name: value for family in FAMILIES for name, value in family.options.items()}
 
 

@@ -180,7 +180,7 @@ FAMILY = Family(
     config=PyramidNetConfig,
     build=build,
     name=lambda config: f"PyramidNet-{config.depth}/{config.alpha}",
-    # What comes before it.
+    # The network before it.
     options={"adaptation_network": "none"},
     limits="its convolutions reach across the borders of blocks and values",
     landmarks=("final_norm/scale", "block_0/conv_0/kernel"),
