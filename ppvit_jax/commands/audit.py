@@ -178,6 +178,8 @@ def _measure(
 def _run_orthogonal(arguments: argparse.Namespace, sources: Sources, output: Path) -> list[str]:
     """Recovers secret orthogonal matrices; returns the subcommand's name if they are no better than permutations."""
     assert sources.plain is not None
+    if arguments.keys < 1:
+        raise UserError(f"--keys is {arguments.keys}: give at least 1")
     size, pairs, unseen = arguments.image_size, sources.counts.pairs, orthogonal_experiment.UNSEEN
     plain = audit_inputs.open_images(sources.plain, sources, size, max(pairs) + unseen)
     base = audit_inputs.open_model(sources.base)[0] if sources.base else None

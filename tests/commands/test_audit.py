@@ -226,6 +226,7 @@ def test_an_orthogonal_matrix_is_recovered(folder, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["methods", "--output={out}"], "attacks on images need some"),
+        (["orthogonal", "--output={out}", "--plain={plain}", "--keys=0"], "--keys is 0: give at least 1"),
         (["methods", "--output={out}", "--base={base}", "--model={model1}", "--attacks=link"], "give its --key"),
         (["weights", "--base={base}", "--model=nowhere.npz"], "cannot read the checkpoint nowhere.npz"),
         (["weights", "--base={base}", "--model={model1}", "--key={key2}"], "the model is adapted with the key"),
