@@ -16,7 +16,7 @@ from benchmarks.timing import host_work, jax_work, summarize, take_turns
 from ppvit_jax import keys
 from ppvit_jax.config import Config, default_config
 from ppvit_jax.encryption import parse
-from ppvit_jax.experiments import figures
+from ppvit_jax.files import write_figure
 
 _MOST_IMAGES = 2048
 _BLOCK_SIZE = 16
@@ -111,7 +111,7 @@ def draw(steps: list[dict[str, Any]], encryptions: list[dict[str, Any]], subtitl
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(subtitle, fontsize=9)
-    figures.save(figure, path)
+    write_figure(path, figure)
 
 
 def _steps(settings: Settings, name: str, training: Config, size: int) -> list[dict[str, Any]]:

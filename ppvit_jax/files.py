@@ -7,6 +7,10 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @contextlib.contextmanager
@@ -46,6 +50,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: object) -> None:
     """Writes JSON, indented by two spaces, whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_figure(path: Path, figure: "Figure") -> None:
+    """Writes a picture as PNG, whole or not at all."""
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ppvit_jax.files import written_aside
+from ppvit_jax.files import write_figure
 
 
 def draw_recovered(images: list[tuple[str, dict[str, np.ndarray]]], path: Path, subtitle: str) -> None:
@@ -39,5 +39,4 @@ def draw_recovered(images: list[tuple[str, dict[str, np.ndarray]]], path: Path, 
             if column == 0:
                 axes.set_ylabel(textwrap.fill(down, 28), fontsize=10)
     figure.suptitle(textwrap.fill(subtitle, 30 * columns), fontsize=9)
-    with written_aside(path) as aside:
-        figure.savefig(aside, dpi=120, format="png")
+    write_figure(path, figure)

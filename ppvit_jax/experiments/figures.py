@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ppvit_jax.files import written_aside
+from ppvit_jax.files import write_figure
 from ppvit_jax.training.workdir import MetricsLine
 
 # Okabe and Ito's colors, with a marker each: told apart in grey and by every kind of sight.
@@ -73,7 +73,7 @@ def draw_curves(histories: Mapping[str, Sequence[MetricsLine]], path: Path, subt
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", fontsize=7)
     figure.suptitle(subtitle, fontsize=8)
-    save(figure, path)
+    write_figure(path, figure)
 
 
 def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, block_size: int) -> None:
@@ -98,7 +98,7 @@ def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, b
                 axes.set_ylabel(label)
     height, width = rows[0][1][columns[0]].shape[:2]
     figure.suptitle(f"{height}x{width} pixels, blocks of {block_size}x{block_size}", fontsize=8)
-    save(figure, path)
+    write_figure(path, figure)
 
 
 def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, path: Path, subtitle: str) -> None:
@@ -126,7 +126,7 @@ def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, p
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3, axis="x")
     figure.suptitle(subtitle, fontsize=8)
-    save(figure, path)
+    write_figure(path, figure)
 
 
 def draw_adaptation(
@@ -159,7 +159,7 @@ def draw_adaptation(
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=4, fontsize=9, frameon=False)
     axes.grid(alpha=0.3, axis="x")
     figure.suptitle(subtitle, fontsize=8)
-    save(figure, path)
+    write_figure(path, figure)
 
 
 def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | None]], path: Path, subtitle: str) -> None:
@@ -186,10 +186,4 @@ def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | Non
         elif place > 1:
             axes.set_xlabel("an encoding, values stretched", fontsize=8)
     figure.suptitle(subtitle, fontsize=8)
-    save(figure, path)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a picture as PNG, whole or not at all."""
-    with written_aside(path) as aside:
-        figure.savefig(aside, dpi=120, format="png")
+    write_figure(path, figure)

@@ -2,12 +2,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers.photographs import create, crops
+from helpers.photographs import crops
 from helpers.tiny import random_params, tiny_model
 
 from ppvit_jax.audit import attacks, report
 from ppvit_jax.audit.attack import Counts
 from ppvit_jax.audit.methods import Comparison, Material, Models, Record, compare, try_attacks
+from ppvit_jax.encryption import parse
 
 SIZE, BLOCK = 48, 8
 COUNTS = Counts(pairs=(1, 2), images=(4,))
@@ -31,7 +32,7 @@ def _timeless(finding):
 def test_a_method_meets_every_attack(spec, images, tmp_path):
     base = random_params(tiny_model(image_size=32))
     material = Material(images, None, COUNTS, models=Models(base, base, 4, 32))
-    method = create(spec, BLOCK)
+    method = parse(spec, BLOCK)
     findings, refused = _try(method, material)
     assert {finding.attack for finding in findings} | set(refused) == {attack.name for attack in attacks.ATTACKS}
     assert not {finding.attack for finding in findings} & set(refused)
@@ -52,7 +53,7 @@ def test_a_method_meets_every_attack(spec, images, tmp_path):
 
 
 def test_only_attacks_that_the_material_allows_are_tried(images):
-    methods = [create(spec, BLOCK) for spec in ("bs", "np")]
+    methods = [parse(spec, BLOCK) for spec in ("bs", "np")]
     on_images = compare(methods, Material(images, None, COUNTS), attacks.ATTACKS, keys=2, seed=0)
     assert {record.attack for record in on_images.records} == {"known-plaintext", "dictionary", "ciphertext-only"}
     repetitions = {(record.method, record.repetition) for record in on_images.records}
@@ -61,7 +62,7 @@ def test_only_attacks_that_the_material_allows_are_tried(images):
     assert len(on_images.pictures) == 4 and on_images.refused == {}
     base = random_params(tiny_model(image_size=32))
     material = Material(None, None, COUNTS, models=Models(base, base, 4, 32))
-    on_models = compare([*methods, create("pe", BLOCK)], material, attacks.ATTACKS, keys=1, seed=0)
+    on_models = compare([*methods, parse("pe", BLOCK)], material, attacks.ATTACKS, keys=1, seed=0)
     assert {record.attack for record in on_models.records} == {"weights", "position-embedding", "link"}
     assert set(on_models.refused) == {("pe", "weights"), ("pe", "position-embedding"), ("pe", "link")}
 
@@ -69,9 +70,9 @@ def test_only_attacks_that_the_material_allows_are_tried(images):
 def test_noise_comes_before_the_encryption(images):
     """The owner's noise is in what pairs decrypt to, and the scoring of ciphertexts compares with images without it."""
     material = Material(images, None, Counts(pairs=(2,), images=(6,)), noise=25.0)
-    (noisy,), _ = _try(create("bs", BLOCK), material, ["ciphertext-only"])
+    (noisy,), _ = _try(parse("bs", BLOCK), material, ["ciphertext-only"])
     clean = dataclasses.replace(material, noise=0.0)
-    (expected,), _ = _try(create("bs", BLOCK), clean, ["ciphertext-only"])
+    (expected,), _ = _try(parse("bs", BLOCK), clean, ["ciphertext-only"])
     assert expected.rows[0]["PSNR"] == np.inf and 15 < float(noisy.rows[0]["PSNR"]) < 30
-    (pairs,), _ = _try(create("bs", BLOCK), material, ["known-plaintext"])
+    (pairs,), _ = _try(parse("bs", BLOCK), material, ["known-plaintext"])
     assert pairs.rows[-1]["other images exact"] == 1

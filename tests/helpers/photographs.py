@@ -18,11 +18,6 @@ def crops(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
     return np.stack([photos[i % 2][y : y + size, x : x + size] for i, (y, x) in enumerate(corners)])
 
 
-def create(spec: str, block_size: int) -> Encryption:
-    """The method of that name, which is not "none"."""
-    return parse(spec, block_size)
-
-
 def encrypt(method: Encryption, images: np.ndarray, key: int, first: int = 0) -> tuple[np.ndarray, Secret]:
     """Images [n, height, width, 3], numbered from `first` on, encrypted with the key of that number; and its secret."""
     secret = method.derive(SecretKey(bytes([key] * 32)), height=images.shape[1], width=images.shape[2])
@@ -31,6 +26,6 @@ def encrypt(method: Encryption, images: np.ndarray, key: int, first: int = 0) ->
 
 def image_inputs(spec: str, images: np.ndarray, counts: Counts = _COUNTS) -> Inputs:
     """Inputs of an attack on these images, encrypted in blocks of 8 pixels."""
-    method = create(spec, 8)
+    method = parse(spec, 8)
     encrypted, secret = encrypt(method, images, key=1)
     return Inputs(encrypted=EncryptedImages(encrypted, method, secret), plain=images, counts=counts)
