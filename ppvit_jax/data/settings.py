@@ -18,7 +18,7 @@ class DataSettings:
     """Settings that every data source understands.
 
     Attributes:
-      name: the tfds name, such as "cifar10" or "imagenette/320px-v2"; "digits" for embedded.
+      name: the tfds name, such as "cifar10" or "imagenette/320px-v2"; "photographs" or "digits" for embedded.
       dir: the folder; for tfds the folder of data sets or one version's, empty for tfds' default.
       train_split, test_split: names of splits, or of sub-folders.
       test_fraction: the part of each class to test on, for an image folder without these sub-folders.
@@ -27,7 +27,7 @@ class DataSettings:
       train_examples, test_examples: sizes of random subsets, 0 for all.
       in_memory: True, False or "auto": if the images are of one size and take less than 4 GiB.
       image_size: height and width to resize images of varying size to. Images of one fixed size (CIFAR,
-        Tiny-ImageNet, the digits) keep it, to be resized on the device.
+        Tiny-ImageNet, embedded ones) keep it, to be resized on the device.
       seed: the seed of the subsets, and of the split by `test_fraction`.
     """
 
