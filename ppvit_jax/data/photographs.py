@@ -18,7 +18,7 @@ from PIL import Image
 from ppvit_jax.data.source import ArraySource
 
 SIZE = 64
-TRAIN_COUNT, TEST_COUNT = 96, 90
+TRAIN_COUNT, TEST_COUNT = 64, 90
 _SIDES = (48, 96)
 _EXPOSURES = (-1.0, 1.0)
 

@@ -100,7 +100,7 @@ def test_pixels_outside_a_region_do_not_matter(monkeypatch):
 def test_every_class_has_as_many_images_and_all_are_different():
     train, test, names = load_photographs()
     assert names == tuple(ORIGINALS)
-    for source, count in ((train, 96), (test, 90)):
+    for source, count in ((train, 64), (test, 90)):
         assert source.image_shape == (64, 64, 3) and source.images.dtype == np.uint8
         assert source.labels.dtype == np.int32 and np.bincount(source.labels).tolist() == [count] * 6
     images = [image.tobytes() for source in (train, test) for image in source.images]

@@ -6,6 +6,7 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
+
 def halve(picture: np.ndarray) -> np.ndarray:
     """Returns the rounded mean of every 2x2 pixels, uint8 [height // 2, width // 2, ...]."""
     height, width = (side // 2 * 2 for side in picture.shape[:2])
