@@ -40,7 +40,7 @@ def test_the_whole_story_runs_and_its_numbers_are_right(executed):
     )
     difference = re.search(r"largest difference of 3,600 logits: (\S+)", printed)
     assert difference and 0 < float(difference[1]) < 1e-4
-    assert re.search(r"error: .* with the key of fingerprint \w{32}.* with the key of fingerprint \w{32}", printed)
+    assert re.search(r"error: .* \(key fingerprint \w{32}\).* \(key fingerprint \w{32}\)", printed)
     new_key = re.search(r"accuracy with the new key: ([\d.]+) %", printed)
     assert new_key and float(new_key[1]) > 80
     assert "$ python -c" in printed and "CpuDevice" in printed

@@ -111,10 +111,10 @@ def test_tuning_goes_on_from_an_adapted_checkpoint_as_from_the_plain_one(runs, t
     [
         (
             {},
-            r"adapted to 'bs\+ps' with the key of fingerprint [0-9a-f]{32}, .* the key of fingerprint [0-9a-f]{32}",
+            r"adapted to 'bs\+ps' \(key fingerprint [0-9a-f]{32}\), .* \(key fingerprint [0-9a-f]{32}\)",
         ),
-        ({"encryption": "bs"}, r"adapted to 'bs\+ps' with .* encrypted by 'bs' with"),
-        ({"encryption": "none"}, r"adapted to 'bs\+ps' with .* and the images in noise are plain"),
+        ({"encryption": "bs"}, r"adapted to 'bs\+ps' \(key .* encrypted with 'bs' \(key"),
+        ({"encryption": "none"}, r"adapted to 'bs\+ps' \(key .* but the images in noise count as plain"),
         ({"image_size": 64}, "adapted to encrypted images of 32x32.* use config.image_size=32"),
     ],
     ids=["key", "encryption", "plain images", "image size"],

@@ -168,17 +168,17 @@ def test_what_no_model_can_be_adapted_to_is_named_with_the_reason_and_the_way_ou
         (
             "neuracrypt:width=16,depth=1",
             VIT,
-            "^ViT-Micro/8 takes inputs of shape 32x32x3, and encryption neuracrypt:width=16,depth=1 gives 16x16: "
-            "choose a model and an encryption that go together$",
+            "^ViT-Micro/8 takes inputs of shape 32x32x3, but encryption neuracrypt:width=16,depth=1 produces 16x16: "
+            "choose a model and an encryption that match$",
         ),
-        ("neuracrypt:width=16,depth=1", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, .* gives 4x16: choose"),
-        ("bs+ps", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, and encryption bs.ps gives 16x16x3"),
-        ("none", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, and encryption none gives 16x16x3"),
+        ("neuracrypt:width=16,depth=1", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, .* produces 4x16: choose"),
+        ("bs+ps", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, but encryption bs.ps produces 16x16x3"),
+        ("none", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, but encryption none produces 16x16x3"),
         ("le", {"model": "PyramidNet-8/6", "block_size": 5}, "image of 16x16 does not divide into blocks of 5x5"),
         (
             "np",
             {**VIT, "adapt": True, "mean": (0.4, 0.4, 0.4)},
-            "^under adaptation to np, which inverts values, .*: set config.mean to 0.5, it is 0.4$",
+            "^config.mean is 0.4, but np inverts values, .*: set config.mean to 0.5$",
         ),
         (
             "bs",

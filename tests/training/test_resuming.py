@@ -84,7 +84,7 @@ def test_a_damaged_state_gives_one_line_and_stays(tmp_path, key_file, reference)
     ((status, _, errors),) = finish(start(arguments))
     assert status == 1
     assert errors.startswith("error: cannot read ") and errors.count("\n") == 1, errors
-    assert "remove checkpoints/ to begin the run again" in errors
+    assert "remove checkpoints/ to start the run again" in errors
     assert len((tmp_path / "copy" / "metrics.jsonl").read_text().splitlines()) == 18
 
 
