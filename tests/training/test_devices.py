@@ -10,7 +10,7 @@ import numpy as np
 from ppvit_jax.data.source import ArraySource, StreamSource
 from ppvit_jax.training.devices import replicate_images, shard_batches, shardings
 
-# Three steps on eight devices; prints what lies where, and how far the parameters are apart.
+# Trains three steps on eight devices with each sharding; prints bytes on one device and differences of parameters.
 _SCRIPT = """
 import json, sys
 import jax, numpy as np
@@ -52,7 +52,7 @@ def test_fully_sharded_states_stay_in_parts_and_train_the_same():
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for what in ("params", "opt_state"):
-        # A little more than an eighth: small tensors stay whole.
+        # A little more than an eighth, because small tensors are not split.
         assert 1 / 8 <= found["parts"][what] / found["dense"][what] < 1 / 8 + 0.02
     assert found["apart"] < 1e-12 < 1e-5 < found["moved"]
 
@@ -69,7 +69,7 @@ def test_only_images_in_memory_go_to_the_device_and_a_batch_is_the_same_either_w
     np.testing.assert_array_equal(batch["image"], images[[4, 1]])
     np.testing.assert_array_equal(batch["label"], [4, 1])
     assert batch["image"].sharding.is_equivalent_to(shardings()[1], 4)
-    # "auto" leaves them in a processor's memory, where they are already.
+    # "auto" leaves them in host memory on a CPU.
     assert replicate_images(source, "auto") is None and replicate_images(source, False) is None
     stream = StreamSource(labels, (4, 4, 3), lambda index: images[index])
     assert replicate_images(stream, True) is None

@@ -1,4 +1,4 @@
-"""The all-in-one experiment with every kind of encryption, on a few embedded digits."""
+"""The all-in-one experiment with every type of encryption, on a few embedded digits."""
 
 import json
 
@@ -19,7 +19,7 @@ from ppvit_jax.training.workdir import read_history
 VIT = {"checkpoint": "embedded", "model": "ViT-Micro/8", "image_size": 32}
 ADAPTED_VIT = {**VIT, "dtype": "float64", "adapt": True}
 CONVMIXER = {"model": "ConvMixer-16/1", "model_options": {"patch_size": 4, "kernel_size": 3}}
-# Of each run: the encryption as a user may write it, the canonical one, and the model.
+# Each run: the encryption as a user may write it, its canonical form, and fields of the configuration.
 RUNS = {
     "plain": ("none", "none", ADAPTED_VIT),
     "bs+ps+np": ("bs+ps+np", "bs+ps+np", ADAPTED_VIT),
@@ -52,7 +52,7 @@ def _run_config(name):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the runs are, with their common key."""
+    """Returns the folder of the runs, with their common key."""
     folder = tmp_path_factory.mktemp("runs")
     make_key(folder, 5).rename(folder / "secret.key")
     return folder
@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    """A function from a run's name to its workdir, which trains once."""
+    """Returns a function from the name of a run to its workdir; it trains each run once."""
 
     def run(name):
         workdir = folder / name
@@ -77,7 +77,7 @@ def _secret_key(run):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_result_says_the_encryption_and_is_that_of_the_encrypted_test_images(run, name):
-    """The images are encrypted here by numpy, and test image i is number 2**31 + i."""
+    """Here numpy encrypts the images, and test image i has number 2**31 + i."""
     workdir, config = run(name), _run_config(name)
     result = json.loads((workdir / "result.json").read_text())
     key = keys.load(workdir.parent / "secret.key")
