@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-COUNTS = {"train": 300, "test": 5}  # more than one chunk of reading
+COUNTS = {"train": 300, "test": 5}  # more than the reader takes at once
 
 
 def pixels(index: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -20,7 +20,7 @@ def varying(index: int) -> tuple[int, int, int]:
 
 
 def build(root: Path, *, fixed: bool, name: str = "toy", version: str = "1.0.0", grey: bool = False) -> Path:
-    """Prepares a data set "toy" whose example i holds pixels(i), label i % 3 and key i."""
+    """Prepares a data set in which example i has pixels(i), label i % 3 and key i; returns its folder."""
     import tensorflow_datasets as tfds
 
     channels = 1 if grey else 3
