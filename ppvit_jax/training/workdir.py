@@ -156,7 +156,7 @@ class Workdir:
         Raises:
           UserError: the disk is too full; the previous state is kept.
         """
-        # Checked in advance, because on a full disk Orbax fails in many threads at once.
+        # Asked beforehand, because Orbax on a full disk fails in many threads at once.
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if self.writes and (free := shutil.disk_usage(self.path).free) < needed:
             raise UserError(
