@@ -68,7 +68,7 @@ def arrays(path):
     return checkpoint.read(path)
 
 
-def randomise(model):
+def randomize(model):
     """Sets random weights in a PyTorch model, scaled so that every part of it affects the logits."""
     with torch.no_grad():
         for number, (name, tensor) in enumerate(model.named_parameters()):

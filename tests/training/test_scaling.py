@@ -56,7 +56,7 @@ def test_flops_of_the_forward_pass_are_those_of_xla_but_for_the_elementwise_ones
 
 
 @pytest.mark.parametrize("name", scaling.OPTIMIZER_COPIES)
-def test_parameters_and_optimiser_state_have_the_bytes_of_a_runs_state(name):
+def test_parameters_and_optimizer_state_have_the_bytes_of_a_runs_state(name):
     config = tiny_model()
     _, state = _training(config, name=name)
     cost = scaling.step_cost(config, scaling.Setup(batch_size=1, optimizer=name))

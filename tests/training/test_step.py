@@ -72,13 +72,13 @@ def test_penalties_enter_the_gradient_once_and_not_the_reported_loss():
     _, statistics = initial(make_model(small_config("convmixer"), 3))
     outcomes = [_step(m, config, params, statistics, _batch(8)) for m in (with_penalty, without)]
     np.testing.assert_allclose(outcomes[0][1], outcomes[1][1], rtol=1e-6)
-    penalised, plain = (state["params"] for state, _ in outcomes)
+    penalized, plain = (state["params"] for state, _ in outcomes)
     matrix = np.float64(params["adaptive_matrix"])
     norms = [np.linalg.norm(matrix, axis=axis, keepdims=True) for axis in (0, 1)]
     gradient = (2 * np.sign(matrix) - matrix / norms[0] - matrix / norms[1]) / matrix.size
-    difference = penalised.pop("adaptive_matrix") - plain.pop("adaptive_matrix")
+    difference = penalized.pop("adaptive_matrix") - plain.pop("adaptive_matrix")
     np.testing.assert_allclose(difference, -0.5 * 2.0 * gradient, atol=1e-5)
-    assert_close_tree(penalised, plain, 1e-5)
+    assert_close_tree(penalized, plain, 1e-5)
 
 
 def test_the_randomness_of_shake_drop_is_the_seeds_and_differs_by_step():
