@@ -54,7 +54,7 @@ def finish(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
 
 
 def make_key(folder: Path, number: int = 0) -> Path:
-    """Writes a key file with a fixed key, 32 bytes of `number`, and returns its path."""
+    """Writes a key file whose key is 32 times the byte `number`, and returns its path."""
     path = folder / f"{number}.key"
     keys.save(keys.SecretKey(bytes([number] * 32)), path)
     return path

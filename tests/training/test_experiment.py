@@ -16,7 +16,7 @@ ARMS = {"plain": ("none", False), "adapted": ("bs+ps", True), "not-adapted": ("b
 
 
 def _config(**fields):
-    """Returns a run of the small checkpoint for 64x64 at 32x32, so that its position embedding is interpolated."""
+    """Returns a configuration that runs the checkpoint for 64x64 at 32x32, so that positions are interpolated."""
     config = default_config()
     config.checkpoint = "embedded"
     config.model = "ViT-Micro/8"
