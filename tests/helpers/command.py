@@ -27,7 +27,7 @@ SMALL_RUN = [
 
 
 def start(arguments: list[str], **environment: str) -> subprocess.Popen:
-    """Starts `python -m ppvit_jax.main` with these arguments."""
+    """Starts `python -m ppvit_jax.main` with these arguments and environment variables; returns the process."""
     return subprocess.Popen(
         [sys.executable, "-m", "ppvit_jax.main", *arguments],
         cwd=ROOT,

@@ -30,6 +30,7 @@ def convert(script, *arguments):
 
 
 def tiny_vit(image_size=64, name="ViT-Ti/16", **fields):
+    """Returns the configuration of a small Vision Transformer for CLASSES."""
     return vit.parse_name(name, image_size=image_size, num_classes=len(CLASSES), **fields)
 
 
@@ -45,6 +46,7 @@ def write_model(path, config, *, adapted=False, seed=0):
 
 
 def permutations(config):
+    """Returns the permutations of bs+ps with KEY for a model."""
     return KEY.permutations("bs+ps", image_size=config.image_size, patch_size=config.patch_size)
 
 

@@ -13,6 +13,7 @@ from ppvit_jax.data.source import ArraySource
 
 
 def tiny_model(image_size: int = 16, patch_size: int = 4, num_classes: int = 3, **fields: Any) -> models.ViTConfig:
+    """Returns the configuration of a Vision Transformer with two layers of width 16."""
     return models.ViTConfig(
         patch_size=patch_size,
         hidden_size=16,
@@ -43,6 +44,7 @@ def flatten(tree: Any) -> dict[str, Any]:
 
 
 def random_images(count: int, size: int, seed: int = 0) -> np.ndarray:
+    """Returns noise, uint8 [count, size, size, 3]."""
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
 
 

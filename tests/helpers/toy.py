@@ -12,10 +12,12 @@ COUNTS = {"train": 300, "test": 5}  # more than the reader takes at once
 
 
 def pixels(index: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the values of example `index`, uint8 `shape`."""
     return np.random.default_rng(index).integers(0, 256, shape).astype(np.uint8)
 
 
 def varying(index: int) -> tuple[int, int, int]:
+    """Returns the shape of example `index` in a data set whose images have various sizes."""
     return (10 + index % 7, 12 + index % 5, 3)
 
 
