@@ -43,7 +43,7 @@ def bad_input(tmp_path):
     return {
         "wrong key for a model": (
             [small, f"--config.checkpoint={adapted}", f"--config.key_file={make_key(tmp_path, 2)}"],
-            r"is adapted to 'bs\+ps' with the key of fingerprint \w+, and .* with the key of fingerprint \w+:",
+            r"is adapted to 'bs\+ps' \(key fingerprint \w+\), but .* \(key fingerprint \w+\):",
         ),
         "key that others can read": ([small, f"--config.key_file={shared_key}"], "run chmod 600"),
         "no key": ([small, f"--config.key_file={tmp_path}/no.key"], "cannot read the key file"),
@@ -70,7 +70,7 @@ def bad_input(tmp_path):
         ),
         "workdir of another configuration": (
             [small, "--config.encryption=none", f"--workdir={begun}"],
-            "holds a run of another configuration .*config.seed was 5 and is 0",
+            "holds a run with another configuration .*config.seed was 5 and is 0",
         ),
         "unknown field": ([small, "--config.epoch=3"], "no field 'epoch'"),
         "unknown argument": ([small, "--epochs=3"], "Unknown command line flag 'epochs'"),

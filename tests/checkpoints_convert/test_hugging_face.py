@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.convert import CLASSES, arrays, convert, encrypted_files, logits, randomise, tiny_vit, write_model
+from helpers.convert import CLASSES, arrays, convert, encrypted_files, logits, randomize, tiny_vit, write_model
 from helpers.pytorch import torch, transformers
 from helpers.tiny import assert_same_tree, flatten, random_images, random_params
 from PIL import Image
@@ -74,7 +74,7 @@ def _random_model(kind=None, **fields):
     config = transformers.ViTConfig(
         hidden_size=192, num_hidden_layers=12, num_attention_heads=3, intermediate_size=768, image_size=64, **fields
     )
-    return randomise((kind or transformers.ViTForImageClassification)(config))
+    return randomize((kind or transformers.ViTForImageClassification)(config))
 
 
 @pytest.mark.parametrize("safe", [True, False])

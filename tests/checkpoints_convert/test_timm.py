@@ -5,7 +5,7 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers.convert import CLASSES, arrays, convert, encrypted_files, logits, randomise, tiny_vit, write_model
+from helpers.convert import CLASSES, arrays, convert, encrypted_files, logits, randomize, tiny_vit, write_model
 from helpers.pytorch import timm, torch
 from helpers.tiny import assert_same_tree, flatten, random_images, random_params
 from PIL import Image
@@ -59,7 +59,7 @@ def test_our_state_dict_is_that_of_timms_own_loader_of_the_npz(tmp_path, name):
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pth", ".pt"])
 def test_what_timm_saves_is_read(tmp_path, ending):
-    model = randomise(_timm(NAME, CONFIG))
+    model = randomize(_timm(NAME, CONFIG))
     source, target = tmp_path / f"model{ending}", tmp_path / "model.npz"
     if ending == ".safetensors":
         save_file({name: tensor.numpy() for name, tensor in model.state_dict().items()}, source)

@@ -143,15 +143,15 @@ def _tampered(folder):
 
 
 MISTAKES = {
-    "plain model, encrypted images": (None, "plain.npz", "encrypted", [], "is a plain model, and the images in .*bs"),
+    "plain model, encrypted images": (None, "plain.npz", "encrypted", [], "is a plain model, but the images in .*bs"),
     "adapted model, plain images": (
         None,
         "adapted.npz",
         "images",
         [],
-        "are plain, as far as there is no manifest.json",
+        "count as plain, because they have no manifest.json",
     ),
-    "another size": (_other_size, "adapted.npz", "encrypted", [], "32x32 pixels and the model 16x16"),
+    "another size": (_other_size, "adapted.npz", "encrypted", [], "32x32 pixels but the model takes 16x16"),
     "another size all the same": (_other_size, "adapted.npz", "encrypted", ["--allow-mismatch"], "cannot be resized"),
     "no head": (_headless, "plain.npz", "images", [], "has no head"),
     "pickled objects": (_pickled, "plain.npz", "images", [], "holds pickled Python objects"),
