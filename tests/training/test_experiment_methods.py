@@ -144,8 +144,8 @@ def _one_line(tmp_path, config, message):
 @pytest.mark.parametrize(
     ("encryption", "reason"),
     [
-        ("le", "it tears the low and high four bits of a value apart"),
-        ("ele", "it tears the low and high four bits of a value apart"),
+        ("le", "it separates the low and high four bits of a value"),
+        ("ele", "it separates the low and high four bits of a value"),
         ("pe", "every pixel of an image has a key of its own"),
         ("pe:keys=per_image", "every pixel of an image has a key of its own"),
         ("etc", "differs from block to block"),
@@ -198,7 +198,7 @@ def test_a_model_and_an_encryption_that_do_not_go_together_are_refused_with_one_
 
 @pytest.mark.parametrize("encryption", ["le", "bs+ps", "neuracrypt"])
 def test_a_model_without_patches_needs_the_size_of_blocks(encryption):
-    with pytest.raises(UserError, match=r"encryption .* has blocks, and their size is 0: give at least 1") as caught:
+    with pytest.raises(UserError, match=r"encryption .* has a block size of 0: give at least 1") as caught:
         _config(encryption, model="ResNet-18")
     assert "\n" not in str(caught.value)
 
