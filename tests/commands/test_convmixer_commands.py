@@ -138,7 +138,7 @@ MISTAKES = {
         ["--image-size=18"],
         "--image-size 18 is not a multiple of the model's patch size",
     ),
-    "blocks without a matrix": ("none", {}, ["--encryption=bs+ps"], "no position embedding, so that nothing in it"),
+    "blocks without a matrix": ("none", {}, ["--encryption=bs+ps"], "no position embedding, so it cannot be adapted"),
     "damaged options": ("free", {"model_options": 3}, [], "damaged"),
     "damaged values": ("free", {"model_options": {"adaptive_matrix": [1]}}, [], "damaged"),
 }

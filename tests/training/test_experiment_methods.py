@@ -183,7 +183,7 @@ def test_what_no_model_can_be_adapted_to_is_named_with_the_reason_and_the_way_ou
         (
             "bs",
             {**CONVMIXER, "adapt": True},
-            "^the model has no position embedding, so that nothing in it can follow scrambled blocks: .*, or "
+            "^the model has no position embedding, so it cannot be adapted to scrambled blocks: .*, or "
             "config.adapt=False$",
         ),
         ("np", {"model": "PyramidNet-8/6", "block_size": 4, "adapt": True}, "the model has no patch embedding"),
