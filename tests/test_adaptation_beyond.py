@@ -1,4 +1,4 @@
-"""What is adapted beyond the paper: inversions under any normalisation, ConvMixer, and what is refused."""
+"""Adaptation beyond the paper: inversions under any normalization, ConvMixer, and models that are rejected."""
 
 import dataclasses
 

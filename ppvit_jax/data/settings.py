@@ -1,4 +1,4 @@
-"""Settings of a data set, typed and checked: the fields of `config.data`."""
+"""Typed and checked settings of a data set: the fields of `config.data`."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class DataSettings:
     """Settings that every data source understands.
 
     Attributes:
-      name: the tfds name, such as "cifar10" or "imagenette/320px-v2"; "digits" for embedded.
-      dir: the folder; for tfds the folder of data sets or one version's, empty for tfds' default.
-      train_split, test_split: names of splits, or of sub-folders.
-      test_fraction: the part of each class to test on, for an image folder without these sub-folders.
-      resize: see `ImageReader`; for images of varying size.
-      max_pixels: images of more pixels are rejected.
-      train_examples, test_examples: sizes of random subsets, 0 for all.
-      in_memory: True, False or "auto": if the images are of one size and take less than 4 GiB.
-      image_size: height and width to resize images of varying size to. Images of one fixed size (CIFAR,
-        Tiny-ImageNet, the digits) keep it, to be resized on the device.
-      seed: the seed of the subsets, and of the split by `test_fraction`.
+      name: the tfds name, such as "cifar10" or "imagenette/320px-v2"; "digits" for the embedded digits.
+      dir: the image folder. For tfds, the folder of data sets or of one version; "" for tfds' default.
+      train_split, test_split: names of splits, or of subfolders.
+      test_fraction: share of each class to test on, for an image folder without these subfolders.
+      resize: how to resize images of varying size; see `ImageReader`.
+      max_pixels: images with more pixels are rejected.
+      train_examples, test_examples: sizes of random subsets; 0 for all examples.
+      in_memory: True, False or "auto", which means True if the images have one size and take less than 4 GiB.
+      image_size: height and width to which images of varying size are resized. Images of one fixed size (CIFAR,
+        Tiny-ImageNet, the digits) keep it and are resized on the device.
+      seed: seed of the subsets, and of the split by `test_fraction`.
     """
 
     name: str
@@ -49,7 +49,7 @@ class DataSettings:
         """Reads the fields of a configuration.
 
         Raises:
-          UserError: a wrong value.
+          UserError: a value is wrong.
         """
         names = {field.name for field in dataclasses.fields(cls)} - {"image_size", "seed"}
         fields: dict[str, Any] = {name: getattr(data, name) for name in names}
@@ -69,7 +69,7 @@ class DataSettings:
 
     @property
     def reader(self) -> ImageReader:
-        """The reader of images of varying size."""
+        """Reader of images of varying size."""
         return ImageReader(self.image_size, self.resize, self.max_pixels)
 
     def choose_train(self, count: int) -> np.ndarray:

@@ -134,7 +134,7 @@ MISTAKES = {
     "output exists": ("adapt", ["--output={tmp}/plain.npz"], "plain.npz exists: choose another name"),
     "output nowhere": ("adapt", ["--output={tmp}/no/out.npz"], "there is no folder"),
     "sealed key": ("adapt", ["--key={tmp}/sealed.key"], "is sealed: give its passphrase"),
-    "no passphrase": ("adapt", ["--passphrase-file={tmp}/empty"], "its first line should be the passphrase"),
+    "no passphrase": ("adapt", ["--passphrase-file={tmp}/empty"], "write it on the first line of the file"),
     "plain model": ("restore", [], "does not say that it is adapted"),
     "another key": (
         "restore",

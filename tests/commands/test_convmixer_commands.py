@@ -124,8 +124,13 @@ def test_options_are_in_the_file_only_where_they_are_needed(folder):
 
 
 MISTAKES = {
-    "kind unknown": ("free", {"model_options": {}}, [], "does not say the kind of its adaptive matrix, free, softmax"),
-    "size unknown": ("none", {"image_size": 0}, None, "does not say the size of its images"),
+    "kind unknown": (
+        "free",
+        {"model_options": {}},
+        [],
+        "does not record the form of its adaptive matrix .free, softmax",
+    ),
+    "size unknown": ("none", {"image_size": 0}, None, "does not record the size of its images"),
     "another size": ("free", {}, ["--image-size=32"], "by a matrix, which cannot be resized: give --image-size 16"),
     "a patch too small": (
         "none",
@@ -133,7 +138,7 @@ MISTAKES = {
         ["--image-size=18"],
         "--image-size 18 is not a multiple of the model's patch size",
     ),
-    "blocks without a matrix": ("none", {}, ["--encryption=bs+ps"], "no position embedding, so that nothing in it"),
+    "blocks without a matrix": ("none", {}, ["--encryption=bs+ps"], "no position embedding, so it cannot be adapted"),
     "damaged options": ("free", {"model_options": 3}, [], "damaged"),
     "damaged values": ("free", {"model_options": {"adaptive_matrix": [1]}}, [], "damaged"),
 }

@@ -99,7 +99,7 @@ def _swap(folder):
 
 DAMAGES = {
     "another key": (lambda f: None, ["--key={tmp}/2.key"], r"fingerprint \w+, and the key given has fingerprint \w+"),
-    "an edited manifest": (_edit_manifest, [], "its SHA-256 does not agree"),
+    "an edited manifest": (_edit_manifest, [], "its SHA-256 does not match"),
     "a forged manifest": (_forge_manifest, [], "not made with this key, or was changed since"),
     "an image in another's place": (_swap, [], "is not the file that the manifest describes"),
     "an image less": (lambda f: next(f.rglob("*.png")).unlink(), [], "is missing, but in the manifest"),

@@ -156,7 +156,7 @@ MISTAKES = {
     "no head": (_headless, "plain.npz", "images", [], "has no head"),
     "pickled objects": (_pickled, "plain.npz", "images", [], "holds pickled Python objects"),
     "a path as a name": (_path_as_name, "plain.npz", "images", [], "has a path as an array's name"),
-    "a tampered manifest": (_tampered, "adapted.npz", "encrypted", [], "its SHA-256 does not agree"),
+    "a tampered manifest": (_tampered, "adapted.npz", "encrypted", [], "its SHA-256 does not match"),
     "no images": (lambda f: (f / "none").mkdir(), "plain.npz", "none", [], "has no images"),
     "no folder": (None, "plain.npz", "nowhere", [], "there is no .*nowhere"),
     "another ending": (None, "plain.npz", "images", ["--output={tmp}/out.txt"], "ends neither in .npz nor in .csv"),

@@ -1,4 +1,4 @@
-"""`load`: each kind of source behind the one configuration."""
+"""`load`: every data source behind one configuration."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_digits_are_scikit_learns():
             assert (image == image[..., :1]).all()
             found.append((image[..., 0], source.labels[index]))
 
-    # 0..16 to 0..255: within half a step of the exact value, and as many of each as there were.
+    # Values 0 to 16 become 0 to 255, within half a step of the exact value, and each keeps its frequency.
     def keys(pairs, scale):
         return sorted((tuple(np.rint(values.ravel() * scale).astype(int)), int(label)) for values, label in pairs)
 

@@ -1,4 +1,4 @@
-"""Decoding of every kind of image, against formulas in NumPy."""
+"""Decoding of every kind of image, checked by formulas in NumPy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def noise(*shape: int, top: int = 256, dtype: type = np.uint8) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF"])
 def test_lossless_kinds_keep_every_value(kind):
-    # A GIF has a palette, so few colours.
+    # A GIF has a palette, so it gets few colors.
     pixels = noise(9, 7, 3) if kind != "GIF" else noise(9, 7, 1, top=16) * np.array([16, 5, 1], np.uint8)
     np.testing.assert_array_equal(decoded(encoded(Image.fromarray(pixels), kind)), pixels)
 
@@ -126,7 +126,7 @@ def test_first_frame_of_an_animation():
     np.testing.assert_array_equal(result, np.broadcast_to([255, 0, 0], (4, 4, 3)))
 
 
-# What a viewer does to the stored rows and columns, from the EXIF specification's table of orientations.
+# Operations by which a viewer turns the stored rows and columns upright: the EXIF specification's orientations.
 UPRIGHT = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -210,7 +210,7 @@ def test_squash_sees_the_whole_image():
     pixels = np.zeros((20, 60, 3), np.uint8)
     pixels[:, 20:40] = 200
     squashed = images.fit(Image.fromarray(pixels), 30, "squash")
-    # Ten of thirty columns come from the centre.
+    # Ten of thirty columns come from the center.
     assert (squashed[:, 12:18] == 200).all() and (squashed[:, :8] == 0).all() and (squashed[:, 22:] == 0).all()
 
 
@@ -246,7 +246,7 @@ def test_a_reader_compares_a_file_with_the_manifests_sha256(tmp_path):
     reader = images.ImageReader(None, "squash", LIMIT)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     np.testing.assert_array_equal(reader.read(path, sha256), noise(8, 8, 3))
-    # The empty text stands for a file that the manifest lacks.
+    # The empty string stands for a file that is not in the manifest.
     for wrong in ("0" * 64, ""):
         with pytest.raises(UserError, match=r"x\.png is not the file that the manifest describes"):
             reader.read(path, wrong)

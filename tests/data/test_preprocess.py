@@ -32,7 +32,7 @@ def test_images_of_the_right_size_come_back_unchanged():
 def test_resizing_agrees_with_pillow(height, width, size):
     images = _images(2, height, width)
     expected = [np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR)) for i in images]
-    # Pillow rounds its coefficients to fixed point, and rounds between the two directions.
+    # Pillow rounds its coefficients to fixed point, and rounds between the horizontal and the vertical pass.
     difference = np.asarray(preprocess(jnp.asarray(images), size), np.int32) - np.asarray(expected, np.int32)
     assert abs(difference).max() <= 1
 
@@ -67,7 +67,7 @@ def test_crop_is_a_window_of_the_zero_padded_image_and_every_window_occurs():
 
 
 def test_random_resized_crop_takes_windows_of_the_stated_area():
-    # On a ramp the slope of the result tells the window's width.
+    # On a ramp, the slope of the result shows the window's width.
     ramp = np.broadcast_to((np.arange(64) * 4)[None, None, :, None], (200, 64, 64, 3)).astype(np.uint8)
     for images, axis in ((ramp, 2), (ramp.swapaxes(1, 2), 1)):
         result = np.asarray(
@@ -108,7 +108,7 @@ def test_normalization_commutes_with_encryption_only_if_channels_are_alike(mean,
 
 @pytest.mark.parametrize(("height", "width"), [(8, 9), (100, 100), (32, 32)])
 def test_pixels_do_not_depend_on_the_precision_of_training(height, width):
-    """An owner encrypts in float32, whatever dtype the cloud trains in."""
+    """An owner encrypts in float32, and the cloud may train in any dtype."""
     images = np.random.default_rng(0).integers(0, 256, (16, height, width, 3), np.uint8)
     results = []
     for wide in (False, True):
@@ -169,7 +169,7 @@ def _compiled(augmentation, size):
     return np.asarray(compute(_images(8, 16, 16), size, augmentation, jax.random.key(1)))
 
 
-# Its own type says too little for a type checker.
+# The declared type is too general for a type checker.
 variants: Any = chex.variants
 
 
@@ -185,7 +185,7 @@ class Variants(chex.TestCase):
 
     @variants(with_jit=True, without_jit=True)
     def test_compiled_or_not_random_resized_crops_differ_by_rounding_alone(self):
-        """Its windows are float32 numbers, whose last bit depends on how XLA fuses the arithmetic."""
+        """The windows are float32 numbers, and their last bit depends on XLA's fusion of the arithmetic."""
         compute = self.variant(preprocess, static_argnums=(1, 2))
         result = compute(_images(8, 16, 16), 16, "random_resized_crop", jax.random.key(1))
         difference = np.abs(np.asarray(result, np.int32) - _compiled("random_resized_crop", 16))

@@ -1,4 +1,4 @@
-"""Adaptation networks against PyTorch, with a Python loop over the blocks as in the original code."""
+"""Adaptation networks compared with PyTorch, which loops over the blocks as the original code does."""
 
 import chex
 import jax
@@ -22,13 +22,13 @@ functional = torch.nn.functional
 
 
 def _blocks(images):
-    """Row by row; [batch, 3, size, size] to [batch, 3, 4, 4] each."""
+    """Splits [batch, 3, size, size] into row-major blocks of [batch, 3, 4, 4]."""
     side = images.shape[-1] // 4
     return [images[:, :, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4] for i in range(side) for j in range(side)]
 
 
 def _together(blocks):
-    """[batch, channels * 16, 1, 1] each to [batch, channels, size, size]."""
+    """Joins blocks of [batch, channels * 16, 1, 1] into [batch, channels, size, size]."""
     side = round(len(blocks) ** 0.5)
     rows = [torch.cat(blocks[side * i : side * i + side], dim=3) for i in range(side)]
     return functional.pixel_shuffle(torch.cat(rows, dim=2), 4)
@@ -96,7 +96,7 @@ REFERENCES = {LEAdaptNet: _TorchLE, TanakaAdaptNet: _TorchTanaka, ELEAdaptNet: _
 
 
 def _reference(network, size, dtype=torch.float64):
-    """The PyTorch network with random biases, scales and running statistics too."""
+    """Builds the PyTorch network, with random biases, scales and running statistics too."""
     torch.manual_seed(0)
     reference = REFERENCES[network](size).to(dtype)
     norms = [name for name, module in reference.named_modules() if isinstance(module, nn.BatchNorm2d)]
@@ -110,17 +110,17 @@ def _reference(network, size, dtype=torch.float64):
 
 
 def _rows(weight):
-    """A kernel [outputs, channel, row, column] to [(row, column, channel), outputs]."""
+    """Converts a kernel [outputs, channel, row, column] to [(row, column, channel), outputs]."""
     return weight.transpose(2, 3, 1, 0).reshape(-1, len(weight))
 
 
 def _channels_last(vector):
-    """A right singular vector [(channel, row, column)] to [(row, column, channel)]."""
+    """Reorders a right singular vector [(channel, row, column)] to [(row, column, channel)]."""
     return vector.reshape(3, 4, 4).transpose(1, 2, 0).reshape(-1)
 
 
 def _params(network, arrays):
-    """The parameters (or their gradients) out of PyTorch's, by name."""
+    """Converts PyTorch's parameters (or their gradients), by name."""
     if network is LEAdaptNet:
         return {
             "projection": {"kernel": _rows(arrays["conv.weight"])},
@@ -199,7 +199,7 @@ def test_float32_in_training_and_evaluation_is_close_to_pytorch(network, size):
 
 @pytest.mark.parametrize("network", REFERENCES)
 def test_three_steps_of_training_are_those_of_pytorch(network):
-    """Outputs, penalty, gradients and statistics; the parameters move between the steps."""
+    """Compares outputs, penalty, gradients and statistics; the parameters change between the steps."""
     size = 12
     with jax.enable_x64(True):
         reference = _reference(network, size).train()

@@ -32,7 +32,7 @@ def _images(count, size, seed=0):
 
 
 class _AdaptiveStem(torch.nn.Module):
-    """A patch embedding whose patches a matrix mixes; Sinkhorn's normalisations outside log space."""
+    """Patch embedding whose patches a matrix mixes; Sinkhorn's normalizations are outside log space."""
 
     def __init__(self, embedding, kind, patches):
         super().__init__()
@@ -61,7 +61,7 @@ class _AdaptiveStem(torch.nn.Module):
 
 
 def _timm(config, seed=0):
-    """timm's ConvMixer of this shape, every parameter and running statistic random."""
+    """Builds timm's ConvMixer of this shape, with random parameters and running statistics."""
     module = timm.models.convmixer.ConvMixer(
         config.hidden_size,
         config.depth,
@@ -78,7 +78,7 @@ def _timm(config, seed=0):
         elif tensor.ndim == 1:
             tensor.normal_(float(name.endswith("weight")), 0.2, generator=generator)
         elif name.endswith("matrix"):
-            # Far from uniform under a softmax, so that it matters which patch is where.
+            # Far from uniform under a softmax, so that the order of the patches matters.
             tensor.normal_(0, 2, generator=generator)
         elif tensor.ndim > 1:
             tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
@@ -86,7 +86,7 @@ def _timm(config, seed=0):
 
 
 def _ours(tensors):
-    """Params and statistics from tensors by timm's names: a state, or gradients."""
+    """Returns params and statistics from tensors by timm's names, which are a state or gradients."""
     trees = {}
     for name, tensor in tensors.items():
         *module, leaf = name.split(".")
@@ -113,7 +113,7 @@ def _ours(tensors):
 
 
 def _assert_trains_as(config, theirs, images, labels, *, steps, tolerance, gradients=True):
-    """Logits in both modes, penalty and running statistics at every step, and all gradients of the first step."""
+    """Compares logits in both modes, penalty and running statistics at every step, and the first step's gradients."""
     model = build(config)
     params, statistics = _ours(theirs.state_dict())
     for made, expected in (
@@ -158,7 +158,7 @@ def _assert_trains_as(config, theirs, images, labels, *, steps, tolerance, gradi
 
 @pytest.mark.parametrize(
     ("hidden_size", "depth", "patch_size", "kernel_size", "image_size"),
-    # An odd grid and an even kernel; a kernel wider than the grid; a single patch.
+    # The cases: an odd grid and an even kernel; a kernel wider than the grid; a single patch.
     [(6, 2, 2, 3, 8), (5, 1, 3, 4, 15), (4, 1, 4, 7, 8), (3, 2, 8, 5, 8)],
 )
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")

@@ -1,4 +1,4 @@
-"""Models of every family, compiled and not: the logits of one computation in float64."""
+"""Models of every family, compiled or not: their logits agree with one computation in float64."""
 
 import dataclasses
 from typing import Any
@@ -28,7 +28,7 @@ WITH_AND_WITHOUT_JIT: Any = chex.variants(with_jit=True, without_jit=True)
 
 
 def _arguments(config):
-    """Parameters, inputs and statistics."""
+    """Returns parameters, inputs and statistics."""
     inputs = np.random.default_rng(0).standard_normal((2, *models.input_shape(config))).astype(np.float32)
     statistics = jax.jit(models.build(config).init_statistics)(jax.random.key(0))
     return random_params(config), inputs, jax.device_get(statistics)

@@ -14,7 +14,7 @@ from ppvit_jax.models.position_embedding import resize_position_embedding
 
 
 def _huggingface(arrays, config):
-    """Hugging Face's ViT with the weights of a Google-layout file; logits of images [batch, height, width, 3]."""
+    """Computes the logits of images [batch, height, width, 3] with Hugging Face's ViT and a Google-layout file."""
     dimensions = transformers.ViTConfig(
         hidden_size=config.hidden_size,
         num_hidden_layers=config.layers,
@@ -69,7 +69,7 @@ def _huggingface(arrays, config):
 
 
 def _both(config, tmp_path, batch):
-    """Logits of both implementations, each by its own way from the same file and images."""
+    """Returns the logits of both implementations, each of which reads the same file and images in its own way."""
     checkpoint.write(tmp_path / "model.npz", random_params(config), checkpoint.Metadata())
     arrays, _ = checkpoint.read(tmp_path / "model.npz")
     params = checkpoint.to_params(arrays, config, keep_head=True)
@@ -105,7 +105,7 @@ def test_bfloat16_computes_roughly_the_same_and_returns_float32():
     precise = models.build(config).apply(params, images)
     rough = models.build(tiny_model(dtype="bfloat16")).apply(params, jnp.asarray(images, jnp.bfloat16))
     assert (precise.dtype, rough.dtype) == (jnp.float32, jnp.float32)
-    # bfloat16 keeps 8 bits, so a few hundredths of the logits' scale after a dozen roundings.
+    # bfloat16 keeps 8 bits: after a dozen roundings the error is a few hundredths of the logits' scale.
     assert 0 < abs(precise - rough).max() < 0.1 * abs(precise).max()
 
 
@@ -131,7 +131,7 @@ def test_gradients_are_those_of_finite_differences():
         difference = (along(step) - along(-step)) / (2 * step)
         np.testing.assert_allclose(sum(jax.tree.leaves(slopes)), difference, rtol=1e-6)
         for name, leaf in flatten(gradient).items():
-            # Adding the same to all keys of a head changes no attention: softmax does not see it.
+            # Adding the same vector to all keys of a head changes no attention, because softmax is invariant to it.
             if not name.endswith("key/bias"):
                 assert abs(leaf).max() > 1e-6, name
 
@@ -244,7 +244,7 @@ def test_the_shape_is_read_off_the_arrays(representation_size):
     for name in ("embedding/kernel", "Transformer/posembed_input/pos_embedding"):
         with pytest.raises(UserError, match=f"it is not a Vision Transformer in Google's layout: it lacks {name}"):
             models.infer_config({n: a for n, a in arrays.items() if n != name}, where="it")
-        with pytest.raises(UserError, match=rf"it has another shape, \(4,\), of {name}"):
+        with pytest.raises(UserError, match=rf"it has the wrong shape \(4,\) for {name}"):
             models.infer_config(arrays | {name: np.zeros(4)}, where="it")
 
 

@@ -144,8 +144,8 @@ def _one_line(tmp_path, config, message):
 @pytest.mark.parametrize(
     ("encryption", "reason"),
     [
-        ("le", "it tears the low and high four bits of a value apart"),
-        ("ele", "it tears the low and high four bits of a value apart"),
+        ("le", "it separates the low and high four bits of a value"),
+        ("ele", "it separates the low and high four bits of a value"),
         ("pe", "every pixel of an image has a key of its own"),
         ("pe:keys=per_image", "every pixel of an image has a key of its own"),
         ("etc", "differs from block to block"),
@@ -183,7 +183,7 @@ def test_what_no_model_can_be_adapted_to_is_named_with_the_reason_and_the_way_ou
         (
             "bs",
             {**CONVMIXER, "adapt": True},
-            "^the model has no position embedding, so that nothing in it can follow scrambled blocks: .*, or "
+            "^the model has no position embedding, so it cannot be adapted to scrambled blocks: .*, or "
             "config.adapt=False$",
         ),
         ("np", {"model": "PyramidNet-8/6", "block_size": 4, "adapt": True}, "the model has no patch embedding"),
@@ -198,7 +198,7 @@ def test_a_model_and_an_encryption_that_do_not_go_together_are_refused_with_one_
 
 @pytest.mark.parametrize("encryption", ["le", "bs+ps", "neuracrypt"])
 def test_a_model_without_patches_needs_the_size_of_blocks(encryption):
-    with pytest.raises(UserError, match=r"encryption .* has blocks, and their size is 0: give at least 1") as caught:
+    with pytest.raises(UserError, match=r"encryption .* has a block size of 0: give at least 1") as caught:
         _config(encryption, model="ResNet-18")
     assert "\n" not in str(caught.value)
 
