@@ -155,7 +155,7 @@ def test_pairs_that_do_not_belong_together_are_refused(spec):
 
 def test_what_cannot_be_attacked_so_is_said():
     images = crops(2)
-    for spec, message in (("pe:keys=per_image", "own images alone"), ("color-neuracrypt", "learn a decoder")):
+    for spec, message in (("pe:keys=per_image", "nothing about other images"), ("color-neuracrypt", "learn a decoder")):
         with pytest.raises(UserError, match=message) as caught:
             solve(parse(spec, 8), images, images)
         assert "\n" not in str(caught.value)

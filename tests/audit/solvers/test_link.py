@@ -129,7 +129,7 @@ def test_the_exact_null_is_that_of_permuted_hidden_units():
 def test_sizes_that_differ():
     one = random_params(tiny_model())
     link = compare(one, BASE)
-    assert not link.linked and link.reason == "hidden sizes of 16 and 128: not of one base"
+    assert not link.linked and link.reason == "the hidden sizes 16 and 128 differ"
     # Another image size leaves the patch embedding and the encoder to compare.
     larger = {**one, "Transformer": {**one["Transformer"]}}
     larger["Transformer"]["posembed_input"] = random_params(tiny_model(image_size=32))["Transformer"]["posembed_input"]
