@@ -1,4 +1,4 @@
-"""Pictures of what the attacks recovered, drawn by matplotlib without a display."""
+"""Pictures of recovered images, drawn with matplotlib without a display."""
 
 import textwrap
 from pathlib import Path
@@ -11,12 +11,12 @@ from ppvit_jax.files import write_figure
 
 
 def draw_recovered(images: list[tuple[str, dict[str, np.ndarray]]], path: Path, subtitle: str) -> None:
-    """Draws what attacks recovered: encrypted, recovered and plain beside each other, or below where there are many.
+    """Draws encrypted, recovered and plain images: a row for each entry, or a column if there are more than five.
 
     Args:
-      images: a label, and pictures by their titles, uint8 [height, width, 3].
-      path: the PNG to write.
-      subtitle: which attack this is.
+      images: for each entry, a label and pictures by title, each uint8 [height, width, 3].
+      path: PNG file to write.
+      subtitle: name and result of the attack.
     """
     titles = list(dict.fromkeys(title for _, pictures in images for title in pictures))
     side_by_side = len(images) <= 5
