@@ -1,4 +1,4 @@
-"""The pictures of the results, drawn by matplotlib without a display."""
+"""Figures of the results, drawn with matplotlib without a display."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -37,12 +37,12 @@ _ENCRYPTION_TITLES = {
 
 
 def draw_curves(histories: Mapping[str, Sequence[MetricsLine]], path: Path, subtitle: str) -> None:
-    """Draws accuracy and loss by epoch, training and testing (the paper's Figure 6).
+    """Draws training and test accuracy and loss by epoch (the paper's Figure 6).
 
     Args:
-      histories: curves by label; the "epoch" lines of a run's metrics.jsonl.
-      path: the PNG to write.
-      subtitle: the model and the data.
+      histories: for each label, the "epoch" lines of a run's metrics.jsonl.
+      path: PNG file to write.
+      subtitle: description of model and data.
     """
     figure = Figure(figsize=(9, 7 if len(histories) <= 4 else 9), layout="constrained")
     FigureCanvasAgg(figure)
@@ -80,8 +80,8 @@ def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, b
     """Draws images beside their encryptions (the paper's Figure 4).
 
     Args:
-      rows: a label and images by encryption, uint8 [height, width, 3], for each row.
-      path: the PNG to write.
+      rows: for each row, a label and images by encryption, each uint8 [height, width, 3].
+      path: PNG file to write.
       block_size: side of a block in pixels, for the title.
     """
     columns = list(rows[0][1])
@@ -102,13 +102,13 @@ def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, b
 
 
 def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, path: Path, subtitle: str) -> None:
-    """Draws a model's accuracy on images of several keys: a point for each, a bar for their mean.
+    """Draws models' accuracies on images with several keys: a mark for each key, and a bar for the mean.
 
     Args:
-      rows: (model, images, accuracies in percent).
-      chance: accuracy in percent of always saying the most frequent class.
-      path: the PNG to write.
-      subtitle: the model and the data.
+      rows: for each row, the model, its test images, and accuracies in percent.
+      chance: accuracy in percent of always predicting the most frequent class.
+      path: PNG file to write.
+      subtitle: description of model and data.
     """
     figure = Figure(figsize=(9, 0.55 * len(rows) + 1.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -132,14 +132,15 @@ def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, p
 def draw_adaptation(
     rows: list[tuple[str, float | None, float | None]], plain: float, chance: float, path: Path, subtitle: str
 ) -> None:
-    """Draws the accuracy under every encryption, adapted and not: two bars for each, beside the plain model's accuracy.
+    """Draws the accuracy under every encryption, adapted and not adapted, with lines for plain images and chance.
 
     Args:
-      rows: label, and accuracies in percent of the adapted model and of the one that is not; None where there is none.
+      rows: for each row, a label, and accuracies in percent of the adapted model and of the model that is not adapted;
+        None for a missing run.
       plain: accuracy in percent of the plain model on plain images.
-      chance: accuracy in percent of always saying the most frequent class.
-      path: the PNG to write.
-      subtitle: the model and the data.
+      chance: accuracy in percent of always predicting the most frequent class.
+      path: PNG file to write.
+      subtitle: description of model and data.
     """
     figure = Figure(figsize=(9, 0.5 * len(rows) + 1.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -166,10 +167,10 @@ def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | Non
     """Draws one image under many encryptions.
 
     Args:
-      pictures: title, picture (uint8 [height, width, 3], or [rows, columns] of an encoding), its structural
-        similarity and its peak signal-to-noise ratio in dB to the plain image, or None.
-      path: the PNG to write.
-      subtitle: the image and its size.
+      pictures: for each picture, its title, its pixels (uint8 [height, width, 3], or [rows, columns] for an encoding),
+        and its structural similarity and peak signal-to-noise ratio in dB to the plain image, or None.
+      path: PNG file to write.
+      subtitle: description of the image and its size.
     """
     columns = 5
     rows = -(-len(pictures) // columns)
@@ -184,6 +185,6 @@ def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | Non
         if similarity is not None and ratio is not None:
             axes.set_xlabel(f"SSIM {similarity:.3f}, PSNR {ratio:.1f} dB", fontsize=8)
         elif place > 1:
-            axes.set_xlabel("an encoding, values stretched", fontsize=8)
+            axes.set_xlabel("encoding, values stretched", fontsize=8)
     figure.suptitle(subtitle, fontsize=8)
     write_figure(path, figure)

@@ -1,4 +1,4 @@
-"""The gallery: one image under every encryption, with its similarity to the plain one."""
+"""Gallery: one image under every encryption, with its similarity to the plain image."""
 
 import argparse
 from pathlib import Path
@@ -19,20 +19,20 @@ _NUMBER = 0
 
 
 def run(image: str | None, key_file: str | None, image_size: int, block_size: int, output: Path) -> None:
-    """Draws gallery.png, and writes the numbers as gallery.md and gallery.json.
+    """Draws gallery.png, and writes the similarities to gallery.md and gallery.json.
 
-    A picture that shows an image plain and encrypted gives the key away: by default the key is a new one, used here
-    and forgotten.
+    A picture that shows an image plain and encrypted reveals the key. By default the key is therefore new, and is not
+    saved.
 
     Args:
-      image: a file; None takes a photograph from scikit-learn.
-      key_file: a key file that is not sealed; None makes a key that is not kept.
-      image_size: side that the image is cropped and resized to.
-      block_size: side of a block in pixels; LE and ELE keep their own (see `usual_block_size`).
+      image: an image file; None uses a photograph from scikit-learn.
+      key_file: an unsealed key file; None uses a new key.
+      image_size: side in pixels to which the image is cropped and resized.
+      block_size: side of a block in pixels; LE and ELE have their own (see `usual_block_size`).
       output: folder of the results.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: a mistake that the user can correct.
     """
     key = keys.load(Path(key_file).expanduser()) if key_file else keys.generate()
     if image_size < 16:
@@ -52,8 +52,8 @@ def run(image: str | None, key_file: str | None, image_size: int, block_size: in
         rows.append(row)
         pictures.append((method.title, encrypted, row.get("ssim"), row.get("psnr")))
     described = (
-        f"{image or 'a photograph'}, {image_size}x{image_size}, blocks of {block_size} pixels, of LE and ELE "
-        f"{usual_block_size('le', block_size)}"
+        f"{image or 'a photograph'}, {image_size}x{image_size}, blocks of {block_size} pixels (LE and ELE: "
+        f"{usual_block_size('le', block_size)})"
     )
     write_text(output / "gallery.md", markdown(rows, described))
     write_json(output / "gallery.json", {"measured": described, "rows": rows})
@@ -73,8 +73,8 @@ def markdown(rows: list[dict[str, Any]], described: str) -> str:
         [
             *lines,
             "",
-            "Structural similarity and peak signal-to-noise ratio of the encrypted image to the plain one: they say "
-            "how little a viewer recognises, and nothing about what an attack recovers.",
+            "Structural similarity and peak signal-to-noise ratio between the encrypted and the plain image. They "
+            "show how little a viewer recognizes, not how much an attack recovers.",
             "",
             f"- Measured: {described}.",
             "",
@@ -87,13 +87,13 @@ def _methods(image_size: int, block_size: int) -> list[Encryption]:
     for name in METHODS:
         size = usual_block_size(name, block_size)
         if image_size % size:
-            raise UserError(f"--image-size {image_size} is not a multiple of the block size {size}")
+            raise UserError(f"--image-size is {image_size}, not a multiple of the block size {size}: give a multiple")
         methods.append(parse(name, size))
     return methods
 
 
 def _load(image: str | None, image_size: int) -> np.ndarray:
-    """Returns the image, or scikit-learn's photograph: uint8 [image_size, image_size, 3]."""
+    """Loads the image, or a photograph from scikit-learn: uint8 [image_size, image_size, 3]."""
     if image is None:
         from sklearn.datasets import load_sample_image
 
@@ -105,7 +105,7 @@ def _load(image: str | None, image_size: int) -> np.ndarray:
 
 
 def _stretch(encoding: np.ndarray) -> np.ndarray:
-    """Returns an encoding as a picture: uint8, its values stretched from the 1st to the 99th percentile."""
+    """Converts an encoding to a picture, uint8: the 1st percentile becomes 0, the 99th becomes 255."""
     low, high = np.percentile(encoding, (1, 99))
     return np.rint(np.clip((encoding - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 

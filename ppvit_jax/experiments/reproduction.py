@@ -1,4 +1,4 @@
-"""Declaration of a table or figure: a subcommand of `ppvit reproduce` with its own flags."""
+"""Declaration of a table or figure as a subcommand of `ppvit reproduce` with its own flags."""
 
 import argparse
 import dataclasses
@@ -14,8 +14,8 @@ from ppvit_jax.errors import UserError
 class Reproduction:
     """A table or figure that `ppvit reproduce NAME` measures.
 
-    name: of the subcommand.
-    help: one line for --help, beginning with a small letter where it is no name.
+    name: name of the subcommand.
+    help: one line for --help, in lower case unless it starts with a name.
     add_arguments: adds the subcommand's own flags; --output is there already.
     run: measures, and writes the results to the output folder.
     """
@@ -34,10 +34,10 @@ def add_config_argument(parser: argparse.ArgumentParser, text: str = "such as co
 
 
 def load_config(arguments: argparse.Namespace) -> Config:
-    """Returns the configuration of --config with its overrides.
+    """Loads the configuration of --config with its overrides.
 
     Raises:
-      UserError: there is none, or it cannot be used.
+      UserError: --config is missing, or the configuration cannot be used.
     """
     if arguments.config is None:
         raise UserError(f"{arguments.program} needs a configuration: give one such as --config=configs/demo.py")

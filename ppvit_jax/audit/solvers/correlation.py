@@ -161,7 +161,7 @@ def _channel_labels(correlation: np.ndarray, seed: int):
 
 
 def _balanced(points: np.ndarray, seed: int) -> np.ndarray:
-    """Clusters points by k-means into three clusters of equal size: int [points]."""
+    """k-means with three clusters of equal size."""
     size = len(points) // 3
     centres = KMeans(3, random_state=seed).fit(points).cluster_centers_
     labels = np.zeros(len(points), np.int64)
