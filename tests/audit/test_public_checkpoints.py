@@ -1,4 +1,4 @@
-"""Which checkpoints are known to be public, and the warning of `ppvit adapt` and `ppvit encrypt`."""
+"""The list of public checkpoints, and the warnings of `ppvit adapt` and `ppvit encrypt`."""
 
 import hashlib
 import subprocess
@@ -46,7 +46,7 @@ def test_a_known_patch_embedding_is_known_in_any_file(tmp_path):
     checkpoint.write(path, {name: array for name, array in arrays.items() if not name.startswith("head/")}, Metadata())
     written, _ = checkpoint.read(path)
     assert identify(path, written) == NAME
-    # Other byte order and precision, no other values.
+    # The byte order and the precision differ, but not the values.
     kernel = written["embedding/kernel"]
     for same in (kernel.astype(">f4"), kernel.astype(np.float64), np.asfortranarray(kernel)):
         assert identify(path, {"embedding/kernel": same}) == NAME
@@ -86,7 +86,7 @@ def test_adapt_warns_of_a_public_base(tmp_path, capsys, known, extra, expected):
         ([], ASSUMED),
         (["--base-is-public"], SAID),
         (["--no-base-is-public"], ""),
-        # No model is adapted to these, so that none gives them away.
+        # No model can be adapted to these, so no model reveals the key.
         (["--encryption=pe"], ""),
         (["--encryption=etc"], ""),
         (["--encryption=etc:shared=True"], ASSUMED),

@@ -19,7 +19,7 @@ def _secret(spec, key=1):
 
 
 def _seen(secret, flip, turn, order, negative):
-    """The estimate of an attacker to whom the picture looks flipped, turned, recoloured and inverted."""
+    """Returns the estimate of an attacker to whom the picture looks flipped, turned, recolored and inverted."""
     places = np.arange(SIZE * SIZE * 3).reshape(SIZE, SIZE, 3)
     view = np.rot90(places.swapaxes(0, 1) if flip else places, turn)[..., list(order)].ravel()
     estimate = {"index": np.argsort(view)[secret["index"]]}
@@ -62,7 +62,7 @@ def test_what_is_wrong_is_counted():
 
 
 def test_neighbours_and_the_largest_component():
-    """Halves exchanged: all neighbours but those across the cut are right."""
+    """After exchanging the two halves, all neighbors except those across the cut are right."""
     side = SIZE // BLOCK
     cells = np.arange(side**2).reshape(side, side)
     truth = make_secret(Permutations(cells.ravel()), SIZE, SIZE, BLOCK)

@@ -71,7 +71,7 @@ def test_every_number_is_that_of_an_independent_computation(output):
         for (block, pixel), accuracy in zip(tried, rows[name, label], strict=True):
             encrypted = encrypt(images, access.Permutations(block, pixel), 8).astype(np.float32) / 127.5 - 1
             answers = np.asarray(models.build(model).apply(params, encrypted)).argmax(-1)
-            # Rounding may turn one answer of a hundred.
+            # Rounding may change one prediction in a hundred.
             assert abs(100 * (answers == dataset.test.labels).mean() - accuracy) <= 1
 
 

@@ -34,7 +34,7 @@ PUBLISHED_CIFAR_100 = [92.58, 75.48, 62.97, 84.42, 83.59, 92.60]
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """A budget run of three rows, small models in place of the real ones."""
+    """Trains three rows with a budget, and returns the output folder."""
     folder = tmp_path_factory.mktemp("table2")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(budget, "make_plan", None)
@@ -71,7 +71,7 @@ def test_every_row_is_trained_alike_and_says_what_it_is(output):
     assert {by_name[name]["model"] for name in ("proposed_vit", "plain_vit")} == {"ViT-Micro/8"}
     assert by_name["proposed_vit"]["adapt"] and by_name["proposed_vit"]["encryption"] == "bs+ps"
     assert by_name["etc_convmixer"]["encryption"] == "etc" and by_name["plain_vit"]["encryption"] == "none"
-    # Adapted on encrypted images is plain on plain ones, for rounding: 32 images.
+    # Adapted on encrypted images equals plain on plain images, except that rounding may change one of 32 predictions.
     assert abs(by_name["proposed_vit"]["test_accuracy"] - by_name["plain_vit"]["test_accuracy"]) <= 1 / 32
 
 

@@ -20,7 +20,7 @@ def crops():
 
 
 def aligned(images, guessed):
-    """The guess in the order of channels and the inversion that agree best, and the part of pixels that agree."""
+    """Returns the guess under the best channel order and inversion, and the fraction of pixels that agree."""
     choices = [
         guessed[..., order] ^ np.uint8(mask)
         for mask, order in itertools.product((0, 255), map(list, itertools.permutations(range(3))))
@@ -64,7 +64,7 @@ def test_secret_undoes_what_it_does():
     encrypted = encrypted_by(PIXEL, 6, crops())
     secret = solve(PIXEL, encrypted)
     np.testing.assert_array_equal(PIXEL.encrypt(PIXEL.decrypt(encrypted, secret), secret), encrypted)
-    # Channels change places inside their pixels alone.
+    # Channels only change places inside their pixels.
     np.testing.assert_array_equal(secret["index"] // 3, np.arange(HEIGHT * WIDTH * 3) // 3)
 
 

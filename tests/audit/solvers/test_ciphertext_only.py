@@ -1,4 +1,4 @@
-"""The attack sees images that keys have encrypted which it does not see: crops of photographs, at smaller blocks."""
+"""The attack sees only images that are encrypted with unknown keys: crops of photographs, with small blocks."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_where_no_attack_is_built_it_is_said(spec, images):
 
 
 def test_noise_gives_nothing():
-    """No key shows in images without any structure: the attack has to fail on them."""
+    """Images without structure do not reveal the key, so the attack must fail on them."""
     noise = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
     estimate, truth, picture = _attack("bs+ps", noise, key=5)
     places = scoring.compare_places(estimate, truth, SIZE, BLOCK)
@@ -72,7 +72,7 @@ def test_noise_gives_nothing():
 
 
 def test_a_reference_tells_the_colours(images):
-    """Without one, which of the three channels is red is not known."""
+    """Without a reference, the order of the three channels is unknown."""
     values = split_blocks(images, BLOCK).reshape(-1, BLOCK**2 * 3)
     half = len(values) // 2
     order = SecretKey(bytes([2] * 32)).permutation("pixel", values.shape[1])

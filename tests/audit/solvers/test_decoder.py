@@ -1,4 +1,4 @@
-"""The decoder of encodings: from pairs it learns to show images that it has not seen."""
+"""The decoder learns from pairs to decode the encodings of images that it has not seen."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_unseen_images_come_out_and_more_pairs_help(spec, key):
     assert error(unseen, many) < error(unseen, few) < error(unseen, mean) / 4
     assert error(unseen, many) < error(unseen, mean) / 8
     assert similarity(unseen, many) > similarity(unseen, mean) + 0.1
-    # Encodings of another key tell this decoder nothing.
+    # The decoder cannot decode encodings with another key.
     other = decoders[1].decode(encode(spec, unseen, key + 100))
     assert error(unseen, other) > error(unseen, mean) / 2
 

@@ -1,4 +1,4 @@
-"""The dictionary attack: encrypted images are recognised among candidates without a key, and duplicates are seen."""
+"""The dictionary attack recognizes encrypted images among candidates without a key, and finds duplicates."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def encrypt(method, images, key):
 
 
 def keyed(method, images):
-    """Every image under a key of its own."""
+    """Encrypts every image with its own key."""
     return np.concatenate([encrypt(method, image[None], key + 1) for key, image in enumerate(images)])
 
 
@@ -68,7 +68,7 @@ def test_encodings_are_recognised_by_which_patches_are_alike(spec):
     method, candidates = parse(spec, 8), crops(60, size=96)
     for key in (1, 2):
         found = identify(method, candidates, encrypt(method, candidates[10:40], key))
-        # By chance it would be 1 in 60.
+        # Chance is 1 in 60.
         assert (found.index == np.arange(10, 40)).mean() > 0.5
 
 
@@ -88,10 +88,10 @@ def test_the_distances_are_what_they_say():
     images = np.zeros((3, 8, 8, 3), np.uint8)
     images[0, :, 4:], images[1, :, :4], images[2] = 100, 40, 127
     method = parse("bs", 8)
-    # Means of |v - 127.5|: 77.5, 107.5 and 0.5.
+    # The means of |v - 127.5| are 77.5, 107.5 and 0.5.
     found = identify(method, images[1:], images[:1])
     assert (found.index[0], found.distance[0], found.runner_up[0]) == (0, 30, 77)
-    # In blocks of 4 what moves is compared in order of size, and what does not, in its place.
+    # With blocks of 4: blocks that move are compared in sorted order, and blocks that stay are compared in place.
     swapped = images[:1, :, ::-1]
     assert identify(parse("bs", 4), images[:1], swapped).distance[0] == 0
     assert identify(parse("ps", 4), images[:1], swapped).distance[0] == 100

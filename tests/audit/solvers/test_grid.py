@@ -7,7 +7,7 @@ from ppvit_jax.audit.solvers import grid
 
 
 def _field(rows, columns, samples=400, seed=0, smooth=3.0):
-    """Correlations of a random field whose neighbours are alike: float [cells, cells]."""
+    """Returns the correlations of a random field with similar neighbors: float [cells, cells]."""
     random = np.random.default_rng(seed)
     cells = np.stack(np.divmod(np.arange(rows * columns), columns), axis=1)
     distance = np.linalg.norm(cells[:, None] - cells[None], axis=-1)
@@ -16,7 +16,7 @@ def _field(rows, columns, samples=400, seed=0, smooth=3.0):
 
 
 def _symmetric(order, rows, columns):
-    """The share of cells in place, best over flips and rotations."""
+    """Returns the fraction of cells in place, under the best flip and rotation."""
     cells = np.arange(rows * columns).reshape(rows, columns)
     views = [np.rot90(view, turn) for view in (cells, cells.T) for turn in range(4)]
     return max(np.mean(view.ravel() == order) for view in views if view.shape == (rows, columns))

@@ -12,7 +12,7 @@ ROWS, COLUMNS, SIDE = 7, 9, 16
 
 
 def blocks_of(photos=("china.jpg", "flower.jpg"), corner=(120, 200)):
-    """Blocks of a crop of each photograph: [images, blocks, side, side, 3], in their places."""
+    """Returns the blocks of a crop of each photograph, in their places: uint8 [images, blocks, side, side, 3]."""
     crop = np.s_[corner[0] : corner[0] + ROWS * SIDE, corner[1] : corner[1] + COLUMNS * SIDE]
     images = np.stack([load_sample_image(photo)[crop] for photo in photos])
     return split_blocks(images, SIDE).reshape(len(images), ROWS * COLUMNS, SIDE, SIDE, 3)
@@ -48,7 +48,7 @@ def test_flat_borders_do_not_misplace_what_tells():
     blocks = split_blocks(image, SIDE).reshape(1, ROWS * COLUMNS, SIDE, SIDE, 3)
     scrambled = blocks[:, np.random.default_rng(1).permutation(ROWS * COLUMNS)]
     placed = scrambled[:, assemble(scrambled, ROWS, COLUMNS)].reshape(ROWS, COLUMNS, -1)
-    # The picture may lie elsewhere in a frame of white.
+    # The white frame does not determine the position of the picture.
     shifts = [np.roll(placed, (down, right), (0, 1)) for down in range(-2, 3) for right in range(-1, 2)]
     assert any((shift == blocks.reshape(ROWS, COLUMNS, -1)).all() for shift in shifts)
 

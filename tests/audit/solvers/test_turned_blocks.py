@@ -19,7 +19,7 @@ def crops(height=HEIGHT, width=WIDTH):
 
 
 def alike(images, guessed):
-    """The part of pixels that agree, under the best rotation, flip, inversion and order of channels of all images."""
+    """Returns the fraction of equal pixels under the best rotation, flip, inversion and channel order of all images."""
     parts = []
     for turns, flip, mask, order in itertools.product(
         range(4), (1, -1), (0, 255), map(list, itertools.permutations(range(3)))
