@@ -56,12 +56,12 @@ def identify(path: str | os.PathLike, arrays: Params) -> str | None:
       arrays: the file's parameters, by name as `ppvit_jax.checkpoint.read` returns them, or as a tree.
     """
     with Path(path).open("rb") as file:
-        known = _FILES.get(hashlib.file_digest(file, "sha256").hexdigest())
+        name = _FILES.get(hashlib.file_digest(file, "sha256").hexdigest())
     family = recognize(arrays)
     kernel = leaf(arrays, family.patch_kernel) if family else None
-    if known is None and kernel is not None:
-        known = _PATCH_EMBEDDINGS.get(patch_embedding_sha256(kernel))
-    return known
+    if name is None and kernel is not None:
+        name = _PATCH_EMBEDDINGS.get(patch_embedding_sha256(kernel))
+    return name
 
 
 def patch_embedding_sha256(kernel: np.ndarray) -> str:

@@ -32,7 +32,7 @@ def test_the_tables_hold_digests():
         assert len(set(table.values())) == len(table)
 
 
-def test_a_known_file_is_known_by_its_bytes(tmp_path):
+def test_a_public_file_is_identified_by_its_bytes(tmp_path):
     copy = tmp_path / "other name.npz"
     copy.write_bytes(EMBEDDED.read_bytes())
     assert identify(copy, {}) == NAME
@@ -40,7 +40,7 @@ def test_a_known_file_is_known_by_its_bytes(tmp_path):
     assert identify(copy, {}) is None
 
 
-def test_a_known_patch_embedding_is_known_in_any_file(tmp_path):
+def test_a_public_patch_embedding_is_identified_in_any_file(tmp_path):
     arrays, _ = checkpoint.read(EMBEDDED)
     path = tmp_path / "written again.npz"
     checkpoint.write(path, {name: array for name, array in arrays.items() if not name.startswith("head/")}, Metadata())
@@ -99,7 +99,7 @@ def test_encrypt_warns_by_the_argument_alone(tmp_path, capsys, extra, expected):
     assert capsys.readouterr().err == expected
 
 
-def test_encrypt_warns_without_what_takes_time_to_import(tmp_path):
+def test_encrypt_warns_without_slow_imports(tmp_path):
     write_images(tmp_path / "in", ["a/1.png"])
     options = ["encrypt", "--key", make_key(tmp_path), "--input", tmp_path / "in", "--output", tmp_path / "out"]
     program = (

@@ -41,7 +41,7 @@ def test_every_symmetry_of_the_truth_is_exact(spec):
         np.testing.assert_array_equal(scoring.align(recovered, plain), plain)
 
 
-def test_what_is_wrong_is_counted():
+def test_errors_in_an_estimate_are_counted():
     permutations = BlockPixelNegativePositive(block_size=BLOCK).permutations(
         SecretKey(bytes([1] * 32)), height=SIZE, width=SIZE
     )
@@ -61,7 +61,7 @@ def test_what_is_wrong_is_counted():
     assert found.values == pytest.approx(44 / 48)
 
 
-def test_neighbours_and_the_largest_component():
+def test_neighbors_and_the_largest_component():
     """After exchanging the two halves, all neighbors except those across the cut are right."""
     side = SIZE // BLOCK
     cells = np.arange(side**2).reshape(side, side)

@@ -46,7 +46,7 @@ def test_the_right_key_gives_the_accuracy_of_the_run(output):
     assert len(rows) == 7 and [len(accuracies) for accuracies in rows.values()] == [1, 3, 3, 3, 1, 1, 1]
 
 
-def test_every_number_is_that_of_an_independent_computation(output):
+def test_every_accuracy_equals_an_independent_computation(output):
     config = load(CONFIG, OVERRIDES)
     dataset = data.load(config.data, 32, config.seed)
     images = np.stack([dataset.test.fetch(index) for index in range(len(dataset.test))])
@@ -75,7 +75,7 @@ def test_every_number_is_that_of_an_independent_computation(output):
             assert abs(100 * (answers == dataset.test.labels).mean() - accuracy) <= 1
 
 
-def test_again_it_trains_nothing_and_says_the_same(output, capsys):
+def test_repeating_trains_nothing_and_prints_the_same(output, capsys):
     before = {path: path.stat().st_mtime_ns for path in output.rglob("checkpoint.npz")}
     assert len(before) == 2
     text = (output / "access.md").read_text()
@@ -90,7 +90,7 @@ def test_table_1_in_the_same_folder_uses_its_models(output, capsys):
     assert capsys.readouterr().err.count("nothing to do") == 2
 
 
-def test_the_wrong_keys_follow_from_the_seed(output):
+def test_the_seed_determines_the_wrong_keys(output):
     content = json.loads((output / "access.json").read_text())
     assert content["wrong_keys"] == [access.wrong_key(0, number).fingerprint for number in range(3)]
     assert content["right_key"] == keys.load(output / "secret.key").fingerprint
@@ -103,7 +103,7 @@ def test_the_picture_is_drawn(output):
         assert min(picture.size) > 400 and len(np.unique(np.asarray(picture).reshape(-1, 4), axis=0)) > 50
 
 
-def test_no_wrong_key_is_a_mistake(tmp_path, capsys):
+def test_zero_wrong_keys_are_refused(tmp_path, capsys):
     arguments = ["reproduce", "access", *ARGUMENTS, f"--output={tmp_path}", "--wrong-keys=0"]
     assert run_command(commands.main, arguments) == 1
     assert capsys.readouterr().err == "error: --wrong-keys is 0: give at least 1\n"

@@ -32,7 +32,7 @@ def output(tmp_path_factory):
     return folder
 
 
-def test_what_is_adapted_loses_nothing(output):
+def test_adapted_models_lose_no_accuracy(output):
     runs = {run["run"]: run for run in json.loads((output / "adaptation.json").read_text())["runs"]}
     assert list(runs) == [
         "plain",
@@ -56,7 +56,7 @@ def test_what_is_adapted_loses_nothing(output):
         assert run["accuracy"] == 100 * run["result"]["test_accuracy"]
 
 
-def test_the_table_and_picture_show_it(output):
+def test_the_table_and_the_picture_show_the_results(output):
     lines = (output / "adaptation.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
     cells = {row[1].strip("`"): row[2:] for row in rows}

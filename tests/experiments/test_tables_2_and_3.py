@@ -57,7 +57,7 @@ def test_rows_are_those_of_the_paper():
     assert published_cifar_100 == PUBLISHED_CIFAR_100
 
 
-def test_every_row_is_trained_alike_and_says_what_it_is(output):
+def test_every_row_is_trained_alike_and_records_its_method(output):
     table = _table(output)
     assert [row["name"] for row in table["rows"]] == ["proposed_vit", "etc_convmixer", "plain_vit"]
     for row in table["rows"]:
@@ -123,7 +123,7 @@ def test_mistakes_give_one_line(tmp_path, capsys, arguments, message):
     assert not any("Traceback" in line for line in errors)
 
 
-def test_a_plan_gives_every_row_what_the_minutes_are_enough_for(monkeypatch):
+def test_a_plan_fits_its_rows_into_the_minutes(monkeypatch):
     sources = [f"{TABLE_2}:{name}" for name in ("plain_vit", "etc_convmixer")]
     monkeypatch.setattr(budget, "_time", lambda config, dataset: (0.64, 0.32))
     plans = [budget.make_plan(sources, OVERRIDES, minutes) for minutes in (1.5, 3.0)]
@@ -136,7 +136,7 @@ def test_a_plan_gives_every_row_what_the_minutes_are_enough_for(monkeypatch):
     assert (everything.train_examples, everything.test_examples) == (1437 // 32 * 32, 360)
 
 
-def test_rates_follow_the_batch_and_the_pretrained_model_is_replaced_where_it_is_absent():
+def test_rates_follow_the_batch_and_a_missing_pretrained_model_is_replaced():
     plan = budget.Plan(5.0, 64, 32, 2, 32, False)
     config = load(f"{TABLE_2}:le_shakedrop")
     assert f"--config.optimizer.learning_rate={0.1 * 32 / 512:g}" in plan.overrides(config)
@@ -146,7 +146,7 @@ def test_rates_follow_the_batch_and_the_pretrained_model_is_replaced_where_it_is
     assert "ViT-Micro/8" not in plan.described()
 
 
-def test_the_plan_compiles_what_its_rows_run(tmp_path, caplog):
+def test_a_plan_compiles_the_programs_that_its_rows_run(tmp_path, caplog):
     source = f"{TABLE_2}:plain_convmixer"
     overrides = [*OVERRIDES, "--config.model=ConvMixer-8/1", "--config.data.train_examples=96"]
     with jax.log_compiles(), caplog.at_level(logging.WARNING):

@@ -61,11 +61,11 @@ def solve(costs: np.ndarray, turns: Turns, rows: int, columns: int) -> tuple[np.
     best = board.shift(*board.improve(*board.fill(board.join())))
     lowest = board.total(*best)
     for _ in range(_ROUNDS):
-        found = board.shift(*board.improve(*board.fill(board.segment(*best))))
-        total = board.total(*found)
+        candidate = board.shift(*board.improve(*board.fill(board.segment(*best))))
+        total = board.total(*candidate)
         if total >= lowest * (1 - 1e-6):
             break
-        best, lowest = found, total
+        best, lowest = candidate, total
     return best
 
 
@@ -175,7 +175,7 @@ class _Board:
         start = np.array((rows - height, columns - width))
         low, high = start, start + np.array((height, width))
         block_at, turn_at = np.full(span, -1), np.zeros(span, np.int64)
-        neighbours = np.zeros(span, np.int64)
+        neighbors = np.zeros(span, np.int64)
         summed: dict[tuple[int, int], np.ndarray] = {}
         free = np.ones(self.count, bool)
 
@@ -185,7 +185,7 @@ class _Board:
             for direction, (down, right) in enumerate(OFFSETS.tolist()):
                 place = row + down, column + right
                 if 0 <= place[0] < span[0] and 0 <= place[1] < span[1] and block_at[place] < 0:
-                    neighbours[place] += 1
+                    neighbors[place] += 1
                     beside = self.beside(block, turn, direction)
                     summed[place] = summed[place] + beside if place in summed else beside
 
@@ -197,8 +197,8 @@ class _Board:
                 for place, costs in summed.items()
                 if (np.maximum(high, np.array(place) + 1) - np.minimum(low, place) <= self.frame).all()
             }
-            most = max(neighbours[place] for place in inside)
-            choices = [place for place in inside if neighbours[place] == most]
+            most = max(neighbors[place] for place in inside)
+            choices = [place for place in inside if neighbors[place] == most]
             values = np.stack([np.where(free, inside[place].min(axis=1), np.inf) for place in choices])
             chosen, block = np.unravel_index(np.argmin(values), values.shape)
             place = choices[chosen]
@@ -214,21 +214,21 @@ class _Board:
         for direction, offset in enumerate(OFFSETS.tolist()):
             row, column = place // columns + offset[0], place % columns + offset[1]
             if 0 <= row < rows and 0 <= column < columns:
-                neighbour = row * columns + column
-                cost += self.beside(int(order[neighbour]), int(turned[neighbour]), (direction + 2) % 4)
+                neighbor = row * columns + column
+                cost += self.beside(int(order[neighbor]), int(turned[neighbor]), (direction + 2) % 4)
         return cost
 
     def joints(self, order: np.ndarray, turned: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]]:
         """Returns, for each direction (right, down): places, their neighbors, the direction, and the joints' costs."""
         places = np.arange(self.count).reshape(self.frame)
-        found = []
+        joints = []
         for direction, (here, there) in enumerate(((places[:, :-1], places[:, 1:]), (places[:-1], places[1:]))):
             here, there = here.ravel(), there.ravel()
             back = self.turns.inverse[turned[here]]
             relative = self.turns.compose[back, turned[there]]
             costs = self.costs[order[here], self.directions[back, direction], order[there], relative]
-            found.append((here, there, direction, costs))
-        return found
+            joints.append((here, there, direction, costs))
+        return joints
 
     def total(self, order: np.ndarray, turned: np.ndarray) -> float:
         """Returns the total cost of all joints."""
@@ -239,13 +239,13 @@ class _Board:
         rows, columns = self.frame
         row, column = np.divmod(np.arange(rows * columns), columns)
         # Chessboard squares of one color do not touch. Knight's moves connect squares of both colors.
-        colours = [(row + column) % 2 == 0, (row + column) % 2 == 1]
-        colours += [(row + 2 * column) % 5 == part for part in range(5)]
-        colours = [colour for colour in colours if colour.any()]
+        colors = [(row + column) % 2 == 0, (row + column) % 2 == 1]
+        colors += [(row + 2 * column) % 5 == part for part in range(5)]
+        colors = [color for color in colors if color.any()]
         order, turned = order.copy(), turned.copy()
         unchanged = 0
-        for step in range(8 * len(colours)):
-            places = np.flatnonzero(colours[step % len(colours)])
+        for step in range(8 * len(colors)):
+            places = np.flatnonzero(colors[step % len(colors)])
             blocks = order[places]
             cost = np.stack([self.fit(order, turned, place)[blocks] for place in places.tolist()])
             lowest, chosen = cost.min(axis=2), cost.argmin(axis=2)
@@ -255,7 +255,7 @@ class _Board:
             rows_taken, taken = linear_sum_assignment(finite)
             unchanged = unchanged + 1 if (taken == rows_taken).all() else 0
             order[places], turned[places] = blocks[taken], chosen[rows_taken, taken]
-            if unchanged == len(colours):
+            if unchanged == len(colors):
                 break
         return order, turned
 

@@ -62,11 +62,11 @@ def solve_each(method: PixelEncryption, encrypted: np.ndarray) -> list[Secret]:
     return [_solve(image[None], method.colour, 0) for image in encrypted]
 
 
-def _solve(encrypted: np.ndarray, colour: bool, seed: int) -> Secret:
+def _solve(encrypted: np.ndarray, color: bool, seed: int) -> Secret:
     check_images(encrypted)
     chosen = np.random.default_rng(seed).permutation(len(encrypted))[:_IMAGES]
     images = encrypted[np.sort(chosen)]
-    group = _Keys(colour)
+    group = _Keys(color)
     pairs, costs = _compare(images)
     keys = np.zeros(images.shape[1] * images.shape[2], np.int64)
     if len(pairs):
@@ -77,8 +77,8 @@ def _solve(encrypted: np.ndarray, colour: bool, seed: int) -> Secret:
 class _Keys:
     """The group of channel orders and inversions: key k maps values v to sign[k, c] * v[order[k, c]] in channel c."""
 
-    def __init__(self, colour: bool):
-        orders = CHANNEL_ORDERS if colour else CHANNEL_ORDERS[:1]
+    def __init__(self, color: bool):
+        orders = CHANNEL_ORDERS if color else CHANNEL_ORDERS[:1]
         pairs = list(itertools.product(orders, itertools.product((1, -1), repeat=3)))
         self.order = np.array([order for order, _ in pairs])
         self.sign = np.array([sign for _, sign in pairs])
@@ -122,14 +122,14 @@ def _compare(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     A cost is the summed difference between a channel of one pixel and a channel of the other, as it is or inverted.
     """
     height, width = images.shape[1:3]
-    centred = np.ascontiguousarray(np.moveaxis(images, -1, 0).astype(np.int16) * 2 - 255)
+    centered = np.ascontiguousarray(np.moveaxis(images, -1, 0).astype(np.int16) * 2 - 255)
     number = np.arange(height * width).reshape(height, width)
     pairs, costs = [], []
     for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1, :], np.s_[1:, :])):
         pairs.append(np.stack([number[here].ravel(), number[there].ravel()], axis=1))
         cost = np.empty((3, 3, 2, len(pairs[-1])), np.float32)
         for one, other, negative in itertools.product(range(3), range(3), range(2)):
-            value, against = centred[one][:, *here], centred[other][:, *there]
+            value, against = centered[one][:, *here], centered[other][:, *there]
             difference = np.abs(value + against if negative else value - against)
             cost[one, other, negative] = difference.sum(axis=0, dtype=np.int32).ravel()
         costs.append(np.moveaxis(cost, -1, 0))
@@ -212,11 +212,11 @@ def _sweep(group: _Keys, pairs: np.ndarray, costs: np.ndarray, keys: np.ndarray)
     ).tocsr()
     width = np.max(np.abs(pairs[:, 1] - pairs[:, 0]), initial=1)
     white = (np.arange(pixels) // width + np.arange(pixels) % width) % 2
-    for colour in np.arange(2 * _SWEEPS) % 2:
+    for color in np.arange(2 * _SWEEPS) % 2:
         seen = group.seen(both, np.zeros(len(here), np.int64), keys[there])
         summed = (collect @ seen.reshape(len(here), 18)).reshape(-1, 3, 3, 2)
         # summed[pixel, channel, target, inverted]: the cost of using the channel as the picture's target channel.
         cost = summed[:, group.order, _CHANNELS, group.negative].sum(axis=-1)
         best = np.where(cost.min(axis=1) < cost[np.arange(pixels), keys], cost.argmin(axis=1), keys)
-        keys = np.where(white == colour, best, keys)
+        keys = np.where(white == color, best, keys)
     return keys

@@ -72,15 +72,15 @@ def solve(method: Encryption, encrypted: np.ndarray, *, reference: np.ndarray | 
     values = blocks.reshape(-1, blocks.shape[-1])
     pixel = negative = None
     if unknown.pixels:
-        known = reference
-        if known is not None:
-            known = split_blocks(known, method.block_size).reshape(-1, values.shape[-1])
+        reference_values = reference
+        if reference_values is not None:
+            reference_values = split_blocks(reference_values, method.block_size).reshape(-1, values.shape[-1])
         # Restricted permutations leave most values in place.
         start = np.arange(values.shape[-1]) if isinstance(method, RestrictedPermutations) else None
-        found = correlation.arrange(
-            values, method.block_size, inverted=unknown.signs, start=start, reference=known, seed=seed
+        arrangement = correlation.arrange(
+            values, method.block_size, inverted=unknown.signs, start=start, reference=reference_values, seed=seed
         )
-        pixel, negative = found.pixel, found.negative
+        pixel, negative = arrangement.pixel, arrangement.negative
     elif unknown.signs:
         negative = correlation.signs(correlation.correlate(values))
     upright = blocks if negative is None else blocks ^ (negative * np.uint8(255))

@@ -39,9 +39,9 @@ class Arrangement:
 
 def correlate(values: np.ndarray) -> np.ndarray:
     """Returns the correlations between the columns of values [samples, n]: float64 [n, n], 0 for constant columns."""
-    centred = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
-    norm = np.sqrt(np.square(centred).sum(axis=0))
-    scaled = centred / np.where(norm > 0, norm, 1)
+    centered = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
+    norm = np.sqrt(np.square(centered).sum(axis=0))
+    scaled = centered / np.where(norm > 0, norm, 1)
     return scaled.T @ scaled
 
 
@@ -81,11 +81,11 @@ def arrange(
     negative = signs(correlation) if inverted else np.zeros(len(correlation), bool)
     sign = np.where(negative, -1, 1)
     correlation = correlation * sign[:, None] * sign[None]
-    known = None if reference is None else correlate(reference)
-    given = [] if start is None else [start]
-    given += [] if known is None else [_by_reference(correlation, known)]
+    expected = None if reference is None else correlate(reference)
+    starts = [] if start is None else [start]
+    starts += [] if expected is None else [_by_reference(correlation, expected)]
     best: tuple[float, np.ndarray] = (-np.inf, np.arange(len(correlation)))
-    for order in itertools.chain(given, _by_channels(correlation, block_size, seed)):
+    for order in itertools.chain(starts, _by_channels(correlation, block_size, seed)):
         order = grid.refine(correlation, order, block_size, block_size, rounds=4, steps=3)
         score = grid.smoothness(correlation, order, block_size, block_size)
         # An arrangement that is reached from two starts is unlikely to be a mere local optimum.
@@ -93,29 +93,29 @@ def arrange(
         best = max(best, (score, order), key=lambda pair: pair[0])
         if agreed:
             break
-    order = best[1] if known is None else _oriented(correlation, best[1], known, block_size)
+    order = best[1] if expected is None else _oriented(correlation, best[1], expected, block_size)
     return Arrangement(np.argsort(order).astype(np.int32), negative, best[0])
 
 
-def _oriented(correlation: np.ndarray, order: np.ndarray, known: np.ndarray, side: int) -> np.ndarray:
+def _oriented(correlation: np.ndarray, order: np.ndarray, expected: np.ndarray, side: int) -> np.ndarray:
     """Turns, flips and exchanges the channels of an arrangement to best fit the correlations of plain images."""
     square = order.reshape(side, side, 3)
     views = [
         transform(square, *symmetry)[..., list(channels)].ravel()
         for symmetry, channels in itertools.product(SYMMETRIES, itertools.permutations(range(3)))
     ]
-    return max(views, key=lambda view: np.sum(known * correlation[np.ix_(view, view)]))
+    return max(views, key=lambda view: np.sum(expected * correlation[np.ix_(view, view)]))
 
 
-def _by_reference(correlation: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _by_reference(correlation: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Finds the value in each place from the correlations between places in reference images.
 
     Umeyama (IEEE TPAMI 1988): corresponding values have similar components in the eigenvectors, up to sign.
     """
-    (_, found), (_, target) = (np.linalg.eigh(matrix) for matrix in (correlation, known))
+    (_, found), (_, target) = (np.linalg.eigh(matrix) for matrix in (correlation, expected))
     likeness = np.abs(target[:, -_EIGENVECTORS:]) @ np.abs(found[:, -_EIGENVECTORS:]).T
     start = linear_sum_assignment(likeness, maximize=True)[1]
-    apart, template = (matrix - np.diag(np.diag(matrix)) for matrix in (correlation, known))
+    apart, template = (matrix - np.diag(np.diag(matrix)) for matrix in (correlation, expected))
     return grid.assign(apart, template, start, steps=_REFERENCE_STEPS)
 
 
@@ -146,8 +146,8 @@ def _by_channels(correlation: np.ndarray, side: int, seed: int) -> Iterator[np.n
 def _channel_labels(correlation: np.ndarray, seed: int):
     """Yields divisions of the values into three equal parts: int [values]."""
     distance = np.sqrt(np.maximum(2 - 2 * correlation, 0))
-    for neighbours in (5, 8, 14):
-        yield _balanced(grid.laplacian(distance, neighbours), seed)
+    for neighbors in (5, 8, 14):
+        yield _balanced(grid.laplacian(distance, neighbors), seed)
     # Eigenvectors relative to the first one: a component that separates the channels takes about three values.
     vectors = np.linalg.eigh(correlation)[1][:, ::-1]
     ratios = vectors[:, 1:13] / np.where(np.abs(vectors[:, :1]) > 1e-9, vectors[:, :1], 1e-9)
@@ -163,12 +163,12 @@ def _channel_labels(correlation: np.ndarray, seed: int):
 def _balanced(points: np.ndarray, seed: int) -> np.ndarray:
     """k-means with three clusters of equal size."""
     size = len(points) // 3
-    centres = KMeans(3, random_state=seed).fit(points).cluster_centers_
+    centers = KMeans(3, random_state=seed).fit(points).cluster_centers_
     labels = np.zeros(len(points), np.int64)
     for _ in range(3):
-        cost = ((points[:, None] - centres[None]) ** 2).sum(-1)
+        cost = ((points[:, None] - centers[None]) ** 2).sum(-1)
         labels = linear_sum_assignment(np.repeat(cost, size, axis=1))[1] // size
-        centres = np.stack([points[labels == label].mean(0) for label in range(3)])
+        centers = np.stack([points[labels == label].mean(0) for label in range(3)])
     return labels
 
 
@@ -176,8 +176,8 @@ def _complete(correlation: np.ndarray, channel: np.ndarray, side: int) -> np.nda
     """Adds the other two channels to the pixels of one channel: int [values] from int [pixels]."""
     others = np.setdiff1d(np.arange(len(correlation)), channel)
     # Values of the same pixel have similar correlations with all other pixels.
-    profile = _standardise(correlation[np.ix_(channel, channel)])
-    likeness = profile @ _standardise(correlation[np.ix_(others, channel)]).T / len(channel)
+    profile = _standardize(correlation[np.ix_(channel, channel)])
+    likeness = profile @ _standardize(correlation[np.ix_(others, channel)]).T / len(channel)
     places = linear_sum_assignment(np.repeat(likeness, 2, axis=0), maximize=True)
     pairs = others[places[1]].reshape(-1, 2)
     # Neighboring pixels decide which of the two values has which color, the clearest cases first.
@@ -204,6 +204,6 @@ def _complete(correlation: np.ndarray, channel: np.ndarray, side: int) -> np.nda
     return np.concatenate([channel[:, None], pairs], axis=1).reshape(-1)
 
 
-def _standardise(rows: np.ndarray) -> np.ndarray:
-    centred = rows - rows.mean(1, keepdims=True)
-    return centred / np.maximum(centred.std(1, keepdims=True), 1e-9)
+def _standardize(rows: np.ndarray) -> np.ndarray:
+    centered = rows - rows.mean(1, keepdims=True)
+    return centered / np.maximum(centered.std(1, keepdims=True), 1e-9)

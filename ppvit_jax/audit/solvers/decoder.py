@@ -31,7 +31,7 @@ class Decoder:
 
     block_size: side of a patch in pixels.
     height, width: size of the images in pixels.
-    centre, scale: float64 [features], mean and standard deviation by which encoded patches are normalized.
+    center, scale: float64 [features], mean and standard deviation by which encoded patches are normalized.
     kernel: float64 [features + patches, values], weights of the encoded patch, and an offset for each place.
     mean: float64 [values], the mean plain patch.
     anchors: float64 [patches, features], a typical normalized encoded patch for each place, by which reordered patches
@@ -41,7 +41,7 @@ class Decoder:
     block_size: int
     height: int
     width: int
-    centre: np.ndarray
+    center: np.ndarray
     scale: np.ndarray
     kernel: np.ndarray
     mean: np.ndarray
@@ -60,14 +60,14 @@ class Decoder:
           UserError: the encodings have another shape than those that the decoder was learned from.
         """
         tokens = _tokens(encodings, self.block_size)
-        features = len(self.centre)
+        features = len(self.center)
         patches = len(self.kernel) - features
         if tokens.shape[1:] != (patches, features):
             raise UserError(
                 f"encodings of {tokens.shape[1]} patches with {tokens.shape[2]} features do not fit a decoder for "
                 f"{patches} patches with {features} features: learn a new decoder"
             )
-        normal = (tokens - self.centre) / self.scale
+        normal = (tokens - self.center) / self.scale
         if self.anchors is not None:
             normal = _arrange(normal, self.anchors)
         values = normal @ self.kernel[:features] + self.kernel[features:] + self.mean
@@ -107,8 +107,8 @@ def learn(plain: np.ndarray, encodings: np.ndarray, block_size: int, *, reordere
             f"of {block_size}: give the block size that they were encoded with"
         )
     flat = tokens.reshape(-1, tokens.shape[-1])
-    centre, scale = flat.mean(axis=0), flat.std(axis=0) + 1e-9
-    tokens, anchors = (tokens - centre) / scale, None
+    center, scale = flat.mean(axis=0), flat.std(axis=0) + 1e-9
+    tokens, anchors = (tokens - center) / scale, None
     if reordered:
         # Sort all images by the first one, then by their mean, which represents each place better.
         anchors = _arrange(tokens, tokens[0]).mean(axis=0)
@@ -117,7 +117,7 @@ def learn(plain: np.ndarray, encodings: np.ndarray, block_size: int, *, reordere
         tokens = tokens[:, order]
         anchors = tokens.mean(axis=0)
     kernel, mean = _ridge(tokens, targets)
-    return Decoder(block_size, height, width, centre, scale, kernel, mean, anchors)
+    return Decoder(block_size, height, width, center, scale, kernel, mean, anchors)
 
 
 def _ridge(tokens: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -69,7 +69,7 @@ def identify(
             f"there is no dictionary attack on encryption {method.spec}, which gives every image an order of its own: "
             "use reorder=False"
         )
-    known = _signatures(method, encrypted)
+    targets = _signatures(method, encrypted)
     index = np.zeros(len(encrypted), np.int64)
     distance, runner_up = np.full((2, len(encrypted)), np.inf)
     first = 0
@@ -84,11 +84,11 @@ def identify(
         signatures = _signatures(method, batch)
         for start in range(0, len(batch), _BATCH):
             metric = "correlation" if method.encodes else "cityblock"
-            found = cdist(known, signatures[start : start + _BATCH], metric)
+            distances = cdist(targets, signatures[start : start + _BATCH], metric)
             # The correlation of constant features is undefined: use the largest distance.
-            found = np.where(np.isnan(found), 2, found) / (1 if method.encodes else known.shape[1])
-            nearest, order = found.min(axis=1), found.argmin(axis=1)
-            second = np.partition(found, 1, axis=1)[:, 1] if found.shape[1] > 1 else np.inf
+            distances = np.where(np.isnan(distances), 2, distances) / (1 if method.encodes else targets.shape[1])
+            nearest, order = distances.min(axis=1), distances.argmin(axis=1)
+            second = np.partition(distances, 1, axis=1)[:, 1] if distances.shape[1] > 1 else np.inf
             better = nearest < distance
             runner_up = np.where(better, np.minimum(distance, second), np.minimum(runner_up, nearest))
             index = np.where(better, first + start + order, index)

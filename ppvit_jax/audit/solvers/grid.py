@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment, quadratic_assignment
 from scipy.sparse.csgraph import minimum_spanning_tree, shortest_path
 from scipy.spatial.distance import pdist, squareform
 
-_NEIGHBOURS = (5, 8, 14)
+_NEIGHBORS = (5, 8, 14)
 _TURNS = 8
 # Length in cells over which the correlations of the first template decay exponentially.
 _LENGTH = 1.5
@@ -33,10 +33,10 @@ def place(correlation: np.ndarray, rows: int, columns: int, *, starts: int | Non
     """
     best, best_score = np.arange(len(correlation)), -np.inf
     for start in itertools.islice(_starts(correlation, rows, columns), starts):
-        found = refine(correlation, start, rows, columns)
-        score = smoothness(correlation, found, rows, columns)
+        order = refine(correlation, start, rows, columns)
+        score = smoothness(correlation, order, rows, columns)
         if score > best_score:
-            best, best_score = found, score
+            best, best_score = order, score
     return best
 
 
@@ -147,8 +147,8 @@ def _template(correlation: np.ndarray, order: np.ndarray, rows: int, columns: in
 def _starts(correlation: np.ndarray, rows: int, columns: int) -> Iterator[np.ndarray]:
     distance = np.sqrt(np.maximum(np.diag(correlation)[:, None] + np.diag(correlation)[None] - 2 * correlation, 0))
     cells = _cells(rows, columns)
-    for neighbours in _NEIGHBOURS:
-        for plane in (_isomap(distance, neighbours), laplacian(distance, neighbours)):
+    for neighbors in _NEIGHBORS:
+        for plane in (_isomap(distance, neighbors), laplacian(distance, neighbors)):
             yield _to_cells(plane, cells)
 
 
@@ -156,27 +156,27 @@ def _cells(rows: int, columns: int) -> np.ndarray:
     return np.stack(np.divmod(np.arange(rows * columns), columns), axis=1).astype(np.float64)
 
 
-def _graph(distance: np.ndarray, neighbours: int) -> np.ndarray:
+def _graph(distance: np.ndarray, neighbors: int) -> np.ndarray:
     """Returns the graph of nearest neighbors, plus a spanning tree that connects it: bool [n, n]."""
-    nearest = np.argsort(distance, axis=1)[:, 1 : neighbours + 1]
+    nearest = np.argsort(distance, axis=1)[:, 1 : neighbors + 1]
     linked = minimum_spanning_tree(np.maximum(distance, 1e-9)).toarray() > 0
     linked[np.arange(len(distance))[:, None], nearest] = True
     return linked | linked.T
 
 
-def _isomap(distance: np.ndarray, neighbours: int) -> np.ndarray:
-    edges = np.where(_graph(distance, neighbours), np.maximum(distance, 1e-9), 0)
+def _isomap(distance: np.ndarray, neighbors: int) -> np.ndarray:
+    edges = np.where(_graph(distance, neighbors), np.maximum(distance, 1e-9), 0)
     squares = shortest_path(edges, directed=False) ** 2
-    centred = squares - squares.mean(0) - squares.mean(1)[:, None] + squares.mean()
-    values, vectors = np.linalg.eigh(-centred / 2)
+    centered = squares - squares.mean(0) - squares.mean(1)[:, None] + squares.mean()
+    values, vectors = np.linalg.eigh(-centered / 2)
     return vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 1e-12))
 
 
-def laplacian(distance: np.ndarray, neighbours: int) -> np.ndarray:
+def laplacian(distance: np.ndarray, neighbors: int) -> np.ndarray:
     """Returns coordinates in a plane from distances [n, n], by the graph Laplacian: float64 [n, 2]."""
-    scale = np.maximum(np.sort(distance, axis=1)[:, neighbours], 1e-9)
+    scale = np.maximum(np.sort(distance, axis=1)[:, neighbors], 1e-9)
     weights = np.exp(-(distance**2) / (scale[:, None] * scale[None]))
-    weights = np.where(_graph(distance, neighbours), weights, 1e-9)
+    weights = np.where(_graph(distance, neighbors), weights, 1e-9)
     root = np.sqrt(weights.sum(1))
     vectors = np.linalg.eigh(-weights / (root[:, None] * root[None]))[1]
     return vectors[:, 1:3] / root[:, None]

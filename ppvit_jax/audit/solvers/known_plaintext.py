@@ -179,7 +179,7 @@ def _refine(parts: Structure, hashes: np.ndarray, rows: np.ndarray) -> tuple[np.
     """
     kinds = mix(parts.kinds.astype(np.uint64))
     sites = np.broadcast_to(kinds, (2, 1, len(kinds)))
-    known = 0
+    previous = 0
     while True:
         seen = hashes
         if parts.alike:
@@ -191,9 +191,9 @@ def _refine(parts: Structure, hashes: np.ndarray, rows: np.ndarray) -> tuple[np.
         content = np.where(ways, mix(hashes), 0).sum(axis=1) if hashes.shape[1] > 1 else hashes[:, 0]
         rows = mix(rows + mix(content + sites).sum(axis=-1))
         distinct = len(np.unique(rows[0])) + len(np.unique(sites[0]))
-        if not parts.alike or distinct == known:
+        if not parts.alike or distinct == previous:
             return rows, sites, ways
-        known = distinct
+        previous = distinct
 
 
 def _choose(parts: Structure, hashes: np.ndarray, rows: np.ndarray, number: int) -> np.ndarray | None:
@@ -247,8 +247,8 @@ def _pair(plain: np.ndarray, encrypted: np.ndarray, staying: int) -> np.ndarray 
     return order
 
 
-def _repeated(colours: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(colours, return_inverse=True, return_counts=True)
+def _repeated(colors: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(colors, return_inverse=True, return_counts=True)
     return counts[inverse] > 1
 
 

@@ -91,12 +91,12 @@ def compare(first: Params, second: Params, *, seed: int = 0, draws: int = 30) ->
     untouched = _untouched(first, second)
     block = pixel = negative = patch = position = None
     if patches[0].shape == patches[1].shape:
-        match = match_rows(*patches, signed=True, centred=False)
+        match = match_rows(*patches, signed=True, centered=False)
         patch = against_chance(*patches, match, signed=True, seed=seed, draws=draws)
         if patch.linked:
             pixel, negative = match.order, match.negative
     if positions[0].shape == positions[1].shape:
-        match = match_rows(*positions, centred=True)
+        match = match_rows(*positions, centered=True)
         position = against_chance(*positions, match, signed=False, seed=seed, draws=draws)
         block = match.order if position.linked else None
     found = {"encoder's kernels": untouched, "patch embedding": patch, "position embedding": position}
@@ -124,7 +124,7 @@ def against_chance(
     null = []
     for _ in range(draws):
         shuffled = second[:, random.permutation(second.shape[1])]
-        null.append(match_rows(first, shuffled, signed=signed, centred=not signed).similarity.mean())
+        null.append(match_rows(first, shuffled, signed=signed, centered=not signed).similarity.mean())
     return Statistic(float(match.similarity.mean()), float(np.mean(null)), float(np.std(null, ddof=1)))
 
 
@@ -146,8 +146,8 @@ def _untouched(first: Params, second: Params) -> Statistic | None:
     if not squares.all():
         return None
     products /= np.sqrt(squares.prod())
-    centred = products - products.mean(0) - products.mean(1)[:, None] + products.mean()
-    deviation = np.sqrt((centred**2).sum() / (hidden - 1))
+    centered = products - products.mean(0) - products.mean(1)[:, None] + products.mean()
+    deviation = np.sqrt((centered**2).sum() / (hidden - 1))
     return Statistic(float(np.trace(products)), float(products.sum() / hidden), float(deviation))
 
 

@@ -53,7 +53,7 @@ def solve(method: LearnableEncryption, encrypted: np.ndarray) -> Secret:
     high = np.sort(np.argsort(-np.abs(first))[:values])
     low = np.setdiff1d(np.arange(2 * values), high)
     upright = nibbles[..., high] * np.where(first[high] < 0, -1, 1).astype(np.float32)
-    costs, even = _differences(upright), _differences(_standardised(upright))
+    costs, even = _differences(upright), _differences(_standardized(upright))
     order = _smoothest(costs, [_arrange(costs, size), _arrange(even, size)], size)
     placed_high, negative_high = high[order], first[high[order]] < 0
     chosen, negative_low = _match_low(nibbles[..., low], upright[..., order], size)
@@ -67,15 +67,15 @@ def solve(method: LearnableEncryption, encrypted: np.ndarray) -> Secret:
 
 def _first_eigenvector(samples: np.ndarray) -> np.ndarray:
     """Returns the first eigenvector of the correlation matrix of samples [n, variables]: float64 [variables]."""
-    centred = _standardised(samples)
-    return np.linalg.eigh((centred.T @ centred).astype(np.float64) / len(samples))[1][:, -1]
+    centered = _standardized(samples)
+    return np.linalg.eigh((centered.T @ centered).astype(np.float64) / len(samples))[1][:, -1]
 
 
-def _standardised(samples: np.ndarray) -> np.ndarray:
+def _standardized(samples: np.ndarray) -> np.ndarray:
     """Scales each variable, along the last axis, to mean 0 and variance 1."""
     rest = tuple(range(samples.ndim - 1))
-    centred = samples - samples.mean(axis=rest)
-    return centred / np.maximum(centred.std(axis=rest), 1e-6)
+    centered = samples - samples.mean(axis=rest)
+    return centered / np.maximum(centered.std(axis=rest), 1e-6)
 
 
 def _arrange(costs: np.ndarray, size: int) -> np.ndarray:
@@ -93,7 +93,7 @@ def _arrange(costs: np.ndarray, size: int) -> np.ndarray:
 
 def _smoothest(costs: np.ndarray, starts: list[np.ndarray], size: int) -> np.ndarray:
     """Improves each start by exchanges of two nibbles, and returns the arrangement with the lowest cost."""
-    flows = _neighbours(size)
+    flows = _neighbors(size)
     found = [_exchange(costs, flows, start) for start in starts]
     return min(found, key=lambda order: np.sum(flows * costs[:, order][:, :, order]))
 
@@ -116,7 +116,7 @@ def _differences(values: np.ndarray) -> np.ndarray:
     return np.stack(costs).astype(np.float64)
 
 
-def _neighbours(size: int) -> np.ndarray:
+def _neighbors(size: int) -> np.ndarray:
     """Returns weights of values that touch in a channel, for the three costs of `_differences`: float64 [3, n, n]."""
     row, column, channel = (part.ravel() for part in np.indices((size, size, 3)))
     same = channel[:, None] == channel
@@ -134,7 +134,7 @@ def _match_channels(costs: np.ndarray, order: np.ndarray, size: int) -> np.ndarr
     for row, column in itertools.product(range(size), repeat=2):
         before = [order[row, column - 1]] * (column > 0) + [order[row - 1, column]] * (row > 0)
         if before:
-            cost = sum(costs[np.ix_(neighbour, order[row, column])] for neighbour in before)
+            cost = sum(costs[np.ix_(neighbor, order[row, column])] for neighbor in before)
             order[row, column] = order[row, column][linear_sum_assignment(cost)[1]]
     return order.ravel()
 

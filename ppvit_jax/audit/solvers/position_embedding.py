@@ -29,5 +29,5 @@ def solve(rows: np.ndarray) -> np.ndarray:
         raise UserError(
             f"a position embedding of {len(rows)} blocks is not of a square grid: give a model for square images"
         )
-    unit = unit_rows(rows, centred=True)
+    unit = unit_rows(rows, centered=True)
     return np.argsort(grid.place(unit @ unit.T, side, side)).astype(np.int32)

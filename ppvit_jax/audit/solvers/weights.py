@@ -47,15 +47,15 @@ class Recovered:
     pixel: Match
 
 
-def match_rows(base: np.ndarray, model: np.ndarray, *, signed: bool = False, centred: bool) -> Match:
+def match_rows(base: np.ndarray, model: np.ndarray, *, signed: bool = False, centered: bool) -> Match:
     """Matches the rows of two matrices one to one, with the largest sum of cosines.
 
     Args:
       base: float [rows, hidden].
       model: float [rows, hidden], rows of the base in another order, with some change from fine-tuning.
       signed: True if rows may have changed their signs.
-      centred: subtract the mean row from both matrices first, because it does not tell rows apart. Do not use this with
-        `signed`: changed signs change the mean.
+      centered: subtract the mean row from both matrices first, because it does not tell rows apart. Do not use this
+        with `signed`: changed signs change the mean.
 
     Raises:
       UserError: the shapes differ, or values are not finite.
@@ -66,7 +66,7 @@ def match_rows(base: np.ndarray, model: np.ndarray, *, signed: bool = False, cen
         )
     if not (np.isfinite(base).all() and np.isfinite(model).all()):
         raise UserError("a model has weights that are not finite: give a model whose training did not diverge")
-    cosines = unit_rows(model, centred=centred) @ unit_rows(base, centred=centred).T
+    cosines = unit_rows(model, centered=centered) @ unit_rows(base, centered=centered).T
     scores = np.abs(cosines) if signed else cosines
     rows, order = linear_sum_assignment(scores, maximize=True)
     similarity = scores[rows, order]
@@ -90,8 +90,8 @@ def recover(base: Params, model: Params) -> Recovered:
     Raises:
       UserError: a model lacks these tensors, or the models differ in size.
     """
-    block = match_rows(position_rows(base), position_rows(model), centred=True)
-    pixel = match_rows(patch_rows(base), patch_rows(model), signed=True, centred=False)
+    block = match_rows(position_rows(base), position_rows(model), centered=True)
+    pixel = match_rows(patch_rows(base), patch_rows(model), signed=True, centered=False)
     return Recovered(Permutations(block.order, pixel.order, pixel.negative), block, pixel)
 
 
@@ -140,9 +140,9 @@ def position_rows(params: Params) -> np.ndarray:
     return rows[family.prefix_tokens if family else 0 :]
 
 
-def unit_rows(matrix: np.ndarray, *, centred: bool) -> np.ndarray:
-    """Scales rows to length 1 (zero rows stay zero), after subtracting the mean row if `centred`."""
-    if centred:
+def unit_rows(matrix: np.ndarray, *, centered: bool) -> np.ndarray:
+    """Scales rows to length 1 (zero rows stay zero), after subtracting the mean row if `centered`."""
+    if centered:
         matrix = matrix - matrix.mean(axis=0)
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
     return np.divide(matrix, lengths, out=np.zeros_like(matrix), where=lengths > 0)

@@ -21,7 +21,7 @@ def test_pairs_decrypt_images_that_were_not_among_them(images):
     np.testing.assert_array_equal(finding.pictures["recovered"], finding.pictures["plain"])
 
 
-def test_the_fewest_pairs_that_suffice_are_told(images):
+def test_the_fewest_pairs_that_suffice_are_reported(images):
     inputs = image_inputs("pe", images, counts=Counts(pairs=(1, 6)))
     finding = ATTACK.run(inputs)
     fewest = int(finding.summary.rpartition(": ")[2])

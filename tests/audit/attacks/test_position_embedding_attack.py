@@ -6,7 +6,7 @@ from ppvit_jax.audit.attacks.position_embedding import ATTACK
 from ppvit_jax.encryption import Permutations
 
 
-def test_an_arrangement_is_scored_by_the_truth_alone():
+def test_an_arrangement_is_scored_only_with_the_truth():
     model = random_params(tiny_model(image_size=32))
     blind = ATTACK.run(Inputs(model=model))
     assert blind.succeeded is None and set(blind.rows[0]) == {"blocks", "seconds"}

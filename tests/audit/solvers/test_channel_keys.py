@@ -34,10 +34,10 @@ def encrypted_by(method, number, images, numbers=None):
     return method.encrypt(images, secret, numbers)
 
 
-@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("color", [True, False])
 @pytest.mark.parametrize("number", range(3))
-def test_shared_keys_are_found(colour, number):
-    method, images = PixelEncryption(block_size=1, colour=colour), crops()
+def test_shared_keys_are_found(color, number):
+    method, images = PixelEncryption(block_size=1, colour=color), crops()
     encrypted = encrypted_by(method, number, images)
     assert aligned(images, encrypted)[1] < 0.2
     secret = solve(method, encrypted)
@@ -69,12 +69,12 @@ def test_secret_undoes_what_it_does():
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 1, 5, 3), (1, 4, 1, 3)])
-def test_thin_and_flat_images(shape):
+def test_thin_and_flat_images_give_a_secret(shape):
     secret = solve(PIXEL, np.full(shape, 200, np.uint8))
     assert sorted(secret["index"].tolist()) == list(range(np.prod(shape[1:])))
 
 
-def test_mistakes_are_told():
+def test_mistakes_are_refused():
     with pytest.raises(UserError, match="key for every image"):
         solve(PixelEncryption(block_size=1, keys="per_image"), np.zeros((1, 4, 4, 3), np.uint8))
     with pytest.raises(UserError, match="images, height, width, 3"):

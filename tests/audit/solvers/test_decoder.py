@@ -26,7 +26,7 @@ def similarity(images, others):
 
 @pytest.mark.parametrize("key", [1, 2, 3])
 @pytest.mark.parametrize("spec", ["color-neuracrypt", "neuracrypt:width=192,reorder=False", "neuracrypt:width=192"])
-def test_unseen_images_come_out_and_more_pairs_help(spec, key):
+def test_unseen_images_are_decoded_and_more_pairs_help(spec, key):
     images = crops(140, seed=key)
     encodings = encode(spec, images, key)
     unseen = images[120:]
@@ -62,7 +62,7 @@ def test_patches_in_any_order_are_decoded_like_those_in_order():
     )
 
 
-def test_what_does_not_fit_so_is_said():
+def test_inputs_that_do_not_fit_are_refused():
     images = crops(4)
     encodings = np.random.default_rng(0).standard_normal((4, 16, 20))
     decoder = learn(images, encodings, 8)

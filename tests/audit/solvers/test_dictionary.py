@@ -40,7 +40,7 @@ def keyed(method, images):
 
 
 @pytest.mark.parametrize("spec", EXACT)
-def test_every_image_is_recognised_whatever_its_key(spec):
+def test_every_image_is_recognized_whatever_its_key(spec):
     method, candidates = parse(spec, 8), crops(60)
     numbers = np.random.default_rng(1).permutation(60)[:12]
     found = identify(method, candidates, keyed(method, candidates[numbers]))
@@ -57,14 +57,14 @@ def test_an_image_that_is_no_candidate_is_at_a_distance(spec):
 
 
 @pytest.mark.parametrize("spec", LEGACY)
-def test_channels_that_lose_information_still_give_the_image_away(spec):
+def test_lossy_channels_still_reveal_the_image(spec):
     method, candidates = parse(spec, 8), crops(60)
     found = identify(method, candidates, keyed(method, candidates[5:25]))
     np.testing.assert_array_equal(found.index, np.arange(5, 25))
 
 
 @pytest.mark.parametrize("spec", ENCODING)
-def test_encodings_are_recognised_by_which_patches_are_alike(spec):
+def test_encodings_are_recognized_by_similar_patches(spec):
     method, candidates = parse(spec, 8), crops(60, size=96)
     for key in (1, 2):
         found = identify(method, candidates, encrypt(method, candidates[10:40], key))
@@ -84,7 +84,7 @@ def test_candidates_may_come_in_batches():
         np.testing.assert_allclose(whole.runner_up, other.runner_up)
 
 
-def test_the_distances_are_what_they_say():
+def test_distances_follow_their_definition():
     images = np.zeros((3, 8, 8, 3), np.uint8)
     images[0, :, 4:], images[1, :, :4], images[2] = 100, 40, 127
     method = parse("bs", 8)
@@ -99,7 +99,7 @@ def test_the_distances_are_what_they_say():
 
 
 @pytest.mark.parametrize("spec", EXACT)
-def test_duplicates_are_seen_mirrored_ones_too(spec):
+def test_duplicates_are_found_even_if_mirrored(spec):
     method, images = parse(spec, 8), crops(12)
     images[7], images[9] = images[2], images[4, :, ::-1]
     assert duplicates(method, encrypt(method, images, 3)) == [[2, 7], [4, 9]]
@@ -108,13 +108,13 @@ def test_duplicates_are_seen_mirrored_ones_too(spec):
 
 
 @pytest.mark.parametrize("spec", LEGACY)
-def test_duplicates_under_one_key_are_seen(spec):
+def test_duplicates_with_one_key_are_found(spec):
     method, images = parse(spec, 8), crops(12)
     images[7] = images[2]
     assert duplicates(method, encrypt(method, images, 3)) == [[2, 7]]
 
 
-def test_what_does_not_fit_so_is_said():
+def test_inputs_that_do_not_fit_are_refused():
     images = crops(4)
     method = parse("bs", 8)
     for attempt, message in (

@@ -72,7 +72,7 @@ def _statistics(link):
 
 @settings(deadline=None, max_examples=15)
 @given(keys=st.tuples(KEYS, KEYS), specs=st.tuples(st.sampled_from(SPECS), st.sampled_from(SPECS)))
-def test_two_keys_of_one_base_are_linked_and_one_key_gives_the_other(keys, specs):
+def test_two_keys_of_one_base_are_linked_and_one_key_reveals_the_other(keys, specs):
     first, second = (_keyed(*pair)[1] for pair in zip(specs, keys, strict=True))
     link = compare(_changed(first, 0.3, 1), _changed(second, 0.3, 2), draws=10)
     assert link.linked and all(statistic.linked for statistic in _statistics(link))
@@ -126,7 +126,7 @@ def test_the_exact_null_is_that_of_permuted_hidden_units():
     assert np.std(values) == pytest.approx(statistic.deviation, rel=0.4)
 
 
-def test_sizes_that_differ():
+def test_models_of_different_sizes_are_compared_where_possible():
     one = random_params(tiny_model())
     link = compare(one, BASE)
     assert not link.linked and link.reason == "the hidden sizes 16 and 128 differ"

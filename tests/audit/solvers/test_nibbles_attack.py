@@ -53,6 +53,6 @@ def test_flat_images_give_some_secret():
     ("shape", "message"),
     [((8, 8, 3), "images, height, width, 3"), ((1, 4, 8, 3), "too few blocks"), ((1, 10, 8, 3), "does not divide")],
 )
-def test_mistakes_are_told(shape, message):
+def test_mistakes_are_refused(shape, message):
     with pytest.raises(UserError, match=message):
         solve(LearnableEncryption(block_size=4), np.zeros(shape, np.uint8))

@@ -17,7 +17,7 @@ def _patches(name):
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-def test_the_weights_give_it_away(secret):
+def test_the_weights_reveal_the_matrix(secret):
     kernel = np.random.default_rng(0).standard_normal((4, 4, 3, 64))
     adapted = (secret.T @ kernel.reshape(48, 64)).reshape(kernel.shape)
     patches = _patches("china.jpg")
@@ -39,7 +39,7 @@ def test_known_patches_of_one_picture_decrypt_another(secret):
     np.testing.assert_allclose(unknown @ secret @ found.T, unknown, rtol=0, atol=1e-6)
 
 
-def test_what_is_not_spanned_stays_unknown():
+def test_known_patches_reveal_the_matrix_only_on_their_span():
     random, secret = np.random.default_rng(0), SECRETS[0]
     known = random.standard_normal((10, 48))
     found = from_pairs(known, known @ secret)
@@ -48,7 +48,7 @@ def test_what_is_not_spanned_stays_unknown():
     assert abs(unknown @ secret @ found.T - unknown).max() > 0.1
 
 
-def test_an_embedding_of_fewer_hidden_units_than_values_gives_away_its_span():
+def test_an_embedding_with_few_hidden_units_reveals_its_span():
     kernel, secret = np.random.default_rng(0).standard_normal((48, 32)), SECRETS[0]
     found = procrustes(kernel, secret.T @ kernel)
     np.testing.assert_allclose(found.T @ kernel, secret.T @ kernel, rtol=0, atol=1e-10)

@@ -63,7 +63,7 @@ def _whole(permutations, blocks, values):
 
 @settings(deadline=None, max_examples=30)
 @given(key=KEYS, spec=st.sampled_from(ABSORBED), strength=st.sampled_from([0, 0.1, 0.5, 1]))
-def test_every_adapted_method_is_read_off_without_being_told_which(base, key, spec, strength):
+def test_the_key_of_any_adapted_method_is_recovered_without_its_name(base, key, spec, strength):
     truth = parse(spec, 8).absorb(key, height=64, width=64)
     found = recover(base, _change(adapt(base, truth), strength, seed=1)).permutations
     for actual, expected in zip(_whole(found, 64, 192), _whole(truth, 64, 192), strict=True):
@@ -84,7 +84,7 @@ def test_certainty_is_reported(base):
     assert changed.block.margin.mean() < exact.block.margin.mean()
 
 
-def test_chance_is_what_a_model_of_another_base_gives(base):
+def test_a_model_of_another_base_matches_only_by_chance(base):
     random = np.random.default_rng(0)
     units = random.permutation(128)
     # A model with the same structure, but with its hidden units in another order.
@@ -103,19 +103,19 @@ def test_matching_against_an_independent_oracle():
     order, signs = random.permutation(40), np.where(random.random(40) < 0.5, -1, 1)
     base = np.eye(40) * random.uniform(0.1, 10, (40, 1))
     model = base[order] * signs[:, None] + 0.01 * random.standard_normal((40, 40))
-    match = match_rows(base, model, signed=True, centred=False)
+    match = match_rows(base, model, signed=True, centered=False)
     np.testing.assert_array_equal(match.order, abs(model).argmax(1))
     np.testing.assert_array_equal(match.negative, model[np.arange(40), abs(model).argmax(1)] < 0)
     assert match.order.dtype == np.int32 and match.negative.dtype == bool
-    unsigned = match_rows(base, abs(model), centred=False)
+    unsigned = match_rows(base, abs(model), centered=False)
     np.testing.assert_array_equal(unsigned.order, order)
     assert not unsigned.negative.any()
 
 
-def test_two_rows_that_want_the_same_one_share_out():
+def test_two_rows_with_one_best_match_get_different_rows():
     base = np.array([[1.0, 0], [0.6, 0.8]])
     model = np.array([[1.0, 0], [1.0, 0.1]])
-    match = match_rows(base, model, centred=False)
+    match = match_rows(base, model, centered=False)
     np.testing.assert_array_equal(match.order, [0, 1])
     assert match.margin[0] > 0 > match.margin[1]
 
@@ -129,7 +129,7 @@ def test_drift_is_the_change_since_adaptation(base):
     assert drift(base, tuned, Permutations())["patch_embedding"] > 1
 
 
-def test_real_size_in_seconds():
+def test_a_real_size_is_recovered():
     random = np.random.default_rng(0)
     size = tiny_model(image_size=224, patch_size=16)
     params = random_params(size)
