@@ -152,8 +152,8 @@ def _read_value(spec: str, option: str, text: str, dtype: type) -> bool | int | 
             return {"True": True, "False": False}[text]
         return dtype(text)
     except (ValueError, KeyError):
-        wanted = "True or False" if dtype is bool else "a whole number"
-        raise UserError(f"encryption {spec!r}: {option} is {text!r}: give {wanted}") from None
+        choices = "True or False" if dtype is bool else "a whole number"
+        raise UserError(f"encryption {spec!r}: {option} is {text!r}: give {choices}") from None
 
 
 __all__ = [
