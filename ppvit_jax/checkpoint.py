@@ -65,8 +65,8 @@ class Metadata:
         fields = json.loads(text)
         if not isinstance(fields, dict):
             raise ValueError("the metadata is not a JSON object")
-        known = {field.name for field in dataclasses.fields(cls)}
-        metadata = cls(**{name: value for name, value in fields.items() if name in known})
+        names = {field.name for field in dataclasses.fields(cls)}
+        metadata = cls(**{name: value for name, value in fields.items() if name in names})
         strings = (metadata.model, metadata.encryption, metadata.key_fingerprint or "", *metadata.class_names)
         if not (
             all(isinstance(value, str) for value in strings)
@@ -118,10 +118,10 @@ def read(
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from None
     with file:
         try:
-            found = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else ""
-            if found != sha256.lower():
+            digest = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else ""
+            if digest != sha256.lower():
                 raise UserError(
-                    f"the checkpoint {path} has the SHA-256 {found} and not {sha256.lower()}: download it again"
+                    f"the checkpoint {path} has the SHA-256 {digest} and not {sha256.lower()}: download it again"
                 )
             # Python would also find an archive behind other content.
             file.seek(0)

@@ -32,7 +32,7 @@ def _permutations(spec, key, config):
 
 @pytest.mark.parametrize(("mean", "std"), [(0.5, 0.5), (0.5, 0.25), (0.4, 0.3), (0.0, 1.0)])
 @pytest.mark.parametrize("spec", ["np", "bs+ps+np", "etc:sub_block_size=2,shared=True"])
-def test_inversions_are_absorbed_under_any_normalisation_that_channels_share(spec, mean, std):
+def test_inversions_are_absorbed_under_any_normalization_that_channels_share(spec, mean, std):
     with jax.enable_x64(True):
         config = tiny_model(dtype="float64")
         params, images = random_params(config, dtype=np.float64), random_images(4, 16)

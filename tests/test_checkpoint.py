@@ -67,7 +67,7 @@ def test_an_unfinished_file_never_takes_the_place_of_a_whole_one(tmp_path, monke
 
 
 @pytest.mark.parametrize("prefix", ["opt/target/", "params/", "target/"])
-def test_prefixes_of_training_states_are_taken_off_and_the_optimiser_left(tmp_path, prefix):
+def test_prefixes_of_training_states_are_taken_off_and_the_optimizer_left(tmp_path, prefix):
     arrays = {prefix + name: array for name, array in _arrays().items()}
     arrays |= {"opt/state/step": np.int32(5), "opt/state/param_states/cls/momentum": np.zeros((1, 1, 16))}
     found, metadata = checkpoint.read(_save(tmp_path / "state.npz", arrays))

@@ -40,9 +40,7 @@ def test_every_page_is_reached_from_the_index():
         page = waiting.pop()
         if page not in reached:
             reached.add(page)
-            waiting += [
-                target for path, _ in links(page) if (target := (page.parent / path).resolve()).suffix == ".md"
-            ]
+            waiting += [target for path, _ in links(page) if (target := (page.parent / path).resolve()).suffix == ".md"]
     assert reached >= {page for page in PAGES if page.is_relative_to(ROOT / "docs")}
     assert INDEX in {(ROOT / path).resolve() for path, _ in links(README)}
 

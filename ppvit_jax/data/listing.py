@@ -126,7 +126,7 @@ def open_folder(path: Path, reader: ImageReader, manifest: manifests.Manifest | 
       UserError: the path does not exist, or it has no images.
     """
     if not path.exists():
-        raise UserError(f"{path} does not exist: give a folder of images")
+        raise UserError(f"there is no {path}: give a folder of images")
     if (path / "dataset_info.json").is_file():
         return open_tfds(path, (), reader)
     return open_files(path, reader, keep_names=False, manifest=manifest)

@@ -117,7 +117,7 @@ def from_text(choice: str | bool) -> str | bool:
     return {"True": True, "False": False}.get(choice, choice) if isinstance(choice, str) else choice
 
 
-def subset(count: int, examples: int, seed: int, what: str) -> np.ndarray:
+def subset(count: int, examples: int, seed: int, field: str) -> np.ndarray:
     """Draws a random subset of examples for a quick trial, in ascending order.
 
     A smaller subset with the same seed is contained in a larger one.
@@ -126,7 +126,7 @@ def subset(count: int, examples: int, seed: int, what: str) -> np.ndarray:
       count: number of examples.
       examples: size of the subset; 0 keeps all examples.
       seed: seed of the draw.
-      what: name of the configuration field, for the message.
+      field: name of the configuration field, for the message.
 
     Returns:
       int64 [examples], or [count] for examples = 0.
@@ -135,7 +135,7 @@ def subset(count: int, examples: int, seed: int, what: str) -> np.ndarray:
       UserError: there are fewer than `examples` examples, or a number is negative.
     """
     if not 0 <= examples <= count:
-        raise UserError(f"{what} is {examples}, but there are {count} examples: give 0 (all) to {count}")
+        raise UserError(f"{field} is {examples}, but there are {count} examples: give 0 (all) to {count}")
     if seed < 0:
         raise UserError(f"the seed is {seed}: give a number from 0 on")
     if examples == 0:

@@ -82,12 +82,14 @@ def parse(spec: str, block_size: int) -> Encryption:
     options = {}
     for assignment in filter(None, rest.split(",")):
         option, equals, text = assignment.partition("=")
-        if not equals or option not in defaults:
-            choices = ", ".join(f"{option}={value}" for option, value in defaults.items()) or "none"
+        field = method.spellings.get(option, option)
+        if not equals or field not in defaults:
+            shown = {field: spelling for spelling, field in method.spellings.items()}
+            choices = ", ".join(f"{shown.get(name, name)}={value}" for name, value in defaults.items()) or "none"
             raise UserError(
                 f"encryption {spec!r}: {name} has no option {assignment!r}; its options and defaults are: {choices}"
             )
-        options[option] = _read_value(spec, option, text, type(defaults[option]))
+        options[field] = _read_value(spec, option, text, type(defaults[field]))
     return method(block_size=block_size, **options)
 
 
@@ -150,8 +152,8 @@ def _read_value(spec: str, option: str, text: str, dtype: type) -> bool | int | 
             return {"True": True, "False": False}[text]
         return dtype(text)
     except (ValueError, KeyError):
-        wanted = "True or False" if dtype is bool else "a whole number"
-        raise UserError(f"encryption {spec!r}: {option} is {text!r}: give {wanted}") from None
+        choices = "True or False" if dtype is bool else "a whole number"
+        raise UserError(f"encryption {spec!r}: {option} is {text!r}: give {choices}") from None
 
 
 __all__ = [

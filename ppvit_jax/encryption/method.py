@@ -50,6 +50,8 @@ class Encryption:
     blocks: ClassVar[bool] = True
     # The block size that the method's authors use; 0 stands for the model's patch size.
     usual_block_size: ClassVar[int] = 0
+    # Further spellings of options that `parse` reads, with the field that each sets. `spec` has the field's own name.
+    spellings: ClassVar[dict[str, str]] = {}
     # True if the result is an encoding (floating point), which is not normalized and cannot be stored as PNG.
     encodes: ClassVar[bool] = False
 

@@ -5,6 +5,7 @@ of Chang and of scramblekit for the inversion, and an outline by Chuman for the 
 """
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -31,7 +32,7 @@ class PixelEncryption(Gather):
     Attributes:
       keys: "shared" uses one key for all images. "per_image" gives every image an independent key, as in the paper's
         [7]: then no image reveals another image's key, and a model can learn from images under any key.
-      colour: True permutes the channels.
+      colour: True permutes the channels. A spec may spell this option "color"; manifests record "colour".
     """
 
     keys: str = "shared"
@@ -39,6 +40,7 @@ class PixelEncryption(Gather):
     name = "pe"
     title = "Pixel-based encryption (PE)"
     blocks = False
+    spellings: ClassVar[dict[str, str]] = {"color": "colour"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

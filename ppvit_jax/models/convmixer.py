@@ -84,11 +84,11 @@ def _sinkhorn_round(logarithms: jax.Array, _: None) -> tuple[jax.Array, None]:
     return jax.nn.log_softmax(jax.nn.log_softmax(logarithms, axis=1), axis=0), None
 
 
-def _effective(parameter: jax.Array, kind: str) -> jax.Array:
+def _mixing_matrix(parameter: jax.Array, form: str) -> jax.Array:
     """Computes the matrix that mixes the patches from its parameter; both are [patches, patches]."""
-    if kind == "softmax":
+    if form == "softmax":
         return jax.nn.softmax(parameter, axis=1)
-    if kind == "sinkhorn":
+    if form == "sinkhorn":
         return jnp.exp(jax.lax.scan(_sinkhorn_round, parameter, length=_SINKHORN_ROUNDS)[0])
     return parameter
 
@@ -148,7 +148,7 @@ class _ConvMixer(nn.Module):
         if config.adaptive_matrix != "none":
             parameter = self.param("adaptive_matrix", pytorch_kernel_init, (grid**2, grid**2), jnp.float32)
             precise = parameter.astype(jnp.promote_types(dtype, jnp.float32))
-            matrix = _effective(precise, config.adaptive_matrix)
+            matrix = _mixing_matrix(precise, config.adaptive_matrix)
             if train:
                 self.sow("penalties", "adaptive_matrix", config.penalty_weight * permutation_penalty(matrix))
             x = jnp.einsum("ij,bjd->bid", matrix.astype(dtype), x)
@@ -175,11 +175,11 @@ def infer_config(stored: Stored) -> ConvMixerConfig:
         return stored.shape(name, rank, "ConvMixer")
 
     patch_size, _, _, hidden_size = shape(FAMILY.patch_kernel, 4)
-    image_size, kind = stored.image_size, "none"
+    image_size, form = stored.image_size, "none"
     if FAMILY.mixing_matrix in stored.arrays:
         image_size = math.isqrt(shape(FAMILY.mixing_matrix, 2)[1]) * patch_size
-        kind = stored.options.get("adaptive_matrix")
-        if kind not in ADAPTIVE_MATRICES[1:]:
+        form = stored.options.get("adaptive_matrix")
+        if form not in ADAPTIVE_MATRICES[1:]:
             raise UserError(
                 f"{stored.where} does not record the form of its adaptive matrix ({', '.join(ADAPTIVE_MATRICES[1:])}): "
                 "train from it with config.model_options.adaptive_matrix set; the new checkpoint records the form"
@@ -196,7 +196,7 @@ def infer_config(stored: Stored) -> ConvMixerConfig:
         kernel_size=shape("block_0/depthwise/kernel", 4)[0],
         image_size=image_size,
         num_classes=shape("head/kernel", 2)[1] if "head/kernel" in stored.arrays else 0,
-        adaptive_matrix=kind,
+        adaptive_matrix=form,
         dtype=stored.dtype,
     )
 

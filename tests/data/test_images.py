@@ -40,9 +40,9 @@ def test_lossless_kinds_keep_every_value(kind):
     np.testing.assert_array_equal(decoded(encoded(Image.fromarray(pixels), kind)), pixels)
 
 
-def test_greyscale_becomes_three_equal_channels():
-    grey = noise(5, 6)
-    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(grey))), np.stack([grey] * 3, -1))
+def test_grayscale_becomes_three_equal_channels():
+    gray = noise(5, 6)
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(gray))), np.stack([gray] * 3, -1))
 
 
 def test_one_bit_becomes_black_and_white():
@@ -56,8 +56,8 @@ def test_one_bit_becomes_black_and_white():
 def test_alpha_is_composited_on_white(channels):
     pixels = noise(16, 16, channels)
     pixels[0, 0, -1], pixels[0, 1, -1] = 0, 255
-    colour, alpha = pixels[..., :-1].astype(float), pixels[..., -1:] / 255
-    expected = np.broadcast_to(colour * alpha + 255 * (1 - alpha), (16, 16, channels - 1))
+    color, alpha = pixels[..., :-1].astype(float), pixels[..., -1:] / 255
+    expected = np.broadcast_to(color * alpha + 255 * (1 - alpha), (16, 16, channels - 1))
     if channels == 2:
         expected = np.repeat(expected, 3, -1)
     result = decoded(encoded(Image.fromarray(pixels, {2: "LA", 4: "RGBA"}[channels])))
@@ -67,15 +67,15 @@ def test_alpha_is_composited_on_white(channels):
 
 
 def test_palette():
-    colours, index = noise(16, 3), noise(6, 5, top=16)
+    colors, index = noise(16, 3), noise(6, 5, top=16)
     image = Image.fromarray(index)
-    image.putpalette(colours.tobytes())
-    np.testing.assert_array_equal(decoded(encoded(image)), colours[index])
-    colours[3] = 255
-    np.testing.assert_array_equal(decoded(encoded(image, transparency=3)), colours[index])
+    image.putpalette(colors.tobytes())
+    np.testing.assert_array_equal(decoded(encoded(image)), colors[index])
+    colors[3] = 255
+    np.testing.assert_array_equal(decoded(encoded(image, transparency=3)), colors[index])
 
 
-def test_transparent_colour_becomes_white():
+def test_transparent_color_becomes_white():
     pixels = noise(4, 4, 3)
     expected = pixels.copy()
     expected[2, 1] = 255
@@ -121,7 +121,7 @@ def test_cmyk():
 
 
 def test_first_frame_of_an_animation():
-    first, second = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+    first, second = (Image.new("RGB", (4, 4), color) for color in ("red", "blue"))
     result = decoded(encoded(first, "GIF", save_all=True, append_images=[second]))
     np.testing.assert_array_equal(result, np.broadcast_to([255, 0, 0], (4, 4, 3)))
 
@@ -188,7 +188,7 @@ def test_an_image_of_the_size_is_untouched(resize):
 
 
 @pytest.mark.parametrize("shape", [(24, 40), (24, 41), (40, 24), (57, 24)])
-def test_crop_of_the_right_shorter_side_copies_the_centre(shape):
+def test_crop_of_the_right_shorter_side_copies_the_center(shape):
     pixels = noise(*shape, 3)
     top, left = (shape[0] - 24) // 2, (shape[1] - 24) // 2
     np.testing.assert_array_equal(

@@ -98,8 +98,8 @@ def _agreeing(content):
 TAMPERINGS = {
     "another encryption": (lambda c: json.dumps(c | {"encryption": "bs"}), "its SHA-256 does not match"),
     "another key": (lambda c: json.dumps(c | {"key_fingerprint": "00"}), "its SHA-256 does not match"),
-    "another file": (lambda c: json.dumps(c | {"files": c["files"] | {"cat/0.png": "00"}}), "does not agree"),
-    "a file less": (lambda c: json.dumps(c | {"files": dict(list(c["files"].items())[1:])}), "does not agree"),
+    "another file": (lambda c: json.dumps(c | {"files": c["files"] | {"cat/0.png": "00"}}), "does not match"),
+    "a file less": (lambda c: json.dumps(c | {"files": dict(list(c["files"].items())[1:])}), "does not match"),
     "cut short": (lambda c: json.dumps(c)[:-100], "damaged"),
     "empty": (lambda c: "", "damaged"),
     "a list": (lambda c: "[]", "damaged"),

@@ -99,7 +99,7 @@ def test_geometry_is_torchvisions(name, size):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", BLENDS)
-def test_blends_are_torchvisions_within_a_grey_level(name, size):
+def test_blends_are_torchvisions_within_a_gray_level(name, size):
     # torchvision's rounding errors may reduce an exact integer result, or its truncated luminance, by one: often only
     # where the two blended values are equal.
     for value, ours, expected in _pairs(name, size):

@@ -85,7 +85,7 @@ def test_large_sets_are_not_decoded_into_memory_by_themselves(fixed, monkeypatch
     assert isinstance(source(fixed), ArraySource)
 
 
-def test_greyscale_becomes_rgb(tmp_path):
+def test_grayscale_becomes_rgb(tmp_path):
     folder = build(tmp_path, fixed=True, gray=True)
     result, numbers = source(folder, "test"), order(folder, "test")
     np.testing.assert_array_equal(result.fetch(2), np.repeat(pixels(numbers[2], (8, 9, 1)), 3, axis=-1))

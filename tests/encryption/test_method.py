@@ -35,6 +35,8 @@ def test_defaults_are_not_described(name):
         ("etc:channels=rgb", "etc: channels is 'rgb': use one of permuted, legacy, none"),
         ("pe:keys=each", "pe: keys is 'each': use one of shared, per_image"),
         ("pe:colour=no", "colour is 'no': give True or False"),
+        ("pe:color=no", "color is 'no': give True or False"),
+        ("pe:colors=True", "pe has no option 'colors=True'; its options and defaults are: keys=shared, color=True"),
         ("le:np_key=none", "le: np_key is 'none': use one of shared, independent"),
         ("bs+pps:shared=some", "bs\\+pps: shared is 'some': use one of all, blocks, none"),
         ("bs+pps:sub_block=third", "bs\\+pps: sub_block is 'third': use one of half, whole"),
@@ -49,6 +51,19 @@ def test_wrong_names_options_and_values_are_named_in_one_line(spec, message):
     with pytest.raises(UserError, match=message) as caught:
         parse(spec, 4)
     assert "\n" not in str(caught.value)
+
+
+def test_color_has_two_spellings_that_give_the_same_method_and_the_recorded_spec():
+    for options in ("{}=False", "keys=per_image,{}=False", "{}=False,keys=per_image", "{}=True"):
+        american, recorded = (parse(f"pe:{options.format(spelling)}", 4) for spelling in ("color", "colour"))
+        assert american == recorded and american.spec == recorded.spec
+        assert "color=" not in american.spec
+    assert parse("pe:color=False", 4).spec == "pe:colour=False" and parse("pe:color=True", 4).spec == "pe"
+    secrets = [
+        parse(spec, 4).derive(SecretKey(bytes(32)), height=8, width=8) for spec in ("pe:color=False", "pe:colour=False")
+    ]
+    for name in ("index", "mask"):
+        np.testing.assert_array_equal(*(secret[name] for secret in secrets))
 
 
 @pytest.mark.parametrize("name", METHODS)

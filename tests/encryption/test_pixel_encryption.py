@@ -95,7 +95,7 @@ def test_images_share_a_key_or_have_one_each():
         np.testing.assert_array_equal(encrypted[0], encrypted[3])
 
 
-def test_without_colour_no_value_leaves_its_place():
+def test_without_color_no_value_leaves_its_place():
     for keys in ("shared", "per_image"):
         method, image = PixelEncryption(block_size=4, keys=keys, colour=False), _image(16, 16)
         encrypted = method.encrypt(image, method.derive(SecretKey(bytes(32)), height=16, width=16), np.uint32(3))
