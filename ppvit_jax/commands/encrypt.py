@@ -13,7 +13,7 @@ from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import conversion
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.augmentation import AUGMENTATIONS
-from ppvit_jax.data.images import MAX_PIXELS_LIMIT, RESIZES, ImageReader
+from ppvit_jax.data.images import MAX_PIXELS_LIMIT, ImageReader
 from ppvit_jax.data.listing import Images
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import written_aside
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_encryption(parser)
     shared.add_base_is_public(parser)
     shared.add_sizes(parser)
-    parser.add_argument("--resize", choices=RESIZES, default=RESIZES[0], help="(default: %(default)s)")
+    shared.add_resize(parser)
     parser.add_argument(
         "--augmentations",
         type=int,

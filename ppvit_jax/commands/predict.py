@@ -10,10 +10,11 @@ import jax
 import numpy as np
 
 from ppvit_jax import checkpoint, models
+from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared.adapted_model import SavedModel, open_model
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES, ImageReader
+from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, ImageReader
 from ppvit_jax.data.listing import Images, open_folder
 from ppvit_jax.data.loader import BatchOptions, test_batches
 from ppvit_jax.data.preprocess import normalize_images, preprocess
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=".npz (logits, files) or .csv (file, class, probability)",
     )
     parser.add_argument("--batch-size", type=int, default=64, help="(default: %(default)s)")
-    parser.add_argument("--resize", choices=RESIZES, default=RESIZES[0], help="of plain images (%(default)s)")
+    shared.add_resize(parser)
     parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, help="refuse larger images (%(default)s)")
     parser.add_argument(
         "--allow-mismatch", action="store_true", help="accept images of another key or encryption than the model's"

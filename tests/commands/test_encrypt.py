@@ -159,6 +159,21 @@ def test_a_tfds_data_set_there_and_back(tmp_path, key, fixed):
             np.testing.assert_array_equal(one["image"], expected)
 
 
+def test_center_crop_has_two_spellings_and_one_manifest(tmp_path, key, capsys):
+    written = write_images(tmp_path / "in", ["a/1.png", "a/2.png"], size=32)
+    Image.fromarray(np.tile(next(iter(written.values())), (1, 2, 1))).save(tmp_path / "in" / "a" / "1.png")
+    options = ["encrypt", "--key", key, "--input", tmp_path / "in", *SIZES]
+    for name in ("center_crop", "centre_crop", "squash"):
+        assert _run(*options, f"--resize={name}", "--output", tmp_path / name) == 0
+    assert contents(tmp_path / "center_crop") == contents(tmp_path / "centre_crop") != contents(tmp_path / "squash")
+    capsys.readouterr()
+    assert _run(*options, "--output", tmp_path / "centre_crop") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        _run(*options, "--resize=pad", "--output", tmp_path / "pad")
+    assert "choose center_crop or squash" in capsys.readouterr().err
+
+
 def test_a_complete_folder_is_left_as_it_is_and_another_run_is_refused(tmp_path, key, capsys):
     write_images(tmp_path / "in", FILES)
     options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "out", *SIZES]

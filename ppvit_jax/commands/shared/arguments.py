@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ppvit_jax.data.images import RESIZE_NAMES, RESIZES, Resize
 from ppvit_jax.encryption import METHODS, Encryption, parse
 from ppvit_jax.errors import UserError
 
@@ -65,6 +66,17 @@ def add_sizes(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None
         parser.add_argument(*names, type=int, default=default if defaults else None, help=text)
 
 
+def add_resize(parser: argparse.ArgumentParser) -> None:
+    """Adds --resize, which takes "center_crop" in either spelling; `arguments.resize` is the published value."""
+    parser.add_argument(
+        "--resize",
+        type=_parse_resize,
+        default=RESIZES[0],
+        metavar=f"{{{','.join(RESIZE_NAMES)}}}",
+        help=f"how plain images become square (default: {next(iter(RESIZE_NAMES))})",
+    )
+
+
 def add_base_is_public(parser: argparse.ArgumentParser) -> None:
     """Adds --base-is-public and --no-base-is-public; None if neither is given."""
     parser.add_argument(
@@ -94,6 +106,13 @@ def warn_of_public_base(arguments: argparse.Namespace, checkpoint: str | None = 
         "second: see docs/threat_model.md",
         file=sys.stderr,
     )
+
+
+def _parse_resize(text: str) -> Resize:
+    for value in RESIZES:
+        if RESIZE_NAMES.get(text, text) == value:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is unknown: choose {' or '.join(RESIZE_NAMES)}")
 
 
 def _describe_default(default: object, is_used: bool) -> str:

@@ -3,11 +3,11 @@
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 from ppvit_jax.audit.attack import Counts
 from ppvit_jax.commands.shared import arguments as shared
-from ppvit_jax.data.images import Resize
+from ppvit_jax.data.images import RESIZES, Resize
 from ppvit_jax.encryption import METHODS
 from ppvit_jax.errors import UserError
 
@@ -59,7 +59,7 @@ class Sources:
     reference: str | None = None
     encryption: str | None = None
     block_size: int = 16
-    resize: Resize = "centre_crop"
+    resize: Resize = RESIZES[0]
     key: str | None = None
     passphrase_file: str | None = None
     seed: int = 0
@@ -102,12 +102,7 @@ def add_sources(parser: argparse.ArgumentParser, required: Sequence[str], option
             metavar="PIXELS",
             help="side of a block, without a manifest (default: %(default)s)",
         )
-        parser.add_argument(
-            "--resize",
-            choices=get_args(Resize),
-            default=Sources.resize,
-            help="of plain images (%(default)s)",
-        )
+        shared.add_resize(parser)
 
 
 def add_comparison(parser: argparse.ArgumentParser, *, keys: int) -> None:
