@@ -65,9 +65,12 @@ def _rename(name: str) -> str:
 
 if __name__ == "__main__":
     command.main(
-        "big_vision_to_npz",
-        "Converts a checkpoint of big_vision to one in Google's .npz layout.",
-        "a .npz of big_vision",
-        "the checkpoint to write",
+        command.Script(
+            module="big_vision_to_npz",
+            description="Converts a Vision Transformer of big_vision to a checkpoint in Google's .npz layout.",
+            source="checkpoint of big_vision, a .npz",
+            target="checkpoint to write in Google's layout, a .npz that is new",
+            example="big_vision.npz ViT-B_16.npz",
+        ),
         convert,
     )

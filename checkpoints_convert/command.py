@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from ppvit_jax import checkpoint
 from ppvit_jax.commands.shared.command_line import run_program
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.family import Stored
 from ppvit_jax.models.vit import FAMILY, SIZES, ViTConfig, infer_config
@@ -22,37 +23,53 @@ METADATA = "ppvit"
 _PICKLES = (".pth", ".pt", ".bin")
 
 
+@dataclasses.dataclass(frozen=True)
+class Script:
+    """A conversion script, as its help presents it.
+
+    Attributes:
+      module: the name of the script.
+      description: the conversion, in a sentence.
+      source: help of the argument SOURCE.
+      target: help of the argument TARGET.
+      example: SOURCE and TARGET of the example.
+    """
+
+    module: str
+    description: str
+    source: str
+    target: str
+    example: str
+
+
 def main(
-    module: str,
-    description: str,
-    source: str,
-    target: str,
+    script: Script,
     convert: Callable[[argparse.Namespace], None],
     add_arguments: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
 ) -> NoReturn:
     """Parses SOURCE and TARGET, converts, and ends the process with its exit status.
 
     Args:
-      module: the script's name.
-      description: what it does.
-      source, target: what the two arguments are.
-      convert: does it; its arguments have `source` and `target`, paths.
-      add_arguments: adds the script's own.
-    """  # fmt: skip
+      script: its name and help.
+      convert: converts; its arguments have the paths `source` and `target`.
+      add_arguments: adds further arguments of the script.
+    """
 
     def command(arguments: list[str]) -> None:
-        parser = argparse.ArgumentParser(prog=f"python -m checkpoints_convert.{module}", description=description)
-        parser.add_argument("source", type=Path, help=source)
-        parser.add_argument("target", type=Path, help=target)
+        prog = f"python -m checkpoints_convert.{script.module}"
+        parser = argparse.ArgumentParser(prog=prog)
+        describe(parser, script.description, f"{prog} {script.example}")
+        parser.add_argument("source", type=Path, metavar="SOURCE", help=script.source)
+        parser.add_argument("target", type=Path, metavar="TARGET", help=script.target)
         add_arguments(parser)
-        known = parser.parse_args(arguments)
-        known.source, known.target = known.source.expanduser(), known.target.expanduser()
-        if known.target.exists() or known.target.is_symlink():
-            raise UserError(f"{known.target} exists: choose another name")
-        if not known.target.parent.is_dir():
-            raise UserError(f"there is no folder {known.target.parent}: make it first")
-        convert(known)
-        print(f"{known.target} is written")
+        parsed = parser.parse_args(arguments)
+        parsed.source, parsed.target = parsed.source.expanduser(), parsed.target.expanduser()
+        if parsed.target.exists() or parsed.target.is_symlink():
+            raise UserError(f"{parsed.target} exists: choose another name")
+        if not parsed.target.parent.is_dir():
+            raise UserError(f"there is no folder {parsed.target.parent}: make it first")
+        convert(parsed)
+        print(f"{parsed.target} is written")
 
     sys.exit(run_program(command))
 
@@ -105,7 +122,11 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata
 
 def add_without_head(parser: argparse.ArgumentParser) -> None:
     """Adds --without-head."""
-    parser.add_argument("--without-head", action="store_true", help="leave out the head and the pre_logits layer")
+    parser.add_argument(
+        "--without-head",
+        action="store_true",
+        help="leave out the head and the pre_logits layer (default: convert the head too)",
+    )
 
 
 def drop_pre_logits(arrays: dict[str, np.ndarray], arguments: argparse.Namespace) -> dict[str, np.ndarray]:

@@ -78,9 +78,12 @@ def _metadata(config: dict[str, Any], folder: Path) -> checkpoint.Metadata:
 
 if __name__ == "__main__":
     command.main(
-        "hf_to_npz",
-        "Converts a folder of Hugging Face's ViTForImageClassification to a checkpoint in Google's .npz layout.",
-        "the folder",
-        "the checkpoint to write",
+        command.Script(
+            module="hf_to_npz",
+            description="Converts a Vision Transformer of Hugging Face to a checkpoint in Google's .npz layout.",
+            source="folder with config.json and model.safetensors or pytorch_model.bin",
+            target="checkpoint to write in Google's layout, a .npz that is new",
+            example="vit-base-patch16-224-in21k ViT-B_16.npz",
+        ),
         convert,
     )

@@ -73,10 +73,13 @@ def convert(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     command.main(
-        "npz_to_hf",
-        "Converts a checkpoint in Google's .npz layout to a folder for Hugging Face's ViTForImageClassification.",
-        "a .npz in Google's layout, plain or adapted",
-        "the folder to write",
+        command.Script(
+            module="npz_to_hf",
+            description="Converts a checkpoint in Google's .npz layout to a folder for Hugging Face's transformers.",
+            source="checkpoint in Google's layout, a .npz, plain or adapted",
+            target="folder to write, which is new",
+            example="tuned.npz tuned_hf",
+        ),
         convert,
         command.add_without_head,
     )

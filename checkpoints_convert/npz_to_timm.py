@@ -50,10 +50,13 @@ def _save_pickle(path: Path, state: dict[str, np.ndarray]) -> None:
 
 if __name__ == "__main__":
     command.main(
-        "npz_to_timm",
-        "Converts a checkpoint in Google's .npz layout to timm's state dict.",
-        "a .npz in Google's layout, plain or adapted",
-        "the .safetensors or .pth to write",
+        command.Script(
+            module="npz_to_timm",
+            description="Converts a checkpoint in Google's .npz layout to weights that timm loads.",
+            source="checkpoint in Google's layout, a .npz, plain or adapted",
+            target="new file to write, a .safetensors or .pth",
+            example="tuned.npz tuned.safetensors",
+        ),
         convert,
         command.add_without_head,
     )

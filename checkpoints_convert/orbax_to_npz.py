@@ -65,10 +65,15 @@ def _map(tree: Any, function: Any) -> Any:
 
 if __name__ == "__main__":
     command.main(
-        "orbax_to_npz",
-        "Converts the Orbax checkpoint of a run's workdir to a checkpoint in Google's .npz layout.",
-        "the workdir",
-        "the checkpoint to write",
+        command.Script(
+            module="orbax_to_npz",
+            description="Converts the checkpoint of an unfinished run to Google's .npz layout. It needs no key.",
+            source="workdir of the run",
+            target="checkpoint to write in Google's layout, a .npz that is new",
+            example="runs/cifar10 model.npz",
+        ),
         convert,
-        lambda parser: parser.add_argument("--step", type=int, help="(default: the last)"),
+        lambda parser: parser.add_argument(
+            "--step", type=int, metavar="N", help="step whose checkpoint to convert (default: the last one)"
+        ),
     )

@@ -30,15 +30,23 @@ def convert(arguments: argparse.Namespace) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --heads."""
-    parser.add_argument("--heads", type=int, help="attention heads, for a hidden size that is not a usual one")
+    parser.add_argument(
+        "--heads",
+        type=int,
+        metavar="N",
+        help="number of attention heads (default: the usual one for the hidden size)",
+    )
 
 
 if __name__ == "__main__":
     command.main(
-        "timm_to_npz",
-        "Converts a Vision Transformer of timm to a checkpoint in Google's .npz layout.",
-        "timm's model.safetensors, or a .pth",
-        "the checkpoint to write, such as ViT-B_16.npz",
+        command.Script(
+            module="timm_to_npz",
+            description="Converts a Vision Transformer of timm to a checkpoint in Google's .npz layout.",
+            source="weights of timm, a .safetensors, .pth, .pt or .bin",
+            target="checkpoint to write in Google's layout, a .npz that is new",
+            example="model.safetensors ViT-B_16.npz",
+        ),
         convert,
         add_arguments,
     )

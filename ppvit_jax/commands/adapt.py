@@ -6,21 +6,33 @@ from ppvit_jax import adaptation, checkpoint
 from ppvit_jax.audit import public_checkpoints
 from ppvit_jax.commands.shared import adapted_model
 from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.commands.shared.encryption_choices import adaptable_encryptions
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Adapts a plain model to encrypted images: permutes its weights with the key, so that the model computes on "
+        "encrypted images what it computes on plain ones. The owner runs it, and gives the file that it writes to the "
+        "cloud for fine-tuning.",
+        "ppvit adapt --key secret.key --checkpoint ViT-B_16.npz --output adapted.npz",
+        "ppvit adapt --key secret.key --checkpoint embedded --image-size 64 --output adapted.npz",
+    )
     shared.add_key(parser)
-    adapted_model.add_files(parser)
-    shared.add_encryption(parser)
+    adapted_model.add_files(parser, "plain")
+    default = shared.DEFAULT_ENCRYPTION
+    shared.add_encryption(parser, adaptable_encryptions(), "encryption of the images", "default: %(default)s", default)
     shared.add_base_is_public(parser)
     parser.add_argument(
         "--image-size",
         type=int,
         default=shared.DEFAULT_IMAGE_SIZE,
-        help="of the images, in pixels (default: %(default)s)",
+        metavar="PIXELS",
+        help="side of the encrypted images in pixels (default: %(default)s)",
     )
 
 

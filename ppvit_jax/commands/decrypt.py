@@ -6,6 +6,8 @@ from pathlib import Path
 
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import conversion
+from ppvit_jax.commands.shared.encryption_choices import image_encryptions
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.errors import UserError
@@ -21,11 +23,19 @@ _DEFAULTS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Decrypts images that ppvit encrypt wrote, to exactly the pixels that were encrypted. The owner runs it: it "
+        "reads the encrypted images and the key, and writes plain PNG files or a plain tfds data set. If it is "
+        "interrupted, run the same command again: it resumes and writes identical files.",
+        "ppvit decrypt --key secret.key --input encrypted --output images_again",
+    )
     shared.add_key(parser)
     conversion.add_arguments(parser)
-    shared.add_encryption(parser, default=None)
-    shared.add_sizes(parser, defaults=False)
+    note = f"default: the manifest's, or {shared.DEFAULT_ENCRYPTION} without a manifest"
+    shared.add_encryption(parser, image_encryptions(), "encryption of the images", note)
+    shared.add_sizes(parser, declared=True)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import conversion
+from ppvit_jax.commands.shared.encryption_choices import image_encryptions
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.augmentation import AUGMENTATIONS
 from ppvit_jax.data.images import MAX_PIXELS_LIMIT, ImageReader
@@ -29,10 +31,19 @@ _ORIGIN = ("resize", "augmentations", "augmentation", "seed", "keep_names")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Encrypts images with a secret key. The owner runs it: it reads plain images and the key, and writes encrypted "
+        "PNG files or an encrypted tfds data set, with a manifest, to give to the cloud. If it is interrupted, run the "
+        "same command again: it resumes and writes identical files.",
+        "ppvit encrypt --key secret.key --input images --output encrypted --names names.csv",
+        "ppvit encrypt --key secret.key --tfds cifar10 --splits train,test --output encrypted",
+    )
     shared.add_key(parser)
     conversion.add_arguments(parser)
-    shared.add_encryption(parser)
+    default = shared.DEFAULT_ENCRYPTION
+    shared.add_encryption(parser, image_encryptions(), "encryption of the images", "default: %(default)s", default)
     shared.add_base_is_public(parser)
     shared.add_sizes(parser)
     shared.add_resize(parser)
@@ -41,24 +52,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="write N augmented copies of each training image instead of the image itself",
+        help="number of augmented copies to write in place of each training image; 0 writes the image itself "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--augmentation",
         choices=[name for name in AUGMENTATIONS if name != "none"],
         default="flip+crop",
-        help="of these copies (default: %(default)s)",
+        help="augmentation of the copies that --augmentations asks for (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of these copies (default: %(default)s)")
-    parser.add_argument("--keep-names", action="store_true", help="keep the files' names instead of numbering them")
-    parser.add_argument("--names", metavar="FILE", help="write which number is which file, as .csv, for yourself alone")
-    parser.add_argument("--runner", choices=_RUNNERS, help="encrypt as an Apache Beam pipeline: see docs/beam.md")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the augmentation, 0 or more (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--keep-names",
+        action="store_true",
+        help="keep the files' names, which can reveal what the images show (default: replace them by numbers)",
+    )
+    parser.add_argument(
+        "--names",
+        metavar="FILE",
+        help="CSV file to write for yourself, which lists the number and the original name of each image",
+    )
+    parser.add_argument(
+        "--runner",
+        choices=_RUNNERS,
+        help="encrypt on this Apache Beam runner, as docs/beam.md describes; needs pip install 'ppvit-jax[beam]' "
+        "(default: encrypt in this process)",
+    )
     parser.add_argument(
         "--runner-option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="one of Beam's options, such as region=europe-west1; as often as needed",
+        help="option of the Beam runner, such as region=europe-west1; repeat it for further options",
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ppvit_jax import checkpoint, models
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.errors import UserError
 
@@ -14,9 +15,18 @@ Facts = dict[str, str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Describes a checkpoint, a key file, a folder of encrypted images or the workdir of a run. Owner and cloud can "
+        "run it: it prints fingerprints, and never a secret.",
+        "ppvit info adapted.npz",
+        "ppvit info encrypted",
+    )
     parser.add_argument(
-        "file", metavar="FILE", help="a checkpoint (.npz), a key, a folder of encrypted images, or a run's workdir"
+        "file",
+        metavar="PATH",
+        help="checkpoint (.npz), key file, folder of encrypted images, or workdir of a run",
     )
 
 

@@ -5,14 +5,21 @@ import argparse
 from ppvit_jax import adaptation
 from ppvit_jax.commands.shared import adapted_model
 from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
-    shared.add_key(parser, "", "the key that the model is adapted with")
-    shared.add_key(parser, "new-", "the key to adapt it with")
-    adapted_model.add_files(parser)
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Moves an adapted model, fine-tuned or not, from one key to another. The owner runs it; no plain model is "
+        "written in between.",
+        "ppvit rekey --key secret.key --new-key new.key --checkpoint adapted.npz --output rekeyed.npz",
+    )
+    shared.add_key(parser, "", "key file that the model is adapted with")
+    shared.add_key(parser, "new-", "key file to adapt the model with")
+    adapted_model.add_files(parser, "adapted")
     adapted_model.add_lost_encryption(parser)
 
 

@@ -5,13 +5,20 @@ import argparse
 from ppvit_jax import adaptation
 from ppvit_jax.commands.shared import adapted_model
 from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Turns an adapted model, fine-tuned or not, back into a plain one. The owner runs it on the checkpoint that "
+        "the cloud returns; the model that it writes takes plain images.",
+        "ppvit restore --key secret.key --checkpoint runs/cloud/checkpoint.npz --output tuned.npz",
+    )
     shared.add_key(parser)
-    adapted_model.add_files(parser)
+    adapted_model.add_files(parser, "adapted")
     adapted_model.add_lost_encryption(parser)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.config import DTYPES, SHARDINGS
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import cell, markdown_table
@@ -10,35 +11,78 @@ from ppvit_jax.training import scaling
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Estimates the memory, traffic and computation of a training step on many devices. It computes them from the "
+        "model's shape, trains nothing, and prints a table in Markdown, where a GB is 10^9 bytes.",
+        "ppvit scaling --model ViT-B/16,ViT-L/16 --devices 1,8,64",
+        "ppvit scaling --model ViT-H/14 --dtype bfloat16 --compute-rate 400 --bandwidth 50",
+    )
     parser.add_argument(
         "--model",
         default="ViT-B/16,ViT-L/16,ViT-H/14",
         metavar="NAMES",
-        help="Vision Transformers (default: %(default)s)",
+        help="Vision Transformers, separated by commas (default: %(default)s)",
     )
-    parser.add_argument("--image-size", type=int, default=224, help="in pixels (default: %(default)s)")
-    parser.add_argument("--classes", type=int, default=1000, help="outputs of the head (default: %(default)s)")
     parser.add_argument(
-        "--batch-size", type=int, default=256, help="images in a batch, over all devices (default: %(default)s)"
+        "--image-size",
+        type=int,
+        default=224,
+        metavar="PIXELS",
+        help="side of an image in pixels (default: %(default)s)",
     )
-    parser.add_argument("--devices", default="1,8,64", metavar="NUMBERS", help="(default: %(default)s)")
+    parser.add_argument(
+        "--classes", type=int, default=1000, metavar="N", help="number of classes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=256,
+        metavar="N",
+        help="number of images in a batch, over all devices (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--devices",
+        default="1,8,64",
+        metavar="NUMBERS",
+        help="numbers of devices, separated by commas (default: %(default)s)",
+    )
     parser.add_argument(
         "--sharding",
         default=",".join(SHARDINGS),
         metavar="NAMES",
-        help="as config.sharding, one or both (default: %(default)s)",
-    )
-    parser.add_argument("--accumulation", type=int, default=1, help="as config.accumulation (default: %(default)s)")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the computation (default: %(default)s)")
-    parser.add_argument(
-        "--attention", choices=("xla", "cudnn"), default="xla", help="as config.model_options.attention"
+        help="ways to divide the training state, as config.sharding names them, separated by commas "
+        "(default: %(default)s)",
     )
     parser.add_argument(
-        "--optimizer", choices=tuple(scaling.OPTIMIZER_COPIES), default="sgd", help="(default: %(default)s)"
+        "--accumulation",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of parts in which a step computes its batch, as config.accumulation (default: %(default)s)",
     )
-    parser.add_argument("--compute-rate", type=float, metavar="TFLOP/S", help="of a device: adds the time to compute")
-    parser.add_argument("--bandwidth", type=float, metavar="GB/S", help="of a device's links: adds the time to send")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="precision of the computation (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--attention",
+        choices=("xla", "cudnn"),
+        default="xla",
+        help="implementation of attention; cudnn needs --dtype bfloat16 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--optimizer",
+        choices=tuple(scaling.OPTIMIZER_COPIES),
+        default="sgd",
+        help="optimizer, whose state takes memory (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compute-rate", type=float, metavar="TFLOP/S", help="speed of a device; adds the computing time to the table"
+    )
+    parser.add_argument(
+        "--bandwidth", type=float, metavar="GB/S", help="speed of a device's links; adds the sending time to the table"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -54,7 +54,7 @@ class DataSettings:
         names = {field.name for field in dataclasses.fields(cls)} - {"image_size", "seed"}
         fields: dict[str, Any] = {name: getattr(data, name) for name in names}
         fields["in_memory"] = from_text(fields["in_memory"])
-        fields["resize"] = RESIZE_NAMES.get(data.resize, data.resize)
+        fields["resize"] = RESIZE_NAMES.get(str(data.resize), data.resize)
         if fields["resize"] not in RESIZES:
             check_choice("resize", data.resize, tuple(RESIZE_NAMES))
         settings = cls(**fields, image_size=image_size, seed=seed)

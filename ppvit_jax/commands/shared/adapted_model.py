@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppvit_jax import checkpoint, models
-from ppvit_jax.commands.shared.arguments import ENCRYPTED, open_encryption
+from ppvit_jax.commands.shared.arguments import add_encryption, open_encryption
+from ppvit_jax.commands.shared.encryption_choices import adaptable_encryptions
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
@@ -38,19 +39,21 @@ class SavedModel:
         return dataclasses.replace(self, metadata=dataclasses.replace(self.metadata, encryption=encryption))
 
 
-def add_files(parser: argparse.ArgumentParser) -> None:
-    """Adds --checkpoint and --output."""
-    parser.add_argument("--checkpoint", required=True, metavar="IN", help="a .npz in Google's layout, or a ConvMixer's")
-    parser.add_argument("--output", required=True, metavar="OUT", help="the .npz to write")
+def add_files(parser: argparse.ArgumentParser, kind: str) -> None:
+    """Adds --checkpoint and --output; `kind` is the kind of model to read, "plain" or "adapted"."""
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="IN",
+        help=f"checkpoint of the {kind} model: a .npz in Google's layout, or of a ConvMixer",
+    )
+    parser.add_argument("--output", required=True, metavar="OUT", help="checkpoint to write, a .npz that is new")
 
 
 def add_lost_encryption(parser: argparse.ArgumentParser) -> None:
-    """Adds --encryption, for a checkpoint that no longer says what it is adapted to."""
-    parser.add_argument(
-        "--encryption",
-        metavar="NAME",
-        help=f"what the model is adapted to, if another program has lost what it says of itself: {ENCRYPTED}",
-    )
+    """Adds --encryption, for a checkpoint whose metadata is lost."""
+    note = "default: the checkpoint's; needed only if another program has dropped its metadata"
+    add_encryption(parser, adaptable_encryptions(), "encryption that the model is adapted to", note)
 
 
 def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> SavedModel:

@@ -124,15 +124,38 @@ class Conversion:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of input and output."""
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--input", metavar="DIR|FILE", help="a folder of class folders, any folder of images, or one")
-    source.add_argument("--tfds", metavar="NAME", help="a data set that tfds has prepared, such as cifar10")
-    parser.add_argument("--data-dir", default="", metavar="DIR", help="folder of prepared data sets, for --tfds")
-    parser.add_argument("--splits", default="", metavar="NAMES", help="such as train,test (default: all), for --tfds")
-    parser.add_argument("--output", required=True, metavar="DIR", help="a new folder; the same one continues")
+    source.add_argument("--input", metavar="PATH", help="folder of images, with class folders or without; or one image")
+    source.add_argument("--tfds", metavar="NAME", help="data set that tfds has prepared, such as cifar10")
     parser.add_argument(
-        "--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, help="refuse larger images (default: %(default)s)"
+        "--data-dir",
+        default="",
+        metavar="DIR",
+        help="folder of the data sets for --tfds (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
     )
-    parser.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
+    parser.add_argument(
+        "--splits",
+        default="",
+        metavar="NAMES",
+        help="splits to read for --tfds, separated by commas, such as train,test (default: all)",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder to write: a new one, or that of an interrupted run of the same command, which resumes",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="largest number of pixels, height times width, to accept in an image (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out images that cannot be read (default: stop at the first one)",
+    )
 
 
 def parse_input(arguments: argparse.Namespace) -> Input:
