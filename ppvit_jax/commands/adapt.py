@@ -1,4 +1,4 @@
-"""The command `ppvit adapt`: a plain model -> one for encrypted images."""
+"""The command `ppvit adapt`: adapts a plain model to encrypted images."""
 
 import argparse
 
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Resizes the position embedding to the images' size, permutes two tensors, and writes the adapted model.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments or files cannot be used.
     """
     new_path(arguments.output, "the checkpoint")
     key = shared.open_key(arguments.key, arguments.passphrase_file)
@@ -48,12 +48,12 @@ def run(arguments: argparse.Namespace) -> None:
     model = adapted_model.open_model(path, arguments.image_size)
     if model.metadata.encryption != "none":
         raise UserError(
-            f"{path} is adapted already, to {model.metadata.encryption} with the key of fingerprint "
-            f"{model.metadata.key_fingerprint}: use ppvit rekey for another key, or ppvit restore"
+            f"{path} is already adapted to {model.metadata.encryption} with the key of fingerprint "
+            f"{model.metadata.key_fingerprint}: use ppvit rekey to change the key, or ppvit restore first"
         )
     model = model.with_encryption(shared.open_encryption(arguments.encryption, model.shape.patch_size).spec)
     adapted = adaptation.adapt(model.params, model.permutations(key))
     adapted_model.write_model(arguments, model.with_params(adapted), key)
     known = public_checkpoints.identify(path, model.params)
-    # Last, so that a mistake is one line.
+    # The warning comes last, so that a mistake prints one line alone.
     shared.warn_of_public_base(arguments, known)

@@ -1,4 +1,4 @@
-"""The command `ppvit audit`: attacks on what the cloud is given, and how much they recover."""
+"""The command `ppvit audit`: attacks the images and models that the cloud is given, and measures the result."""
 
 import argparse
 import dataclasses
@@ -19,7 +19,7 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.files import write_text
 
 EXIT_BROKEN = 3
-# For methods by attacks in the report of all.
+# Sizes of the comparison that is part of the report of `all`.
 _COMPARED_SIZE, _COMPARED_IMAGES, _COMPARED_CANDIDATES = 224, 20, 100
 # Inputs in the order in which a report names them.
 _AUDITED = ("base", "model", "second_model", "encrypted", "plain")
@@ -106,15 +106,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Attacks, prints the results, and writes the report.
+    """Runs the attacks, prints the results, and writes the report.
 
     Raises:
-      UserError: anything that the user can put right.
-      SystemExit: with status 3, if an attack of --fail-on succeeded.
+      UserError: the arguments or files cannot be used.
+      SystemExit: an attack that --fail-on names succeeded; the status is 3.
     """
     wanted = {name for name in arguments.fail_on.split(",") if name}
     if unknown := wanted - {*_names(), "any", "orthogonal"}:
-        raise UserError(f"--fail-on has no attack {min(unknown)!r}: choose among any, {', '.join(_names())}")
+        raise UserError(f"--fail-on names the unknown attack {min(unknown)!r}: choose among any, {', '.join(_names())}")
     sources = read_sources(arguments)
     output = results_folder(arguments.output) if arguments.output else None
     if arguments.attack in _EXPERIMENTS:
@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         succeeded = _run_attacks(arguments, sources, output)
     if broken := [name for name in succeeded if name in wanted or "any" in wanted]:
-        print(f"audit: {', '.join(broken)} succeeded, and --fail-on says to fail", file=sys.stderr)
+        print(f"audit: {', '.join(broken)} succeeded, so the command fails as --fail-on asks", file=sys.stderr)
         raise SystemExit(EXIT_BROKEN)
 
 
@@ -170,12 +170,12 @@ def _names() -> list[str]:
 
 
 def _run_attacks(arguments: argparse.Namespace, sources: Sources, output: Path | None) -> list[str]:
-    """Runs the attack, or all that the inputs allow; returns the names of those that succeeded."""
+    """Runs one attack, or all that the inputs allow; returns the names of those that succeeded."""
     everything = arguments.attack == "all"
     chosen = attacks.ATTACKS if everything else (attacks.named(arguments.attack),)
     count = len(sources.models)
     if count > 2 or (not everything and "second_model" in chosen[0].needs and count != 2):
-        raise UserError(f"--model is given {count} times: give it once for each of two models")
+        raise UserError(f"the number of models is {count}: give --model once for each of two models")
     findings, refused = [], {}
     for attack in chosen:
         if missing := [need for need in attack.needs if not getattr(sources, need)]:
@@ -204,7 +204,7 @@ def _run_attacks(arguments: argparse.Namespace, sources: Sources, output: Path |
 
 
 def _compare(arguments: argparse.Namespace, sources: Sources) -> list[str]:
-    """Returns methods by attacks in Markdown, on the owner's images or else on photographs."""
+    """Returns the table of encryptions by attacks in Markdown, on the owner's images or, without any, photographs."""
     size, block_size = _COMPARED_SIZE, sources.block_size
     if sources.encrypted:
         encrypted = audit_inputs.open_encrypted(sources, 1)[0]
@@ -215,22 +215,24 @@ def _compare(arguments: argparse.Namespace, sources: Sources) -> list[str]:
         plain=sources.plain or audit_inputs.PHOTOGRAPHS,
         block_size=block_size,
         counts=dataclasses.replace(sources.counts, images=images, candidates=_COMPARED_CANDIDATES),
-        # A model is made plain by its key, to be adapted to other methods.
+        # The key makes the model plain, so that it can be adapted to other encryptions.
         base=sources.base if sources.key else None,
     )
-    print("methods by attacks: with new keys", file=sys.stderr)
+    print("comparing encryptions under new keys", file=sys.stderr)
     comparison, measured = _measure(arguments, sources, attacks.ATTACKS, size)
     return [f"Measured: {measured}.", "", *matrix.tabulate(comparison)]
 
 
 def _run_methods(arguments: argparse.Namespace, sources: Sources, output: Path) -> list[str]:
-    """Measures methods by attacks with new keys; returns the names of the attacks that succeeded on any."""
+    """Attacks each encryption with new keys; returns the names of the attacks that succeeded on any of them."""
     names = arguments.attacks.split(",") if arguments.attacks else _names()
     if unknown := set(names) - set(_names()):
-        raise UserError(f"--attacks has no {min(unknown)!r}: choose among {', '.join(_names())}")
+        raise UserError(f"--attacks names the unknown attack {min(unknown)!r}: choose among {', '.join(_names())}")
     chosen = [attack for attack in attacks.ATTACKS if attack.name in names]
     if not sources.plain and not all(attack.on_models for attack in chosen):
-        raise UserError("attacks on images need some: give --plain, a folder or `photographs`, or other --attacks")
+        raise UserError(
+            "the attacks on images need plain ones: give --plain DIR, --plain photographs, or other --attacks"
+        )
     comparison, measured = _measure(arguments, sources, chosen, arguments.image_size, arguments.noise)
     report.write_matrix(comparison, measured, output)
     print((output / "matrix.md").read_text())
@@ -240,9 +242,9 @@ def _run_methods(arguments: argparse.Namespace, sources: Sources, output: Path) 
 def _measure(
     arguments: argparse.Namespace, sources: Sources, chosen: Sequence[Attack], size: int, noise: float = 0.0
 ) -> tuple[methods.Comparison, str]:
-    """Tries attacks on the methods of --methods; returns the results, and what was measured on what."""
+    """Tries the attacks on the encryptions of --methods; returns the results and a description of the inputs."""
     if arguments.keys < 1 or noise < 0:
-        raise UserError("--keys needs at least 1, and --noise 0 or more")
+        raise UserError("--keys must be at least 1, and --noise at least 0")
     encryptions = [
         shared.open_encryption(spec, usual_block_size(spec, sources.block_size)) for spec in arguments.methods
     ]

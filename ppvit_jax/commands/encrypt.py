@@ -1,4 +1,4 @@
-"""The command `ppvit encrypt`: images -> encrypted PNG files, or an encrypted tfds data set."""
+"""The command `ppvit encrypt`: encrypts images into PNG files, or a tfds data set into another."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ppvit_jax.offline.beam import BeamPipeline
 
 _RUNNERS = ("DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner", "PortableRunner", "PrismRunner")
-# Options that decide the output and that the manifest does not name.
+# Options that decide the output, but that the manifest does not name.
 _ORIGIN = ("resize", "augmentations", "augmentation", "seed", "keep_names")
 
 
@@ -93,12 +93,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Encrypts, continuing where an interrupted run of the same command stopped.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments or files cannot be used.
     """
     if arguments.augmentations < 0 or arguments.seed < 0:
-        raise UserError("--augmentations and --seed need 0 or more")
+        raise UserError("--augmentations and --seed must be at least 0")
     if not 1 <= arguments.max_pixels <= MAX_PIXELS_LIMIT:
-        raise UserError(f"--max-pixels is {arguments.max_pixels}: give 1 to {MAX_PIXELS_LIMIT}")
+        raise UserError(f"--max-pixels is {arguments.max_pixels}: give a number from 1 to {MAX_PIXELS_LIMIT}")
     pipeline_type = _import_pipeline(arguments)
     key = shared.open_key(arguments.key, arguments.passphrase_file)
     size, block_size = arguments.image_size, arguments.block_size
@@ -108,8 +108,8 @@ def run(arguments: argparse.Namespace) -> None:
     manifest = manifests.read(source.folder)
     if manifest and manifest.header.encryption != "none":
         raise UserError(
-            f"the images in {manifest.folder} are encrypted already, with the key of fingerprint "
-            f"{manifest.header.key_fingerprint}: decrypt them first, to encrypt them with another key"
+            f"the images in {manifest.folder} are already encrypted with the key of fingerprint "
+            f"{manifest.header.key_fingerprint}: decrypt them before you encrypt them with another key"
         )
     reader = ImageReader(size, arguments.resize, arguments.max_pixels)
     images = source.open(reader, keep_names=arguments.keep_names, manifest=manifest)
@@ -145,17 +145,17 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         method.absorb(key, height=size, width=size)
     except UserError:
-        return  # No model is adapted to this encryption, so that none gives it away.
-    # Last, so that a mistake is one line.
+        return  # No model can be adapted to this encryption, so no model gives the key away.
+    # The warning comes last, so that a mistake prints one line alone.
     shared.warn_of_public_base(arguments)
 
 
 def _import_pipeline(arguments: argparse.Namespace) -> type[BeamPipeline] | None:
     if not arguments.runner:
         if arguments.runner_option:
-            raise UserError("--runner-option is for --runner")
+            raise UserError("--runner-option needs a --runner: name one, or leave the option out")
         return None
-    # Beam warns at its import of what its other extras lack.
+    # On import, Beam warns about the packages that its other extras lack.
     disabled = logging.root.manager.disable
     logging.disable(max(disabled, logging.WARNING))
     try:
@@ -174,11 +174,11 @@ def _write_names(path: Path, images: Images, output: Path) -> None:
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent}: make it first, or choose another place for --names")
     with written_aside(path) as aside:
-        # Names of files are bytes, which need not be text.
+        # Names of files are bytes, and not always text.
         with aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = csv.writer(file)
             rows.writerow(["name", "original"])
             for split in images.splits:
                 rows.writerows((split.output(index), split.original(index)) for index in range(split.count))
         if path.exists() and not filecmp.cmp(aside, path, shallow=False):
-            raise UserError(f"{path} exists and is another list: choose another name for --names")
+            raise UserError(f"{path} exists with other content: choose another file for --names")

@@ -1,4 +1,4 @@
-"""The command `ppvit keygen`: a new secret key."""
+"""The command `ppvit keygen`: makes a new secret key."""
 
 import argparse
 
@@ -28,10 +28,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes a key of 32 random bytes and prints its fingerprint.
 
     Raises:
-      UserError: the file exists or cannot be written, or there is no passphrase in the file for it.
+      UserError: the file exists or cannot be written, or the passphrase file holds no passphrase.
     """
     passphrase = keys.read_passphrase(arguments.passphrase_file) if arguments.passphrase_file else None
     path = new_path(arguments.output, "the key")
     key = keys.generate()
     keys.save(key, path, passphrase)
-    print(f"{path}: new key of fingerprint {key.fingerprint}; keep it, and a copy of it, where the cloud cannot see it")
+    print(
+        f"{path}: new key of fingerprint {key.fingerprint}; keep it and a copy of it where the cloud cannot read them"
+    )

@@ -1,4 +1,4 @@
-"""The command `ppvit predict`: a model's logits or classes for images. It holds no key and needs none."""
+"""The command `ppvit predict`: predicts the logits or classes of images, without a key."""
 
 import argparse
 import csv
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Predicts every image once, in the order of the files' paths, and writes --output.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments or files cannot be used.
     """
     output = new_path(arguments.output, "the predictions")
     if output.suffix not in (".npz", ".csv"):
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
     model = open_model(path, dtype="float32")
     shape = model.shape
     if not shape.num_classes:
-        raise UserError(f"{path} has no head, so that it cannot predict: fine-tune it first")
+        raise UserError(f"{path} has no head, so it cannot predict: fine-tune it first")
 
     folder = Path(arguments.input).expanduser()
     manifest = manifests.read(folder if folder.is_dir() else folder.parent)
@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _predict(model: SavedModel, images: Images, batch_size: int) -> np.ndarray:
-    """Logits of all images, float32 [n, classes]."""
+    """Returns the logits of all images, float32 [n, classes]."""
     shape = model.shape
     functions = models.build(shape)
 

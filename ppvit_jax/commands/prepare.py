@@ -1,4 +1,4 @@
-"""The command `ppvit prepare`: public data sets, made readable without TensorFlow."""
+"""The command `ppvit prepare`: prepares public data sets, so that they can be read without TensorFlow."""
 
 from __future__ import annotations
 

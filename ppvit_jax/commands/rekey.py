@@ -1,4 +1,4 @@
-"""The command `ppvit rekey`: an adapted model -> the same model for images of another key."""
+"""The command `ppvit rekey`: moves an adapted model from one key to another."""
 
 import argparse
 
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Moves the model from one key to another in one step; no plain model exists in between.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments or files cannot be used.
     """
     new_path(arguments.output, "the checkpoint")
     old = shared.open_key(arguments.key, arguments.passphrase_file)

@@ -1,4 +1,4 @@
-"""The command `ppvit reproduce`: the paper's tables and figures, and some that go beyond it, measured."""
+"""The command `ppvit reproduce`: measures the paper's tables and figures, and some that go beyond it."""
 
 import argparse
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Measures the table or figure, and writes it.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments or files cannot be used.
     """
     arguments.reproduction.run(arguments, results_folder(arguments.output))
 

@@ -1,4 +1,4 @@
-"""The command `ppvit restore`: an adapted model -> a plain one."""
+"""The command `ppvit restore`: turns an adapted model back into a plain one."""
 
 import argparse
 
@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Undoes the adaptation, of a tuned model as well, and writes the model for plain images.
+    """Undoes the adaptation, also of a fine-tuned model, and writes the model for plain images.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments or files cannot be used.
     """
     new_path(arguments.output, "the checkpoint")
     key = shared.open_key(arguments.key, arguments.passphrase_file)

@@ -1,4 +1,4 @@
-"""The command `ppvit scaling`: memory, traffic and computation of a training step on many devices, by arithmetic."""
+"""The command `ppvit scaling`: estimates memory, traffic and computation of a training step on many devices."""
 
 import argparse
 
@@ -86,26 +86,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints a table in Markdown, a row for each model, sharding and number of devices; GB are 10^9 bytes.
+    """Prints a table in Markdown, with a row for each model, sharding and number of devices; a GB is 10^9 bytes.
 
     Raises:
-      UserError: a model or number that is impossible.
+      UserError: a model is unknown, or a number impossible.
     """
     try:
         devices = [int(number) for number in arguments.devices.split(",")]
     except ValueError:
-        raise UserError(f"--devices {arguments.devices}: give whole numbers, such as 1,8,64") from None
+        raise UserError(f"--devices is {arguments.devices}: give whole numbers, such as 1,8,64") from None
     shardings = arguments.sharding.split(",")
     rates = {"--compute-rate": arguments.compute_rate, "--bandwidth": arguments.bandwidth}
     for name, rate in rates.items():
         if rate is not None and not 0 < rate < float("inf"):
-            raise UserError(f"{name} {rate}: give a positive number")
+            raise UserError(f"{name} is {rate}: give a positive number")
     if arguments.classes < 1:
-        raise UserError(f"--classes {arguments.classes}: give at least 1")
+        raise UserError(f"--classes is {arguments.classes}: give at least 1")
     if arguments.attention == "cudnn" and arguments.dtype != "bfloat16":
-        raise UserError("--attention cudnn computes in bfloat16 alone: add --dtype bfloat16")
-    head = ["model", "sharding", "devices", "images a part", "parameters GB", "gradients GB", "optimiser GB"]
-    head += ["working copy GB", "activations GB", "of them attention weights GB", "peak GB", "sent GB", "TFLOP"]
+        raise UserError("--attention cudnn computes only in bfloat16: add --dtype bfloat16")
+    head = [
+        "model",
+        "sharding",
+        "devices",
+        "images per device and part",
+        "parameters GB",
+        "gradients GB",
+        "optimizer GB",
+    ]
+    head += ["working copy GB", "activations GB", "attention weights GB", "peak GB", "sent GB", "TFLOP"]
     head += ["computing ms"] if arguments.compute_rate else []
     head += ["sending ms"] if arguments.bandwidth else []
     rows = []

@@ -180,7 +180,7 @@ def test_a_complete_folder_is_left_as_it_is_and_another_run_is_refused(tmp_path,
     assert _run(*options) == 0
     before = contents(tmp_path / "out")
     assert _run(*options) == 0
-    assert "complete already: nothing to do" in capsys.readouterr().out
+    assert "already complete: there is nothing to do" in capsys.readouterr().out
     changes = (["--encryption=bs"], ["--keep-names"], ["--augmentations=2"], [f"--key={make_key(tmp_path, 2)}"])
     for change in changes:
         assert _run(*options, *change) == 1
@@ -250,5 +250,5 @@ def test_block_size_and_patch_size_are_two_spellings_of_one_option(tmp_path, key
         options = ["decrypt", "--key", key, "--input", tmp_path / spelling, "--output", tmp_path / f"{spelling} back"]
         capsys.readouterr()
         assert _run(*options, f"--{spelling}-size=8") == 1
-        assert "says that its block_size is 4, and --block-size is 8" in capsys.readouterr().err
+        assert "has the block_size 4, not 8: leave --block-size out" in capsys.readouterr().err
         assert _run(*options, f"--{spelling}-size=4") == 0

@@ -76,7 +76,7 @@ def test_killed_and_continued_it_is_the_same_file_for_file(tmp_path, key, capsys
     assert _run(*options, "--image-size=32", "--output", killed) == 1
     assert "was begun with another key, other images or other options" in capsys.readouterr().err
     assert _run(*options, "--output", killed) == 0
-    assert "continued where it had stopped" in capsys.readouterr().out
+    assert "resumed after an interruption" in capsys.readouterr().out
     assert contents(killed) == contents(tmp_path / "whole")
 
 
@@ -166,7 +166,7 @@ def test_a_full_disk_gives_one_line_and_the_command_continues(tmp_path, key, mon
     options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "files", *SIZES]
     monkeypatch.setattr(Path, "write_bytes", full)
     assert _run(*options) == 1
-    assert "error: No space left on device; put it right" in capsys.readouterr().err
+    assert "error: No space left on device; fix this" in capsys.readouterr().err
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     assert _run(*options) == 0
     assert len(read_images(tmp_path / "files")) == 1

@@ -70,7 +70,7 @@ def test_a_folder_comes_out_the_same(tmp_path, key, capsys, options, runner):
     message = "left out: .*Smith 1.png is not an image"
     assert len(re.findall(message, one.err)) == len(re.findall(message, many.err)) == 1
     assert run_ppvit(*command, "--output", tmp_path / "many", *runner) == 0
-    assert "complete already: nothing to do" in capsys.readouterr().out
+    assert "already complete: there is nothing to do" in capsys.readouterr().out
 
 
 def test_a_tfds_data_set_comes_out_the_same(tmp_path, key, monkeypatch):
@@ -189,7 +189,7 @@ def test_killed_it_continues_with_a_runner_or_without(tmp_path, key, capsys, wit
         assert run_ppvit(*options, *changed, "--output", killed) == 1
         assert "was begun with another key, other images or other options" in capsys.readouterr().err
     assert run_ppvit(*options, "--output", killed, *([RUNNER] if with_runner else [])) == 0
-    assert "continued where it had stopped" in capsys.readouterr().out
+    assert "resumed after an interruption" in capsys.readouterr().out
     assert contents(killed) == contents(tmp_path / "whole")
     assert kept.stat().st_ino == before.st_ino and kept.stat().st_mtime_ns == before.st_mtime_ns
 
@@ -228,7 +228,7 @@ def test_interrupted_it_says_how_to_go_on_and_does(tmp_path, key, monkeypatch, c
         assert run_ppvit(*options, "--output", tmp_path / "out", RUNNER) == 130
     assert capsys.readouterr().err == "interrupted: run the same command again to continue\n"
     assert run_ppvit(*options, "--output", tmp_path / "out", RUNNER) == 0
-    assert "continued where it had stopped" in capsys.readouterr().out
+    assert "resumed after an interruption" in capsys.readouterr().out
     assert run_ppvit(*options, "--output", tmp_path / "whole") == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
@@ -241,7 +241,7 @@ MISTAKES = {
     "an image that cannot be read": (_damage, [RUNNER], "Smith 3.png is not an image"),
     "a value that is none": (None, [RUNNER, "--runner-option=direct_num_workers=x"], "invalid int value: 'x'"),
     "a runner that lacks options": (None, ["--runner=PortableRunner"], "must specify a --job_endpoint"),
-    "an option without a runner": (None, ["--runner-option=region=here"], "is for --runner"),
+    "an option without a runner": (None, ["--runner-option=region=here"], "needs a --runner"),
 }
 
 

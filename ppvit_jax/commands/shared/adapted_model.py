@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class SavedModel:
-    """The content of a checkpoint: parameters, statistics (not permuted by any key), metadata and shape."""
+    """Content of a checkpoint: parameters, statistics, which no key permutes, metadata and shape."""
 
     params: models.Params
     statistics: models.Statistics
@@ -26,7 +26,7 @@ class SavedModel:
     shape: models.ModelConfig
 
     def permutations(self, key: "SecretKey") -> Permutations:
-        """Returns a key's permutations of the blocks and values of the model's images, by its encryption."""
+        """Returns the permutations of blocks and values that the model's encryption derives from a key."""
         method = open_encryption(self.metadata.encryption, self.shape.patch_size)
         return method.absorb(key, height=self.shape.image_size, width=self.shape.image_size)
 
@@ -35,7 +35,7 @@ class SavedModel:
         return dataclasses.replace(self, params=params)
 
     def with_encryption(self, encryption: str) -> "SavedModel":
-        """Returns the model with other metadata: it is adapted to this encryption."""
+        """Returns the model with another encryption in its metadata."""
         return dataclasses.replace(self, metadata=dataclasses.replace(self.metadata, encryption=encryption))
 
 
@@ -61,11 +61,11 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
 
     Args:
       path: the file.
-      image_size: resize the position embedding to this size of images; None keeps the file's.
+      image_size: side of the images in pixels, to which the position embedding is resized; None keeps the file's.
       dtype: the compute dtype; "" for float64 if the file has that, and float32 otherwise.
 
     Raises:
-      UserError: a file that cannot be read, a model of another family, or a size that is impossible.
+      UserError: the file cannot be read, the model is of another family, or the size is impossible.
     """
     arrays, metadata = checkpoint.read(path)
     arrays, statistics = checkpoint.split(arrays)
@@ -78,10 +78,12 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
     )
     if image_size is not None:
         if image_size <= 0 or image_size % shape.patch_size:
-            raise UserError(f"--image-size {image_size} is not a multiple of the model's patch size {shape.patch_size}")
+            raise UserError(
+                f"--image-size {image_size} is not a multiple of the model's patch size {shape.patch_size}: give one"
+            )
         if image_size != shape.image_size and models.family_of(shape).mixing_matrix in arrays:
             raise UserError(
-                f"{path} mixes the blocks of images of {shape.image_size}x{shape.image_size} by a matrix, which cannot "
+                f"{path} mixes the blocks of {shape.image_size}x{shape.image_size} images by a matrix, which cannot "
                 f"be resized: give --image-size {shape.image_size}"
             )
         shape = dataclasses.replace(shape, image_size=image_size)
@@ -93,13 +95,13 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
 
 
 def open_adapted(arguments: argparse.Namespace, key: "SecretKey") -> SavedModel:
-    """Reads the adapted model of --checkpoint, and makes sure of its key.
+    """Reads the adapted model of --checkpoint, and checks that the key is the model's.
 
     Returns:
-      The model, its metadata with the encryption that --encryption says where the file does not.
+      The model; its metadata has the encryption, from the file or from --encryption.
 
     Raises:
-      UserError: as `open_model`; or the model is plain, or adapted with another key.
+      UserError: see `open_model`; or the model is plain, or adapted with another key.
     """
     path = checkpoint.resolve(arguments.checkpoint)
     model = open_model(path)
@@ -108,26 +110,26 @@ def open_adapted(arguments: argparse.Namespace, key: "SecretKey") -> SavedModel:
         given = open_encryption(given, model.shape.patch_size).spec
     if said == "none" and given is None:
         raise UserError(
-            f"{path} does not say that it is adapted: if it is, and lost its metadata in another program, say to "
-            "what by --encryption"
+            f"{path} has no metadata of an adaptation: if another program has dropped it, name the encryption by "
+            "--encryption"
         )
     if said != "none" and given not in (None, said):
-        raise UserError(f"{path} says that it is adapted to {said!r}, and --encryption is {given}")
+        raise UserError(f"{path} is adapted to {said!r}, but --encryption is {given}: leave --encryption out")
     if said != "none" and model.metadata.key_fingerprint != key.fingerprint:
         raise UserError(
-            f"{path} is adapted with the key of fingerprint {model.metadata.key_fingerprint}, and the key given has "
+            f"{path} is adapted with the key of fingerprint {model.metadata.key_fingerprint}, but --key has "
             f"fingerprint {key.fingerprint}: use the model's key"
         )
     return model.with_encryption(given or said)
 
 
 def write_model(arguments: argparse.Namespace, model: SavedModel, key: "SecretKey | None") -> None:
-    """Writes --output and says what it is.
+    """Writes the model to --output, and prints a line that describes it.
 
     Args:
-      arguments: with --output.
-      model: its metadata has the encryption that it is adapted to.
-      key: the key that it is adapted with; None for a plain model.
+      arguments: those with --output.
+      model: the model, whose metadata has the encryption that it is adapted to.
+      key: the key that the model is adapted with; None for a plain model.
 
     Raises:
       UserError: the file exists, or its folder does not.

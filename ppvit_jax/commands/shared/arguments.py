@@ -1,4 +1,4 @@
-"""Arguments that several commands of the owner share, and their defaults."""
+"""Arguments that several commands share, and their defaults."""
 
 import argparse
 import sys
@@ -37,9 +37,9 @@ def open_key(path: str, passphrase_file: str | None) -> "keys.SecretKey":
     """Opens the key of a file.
 
     Raises:
-      UserError: a key file or passphrase that cannot be used.
+      UserError: the key file or the passphrase cannot be used.
     """
-    # The cloud's commands share this module, and never load that of keys.
+    # The cloud's commands share this module, and must never load the module of keys.
     from ppvit_jax import keys
 
     return keys.load(Path(path).expanduser(), keys.read_passphrase(passphrase_file) if passphrase_file else None)
@@ -49,7 +49,7 @@ def open_encryption(name: str, block_size: int) -> Encryption:
     """Returns the encryption of --encryption.
 
     Raises:
-      UserError: an unknown name or option, or "none".
+      UserError: the name or an option is unknown, or the name is "none".
     """
     if name == "none":
         raise UserError(f"--encryption none leaves images plain: choose one of {', '.join(METHODS)}")
@@ -119,19 +119,19 @@ def warn_of_public_base(arguments: argparse.Namespace, checkpoint: str | None = 
     """Warns on standard error that a public base gives the key away, unless --no-base-is-public.
 
     Args:
-      arguments: with --base-is-public.
-      checkpoint: the name of the public checkpoint that the base was recognized as, which no argument overrides.
+      arguments: those with --base-is-public.
+      checkpoint: the name of the public checkpoint that the base is recognized as; no argument overrides it.
     """
     if checkpoint:
         base = f"the base checkpoint is public ({checkpoint})"
     elif arguments.base_is_public:
         base = "the base checkpoint is public"
     elif arguments.base_is_public is None:
-        base = "the base checkpoint is assumed to be public (else --no-base-is-public)"
+        base = "the base checkpoint is assumed to be public (if it is not, give --no-base-is-public)"
     else:
         return
     print(
-        f"warning: {base}: whoever has it and the adapted model reads the key's permutations off the two in under a "
+        f"warning: {base}; anyone who has it and the adapted model can compute the key's permutations in under a "
         "second: see docs/threat_model.md",
         file=sys.stderr,
     )

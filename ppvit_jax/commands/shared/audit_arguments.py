@@ -1,4 +1,4 @@
-"""Flags of `ppvit audit`, and what they say as one object."""
+"""Flags of `ppvit audit`, and their values as one object."""
 
 import argparse
 import dataclasses
@@ -19,7 +19,7 @@ def _numbers(text: str) -> list[int]:
     except ValueError:
         numbers = [0]
     if numbers[0] < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give numbers from 1 on, such as 1,5,20")
+        raise argparse.ArgumentTypeError(f"{text!r}: give whole numbers of at least 1, such as 1,5,20")
     return numbers
 
 
@@ -58,16 +58,17 @@ _CHANGES: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """Where the inputs of attacks come from; None for flags that are not given.
+    """Sources of the inputs of attacks; None for flags that are absent.
 
-    counts: numbers of images to attack.
-    base: a plain checkpoint.
-    models: adapted checkpoints.
-    plain, encrypted, reference: folders of images; `photographs` stands for scikit-learn's.
-    encryption, block_size: how the encrypted images are encrypted, unless their manifest says it.
-    resize: how plain images reach the size of the encrypted ones.
-    key, passphrase_file: the key, for the scoring alone.
-    seed: of the choice of images.
+    Attributes:
+      counts: numbers of images to attack.
+      base: a plain checkpoint.
+      models: adapted checkpoints.
+      plain, encrypted, reference: folders of images; `photographs` stands for those of scikit-learn.
+      encryption, block_size: those of the encrypted images, for a folder without a manifest.
+      resize: the way in which plain images get the size of the encrypted ones.
+      key, passphrase_file: the key, for the scoring alone.
+      seed: seed of the random choice of images.
     """
 
     counts: Counts
@@ -98,7 +99,7 @@ def add_sources(parser: argparse.ArgumentParser, required: Sequence[str], option
     """Adds the flags of these inputs, in this order, and those that go with them.
 
     Args:
-      parser: a subcommand's.
+      parser: the parser of a subcommand.
       required: names as in `ppvit_jax.audit.attack.Need`.
       optional: such names, and those of `ppvit_jax.audit.attack.Option`.
     """
@@ -146,10 +147,10 @@ def add_comparison(parser: argparse.ArgumentParser, *, keys: int) -> None:
 
 
 def read_sources(arguments: argparse.Namespace) -> Sources:
-    """Returns what the flags of `add_sources` say; those that a subcommand lacks keep their defaults.
+    """Returns the values of the flags of `add_sources`; flags that a subcommand lacks keep their defaults.
 
     Raises:
-      UserError: a number that is too small.
+      UserError: a number is too small.
     """
     options = vars(arguments)
     for name, least in (("seed", 0), ("candidates", 1), ("image_size", 1)):
