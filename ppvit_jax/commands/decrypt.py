@@ -92,5 +92,5 @@ def _check(manifest: manifests.Manifest, key: SecretKey) -> None:
     expected = key.authenticate(bytes.fromhex(manifest.digest))
     if not hmac.compare_digest(expected, str(manifest.authentication)):
         raise UserError(
-            f"{manifest.folder / manifests.NAME} was not written with this key, or has changed since: do not trust the images"
+            f"{manifest.folder / manifests.NAME} was not written with this key, or has changed: do not trust it"
         )

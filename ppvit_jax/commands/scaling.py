@@ -104,15 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--classes is {arguments.classes}: give at least 1")
     if arguments.attention == "cudnn" and arguments.dtype != "bfloat16":
         raise UserError("--attention cudnn computes only in bfloat16: add --dtype bfloat16")
-    head = [
-        "model",
-        "sharding",
-        "devices",
-        "images per device and part",
-        "parameters GB",
-        "gradients GB",
-        "optimizer GB",
-    ]
+    head = ["model", "sharding", "devices", "images per part", "parameters GB", "gradients GB", "optimizer GB"]
     head += ["working copy GB", "activations GB", "attention weights GB", "peak GB", "sent GB", "TFLOP"]
     head += ["computing ms"] if arguments.compute_rate else []
     head += ["sending ms"] if arguments.bandwidth else []

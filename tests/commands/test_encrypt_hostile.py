@@ -100,14 +100,14 @@ def _swap(folder):
 DAMAGES = {
     "another key": (lambda f: None, ["--key={tmp}/2.key"], r"fingerprint \w+, but --key has fingerprint \w+"),
     "an edited manifest": (_edit_manifest, [], "its SHA-256 does not agree"),
-    "a forged manifest": (_forge_manifest, [], "not written with this key, or has changed since"),
+    "a forged manifest": (_forge_manifest, [], "not written with this key, or has changed"),
     "an image in another's place": (_swap, [], "is not the file that the manifest describes"),
     "an image less": (lambda f: next(f.rglob("*.png")).unlink(), [], "is missing, but in the manifest"),
     "an image more": (lambda f: write_images(f, ["a/new.png"]), [], "is not in the manifest"),
     "another encryption": (lambda f: None, ["--encryption=bs"], "the encryption bs\\+ps, not bs: leave --encryption"),
     "another size": (lambda f: None, ["--image-size=64"], "the image_size 32, not 64: leave --image-size"),
     "an unfinished folder": (lambda f: (f / manifests.JOURNAL).write_text(""), [], "is not complete"),
-    "no manifest and another size": (lambda f: (f / "manifest.json").unlink(), [], "32 x 32 pixels, and an encrypted"),
+    "no manifest and another size": (lambda f: (f / "manifest.json").unlink(), [], "32 x 32 pixels, but encrypted"),
 }
 
 

@@ -64,7 +64,7 @@ class Input:
         return open_files(self.path, reader, keep_names=keep_names, manifest=manifest)
 
     def output_folder(self, output: Path) -> Path:
-        """Returns the folder to write; for a tfds data set its version folder, so that --data-dir can name the output."""
+        """Returns the folder to write; for a tfds data set its version folder, so that --data-dir names the output."""
         return output if self.tfds_name is None else output / self.tfds_name / self.path.name
 
 
@@ -191,5 +191,5 @@ def open_image_encryption(spec: str, block_size: int) -> Encryption:
 
 
 def identify(key: SecretKey, images: Images, options: dict[str, object]) -> str:
-    """Returns text that identifies images and options to the owner alone; see `origin` in `ppvit_jax.data.manifest.Header`."""
+    """Returns text that identifies images and options to their owner; see `ppvit_jax.data.manifest.Header.origin`."""
     return key.authenticate(json.dumps([images.identity, options]).encode())
