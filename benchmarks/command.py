@@ -1,4 +1,4 @@
-"""The command `ppvit benchmark`: speed and memory, against what else could do the same work."""
+"""The command `ppvit benchmark`: compares speed and memory with other programs that do the same work."""
 
 import argparse
 import importlib
@@ -15,7 +15,7 @@ from ppvit_jax.commands.shared.output import results_folder
 from ppvit_jax.errors import UserError
 
 _DTYPES = ("float32", "bfloat16")
-# The module of each section.
+# Modules of the sections, by name.
 _SECTIONS = {
     "steps": "training",
     "encrypted": "encrypted_step",
@@ -107,14 +107,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measures the sections one after another, and writes and prints each as it is measured.
+    """Measures the sections one after another; writes and prints each as soon as it is measured.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments cannot be used.
     """
     chosen = _split(arguments.only)
     if not chosen or set(chosen) - set(_SECTIONS):
-        raise UserError(f"--only {arguments.only}: there is no such section, choose of {', '.join(_SECTIONS)}")
+        raise UserError(f"--only {arguments.only}: there is no such section: choose among {', '.join(_SECTIONS)}")
     settings = _settings(arguments)
     machine = describe_machine()
     if settings.compare:
@@ -125,7 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
     command = shlex.join(["python", "-m", "ppvit_jax", *sys.argv[1:]])
     sections: dict[str, list[report.Table]] = {}
     cache = jax.config.values["jax_enable_compilation_cache"]
-    # Compilation is measured too, so that no program may come from a cache.
+    # Compilation is measured too, so no program may come from a cache.
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         for number, name in enumerate(chosen, start=1):
@@ -141,13 +141,13 @@ def run(arguments: argparse.Namespace) -> None:
 def _settings(arguments: argparse.Namespace) -> Settings:
     dtypes = _split(arguments.dtype)
     if unknown := [name for name in dtypes if name not in _DTYPES]:
-        raise UserError(f"--dtype {', '.join(unknown)}: use {' or '.join(_DTYPES)}")
+        raise UserError(f"--dtype is {', '.join(unknown)}: use {' or '.join(_DTYPES)}")
     try:
         batch_sizes = tuple(int(number) for number in _split(arguments.batch_size))
     except ValueError:
-        raise UserError(f"--batch-size {arguments.batch_size}: give whole numbers, such as 32,128") from None
+        raise UserError(f"--batch-size is {arguments.batch_size}: give whole numbers, such as 32,128") from None
     if min(batch_sizes, default=1) < 1 or arguments.repeats < 1:
-        raise UserError("--batch-size and --repeats need at least 1")
+        raise UserError("--batch-size and --repeats must be at least 1")
     settings = Settings(
         models=tuple(name for names in arguments.model or () for name in _split(names)),
         batch_sizes=batch_sizes,
