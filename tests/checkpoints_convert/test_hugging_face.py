@@ -45,7 +45,7 @@ def test_its_loader_loads_what_we_write_whole_and_computes_the_same(folder):
 
 @pytest.mark.parametrize(("name", "size", "tolerance"), [("ViT-Ti/16", 64, 1e-5), ("ViT-B/16", 224, 1e-4)])
 def test_an_adapted_model_on_encrypted_files_gives_our_logits(tmp_path, name, size, tolerance):
-    """The files are preprocessed by the folder's own image processor."""
+    """The image processor of the folder preprocesses the files."""
     config = tiny_vit(size, name)
     params, metadata = write_model(tmp_path / "model.npz", config, adapted=True)
     paths, plain = encrypted_files(tmp_path, config)

@@ -94,7 +94,7 @@ def test_there_and_back_is_the_same_file(tmp_path, ending, adapted):
     [("ViT-Ti/16", 64, NAME, 1e-5), ("ViT-B/16", 224, "vit_base_patch16_224", 1e-4)],
 )
 def test_an_adapted_model_on_encrypted_files_gives_our_logits(tmp_path, name, size, timm_name, tolerance):
-    """The files are preprocessed by timm, with mean and standard deviation 0.5."""
+    """timm preprocesses the files, with mean and standard deviation 0.5."""
     config = tiny_vit(size, name)
     source, target = tmp_path / "model.npz", tmp_path / "model.safetensors"
     params, _ = write_model(source, config, adapted=True)

@@ -1,4 +1,4 @@
-"""`ppvit keygen`, `adapt`, `restore` and `rekey`."""
+"""Tests of `ppvit keygen`, `adapt`, `restore` and `rekey`."""
 
 import re
 import stat

@@ -1,4 +1,4 @@
-"""`ppvit encrypt` and `ppvit decrypt`: what they do."""
+"""Tests of `ppvit encrypt` and `ppvit decrypt` on good input."""
 
 import csv
 import os
@@ -96,7 +96,7 @@ def test_one_image_there_and_back(tmp_path, key):
     one = tmp_path / "out" / "00000000.png"
     assert _run("decrypt", "--key", key, "--input", one, "--output", tmp_path / "back") == 0
     np.testing.assert_array_equal(read_images(tmp_path / "back")["00000000.png"], original)
-    # Without a manifest the sizes have to be said.
+    # Without a manifest, the sizes must be given.
     shutil.copy(one, tmp_path / "alone.png")
     assert _run("decrypt", *options, "--input", tmp_path / "alone.png", "--output", tmp_path / "again") == 0
     np.testing.assert_array_equal(read_images(tmp_path / "again")["alone.png"], original)
@@ -208,7 +208,7 @@ def test_what_cannot_be_read_can_be_left_out(tmp_path, key, capsys):
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take text alone")
 def test_names_need_not_be_text(tmp_path, key):
-    """In a process of its own, whose output is a file."""
+    """The command runs in a process of its own, whose output is a pipe."""
     write_images(tmp_path, ["1.png"])
     odd = tmp_path / "in" / os.fsdecode(b"caf\xe9\n")
     odd.mkdir(parents=True)

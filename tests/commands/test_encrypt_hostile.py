@@ -1,4 +1,4 @@
-"""`ppvit encrypt` and `ppvit decrypt`: hostile and mistaken input."""
+"""Tests of `ppvit encrypt` and `ppvit decrypt` on hostile and mistaken input."""
 
 import re
 import shutil
@@ -86,7 +86,7 @@ def _edit_manifest(folder):
 
 
 def _forge_manifest(folder):
-    """By somebody without the key, who makes its SHA-256 agree."""
+    """Forges a manifest whose SHA-256 agrees, without the key."""
     manifest = manifests.read(folder)
     assert manifest is not None
     manifests.write(folder, manifest.header, manifest.files.items(), lambda digest: "00" * 32)

@@ -1,4 +1,4 @@
-"""The help of every command, subcommand and conversion script."""
+"""Tests of the help of every command, subcommand and conversion script."""
 
 import argparse
 import importlib
@@ -21,7 +21,7 @@ from ppvit_jax.keys import SecretKey
 
 COMMANDS = [module.name for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg]
 SCRIPTS = [module.name for module in pkgutil.iter_modules(checkpoints_convert.__path__) if "_to_" in module.name]
-# Values of the options that are texts, beside the defaults.
+# Values of the options with text values, beside the defaults.
 TEXT_OPTIONS = {"sub_block": ["whole"], "shared": ["blocks", "none"], "channels": ["none"], "keys": ["per_image"]}
 
 

@@ -1,4 +1,4 @@
-"""`ppvit info`."""
+"""Tests of `ppvit info`."""
 
 import json
 from base64 import b64encode
