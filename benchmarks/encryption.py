@@ -48,8 +48,8 @@ def run(settings: Settings) -> Iterator[list[Table]]:
         images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
         works = _works(images, settings)
         seconds = take_turns(works, settings.repeats, f"encryption of {count} images")
-        for what, summary in summarize(seconds, "copy by JAX").items():
-            row = {"images": count, "what": what, **summary, "images_per_second": count / summary["seconds"]}
+        for name, summary in summarize(seconds, "copy by JAX").items():
+            row = {"images": count, "what": name, **summary, "images_per_second": count / summary["seconds"]}
             table.rows.append({**row, "gigabytes_per_second": images.nbytes / summary["seconds"] / 1e9})
         yield [table]
 
@@ -80,7 +80,7 @@ def _works(images: np.ndarray, settings: Settings) -> dict[str, Work]:
         from benchmarks import pytorch
 
         placed, *index = (pytorch.to_device(array, settings.device) for array in (images, block, pixel))
-        block_index, pixel_index = (one.long() for one in index)
+        block_index, pixel_index = (array.long() for array in index)
 
         def in_pytorch() -> Any:
             return pytorch.encrypt(placed, block_index, pixel_index, _BLOCK_SIZE)

@@ -103,7 +103,7 @@ def draw(steps: list[dict[str, Any]], encryptions: list[dict[str, Any]], subtitl
         for (line, points), (color, marker) in zip(_lines(rows, size, value).items(), _STYLES, strict=False):
             sizes, values = zip(*points, strict=True)
             axes.plot(sizes, values, marker=marker, color=color, label=line)
-            axes.plot(sizes, [values[-1] * one / sizes[-1] for one in sizes], ":", color=color, linewidth=1)
+            axes.plot(sizes, [values[-1] * number / sizes[-1] for number in sizes], ":", color=color, linewidth=1)
         axes.plot([], [], ":", color="black", linewidth=1, label="linear")
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
@@ -166,7 +166,7 @@ def _lines(rows: list[dict[str, Any]], size: str, value: str) -> dict[str, list[
 
 def _exponents(steps: list[dict[str, Any]], encryptions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
-    for what, measured, size, against, value in (
+    for measure, measured, size, against, value in (
         ("time of a step", steps, "batch_size", "batch size", "seconds"),
         ("memory of a step", steps, "batch_size", "batch size", "program_mebibytes"),
         ("time of encryption", encryptions, "images", "images", "seconds"),
@@ -174,5 +174,5 @@ def _exponents(steps: list[dict[str, Any]], encryptions: list[dict[str, Any]]) -
         for line, points in _lines(measured, size, value).items():
             if len(points) > 1:
                 sizes, values = (list(numbers) for numbers in zip(*points, strict=True))
-                rows.append({"what": what, "against": against, "line": line, "exponent": exponent(sizes, values)})
+                rows.append({"what": measure, "against": against, "line": line, "exponent": exponent(sizes, values)})
     return rows

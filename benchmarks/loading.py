@@ -54,8 +54,8 @@ def run(settings: Settings) -> Iterator[list[Table]]:
         seconds = take_turns(_reading(path, config), settings.repeats, f"reading {name}")
         size = path.stat().st_size
         rows = [
-            {"what": what, **summary, "gigabytes_per_second": size / summary["seconds"] / 1e9}
-            for what, summary in summarize(seconds, "numpy, every array").items()
+            {"what": name, **summary, "gigabytes_per_second": size / summary["seconds"] / 1e9}
+            for name, summary in summarize(seconds, "numpy, every array").items()
         ]
         note = (
             f"{name} with pre_logits and a head of {_CLASSES:,} classes, float32 .npz of {size / 1e6:,.0f} MB in the "

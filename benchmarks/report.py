@@ -51,7 +51,7 @@ def write(output: Path, command: str, machine: Mapping[str, object], sections: d
     content = {
         "command": command,
         "machine": machine,
-        "sections": {name: [dataclasses.asdict(one) for one in tables] for name, tables in sections.items()},
+        "sections": {name: [dataclasses.asdict(table) for table in tables] for name, tables in sections.items()},
     }
     write_json(output / "benchmark.json", content)
     where = ", ".join(f"{name} {value}" for name, value in machine.items())
@@ -63,7 +63,7 @@ def write(output: Path, command: str, machine: Mapping[str, object], sections: d
 
 def body(tables: list[Table]) -> list[str]:
     """Returns the lines of a section."""
-    return [line for one in tables for line in one.lines()]
+    return [line for table in tables for line in table.lines()]
 
 
 def _cell(value: Any, is_duration: bool = False) -> str:

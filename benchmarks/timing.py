@@ -34,7 +34,7 @@ class Summary(TypedDict):
     turns: list[float]
 
 
-def take_turns(works: Mapping[str, Work], repeats: int, what: str) -> dict[str, list[float]]:
+def take_turns(works: Mapping[str, Work], repeats: int, title: str) -> dict[str, list[float]]:
     """Times works in turns, after a warm-up, in an order that rotates by one place each turn.
 
     Short work is repeated within a turn until it takes 0.1 s, so that neither the clock nor, on an accelerator, the
@@ -43,7 +43,7 @@ def take_turns(works: Mapping[str, Work], repeats: int, what: str) -> dict[str, 
     Args:
       works: the works by name.
       repeats: the number of turns.
-      what: words for the progress line.
+      title: words for the progress line.
 
     Returns:
       The seconds of one run of each work in each turn, by name.
@@ -56,7 +56,7 @@ def take_turns(works: Mapping[str, Work], repeats: int, what: str) -> dict[str, 
         counts[name] = max(1, round(_SHORTEST_TURN / max(time.perf_counter() - start, 1e-7)))
     names = list(works)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    progress = Progress(what, repeats * len(names), "turns")
+    progress = Progress(title, repeats * len(names), "turns")
     for turn in range(repeats):
         first = turn % len(names)
         for place, name in enumerate(names[first:] + names[:first]):

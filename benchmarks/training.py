@@ -103,8 +103,10 @@ def _compare(settings: Settings, name: str, dtype: str, batch_size: int, peak_ra
     frameworks = ["jax"]
     if settings.compare:
         frameworks += ["pytorch"] if settings.device == "cpu" else ["pytorch", "pytorch-compiled"]
-    what = {"model": name, "dtype": dtype, "batch_size": batch_size}
-    rows: dict[str, dict[str, Any]] = {one: {**what, "framework": _NAMES[one]} for one in frameworks}
+    setting = {"model": name, "dtype": dtype, "batch_size": batch_size}
+    rows: dict[str, dict[str, Any]] = {
+        framework: {**setting, "framework": _NAMES[framework]} for framework in frameworks
+    }
     steps: dict[str, Any] = {}
     batch = jax_step.random_batch(batch_size, settings.image_size)
     training = default_config()

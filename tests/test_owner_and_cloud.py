@@ -155,18 +155,18 @@ def test_no_secret_is_in_anything_that_the_cloud_has(sides):
     written = key.permutation("pixel", 192)
     for hay in ((owner.folder / "secret.key").read_bytes(), written.tobytes(), json.dumps(written.tolist()).encode()):
         assert [name for name, needle in secrets if needle in hay]
-    artefacts = {path: path.read_bytes() for path in cloud.folder.rglob("*") if path.is_file()}
-    artefacts[Path("what both sides printed")] = (owner.printed + cloud.printed).encode()
-    artefacts[Path("names of files")] = "\n".join(map(str, artefacts)).encode()
+    artifacts = {path: path.read_bytes() for path in cloud.folder.rglob("*") if path.is_file()}
+    artifacts[Path("what both sides printed")] = (owner.printed + cloud.printed).encode()
+    artifacts[Path("names of files")] = "\n".join(map(str, artifacts)).encode()
     # Arrays are searched as they are, since a file packs them.
-    for path in list(artefacts):
+    for path in list(artifacts):
         if path.suffix == ".npz":
             with np.load(path) as file:
-                artefacts |= {path / name: file[name].tobytes() for name in file.files}
-    assert len(artefacts) > COUNT and {"config.json", "metrics.jsonl", "manifest.json"} <= {p.name for p in artefacts}
-    found = [(name, str(path)) for path, content in artefacts.items() for name, needle in secrets if needle in content]
+                artifacts |= {path / name: file[name].tobytes() for name in file.files}
+    assert len(artifacts) > COUNT and {"config.json", "metrics.jsonl", "manifest.json"} <= {p.name for p in artifacts}
+    found = [(name, str(path)) for path, content in artifacts.items() for name, needle in secrets if needle in content]
     assert not found
-    told = [str(path) for path, content in artefacts.items() if b"secret name" in content]
+    told = [str(path) for path, content in artifacts.items() if b"secret name" in content]
     assert told == []
 
 

@@ -54,6 +54,6 @@ def run(arguments: argparse.Namespace) -> None:
     model = model.with_encryption(shared.open_encryption(arguments.encryption, model.shape.patch_size).spec)
     adapted = adaptation.adapt(model.params, model.permutations(key))
     adapted_model.write_model(arguments, model.with_params(adapted), key)
-    known = public_checkpoints.identify(path, model.params)
+    public_name = public_checkpoints.identify(path, model.params)
     # The warning comes last, so that a mistake prints one line alone.
-    shared.warn_of_public_base(arguments, known)
+    shared.warn_of_public_base(arguments, public_name)

@@ -105,22 +105,22 @@ def open_adapted(arguments: argparse.Namespace, key: "SecretKey") -> SavedModel:
     """
     path = checkpoint.resolve(arguments.checkpoint)
     model = open_model(path)
-    given, said = arguments.encryption, model.metadata.encryption
-    if given is not None:
-        given = open_encryption(given, model.shape.patch_size).spec
-    if said == "none" and given is None:
+    requested, recorded = arguments.encryption, model.metadata.encryption
+    if requested is not None:
+        requested = open_encryption(requested, model.shape.patch_size).spec
+    if recorded == "none" and requested is None:
         raise UserError(
             f"{path} has no metadata of an adaptation: if another program has dropped it, name the encryption by "
             "--encryption"
         )
-    if said != "none" and given not in (None, said):
-        raise UserError(f"{path} is adapted to {said!r}, but --encryption is {given}: leave --encryption out")
-    if said != "none" and model.metadata.key_fingerprint != key.fingerprint:
+    if recorded != "none" and requested not in (None, recorded):
+        raise UserError(f"{path} is adapted to {recorded!r}, but --encryption is {requested}: leave --encryption out")
+    if recorded != "none" and model.metadata.key_fingerprint != key.fingerprint:
         raise UserError(
             f"{path} is adapted with the key of fingerprint {model.metadata.key_fingerprint}, but --key has "
             f"fingerprint {key.fingerprint}: use the model's key"
         )
-    return model.with_encryption(given or said)
+    return model.with_encryption(requested or recorded)
 
 
 def write_model(arguments: argparse.Namespace, model: SavedModel, key: "SecretKey | None") -> None:
