@@ -114,7 +114,9 @@ def run(arguments: argparse.Namespace) -> None:
     """
     chosen = _split(arguments.only)
     if not chosen or set(chosen) - set(_SECTIONS):
-        raise UserError(f"--only {arguments.only}: there is no such section: choose among {', '.join(_SECTIONS)}")
+        raise UserError(
+            f"--only is {arguments.only}, which names an unknown section: choose among {', '.join(_SECTIONS)}"
+        )
     settings = _settings(arguments)
     machine = describe_machine()
     if settings.compare:

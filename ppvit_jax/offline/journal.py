@@ -65,7 +65,7 @@ class Journal:
                 if self.complete:
                     return
                 raise UserError(
-                    f"{folder} already holds other files, or images made in another way: choose a new folder"
+                    f"{folder} already holds other files, or the output of another command: choose a new folder"
                 )
             self._file = self._path.open("r+b" if begun else "xb")
             _lock(self._file, folder)

@@ -78,7 +78,7 @@ def test_measures_input_loading_and_growth(tmp_path, monkeypatch):
         (["--image-size=17"], "image size 17 is not a multiple"),
         (["--model=VGG"], "unknown model 'VGG'"),
         (["--model=ResNet-18"], "ResNet-18 is not a Vision Transformer"),
-        (["--only=steps,speed"], "there is no such section"),
+        (["--only=steps,speed"], "names an unknown section"),
         (["--device=tpu"], "JAX has no tpu here"),
         (["--only=input", "--tfds=nothing", "--data-dir=nowhere"], "no prepared data set 'nothing'"),
     ],

@@ -184,7 +184,7 @@ def test_a_complete_folder_is_left_as_it_is_and_another_run_is_refused(tmp_path,
     changes = (["--encryption=bs"], ["--keep-names"], ["--augmentations=2"], [f"--key={make_key(tmp_path, 2)}"])
     for change in changes:
         assert _run(*options, *change) == 1
-        assert "or images made in another way: choose a new folder" in capsys.readouterr().err
+        assert "or the output of another command: choose a new folder" in capsys.readouterr().err
     write_images(tmp_path / "in", ["test/cat/another.png"])
     assert _run(*options) == 1
     assert contents(tmp_path / "out") == before

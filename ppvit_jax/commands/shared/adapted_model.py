@@ -79,7 +79,8 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
     if image_size is not None:
         if image_size <= 0 or image_size % shape.patch_size:
             raise UserError(
-                f"--image-size {image_size} is not a multiple of the model's patch size {shape.patch_size}: give one"
+                f"--image-size {image_size} is not a multiple of the model's patch size "
+                f"{shape.patch_size}: give a multiple"
             )
         if image_size != shape.image_size and models.family_of(shape).mixing_matrix in arrays:
             raise UserError(

@@ -126,7 +126,8 @@ def open_encrypted(sources: Sources, limit: int) -> tuple[EncryptedImages, np.nd
             raise UserError(f"the images in {path} are plain, according to their manifest: give encrypted ones")
         if spec not in (None, manifest.header.encryption):
             raise UserError(
-                f"the images in {path} are encrypted by {manifest.header.encryption!r}, not by {spec!r}: omit it"
+                f"the images in {path} are encrypted by {manifest.header.encryption!r}, not by "
+                f"{spec!r}: leave --encryption out"
             )
         spec, block_size = manifest.header.encryption, manifest.header.block_size
     if spec is None:
