@@ -148,8 +148,9 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         batch_sizes = tuple(int(number) for number in _split(arguments.batch_size))
     except ValueError:
         raise UserError(f"--batch-size is {arguments.batch_size}: give whole numbers, such as 32,128") from None
-    if min(batch_sizes, default=1) < 1 or arguments.repeats < 1:
-        raise UserError("--batch-size and --repeats must be at least 1")
+    for flag, value in (("--batch-size", min(batch_sizes, default=1)), ("--repeats", arguments.repeats)):
+        if value < 1:
+            raise UserError(f"{flag} is {value}: give at least 1")
     settings = Settings(
         models=tuple(name for names in arguments.model or () for name in _split(names)),
         batch_sizes=batch_sizes,

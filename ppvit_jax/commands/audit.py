@@ -243,8 +243,9 @@ def _measure(
     arguments: argparse.Namespace, sources: Sources, chosen: Sequence[Attack], size: int, noise: float = 0.0
 ) -> tuple[methods.Comparison, str]:
     """Tries the attacks on the encryptions of --methods; returns the results and a description of the inputs."""
-    if arguments.keys < 1 or noise < 0:
-        raise UserError("--keys must be at least 1, and --noise at least 0")
+    for name, value, least in (("keys", arguments.keys, 1), ("noise", noise, 0)):
+        if value < least:
+            raise UserError(f"--{name} is {value}: give at least {least}")
     encryptions = [
         shared.open_encryption(spec, usual_block_size(spec, sources.block_size)) for spec in arguments.methods
     ]

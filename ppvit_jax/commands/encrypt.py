@@ -95,8 +95,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
       UserError: the arguments or files cannot be used.
     """
-    if arguments.augmentations < 0 or arguments.seed < 0:
-        raise UserError("--augmentations and --seed must be at least 0")
+    for name in ("augmentations", "seed"):
+        if (value := getattr(arguments, name)) < 0:
+            raise UserError(f"--{name} is {value}: give at least 0")
     if not 1 <= arguments.max_pixels <= MAX_PIXELS_LIMIT:
         raise UserError(f"--max-pixels is {arguments.max_pixels}: give a number from 1 to {MAX_PIXELS_LIMIT}")
     pipeline_type = _import_pipeline(arguments)

@@ -227,6 +227,8 @@ def test_an_orthogonal_matrix_is_recovered(folder, tmp_path, capsys):
     [
         (["methods", "--output={out}"], "the attacks on images need plain ones"),
         (["orthogonal", "--output={out}", "--plain={plain}", "--keys=0"], "--keys is 0: give at least 1"),
+        (["methods", "--output={out}", "--plain=photographs", "--keys=0"], "--keys is 0: give at least 1"),
+        (["methods", "--output={out}", "--plain=photographs", "--noise=-1"], "--noise is -1.0: give at least 0"),
         (["methods", "--output={out}", "--base={base}", "--model={model1}", "--attacks=link"], "give its --key"),
         (["weights", "--base={base}", "--model=nowhere.npz"], "cannot read the checkpoint nowhere.npz"),
         (["weights", "--base={base}", "--model={model1}", "--key={key2}"], "the model is adapted with the key"),

@@ -72,7 +72,8 @@ def test_measures_input_loading_and_growth(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch-size=0"], "--batch-size and --repeats must be at least 1"),
+        (["--batch-size=0"], "--batch-size is 0: give at least 1"),
+        (["--repeats=0"], "--repeats is 0: give at least 1"),
         (["--batch-size=many"], "--batch-size is many: give whole numbers"),
         (["--dtype=float64"], "--dtype is float64: use float32 or bfloat16"),
         (["--image-size=17"], "image size 17 is not a multiple"),

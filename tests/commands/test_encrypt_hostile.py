@@ -50,7 +50,7 @@ HOSTILE = {
     "an output that is a file": (lambda f: (f.parent / "out").write_text("x"), [], "cannot write to .*out: "),
     "an output of other files": (lambda f: write_images(f.parent / "out", ["mine.png"]), [], "holds other files"),
     "names in another file": (lambda f: None, ["--names={tmp}/1.key"], "exists with other content"),
-    "negative copies": (lambda f: None, ["--augmentations=-1"], "must be at least 0"),
+    "negative copies": (lambda f: None, ["--augmentations=-1"], "--augmentations is -1: give at least 0"),
     "no pixels": (lambda f: None, ["--max-pixels=0"], "--max-pixels is 0"),
     "options of tfds": (lambda f: None, ["--splits=train"], "need --tfds"),
     "an unknown argument": (lambda f: None, ["--keys=3"], "unknown arguments --keys=3"),
