@@ -1,1 +1,4 @@
-"""Checkpoints of other programs <-> Google's `.npz` layout: python -m checkpoints_convert.SCRIPT SOURCE TARGET."""
+"""Scripts that convert checkpoints between Google's `.npz` layout and other programs.
+
+Run one as python -m checkpoints_convert.SCRIPT SOURCE TARGET.
+"""

@@ -150,7 +150,7 @@ def test_a_full_disk_gives_one_line(capsys):
         Path("/dev/full").write_text("x")
 
     assert run_command(fill, []) == 1
-    expected = "error: No space left on device; put it right, then run the same command again to continue\n"
+    expected = "error: No space left on device; fix this, then run the same command again to continue\n"
     assert capsys.readouterr().err == expected
 
 

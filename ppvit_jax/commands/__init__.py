@@ -1,1 +1,1 @@
-"""The commands of `ppvit`, one file each: `add_arguments(parser)` and `run(arguments)`."""
+"""Commands of `ppvit`, one file each: `add_arguments(parser)` and `run(arguments)`."""

@@ -15,6 +15,8 @@ from ppvit_jax.errors import UserError
 
 Resize = Literal["centre_crop", "squash"]
 RESIZES: tuple[Resize, ...] = get_args(Resize)
+# Names that users are shown, with the values that configurations and manifests are compared by.
+RESIZE_NAMES: dict[str, Resize] = {"center_crop": "centre_crop", "squash": "squash"}
 # Pillow warns about larger images and rejects images with twice as many pixels. We do not raise its limit, because that
 # would affect the whole process.
 DEFAULT_MAX_PIXELS = 89_478_485

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ppvit_jax.data.images import MAX_PIXELS_LIMIT, RESIZES, ImageReader, Resize
+from ppvit_jax.data.images import MAX_PIXELS_LIMIT, RESIZE_NAMES, RESIZES, ImageReader, Resize
 from ppvit_jax.data.source import from_text, subset
 from ppvit_jax.errors import UserError
 
@@ -54,8 +54,10 @@ class DataSettings:
         names = {field.name for field in dataclasses.fields(cls)} - {"image_size", "seed"}
         fields: dict[str, Any] = {name: getattr(data, name) for name in names}
         fields["in_memory"] = from_text(fields["in_memory"])
+        fields["resize"] = RESIZE_NAMES.get(str(data.resize), data.resize)
+        if fields["resize"] not in RESIZES:
+            check_choice("resize", data.resize, tuple(RESIZE_NAMES))
         settings = cls(**fields, image_size=image_size, seed=seed)
-        check_choice("resize", settings.resize, RESIZES)
         check_choice("in_memory", settings.in_memory, ("auto", True, False))
         if image_size < 1:
             raise UserError(f"the image size is {image_size}: give at least 1")

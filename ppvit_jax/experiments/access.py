@@ -155,13 +155,14 @@ def _measure(
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser)
     parser.add_argument(
-        "--wrong-keys", type=int, default=10, metavar="N", help="wrong keys to try (default: %(default)s)"
+        "--wrong-keys", type=int, default=10, metavar="N", help="number of wrong keys to try (default: %(default)s)"
     )
 
 
 REPRODUCTION = Reproduction(
     "access",
-    "a tuned model's accuracy with the right key, wrong keys and none",
+    "a table of a tuned model's accuracy with the right key, wrong keys and none",
     _add_arguments,
     lambda arguments, output: run(load_config(arguments), output, arguments.wrong_keys),
+    ("--config", "configs/demo.py"),
 )

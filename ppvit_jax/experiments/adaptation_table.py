@@ -152,13 +152,14 @@ def _describe(result: Result) -> str:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser)
-    text = f"with semicolons between them, such as {' ; '.join(SPECS)} (default: these)"
+    text = f"encryptions to try, separated by semicolons (default: {' ; '.join(SPECS)})"
     parser.add_argument("--rows", default="", metavar="ENCRYPTIONS", help=text)
 
 
 REPRODUCTION = Reproduction(
     "adaptation",
-    "every encryption, adapted and not, on one model",
+    "a table of one model under every encryption, adapted and not",
     _add_arguments,
     lambda arguments, output: run(load_config(arguments), output, arguments.rows),
+    ("--config", "configs/demo.py"),
 )

@@ -111,16 +111,16 @@ def _stretch(encoding: np.ndarray) -> np.ndarray:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--image", metavar="FILE", help="the image (default: a photograph in scikit-learn)")
-    parser.add_argument("--key", metavar="FILE", help="an unsealed key file (default: a new key, which is not kept)")
+    parser.add_argument("--image", metavar="FILE", help="image to encrypt (default: a photograph of scikit-learn's)")
+    parser.add_argument("--key", metavar="FILE", help="unsealed key file (default: a new key, which is not kept)")
     for name, default in (("image", 224), ("block", 16)):
-        text = f"side of the {name} (default: %(default)s)"
+        text = f"side of the {name} in pixels (default: %(default)s)"
         parser.add_argument(f"--{name}-size", type=int, default=default, metavar="PIXELS", help=text)
 
 
 REPRODUCTION = Reproduction(
     "gallery",
-    "one image under every encryption",
+    "a figure of one image under every encryption",
     _add_arguments,
     lambda arguments, output: run(arguments.image, arguments.key, arguments.image_size, arguments.block_size, output),
 )

@@ -18,19 +18,21 @@ class Reproduction:
     help: one line for --help, in lower case unless it starts with a name.
     add_arguments: adds the subcommand's own flags; --output is there already.
     run: measures, and writes the results to the output folder.
+    example: arguments, beside --output, of the example in --help.
     """
 
     name: str
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Path], None]
+    example: tuple[str, ...] = ()
 
 
-def add_config_argument(parser: argparse.ArgumentParser, text: str = "such as configs/demo.py") -> None:
+def add_config_argument(parser: argparse.ArgumentParser, text: str = "configuration, such as configs/demo.py") -> None:
     """Adds --config, and lets `--config.FIELD=VALUE` through as `overrides`."""
     parser.add_argument("--config", metavar="FILE", help=text)
     parser.set_defaults(takes_overrides=True)
-    parser.epilog = "Any field of the configuration can be set: --config.epochs=3 --config.data.dir=DIR"
+    parser.epilog = "You can set any field of the configuration: --config.epochs=3 --config.data.dir=DIR"
 
 
 def load_config(arguments: argparse.Namespace) -> Config:

@@ -182,7 +182,7 @@ def _compared(histories: dict[Arm, list[MetricsLine]]) -> dict[str, list[Metrics
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser)
-    text = f"with commas between them, some of {_NAMES.replace(',', ', ')} (default: all)"
+    text = f"runs to train, separated by commas, among {_NAMES.replace(',', ', ')} (default: all)"
     parser.add_argument("--arms", default=_NAMES, metavar="NAMES", help=text)
 
 
@@ -191,4 +191,5 @@ REPRODUCTION = Reproduction(
     "the paper's Table I with Figures 4 and 6: plain and encrypted images, adapted and not",
     _add_arguments,
     lambda arguments, output: run(load_config(arguments), output, arguments.arms.split(",")),
+    ("--config", "configs/demo.py"),
 )

@@ -214,10 +214,17 @@ def _declare(number: int, description: str) -> Reproduction:
     default = f"configs/table{number}.py"
 
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        add_config_argument(parser, f"file that takes the name of a row (default: {default})")
-        text = f"with commas between them, some of {', '.join(row.name for row in TABLES[number])} (default: all)"
+        add_config_argument(parser, f"configuration file that takes the name of a row (default: {default})")
+        text = (
+            f"rows to train, separated by commas, among {', '.join(row.name for row in TABLES[number])} (default: all)"
+        )
         parser.add_argument("--rows", default="", metavar="NAMES", help=text)
-        parser.add_argument("--budget", type=float, metavar="MINUTES", help="scale all rows together down to this time")
+        parser.add_argument(
+            "--budget",
+            type=float,
+            metavar="MINUTES",
+            help="scale all rows together down to this time (default: as published)",
+        )
 
     def run_request(arguments: argparse.Namespace, output: Path) -> None:
         file = Path(arguments.config or default).expanduser()

@@ -18,10 +18,10 @@ from ppvit_jax.checkpoint import Metadata
 EMBEDDED = checkpoint.resolve("embedded")
 NAME = "ppvit's embedded ViT-Micro/8"
 WARNING = (
-    "warning: {}: whoever has it and the adapted model reads the key's permutations off the two in under a second: "
+    "warning: {}; anyone who has it and the adapted model can compute the key's permutations in under a second: "
     "see docs/threat_model.md\n"
 )
-ASSUMED = WARNING.format("the base checkpoint is assumed to be public (else --no-base-is-public)")
+ASSUMED = WARNING.format("the base checkpoint is assumed to be public (if it is not, give --no-base-is-public)")
 SAID = WARNING.format("the base checkpoint is public")
 KNOWN = WARNING.format(f"the base checkpoint is public ({NAME})")
 

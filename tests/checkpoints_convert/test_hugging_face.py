@@ -1,4 +1,4 @@
-"""Google `.npz` <-> Hugging Face, against its own models, loader and image processor."""
+"""Conversions between Google's `.npz` and Hugging Face, compared with its models, loader and image processor."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def _pixels(images):
 
 @pytest.fixture
 def folder(tmp_path):
-    """model.npz and the folder hf made of it."""
+    """A folder with model.npz and the folder hf, made from it."""
     write_model(tmp_path / "model.npz", CONFIG)
     assert convert("npz_to_hf", tmp_path / "model.npz", tmp_path / "hf") == 0
     return tmp_path
@@ -45,7 +45,7 @@ def test_its_loader_loads_what_we_write_whole_and_computes_the_same(folder):
 
 @pytest.mark.parametrize(("name", "size", "tolerance"), [("ViT-Ti/16", 64, 1e-5), ("ViT-B/16", 224, 1e-4)])
 def test_an_adapted_model_on_encrypted_files_gives_our_logits(tmp_path, name, size, tolerance):
-    """The files are preprocessed by the folder's own image processor."""
+    """The image processor of the folder preprocesses the files."""
     config = tiny_vit(size, name)
     params, metadata = write_model(tmp_path / "model.npz", config, adapted=True)
     paths, plain = encrypted_files(tmp_path, config)
@@ -82,7 +82,7 @@ def test_what_it_saves_is_read(tmp_path, safe, capsys):
     model = _random_model(id2label={number: f"kind {number}" for number in range(5)})
     model.save_pretrained(tmp_path / "hf")
     if not safe:
-        # Its older files, which transformers 5 no longer writes.
+        # Older files have this form, which transformers 5 no longer writes.
         from safetensors.torch import load_file
 
         torch.save(load_file(tmp_path / "hf" / "model.safetensors"), tmp_path / "hf" / "pytorch_model.bin")
@@ -161,9 +161,9 @@ MISTAKES = {
     "no configuration": (lambda f: (f / "hf" / "config.json").unlink(), "cannot read .*config.json"),
     "a damaged configuration": (lambda f: (f / "hf" / "config.json").write_text("{"), "is not the configuration"),
     "a list": (lambda f: (f / "hf" / "config.json").write_text("[]"), "is not the configuration"),
-    "another type": (_configuration(model_type="deit"), "is a model of type 'deit', and only 'vit'"),
+    "another type": (_configuration(model_type="deit"), "is a model of type 'deit', but only 'vit'"),
     "another activation": (_configuration(hidden_act="relu"), "has the activation 'relu'"),
-    "impossible heads": (_configuration(num_attention_heads=5), "say by --heads|hidden size of 192"),
+    "impossible heads": (_configuration(num_attention_heads=5), "hidden size of 192"),
     "damaged labels": (_configuration(ppvit=None, id2label={"a": "b"}), "is damaged: its labels"),
     "truncated": (
         lambda f: (f / "hf" / "model.safetensors").write_bytes((f / "hf" / "model.safetensors").read_bytes()[:5000]),

@@ -1,4 +1,4 @@
-"""Google `.npz` <-> timm, against timm's own models and loaders."""
+"""Conversions between Google's `.npz` and timm, compared with timm's own models and loaders."""
 
 import re
 
@@ -64,7 +64,7 @@ def test_what_timm_saves_is_read(tmp_path, ending):
     if ending == ".safetensors":
         save_file({name: tensor.numpy() for name, tensor in model.state_dict().items()}, source)
     else:
-        # As timm's training script wraps it.
+        # timm's training script wraps its weights so.
         torch.save({"state_dict": model.state_dict()} if ending == ".pth" else model.state_dict(), source)
     assert convert("timm_to_npz", source, target) == 0
     found, metadata = arrays(target)
@@ -84,7 +84,7 @@ def test_there_and_back_is_the_same_file(tmp_path, ending, adapted):
     assert convert("npz_to_timm", source, there) == 0
     assert convert("timm_to_npz", there, back) == 0
     assert_same_tree(arrays(back)[0], arrays(source)[0])
-    # PyTorch's file has no place for it.
+    # PyTorch's file has no place for the metadata.
     expected = metadata if ending == ".safetensors" else checkpoint.Metadata("ViT-Ti/16", 64)
     assert arrays(back)[1] == expected
 
@@ -94,7 +94,7 @@ def test_there_and_back_is_the_same_file(tmp_path, ending, adapted):
     [("ViT-Ti/16", 64, NAME, 1e-5), ("ViT-B/16", 224, "vit_base_patch16_224", 1e-4)],
 )
 def test_an_adapted_model_on_encrypted_files_gives_our_logits(tmp_path, name, size, timm_name, tolerance):
-    """The files are preprocessed by timm, with mean and standard deviation 0.5."""
+    """timm preprocesses the files, with mean and standard deviation 0.5."""
     config = tiny_vit(size, name)
     source, target = tmp_path / "model.npz", tmp_path / "model.safetensors"
     params, _ = write_model(source, config, adapted=True)
@@ -107,7 +107,7 @@ def test_an_adapted_model_on_encrypted_files_gives_our_logits(tmp_path, name, si
         theirs = model(torch.stack([transform(Image.open(path)) for path in paths])).numpy()
     encrypted = np.stack([np.asarray(Image.open(path)) for path in paths])
     np.testing.assert_allclose(theirs, logits(params, config, encrypted), rtol=0, atol=tolerance)
-    # And those are the plain model's on plain images.
+    # These are also the plain model's logits on plain images.
     np.testing.assert_allclose(theirs, logits(random_params(config), config, plain), rtol=0, atol=tolerance)
 
 
@@ -163,7 +163,7 @@ def test_another_number_of_heads_can_be_said(tmp_path, capsys):
     checkpoint.write(source, random_params(config), checkpoint.Metadata())
     assert convert("npz_to_timm", source, there) == 0
     assert convert("timm_to_npz", there, back) == 1
-    assert "has a hidden size of 48: say by --heads" in capsys.readouterr().err
+    assert "has a hidden size of 48: give its number of attention heads" in capsys.readouterr().err
     assert convert("timm_to_npz", there, back, "--heads=3") == 0
     assert_same_tree(arrays(back)[0], arrays(source)[0])
 
@@ -214,12 +214,12 @@ MISTAKES = {
     "layer scale": (
         lambda f: _change(f, **{"blocks.0.ls1.gamma": np.ones(192, np.float32)}),
         ["timm_to_npz", "timm.safetensors", "out.npz"],
-        r"it has also blocks.0.ls1.gamma",
+        r"it also has blocks.0.ls1.gamma",
     ),
     "register tokens": (
         lambda f: _change(f, reg_token=np.ones((1, 4, 192), np.float32)),
         ["timm_to_npz", "timm.safetensors", "out.npz"],
-        "it has also reg_token",
+        "it also has reg_token",
     ),
     "two class tokens": (
         lambda f: _change(f, pos_embed=np.ones((1, 18, 192), np.float32)),

@@ -72,13 +72,14 @@ def test_measures_input_loading_and_growth(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch-size=0"], "--batch-size and --repeats need at least 1"),
-        (["--batch-size=many"], "--batch-size many: give whole numbers"),
-        (["--dtype=float64"], "--dtype float64: use float32 or bfloat16"),
+        (["--batch-size=0"], "--batch-size is 0: give at least 1"),
+        (["--repeats=0"], "--repeats is 0: give at least 1"),
+        (["--batch-size=many"], "--batch-size is many: give whole numbers"),
+        (["--dtype=float64"], "--dtype is float64: use float32 or bfloat16"),
         (["--image-size=17"], "image size 17 is not a multiple"),
         (["--model=VGG"], "unknown model 'VGG'"),
-        (["--model=ResNet-18"], "ResNet-18 is none"),
-        (["--only=steps,speed"], "there is no such section"),
+        (["--model=ResNet-18"], "ResNet-18 is not a Vision Transformer"),
+        (["--only=steps,speed"], "names an unknown section"),
         (["--device=tpu"], "JAX has no tpu here"),
         (["--only=input", "--tfds=nothing", "--data-dir=nowhere"], "no prepared data set 'nothing'"),
     ],
@@ -97,4 +98,4 @@ def test_without_pytorch_a_comparison_says_what_to_install(tmp_path):
     command = [sys.executable, "-c", program, *SMALL, f"--output={tmp_path}", "--compare"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "error: --compare needs PyTorch and timm: pip install 'ppvit-jax[benchmark]'\n"
+    assert done.stderr == "error: --compare needs PyTorch and timm: run pip install 'ppvit-jax[benchmark]'\n"

@@ -1,4 +1,4 @@
-"""`ppvit adapt`, `restore`, `rekey`, `predict` and `info` on models that are no Vision Transformers."""
+"""Tests of `ppvit adapt`, `restore`, `rekey`, `predict` and `info` on models other than Vision Transformers."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def _model(kind, name="ConvMixer-16/2"):
 
 
 def _write(path, config, **fields):
-    """A checkpoint of random parameters and statistics."""
+    """Writes a checkpoint of random parameters and statistics."""
     random, model = np.random.default_rng(1), models.build(config)
     shapes = flatten(jax.eval_shape(model.init_statistics, jax.random.key(0)))
     statistics = {name: random.uniform(0.5, 1.5, leaf.shape).astype(np.float32) for name, leaf in shapes.items()}
@@ -50,7 +50,7 @@ def _adapt(folder, encryption, output="adapted.npz"):
 
 
 def _logits(folder, model, images, number=1, encryption="none"):
-    """The answers of `ppvit predict`, on images encrypted with a key."""
+    """Returns the logits of `ppvit predict` on images encrypted with a key."""
     output = folder / f"{model}.{images}.{number}.npz".replace("/", ".")
     if encryption != "none":
         options = ["--image-size=16", "--patch-size=4", "--encryption", encryption, "--input", folder / "images"]
@@ -151,7 +151,7 @@ def test_a_mistake_gives_one_line_and_writes_nothing(folder, capsys, mistake):
     before = {path.name for path in folder.iterdir()}
     options = ["--checkpoint", folder / "plain.npz", "--output", folder / "out.npz"]
     if extra is None:
-        # `adapt` is told the size.
+        # `adapt` gets the size as an argument, `predict` does not.
         command = ["predict", *options, "--input", folder / "images"]
     else:
         command = ["adapt", *options, "--key", folder / "1.key", "--image-size=16", *extra]

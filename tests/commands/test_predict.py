@@ -1,4 +1,4 @@
-"""`ppvit predict`."""
+"""Tests of `ppvit predict`."""
 
 import csv
 import re
@@ -23,7 +23,7 @@ FILES = ["cat/a.png", "cat/b.jpg", "dog/c.png", "dog/sub/d.png", "e f/g.png"]
 
 @pytest.fixture
 def folder(tmp_path):
-    """A plain and an adapted model, plain and encrypted images, two keys."""
+    """A folder with a plain and an adapted model, plain and encrypted images, and two keys."""
     key = make_key(tmp_path, 1)
     make_key(tmp_path, 2)
     permutations = keys.load(key).permutations("bs+ps", image_size=32, patch_size=8)
