@@ -5,11 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from ppvit_jax.files import write_figure
+from ppvit_jax.files import new_figure, write_figure
 from ppvit_jax.training.workdir import MetricsLine
 
 # Okabe and Ito's colors, with a marker each: told apart in grey and by every kind of sight.
@@ -44,8 +41,9 @@ def draw_curves(histories: Mapping[str, Sequence[MetricsLine]], path: Path, subt
       path: the PNG to write.
       subtitle: the model and the data.
     """
-    figure = Figure(figsize=(9, 7 if len(histories) <= 4 else 9), layout="constrained")
-    FigureCanvasAgg(figure)
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(9, 7 if len(histories) <= 4 else 9)
     for column, (title, fields) in enumerate(
         (("Training", ("train_accuracy", "train_loss")), ("Testing", ("test_accuracy", "test_loss")))
     ):
@@ -85,8 +83,7 @@ def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, b
       block_size: side of a block in pixels, for the title.
     """
     columns = list(rows[0][1])
-    figure = Figure(figsize=(2.2 * len(columns) + 0.4, 2.2 * len(rows) + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.2 * len(columns) + 0.4, 2.2 * len(rows) + 0.9)
     for row, (label, images) in enumerate(rows):
         for column, name in enumerate(columns):
             axes = figure.add_subplot(len(rows), len(columns), 1 + row * len(columns) + column)
@@ -110,8 +107,7 @@ def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, p
       path: the PNG to write.
       subtitle: the model and the data.
     """
-    figure = Figure(figsize=(9, 0.55 * len(rows) + 1.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 0.55 * len(rows) + 1.6)
     axes = figure.add_subplot()
     colors = dict(zip(dict.fromkeys(model for model, _, _ in rows), (style[0] for style in _STYLES), strict=False))
     for place, (model, _, accuracies) in enumerate(rows):
@@ -141,8 +137,7 @@ def draw_adaptation(
       path: the PNG to write.
       subtitle: the model and the data.
     """
-    figure = Figure(figsize=(9, 0.5 * len(rows) + 1.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 0.5 * len(rows) + 1.8)
     axes = figure.add_subplot()
     bars = {"adapted": [row[1] for row in rows], "not adapted": [row[2] for row in rows]}
     for number, (name, values) in enumerate(bars.items()):
@@ -173,8 +168,7 @@ def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | Non
     """
     columns = 5
     rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(2.5 * columns, 3.05 * rows + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.5 * columns, 3.05 * rows + 0.5)
     for place, (title, picture, similarity, ratio) in enumerate(pictures, start=1):
         axes = figure.add_subplot(rows, columns, place)
         axes.imshow(picture, interpolation="nearest", cmap="gray", aspect="auto" if picture.ndim == 2 else "equal")

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ppvit_jax import keys
 from ppvit_jax.data import images
+from ppvit_jax.data.similarity import peak_signal_noise_ratio, structural_similarity
 from ppvit_jax.encryption import METHODS, Encryption, parse, usual_block_size
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
@@ -45,7 +45,7 @@ def run(image: str | None, key_file: str | None, image_size: int, block_size: in
         encrypted = method.encrypt(plain[None], secret, np.array([_NUMBER], np.uint32))[0]
         row: dict[str, Any] = {"title": method.title, "encryption": method.spec, "block_size": method.block_size}
         if encrypted.shape == plain.shape and encrypted.dtype == np.uint8:
-            row["ssim"] = structural_similarity(plain, encrypted, channel_axis=2)
+            row["ssim"] = structural_similarity(plain, encrypted)
             row["psnr"] = peak_signal_noise_ratio(plain, encrypted)
         else:
             encrypted = _stretch(encrypted)
