@@ -11,7 +11,7 @@ import jax
 from benchmarks import report
 from benchmarks.settings import DEVICES, Settings, describe_machine, select_device
 from ppvit_jax.commands.shared.output import results_folder
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, require
 
 _DTYPES = ("float32", "bfloat16")
 # The module of each section.
@@ -69,6 +69,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
       UserError: anything that the user can put right.
     """
+    require("ppvit benchmark", "benchmark", "matplotlib", "sklearn")
+    if arguments.compare:
+        require("--compare", "benchmark", "torch", "timm")
     chosen = _split(arguments.only)
     if not chosen or set(chosen) - set(_SECTIONS):
         raise UserError(f"--only {arguments.only}: there is no such section, choose of {', '.join(_SECTIONS)}")

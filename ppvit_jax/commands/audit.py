@@ -14,7 +14,7 @@ from ppvit_jax.commands.shared import audit_inputs
 from ppvit_jax.commands.shared.audit_arguments import Sources, add_comparison, add_sources, read_sources
 from ppvit_jax.commands.shared.output import results_folder
 from ppvit_jax.encryption import usual_block_size
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, require
 from ppvit_jax.files import write_text
 
 EXIT_BROKEN = 3
@@ -74,6 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
       UserError: anything that the user can put right.
       SystemExit: with status 3, if an attack of --fail-on succeeded.
     """
+    require("ppvit audit", "audit", "matplotlib", "sklearn")
     wanted = {name for name in arguments.fail_on.split(",") if name}
     if unknown := wanted - {*_names(), "any", "orthogonal"}:
         raise UserError(f"--fail-on has no attack {min(unknown)!r}: choose among any, {', '.join(_names())}")

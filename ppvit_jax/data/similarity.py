@@ -20,7 +20,7 @@ def structural_similarity(image: np.ndarray, other: np.ndarray) -> float:
     from scipy.ndimage import uniform_filter
 
     def window_means(values: np.ndarray) -> np.ndarray:
-        return uniform_filter(values, size=(_WINDOW, _WINDOW, 1))
+        return uniform_filter(values, size=_WINDOW, axes=(0, 1))
 
     x, y = image.astype(np.float64), other.astype(np.float64)
     mean_x, mean_y = window_means(x), window_means(y)

@@ -1,14 +1,18 @@
 """The pictures of the results, drawn by matplotlib without a display."""
 
+import functools
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ParamSpec
 
 import numpy as np
 
+from ppvit_jax.errors import is_installed
 from ppvit_jax.files import new_figure, write_figure
 from ppvit_jax.training.workdir import MetricsLine
 
+P = ParamSpec("P")
 # Okabe and Ito's colors, with a marker each: told apart in grey and by every kind of sight.
 _STYLES = (
     ("#0072B2", "o", "-"),
@@ -33,6 +37,18 @@ _ENCRYPTION_TITLES = {
 }
 
 
+def _if_matplotlib_is_installed(draw: Callable[P, None]) -> Callable[P, None]:
+    """Makes a function that draws do nothing without matplotlib: tables need no pictures."""
+
+    @functools.wraps(draw)
+    def draw_or_not(*arguments: P.args, **options: P.kwargs) -> None:
+        if is_installed("matplotlib"):
+            draw(*arguments, **options)
+
+    return draw_or_not
+
+
+@_if_matplotlib_is_installed
 def draw_curves(histories: Mapping[str, Sequence[MetricsLine]], path: Path, subtitle: str) -> None:
     """Draws accuracy and loss by epoch, training and testing (the paper's Figure 6).
 
@@ -74,6 +90,7 @@ def draw_curves(histories: Mapping[str, Sequence[MetricsLine]], path: Path, subt
     write_figure(path, figure)
 
 
+@_if_matplotlib_is_installed
 def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, block_size: int) -> None:
     """Draws images beside their encryptions (the paper's Figure 4).
 
@@ -98,6 +115,7 @@ def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, b
     write_figure(path, figure)
 
 
+@_if_matplotlib_is_installed
 def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, path: Path, subtitle: str) -> None:
     """Draws a model's accuracy on images of several keys: a point for each, a bar for their mean.
 
@@ -125,6 +143,7 @@ def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, p
     write_figure(path, figure)
 
 
+@_if_matplotlib_is_installed
 def draw_adaptation(
     rows: list[tuple[str, float | None, float | None]], plain: float, chance: float, path: Path, subtitle: str
 ) -> None:
@@ -157,6 +176,7 @@ def draw_adaptation(
     write_figure(path, figure)
 
 
+@_if_matplotlib_is_installed
 def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | None]], path: Path, subtitle: str) -> None:
     """Draws one image under many encryptions.
 

@@ -42,3 +42,10 @@ def load_config(arguments: argparse.Namespace) -> Config:
     if arguments.config is None:
         raise UserError(f"{arguments.program} needs a configuration: give one such as --config=configs/demo.py")
     return configuration.load(arguments.config, arguments.overrides)
+
+
+def print_written(output: Path, *names: str) -> None:
+    """Prints the paths of a reproduction's files; without matplotlib there are no pictures among them."""
+    for name in names:
+        if (output / name).exists():
+            print(output / name)

@@ -12,7 +12,7 @@ from ppvit_jax.config import Config
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
 from ppvit_jax.experiments.budget import Plan, make_plan
-from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument
+from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, print_written
 from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.experiments.table_rows import TABLES, Row
 from ppvit_jax.files import write_json, write_text
@@ -95,8 +95,7 @@ def run(request: Request) -> None:
         }
         figures.draw_curves(curves, output / "curves.png", _describe(trained, plan))
     print(f"\n{markdown(number, trained, plan)}")
-    for name in ("table.md", "table.json", "curves.png"):
-        print(output / name)
+    print_written(output, "table.md", "table.json", "curves.png")
 
 
 def table(number: int, trained: dict[str, Trained], plan: Plan | None) -> dict[str, object]:
