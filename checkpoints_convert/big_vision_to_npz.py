@@ -63,11 +63,13 @@ def _rename(name: str) -> str:
     return name
 
 
+CONVERTER = command.Converter(
+    "big_vision_to_npz",
+    "Convert a big_vision checkpoint to Google's .npz layout.",
+    "a .npz of big_vision",
+    "the checkpoint to write",
+    convert,
+)
+
 if __name__ == "__main__":
-    command.main(
-        "big_vision_to_npz",
-        "Converts a checkpoint of big_vision to one in Google's .npz layout.",
-        "a .npz of big_vision",
-        "the checkpoint to write",
-        convert,
-    )
+    command.main(CONVERTER)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from ppvit_jax import checkpoint
 from ppvit_jax.commands.shared.command_line import run_program
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, require
 from ppvit_jax.models.family import Stored
 from ppvit_jax.models.vit import FAMILY, SIZES, ViTConfig, infer_config
 
@@ -22,37 +22,53 @@ METADATA = "ppvit"
 _PICKLES = (".pth", ".pt", ".bin")
 
 
-def main(
-    module: str,
-    description: str,
-    source: str,
-    target: str,
-    convert: Callable[[argparse.Namespace], None],
-    add_arguments: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
-) -> NoReturn:
-    """Parses SOURCE and TARGET, converts, and ends the process with its exit status.
+@dataclasses.dataclass(frozen=True)
+class Converter:
+    """A conversion of SOURCE to TARGET: a script of this package, and a subcommand of `ppvit convert`.
 
-    Args:
-      module: the script's name.
-      description: what it does.
-      source, target: what the two arguments are.
-      convert: does it; its arguments have `source` and `target`, paths.
-      add_arguments: adds the script's own.
-    """  # fmt: skip
+    name: the script's name, such as "timm_to_npz".
+    description: one sentence for --help.
+    source, target: the help texts of the two arguments.
+    convert: reads `arguments.source` and writes `arguments.target`, both paths.
+    add_options: adds the script's own options.
+    """
+
+    name: str
+    description: str
+    source: str
+    target: str
+    convert: Callable[[argparse.Namespace], None]
+    add_options: Callable[[argparse.ArgumentParser], Any] = lambda parser: None
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds SOURCE, TARGET and the options."""
+        parser.add_argument("source", metavar="SOURCE", type=Path, help=self.source)
+        parser.add_argument("target", metavar="TARGET", type=Path, help=self.target)
+        self.add_options(parser)
+
+    def run(self, arguments: argparse.Namespace) -> None:
+        """Converts, and says so.
+
+        Raises:
+          UserError: TARGET exists or its folder does not, or SOURCE cannot be converted.
+        """
+        arguments.source, arguments.target = arguments.source.expanduser(), arguments.target.expanduser()
+        if arguments.target.exists() or arguments.target.is_symlink():
+            raise UserError(f"{arguments.target} exists: choose another name")
+        if not arguments.target.parent.is_dir():
+            raise UserError(f"there is no folder {arguments.target.parent}: make it first")
+        self.convert(arguments)
+        print(f"{arguments.target} is written")
+
+
+def main(converter: Converter) -> NoReturn:
+    """Runs a conversion as this process's program, and ends the process with its exit status."""
 
     def command(arguments: list[str]) -> None:
-        parser = argparse.ArgumentParser(prog=f"python -m checkpoints_convert.{module}", description=description)
-        parser.add_argument("source", type=Path, help=source)
-        parser.add_argument("target", type=Path, help=target)
-        add_arguments(parser)
-        known = parser.parse_args(arguments)
-        known.source, known.target = known.source.expanduser(), known.target.expanduser()
-        if known.target.exists() or known.target.is_symlink():
-            raise UserError(f"{known.target} exists: choose another name")
-        if not known.target.parent.is_dir():
-            raise UserError(f"there is no folder {known.target.parent}: make it first")
-        convert(known)
-        print(f"{known.target} is written")
+        program = f"python -m checkpoints_convert.{converter.name}"
+        parser = argparse.ArgumentParser(prog=program, description=converter.description)
+        converter.add_arguments(parser)
+        converter.run(parser.parse_args(arguments))
 
     sys.exit(run_program(command))
 
@@ -144,10 +160,9 @@ def _tensor(file: Any, name: str) -> np.ndarray:
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError:
-        raise UserError(f"{path} needs PyTorch to be read: pip install torch, or use a .safetensors file") from None
+    require(f"reading {path}", "convert", "torch", instead="use a .safetensors file")
+    import torch
+
     try:
         # Nothing but tensors and plain containers is made of the file's content.
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -76,11 +76,13 @@ def _metadata(config: dict[str, Any], folder: Path) -> checkpoint.Metadata:
     return checkpoint.Metadata(class_names=() if all(name.startswith("LABEL_") for name in names) else names)
 
 
+CONVERTER = command.Converter(
+    "hf_to_npz",
+    "Convert a Hugging Face folder (ViTForImageClassification) to Google's .npz layout.",
+    "the folder",
+    "the checkpoint to write",
+    convert,
+)
+
 if __name__ == "__main__":
-    command.main(
-        "hf_to_npz",
-        "Converts a folder of Hugging Face's ViTForImageClassification to a checkpoint in Google's .npz layout.",
-        "the folder",
-        "the checkpoint to write",
-        convert,
-    )
+    command.main(CONVERTER)

@@ -71,12 +71,14 @@ def convert(arguments: argparse.Namespace) -> None:
         (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
+CONVERTER = command.Converter(
+    "npz_to_hf",
+    "Convert a .npz checkpoint to a Hugging Face folder (ViTForImageClassification).",
+    "a .npz in Google's layout, plain or adapted",
+    "the folder to write",
+    convert,
+    command.add_without_head,
+)
+
 if __name__ == "__main__":
-    command.main(
-        "npz_to_hf",
-        "Converts a checkpoint in Google's .npz layout to a folder for Hugging Face's ViTForImageClassification.",
-        "a .npz in Google's layout, plain or adapted",
-        "the folder to write",
-        convert,
-        command.add_without_head,
-    )
+    command.main(CONVERTER)

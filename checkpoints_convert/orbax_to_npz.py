@@ -63,12 +63,14 @@ def _map(tree: Any, function: Any) -> Any:
     return {name: _map(leaf, function) for name, leaf in tree.items()} if isinstance(tree, dict) else function(tree)
 
 
+CONVERTER = command.Converter(
+    "orbax_to_npz",
+    "Convert the Orbax checkpoint of an unfinished run to Google's .npz layout.",
+    "the workdir of the run",
+    "the checkpoint to write",
+    convert,
+    lambda parser: parser.add_argument("--step", type=int, help="(default: the last)"),
+)
+
 if __name__ == "__main__":
-    command.main(
-        "orbax_to_npz",
-        "Converts the Orbax checkpoint of a run's workdir to a checkpoint in Google's .npz layout.",
-        "the workdir",
-        "the checkpoint to write",
-        convert,
-        lambda parser: parser.add_argument("--step", type=int, help="(default: the last)"),
-    )
+    command.main(CONVERTER)

@@ -33,12 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", type=int, help="attention heads, for a hidden size that is not a usual one")
 
 
+CONVERTER = command.Converter(
+    "timm_to_npz",
+    "Convert a timm Vision Transformer to Google's .npz layout.",
+    "timm's model.safetensors, or a .pth",
+    "the checkpoint to write, such as ViT-B_16.npz",
+    convert,
+    add_arguments,
+)
+
 if __name__ == "__main__":
-    command.main(
-        "timm_to_npz",
-        "Converts a Vision Transformer of timm to a checkpoint in Google's .npz layout.",
-        "timm's model.safetensors, or a .pth",
-        "the checkpoint to write, such as ViT-B_16.npz",
-        convert,
-        add_arguments,
-    )
+    command.main(CONVERTER)

@@ -29,7 +29,7 @@ class Reproduction:
 def add_config_argument(parser: argparse.ArgumentParser, text: str = "such as configs/demo.py") -> None:
     """Adds --config, and lets `--config.FIELD=VALUE` through as `overrides`."""
     parser.add_argument("--config", metavar="FILE", help=text)
-    parser.set_defaults(takes_overrides=True)
+    parser.set_defaults(overrides_start_with="--config.")
     parser.epilog = "Any field of the configuration can be set: --config.epochs=3 --config.data.dir=DIR"
 
 

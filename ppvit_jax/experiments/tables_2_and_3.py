@@ -82,7 +82,7 @@ def run(request: Request) -> None:
         arguments = [f"--config={sources[name]}", *scaled[name], *overrides, f"--workdir={workdir}"]
         trained[name] = Trained(
             config,
-            f"python -m ppvit_jax.main {shlex.join(arguments)}",
+            f"ppvit train {shlex.join(arguments)}",
             experiment.run(config, workdir, datasets[dataset_key]),
             read_history(workdir, "epoch"),
         )
@@ -161,11 +161,7 @@ def _choose_rows(request: Request) -> list[Row]:
     chosen = request.rows.split(",") if request.rows else names
     if unknown := set(chosen) - set(names):
         raise UserError(f"unknown rows {', '.join(sorted(unknown))}: use some of {','.join(names)}")
-    if not request.file.is_file():
-        raise UserError(
-            f"there is no file {request.file}: run this where the project's configs are, or name it by --config, such "
-            f"as --config=configs/table{request.number}.py"
-        )
+    configuration.find_file(str(request.file))
     return [row for row in TABLES[request.number] if row.name in chosen]
 
 
