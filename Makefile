@@ -25,7 +25,7 @@ $(VENV)/created:
 	touch $@
 
 $(VENV)/installed: $(VENV)/created requirements.txt pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable ".[tables]"
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed requirements-test.txt

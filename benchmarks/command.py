@@ -12,7 +12,7 @@ from benchmarks import report
 from benchmarks.settings import DEVICES, Settings, describe_machine, select_device
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, require
 
 _DTYPES = ("float32", "bfloat16")
 # Modules of the sections, by name.
@@ -112,6 +112,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
       UserError: the arguments cannot be used.
     """
+    require("ppvit benchmark", "benchmark", "matplotlib", "sklearn")
+    if arguments.compare:
+        require("--compare", "benchmark", "torch", "timm")
     chosen = _split(arguments.only)
     if not chosen or set(chosen) - set(_SECTIONS):
         raise UserError(

@@ -6,8 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from benchmarks.jax_step import TrainingStep, random_batch
 from benchmarks.report import Table
@@ -16,7 +14,7 @@ from benchmarks.timing import host_work, jax_work, summarize, take_turns
 from ppvit_jax import keys
 from ppvit_jax.config import Config, default_config
 from ppvit_jax.encryption import parse
-from ppvit_jax.files import write_figure
+from ppvit_jax.files import new_figure, write_figure
 
 _MOST_IMAGES = 2048
 _BLOCK_SIZE = 16
@@ -91,8 +89,7 @@ def draw(steps: list[dict[str, Any]], encryptions: list[dict[str, Any]], subtitl
       subtitle: the model and the precision.
       path: the PNG to write.
     """
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13, 4.4)
     panels = (
         (steps, "batch_size", "seconds", "Training step: time", "Batch size (images)", "Seconds per step"),
         (steps, "batch_size", "program_mebibytes", "Training step: memory", "Batch size (images)", "Memory (MiB)"),

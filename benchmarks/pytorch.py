@@ -10,16 +10,12 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.timing import Work
 from ppvit_jax import models
 from ppvit_jax.config import Config
 from ppvit_jax.errors import UserError
-
-try:
-    import torch
-except ImportError:
-    raise UserError("--compare needs PyTorch and timm: run pip install 'ppvit-jax[benchmark]'") from None
 
 
 def device(kind: str) -> torch.device:
@@ -166,14 +162,9 @@ def import_timm() -> ModuleType:
     """Imports timm, also beside a torchvision that was built for another PyTorch.
 
     timm's models do not use the compiled operators of torchvision, so it is enough to define their names.
-
-    Raises:
-      UserError: timm is not installed.
     """
     try:
         return importlib.import_module("timm")
-    except ImportError:
-        raise UserError("--compare needs PyTorch and timm: run pip install 'ppvit-jax[benchmark]'") from None
     except RuntimeError as error:
         spec = importlib.util.find_spec("torchvision")
         if "torchvision::" not in str(error) or spec is None or spec.origin is None:

@@ -63,14 +63,14 @@ def _rename(name: str) -> str:
     return name
 
 
+CONVERTER = command.Converter(
+    name="big_vision_to_npz",
+    description="Converts a Vision Transformer of big_vision to a checkpoint in Google's .npz layout.",
+    source="checkpoint of big_vision, a .npz",
+    target="checkpoint to write in Google's layout, a .npz that is new",
+    example="big_vision.npz ViT-B_16.npz",
+    convert=convert,
+)
+
 if __name__ == "__main__":
-    command.main(
-        command.Script(
-            module="big_vision_to_npz",
-            description="Converts a Vision Transformer of big_vision to a checkpoint in Google's .npz layout.",
-            source="checkpoint of big_vision, a .npz",
-            target="checkpoint to write in Google's layout, a .npz that is new",
-            example="big_vision.npz ViT-B_16.npz",
-        ),
-        convert,
-    )
+    command.main(CONVERTER)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from ppvit_jax import checkpoint
 from ppvit_jax.commands.shared.command_line import run_program
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, require
 from ppvit_jax.models.family import Stored
 from ppvit_jax.models.vit import FAMILY, SIZES, ViTConfig, infer_config
 
@@ -24,52 +24,56 @@ _PICKLES = (".pth", ".pt", ".bin")
 
 
 @dataclasses.dataclass(frozen=True)
-class Script:
-    """A conversion script, as its help presents it.
+class Converter:
+    """A conversion of SOURCE to TARGET: a script of this package, and a subcommand of `ppvit convert`.
 
     Attributes:
-      module: the name of the script.
-      description: the conversion, in a sentence.
+      name: the script's name, such as "timm_to_npz".
+      description: the conversion, in a sentence that starts with a verb.
       source: help of the argument SOURCE.
       target: help of the argument TARGET.
       example: SOURCE and TARGET of the example.
+      convert: reads `arguments.source` and writes `arguments.target`, both paths.
+      add_options: adds the script's own options.
     """
 
-    module: str
+    name: str
     description: str
     source: str
     target: str
     example: str
+    convert: Callable[[argparse.Namespace], None]
+    add_options: Callable[[argparse.ArgumentParser], Any] = lambda parser: None
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds SOURCE, TARGET and the options, and describes the program of the parser."""
+        describe(parser, self.description, f"{parser.prog} {self.example}")
+        parser.add_argument("source", metavar="SOURCE", type=Path, help=self.source)
+        parser.add_argument("target", metavar="TARGET", type=Path, help=self.target)
+        self.add_options(parser)
+
+    def run(self, arguments: argparse.Namespace) -> None:
+        """Converts, and prints the path that it wrote.
+
+        Raises:
+          UserError: TARGET exists or its folder does not, or SOURCE cannot be converted.
+        """
+        arguments.source, arguments.target = arguments.source.expanduser(), arguments.target.expanduser()
+        if arguments.target.exists() or arguments.target.is_symlink():
+            raise UserError(f"{arguments.target} exists: choose another name")
+        if not arguments.target.parent.is_dir():
+            raise UserError(f"there is no folder {arguments.target.parent}: make it first")
+        self.convert(arguments)
+        print(f"{arguments.target} is written")
 
 
-def main(
-    script: Script,
-    convert: Callable[[argparse.Namespace], None],
-    add_arguments: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
-) -> NoReturn:
-    """Parses SOURCE and TARGET, converts, and ends the process with its exit status.
-
-    Args:
-      script: its name and help.
-      convert: converts; its arguments have the paths `source` and `target`.
-      add_arguments: adds further arguments of the script.
-    """
+def main(converter: Converter) -> NoReturn:
+    """Runs a conversion as this process's program, and ends the process with its exit status."""
 
     def command(arguments: list[str]) -> None:
-        prog = f"python -m checkpoints_convert.{script.module}"
-        parser = argparse.ArgumentParser(prog=prog)
-        describe(parser, script.description, f"{prog} {script.example}")
-        parser.add_argument("source", type=Path, metavar="SOURCE", help=script.source)
-        parser.add_argument("target", type=Path, metavar="TARGET", help=script.target)
-        add_arguments(parser)
-        parsed = parser.parse_args(arguments)
-        parsed.source, parsed.target = parsed.source.expanduser(), parsed.target.expanduser()
-        if parsed.target.exists() or parsed.target.is_symlink():
-            raise UserError(f"{parsed.target} exists: choose another name")
-        if not parsed.target.parent.is_dir():
-            raise UserError(f"there is no folder {parsed.target.parent}: make it first")
-        convert(parsed)
-        print(f"{parsed.target} is written")
+        parser = argparse.ArgumentParser(prog=f"python -m checkpoints_convert.{converter.name}")
+        converter.add_arguments(parser)
+        converter.run(parser.parse_args(arguments))
 
     sys.exit(run_program(command))
 
@@ -165,10 +169,9 @@ def _tensor(file: Any, name: str) -> np.ndarray:
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError:
-        raise UserError(f"reading {path} needs PyTorch: run pip install torch, or use a .safetensors file") from None
+    require(f"reading {path}", "convert", "torch", instead="use a .safetensors file")
+    import torch
+
     try:
         # With weights_only, the file can create tensors and plain containers, and run no code.
         content = torch.load(path, map_location="cpu", weights_only=True)

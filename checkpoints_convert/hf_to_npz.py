@@ -75,14 +75,14 @@ def _metadata(config: dict[str, Any], folder: Path) -> checkpoint.Metadata:
     return checkpoint.Metadata(class_names=() if all(name.startswith("LABEL_") for name in names) else names)
 
 
+CONVERTER = command.Converter(
+    name="hf_to_npz",
+    description="Converts a Vision Transformer of Hugging Face to a checkpoint in Google's .npz layout.",
+    source="folder with config.json and model.safetensors or pytorch_model.bin",
+    target="checkpoint to write in Google's layout, a .npz that is new",
+    example="vit-base-patch16-224-in21k ViT-B_16.npz",
+    convert=convert,
+)
+
 if __name__ == "__main__":
-    command.main(
-        command.Script(
-            module="hf_to_npz",
-            description="Converts a Vision Transformer of Hugging Face to a checkpoint in Google's .npz layout.",
-            source="folder with config.json and model.safetensors or pytorch_model.bin",
-            target="checkpoint to write in Google's layout, a .npz that is new",
-            example="vit-base-patch16-224-in21k ViT-B_16.npz",
-        ),
-        convert,
-    )
+    command.main(CONVERTER)

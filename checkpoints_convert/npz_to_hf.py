@@ -71,15 +71,15 @@ def convert(arguments: argparse.Namespace) -> None:
         (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
+CONVERTER = command.Converter(
+    name="npz_to_hf",
+    description="Converts a checkpoint in Google's .npz layout to a folder for Hugging Face's transformers.",
+    source="checkpoint in Google's layout, a .npz, plain or adapted",
+    target="folder to write, which is new",
+    example="tuned.npz tuned_hf",
+    convert=convert,
+    add_options=command.add_without_head,
+)
+
 if __name__ == "__main__":
-    command.main(
-        command.Script(
-            module="npz_to_hf",
-            description="Converts a checkpoint in Google's .npz layout to a folder for Hugging Face's transformers.",
-            source="checkpoint in Google's layout, a .npz, plain or adapted",
-            target="folder to write, which is new",
-            example="tuned.npz tuned_hf",
-        ),
-        convert,
-        command.add_without_head,
-    )
+    command.main(CONVERTER)

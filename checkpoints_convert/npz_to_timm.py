@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from checkpoints_convert import command
 from checkpoints_convert.names import TIMM, from_google
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, require
 from ppvit_jax.files import written_aside
 
 
@@ -30,6 +30,8 @@ def convert(arguments: argparse.Namespace) -> None:
     target: Path = arguments.target
     if target.suffix not in (".safetensors", ".pth"):
         raise UserError(f"{target} ends neither in .safetensors nor in .pth: choose one of them")
+    if target.suffix == ".pth":
+        require(f"writing {target}", "convert", "torch", instead="write a .safetensors file")
     arrays, metadata, shape = command.read_npz(arguments.source)
     arrays = command.drop_pre_logits(arrays, arguments)
     state = from_google(arrays, TIMM, layers=shape.layers)
@@ -41,22 +43,20 @@ def convert(arguments: argparse.Namespace) -> None:
 
 
 def _save_pickle(path: Path, state: dict[str, np.ndarray]) -> None:
-    try:
-        import torch
-    except ImportError:
-        raise UserError(f"writing {path} needs PyTorch: run pip install torch, or write .safetensors") from None
+    import torch
+
     torch.save({name: torch.from_numpy(tensor.copy()) for name, tensor in state.items()}, path)
 
 
+CONVERTER = command.Converter(
+    name="npz_to_timm",
+    description="Converts a checkpoint in Google's .npz layout to weights that timm loads.",
+    source="checkpoint in Google's layout, a .npz, plain or adapted",
+    target="new file to write, a .safetensors or .pth",
+    example="tuned.npz tuned.safetensors",
+    convert=convert,
+    add_options=command.add_without_head,
+)
+
 if __name__ == "__main__":
-    command.main(
-        command.Script(
-            module="npz_to_timm",
-            description="Converts a checkpoint in Google's .npz layout to weights that timm loads.",
-            source="checkpoint in Google's layout, a .npz, plain or adapted",
-            target="new file to write, a .safetensors or .pth",
-            example="tuned.npz tuned.safetensors",
-        ),
-        convert,
-        command.add_without_head,
-    )
+    command.main(CONVERTER)

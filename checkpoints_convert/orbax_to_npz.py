@@ -63,17 +63,17 @@ def _map(tree: Any, function: Any) -> Any:
     return {name: _map(leaf, function) for name, leaf in tree.items()} if isinstance(tree, dict) else function(tree)
 
 
+CONVERTER = command.Converter(
+    name="orbax_to_npz",
+    description="Converts the checkpoint of an unfinished run to Google's .npz layout. It needs no key.",
+    source="workdir of the run",
+    target="checkpoint to write in Google's layout, a .npz that is new",
+    example="runs/cifar10 model.npz",
+    convert=convert,
+    add_options=lambda parser: parser.add_argument(
+        "--step", type=int, metavar="N", help="step whose checkpoint to convert (default: the last one)"
+    ),
+)
+
 if __name__ == "__main__":
-    command.main(
-        command.Script(
-            module="orbax_to_npz",
-            description="Converts the checkpoint of an unfinished run to Google's .npz layout. It needs no key.",
-            source="workdir of the run",
-            target="checkpoint to write in Google's layout, a .npz that is new",
-            example="runs/cifar10 model.npz",
-        ),
-        convert,
-        lambda parser: parser.add_argument(
-            "--step", type=int, metavar="N", help="step whose checkpoint to convert (default: the last one)"
-        ),
-    )
+    command.main(CONVERTER)

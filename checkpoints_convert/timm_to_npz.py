@@ -38,15 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+CONVERTER = command.Converter(
+    name="timm_to_npz",
+    description="Converts a Vision Transformer of timm to a checkpoint in Google's .npz layout.",
+    source="weights of timm, a .safetensors, .pth, .pt or .bin",
+    target="checkpoint to write in Google's layout, a .npz that is new",
+    example="model.safetensors ViT-B_16.npz",
+    convert=convert,
+    add_options=add_arguments,
+)
+
 if __name__ == "__main__":
-    command.main(
-        command.Script(
-            module="timm_to_npz",
-            description="Converts a Vision Transformer of timm to a checkpoint in Google's .npz layout.",
-            source="weights of timm, a .safetensors, .pth, .pt or .bin",
-            target="checkpoint to write in Google's layout, a .npz that is new",
-            example="model.safetensors ViT-B_16.npz",
-        ),
-        convert,
-        add_arguments,
-    )
+    command.main(CONVERTER)

@@ -126,15 +126,39 @@ def default_config() -> Config:
     return config.lock()
 
 
+def find_file(name: str) -> Path:
+    """Returns a configuration file: the one of this path, or else the one that the package has under this name.
+
+    Args:
+      name: a path. "configs/demo.py" also names the package's own file, in any folder.
+
+    Raises:
+      UserError: there is neither.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    folders = (parent / "configs" for parent in (Path(__file__).parent, Path(__file__).parents[1]))
+    # In a wheel the configurations lie in the package, in a source tree beside it.
+    folder = next((folder for folder in folders if (folder / "cifar10.py").is_file()), None)
+    packaged = {f"configs/{file.name}": file for file in sorted(folder.glob("*.py"))} if folder else {}
+    if path.as_posix() in packaged:
+        return packaged[path.as_posix()]
+    raise UserError(f"no configuration file {name}: give a path, or one of {', '.join(packaged)}")
+
+
 def load(path: str, overrides: list[str] | None = None) -> Config:
     """Loads a configuration file and applies `--config.name=value` overrides.
+
+    Args:
+      path: see `find_file`; some files take an argument, as in "configs/table2.py:etc_vit".
+      overrides: such as "--config.epochs=3".
 
     Raises:
       UserError: a missing or failing file, an unknown field, a value of the wrong type.
     """
-    if not Path(path.split(":")[0]).is_file():
-        raise UserError(f"no configuration file {path}: give one such as --config=configs/demo.py")
-    arguments = ["ppvit_jax", f"--config={path}", *(overrides or [])]
+    file, colon, argument = path.partition(":")
+    arguments = ["ppvit_jax", f"--config={find_file(file)}{colon}{argument}", *(overrides or [])]
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:

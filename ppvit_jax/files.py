@@ -52,6 +52,17 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def new_figure(width: float, height: float) -> "Figure":
+    """Returns an empty matplotlib figure of this size in inches; it needs no display."""
+    # Takes half a second to import, which programs that draw nothing need not pay.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def write_figure(path: Path, figure: "Figure") -> None:
     """Writes a picture as PNG, whole or not at all."""
     with written_aside(path) as aside:

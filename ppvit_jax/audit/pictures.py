@@ -4,10 +4,8 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from ppvit_jax.files import write_figure
+from ppvit_jax.files import new_figure, write_figure
 
 
 def draw_recovered(images: list[tuple[str, dict[str, np.ndarray]]], path: Path, subtitle: str) -> None:
@@ -21,8 +19,7 @@ def draw_recovered(images: list[tuple[str, dict[str, np.ndarray]]], path: Path, 
     titles = list(dict.fromkeys(title for _, pictures in images for title in pictures))
     side_by_side = len(images) <= 5
     rows, columns = (len(images), len(titles)) if side_by_side else (len(titles), len(images))
-    figure = Figure(figsize=(2.2 * columns + 0.4, 2.2 * rows + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.2 * columns + 0.4, 2.2 * rows + 0.9)
     for number, (label, pictures) in enumerate(images):
         for kind, title in enumerate(titles):
             row, column = (number, kind) if side_by_side else (kind, number)

@@ -15,7 +15,7 @@ from ppvit_jax.commands.shared.audit_arguments import Sources, add_comparison, a
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
 from ppvit_jax.encryption import usual_block_size
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, require
 from ppvit_jax.files import write_text
 
 EXIT_BROKEN = 3
@@ -112,6 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
       UserError: the arguments or files cannot be used.
       SystemExit: an attack that --fail-on names succeeded; the status is 3.
     """
+    require("ppvit audit", "audit", "matplotlib", "sklearn")
     wanted = {name for name in arguments.fail_on.split(",") if name}
     if unknown := wanted - {*_names(), "any", "orthogonal"}:
         raise UserError(f"--fail-on names the unknown attack {min(unknown)!r}: choose among any, {', '.join(_names())}")

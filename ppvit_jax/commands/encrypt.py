@@ -17,7 +17,7 @@ from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.augmentation import AUGMENTATIONS
 from ppvit_jax.data.images import MAX_PIXELS_LIMIT, ImageReader
 from ppvit_jax.data.listing import Images
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, require
 from ppvit_jax.files import written_aside
 from ppvit_jax.offline.recipe import Augmentation, Recipe, make_encryptor
 from ppvit_jax.offline.worker import KeyFile, Task
@@ -156,6 +156,7 @@ def _import_pipeline(arguments: argparse.Namespace) -> type[BeamPipeline] | None
         if arguments.runner_option:
             raise UserError("--runner-option needs a --runner: name one, or leave the option out")
         return None
+    require("--runner", "beam", "apache_beam")
     # On import, Beam warns about the packages that its other extras lack.
     disabled = logging.root.manager.disable
     logging.disable(max(disabled, logging.WARNING))

@@ -1,9 +1,11 @@
 """The command `ppvit reproduce`: measures the paper's tables and figures, and some that go beyond it."""
 
 import argparse
+import sys
 
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
+from ppvit_jax.errors import is_installed
 from ppvit_jax.experiments import access, adaptation_table, gallery, table1, tables_2_and_3
 
 REPRODUCTIONS = (
@@ -48,6 +50,12 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
       UserError: the arguments or files cannot be used.
     """
+    if not is_installed("matplotlib"):
+        print(
+            "matplotlib is not installed, so no pictures are drawn: to have them, run pip install 'ppvit-jax[tables]' "
+            "and then this command again",
+            file=sys.stderr,
+        )
     arguments.reproduction.run(arguments, results_folder(arguments.output))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ppvit_jax.data.settings import DataSettings
 from ppvit_jax.data.source import ArraySource, Dataset
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, require
 
 NAME = "digits"
 _TEST_COUNT = 360
@@ -40,10 +40,9 @@ def load_digits() -> tuple[ArraySource, ArraySource, tuple[str, ...]]:
     Raises:
       UserError: scikit-learn is not installed.
     """
-    try:
-        from sklearn import datasets, model_selection
-    except ImportError as error:
-        raise UserError("the digits are part of scikit-learn: pip install scikit-learn") from error
+    require("the data set of digits", "samples", "sklearn")
+    from sklearn import datasets, model_selection
+
     values, labels = datasets.load_digits(return_X_y=True)
     gray = np.rint(values.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     images, labels = np.repeat(gray, 3, axis=-1), labels.astype(np.int32)

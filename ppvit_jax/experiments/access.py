@@ -22,7 +22,7 @@ from ppvit_jax.encryption import Permutations, derive_permutations
 from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
-from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config
+from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config, print_written
 from ppvit_jax.experiments.table1 import ARMS, train_arm
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import experiment
@@ -88,8 +88,7 @@ def run(config: Config, output: Path, wrong_keys: int) -> None:
         [(row.model, row.images, row.accuracies) for row in rows], chance, output / "access.png", described
     )
     print(f"\n{text}")
-    for name in ("access.md", "access.json", "access.png"):
-        print(output / name)
+    print_written(output, "access.md", "access.json", "access.png")
 
 
 def wrong_key(seed: int, number: int) -> keys.SecretKey:

@@ -16,7 +16,7 @@ from ppvit_jax.config import Config, make_model
 from ppvit_jax.encryption import METHODS, parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
-from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config
+from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config, print_written
 from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.experiments.table1 import Arm, train_arm
 from ppvit_jax.files import write_json, write_text
@@ -106,8 +106,7 @@ def run(config: Config, output: Path, rows: str) -> None:
         if bars:
             figures.draw_adaptation(bars, accuracies[_PLAIN], chance, output / "adaptation.png", described)
     print(f"\n{(output / 'adaptation.md').read_text()}")
-    for name in ("adaptation.md", "adaptation.json", "adaptation.png"):
-        print(output / name)
+    print_written(output, "adaptation.md", "adaptation.json", "adaptation.png")
 
 
 def markdown(results: dict[Arm, Result], arms: list[Arm], chance: float, described: str) -> str:

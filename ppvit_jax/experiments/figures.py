@@ -1,17 +1,18 @@
 """Figures of the results, drawn with matplotlib without a display."""
 
+import functools
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ParamSpec
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from ppvit_jax.files import write_figure
+from ppvit_jax.errors import is_installed
+from ppvit_jax.files import new_figure, write_figure
 from ppvit_jax.training.workdir import MetricsLine
 
+P = ParamSpec("P")
 # Okabe and Ito's colors, each with a marker, so that curves differ in grayscale and for colorblind readers.
 _STYLES = (
     ("#0072B2", "o", "-"),
@@ -36,6 +37,18 @@ _ENCRYPTION_TITLES = {
 }
 
 
+def _if_matplotlib_is_installed(draw: Callable[P, None]) -> Callable[P, None]:
+    """Makes a function that draws do nothing without matplotlib: tables need no pictures."""
+
+    @functools.wraps(draw)
+    def draw_or_not(*arguments: P.args, **options: P.kwargs) -> None:
+        if is_installed("matplotlib"):
+            draw(*arguments, **options)
+
+    return draw_or_not
+
+
+@_if_matplotlib_is_installed
 def draw_curves(histories: Mapping[str, Sequence[MetricsLine]], path: Path, subtitle: str) -> None:
     """Draws training and test accuracy and loss by epoch (the paper's Figure 6).
 
@@ -44,8 +57,9 @@ def draw_curves(histories: Mapping[str, Sequence[MetricsLine]], path: Path, subt
       path: PNG file to write.
       subtitle: description of model and data.
     """
-    figure = Figure(figsize=(9, 7 if len(histories) <= 4 else 9), layout="constrained")
-    FigureCanvasAgg(figure)
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(9, 7 if len(histories) <= 4 else 9)
     for column, (title, fields) in enumerate(
         (("Training", ("train_accuracy", "train_loss")), ("Testing", ("test_accuracy", "test_loss")))
     ):
@@ -76,6 +90,7 @@ def draw_curves(histories: Mapping[str, Sequence[MetricsLine]], path: Path, subt
     write_figure(path, figure)
 
 
+@_if_matplotlib_is_installed
 def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, block_size: int) -> None:
     """Draws images beside their encryptions (the paper's Figure 4).
 
@@ -85,8 +100,7 @@ def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, b
       block_size: side of a block in pixels, for the title.
     """
     columns = list(rows[0][1])
-    figure = Figure(figsize=(2.2 * len(columns) + 0.4, 2.2 * len(rows) + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.2 * len(columns) + 0.4, 2.2 * len(rows) + 0.9)
     for row, (label, images) in enumerate(rows):
         for column, name in enumerate(columns):
             axes = figure.add_subplot(len(rows), len(columns), 1 + row * len(columns) + column)
@@ -101,6 +115,7 @@ def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, b
     write_figure(path, figure)
 
 
+@_if_matplotlib_is_installed
 def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, path: Path, subtitle: str) -> None:
     """Draws models' accuracies on images with several keys: a mark for each key, and a bar for the mean.
 
@@ -110,8 +125,7 @@ def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, p
       path: PNG file to write.
       subtitle: description of model and data.
     """
-    figure = Figure(figsize=(9, 0.55 * len(rows) + 1.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 0.55 * len(rows) + 1.6)
     axes = figure.add_subplot()
     colors = dict(zip(dict.fromkeys(model for model, _, _ in rows), (style[0] for style in _STYLES), strict=False))
     for place, (model, _, accuracies) in enumerate(rows):
@@ -129,6 +143,7 @@ def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, p
     write_figure(path, figure)
 
 
+@_if_matplotlib_is_installed
 def draw_adaptation(
     rows: list[tuple[str, float | None, float | None]], plain: float, chance: float, path: Path, subtitle: str
 ) -> None:
@@ -142,8 +157,7 @@ def draw_adaptation(
       path: PNG file to write.
       subtitle: description of model and data.
     """
-    figure = Figure(figsize=(9, 0.5 * len(rows) + 1.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 0.5 * len(rows) + 1.8)
     axes = figure.add_subplot()
     bars = {"adapted": [row[1] for row in rows], "not adapted": [row[2] for row in rows]}
     for number, (name, values) in enumerate(bars.items()):
@@ -163,6 +177,7 @@ def draw_adaptation(
     write_figure(path, figure)
 
 
+@_if_matplotlib_is_installed
 def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | None]], path: Path, subtitle: str) -> None:
     """Draws one image under many encryptions.
 
@@ -174,8 +189,7 @@ def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | Non
     """
     columns = 5
     rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(2.5 * columns, 3.05 * rows + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.5 * columns, 3.05 * rows + 0.5)
     for place, (title, picture, similarity, ratio) in enumerate(pictures, start=1):
         axes = figure.add_subplot(rows, columns, place)
         axes.imshow(picture, interpolation="nearest", cmap="gray", aspect="auto" if picture.ndim == 2 else "equal")

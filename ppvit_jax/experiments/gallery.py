@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ppvit_jax import keys
 from ppvit_jax.data import images
+from ppvit_jax.data.similarity import peak_signal_noise_ratio, structural_similarity
 from ppvit_jax.encryption import METHODS, Encryption, parse, usual_block_size
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, require
 from ppvit_jax.experiments import figures
-from ppvit_jax.experiments.reproduction import Reproduction
+from ppvit_jax.experiments.reproduction import Reproduction, print_written
 from ppvit_jax.files import write_json, write_text
 
 _NUMBER = 0
@@ -34,6 +34,8 @@ def run(image: str | None, key_file: str | None, image_size: int, block_size: in
     Raises:
       UserError: a mistake that the user can correct.
     """
+    if image is None:
+        require("the default photograph", "samples", "sklearn", instead="give --image FILE")
     key = keys.load(Path(key_file).expanduser()) if key_file else keys.generate()
     if image_size < 16:
         raise UserError(f"--image-size is {image_size}: give at least 16")
@@ -45,7 +47,7 @@ def run(image: str | None, key_file: str | None, image_size: int, block_size: in
         encrypted = method.encrypt(plain[None], secret, np.array([_NUMBER], np.uint32))[0]
         row: dict[str, Any] = {"title": method.title, "encryption": method.spec, "block_size": method.block_size}
         if encrypted.shape == plain.shape and encrypted.dtype == np.uint8:
-            row["ssim"] = structural_similarity(plain, encrypted, channel_axis=2)
+            row["ssim"] = structural_similarity(plain, encrypted)
             row["psnr"] = peak_signal_noise_ratio(plain, encrypted)
         else:
             encrypted = _stretch(encrypted)
@@ -59,8 +61,7 @@ def run(image: str | None, key_file: str | None, image_size: int, block_size: in
     write_json(output / "gallery.json", {"measured": described, "rows": rows})
     figures.draw_gallery(pictures, output / "gallery.png", described)
     print((output / "gallery.md").read_text())
-    for name in ("gallery.md", "gallery.json", "gallery.png"):
-        print(output / name)
+    print_written(output, "gallery.md", "gallery.json", "gallery.png")
 
 
 def markdown(rows: list[dict[str, Any]], described: str) -> str:

@@ -31,7 +31,7 @@ class Reproduction:
 def add_config_argument(parser: argparse.ArgumentParser, text: str = "configuration, such as configs/demo.py") -> None:
     """Adds --config, and lets `--config.FIELD=VALUE` through as `overrides`."""
     parser.add_argument("--config", metavar="FILE", help=text)
-    parser.set_defaults(takes_overrides=True)
+    parser.set_defaults(overrides_start_with="--config.")
     parser.epilog = "You can set any field of the configuration: --config.epochs=3 --config.data.dir=DIR"
 
 
@@ -44,3 +44,10 @@ def load_config(arguments: argparse.Namespace) -> Config:
     if arguments.config is None:
         raise UserError(f"{arguments.program} needs a configuration: give one such as --config=configs/demo.py")
     return configuration.load(arguments.config, arguments.overrides)
+
+
+def print_written(output: Path, *names: str) -> None:
+    """Prints the paths of a reproduction's files; without matplotlib there are no pictures among them."""
+    for name in names:
+        if (output / name).exists():
+            print(output / name)

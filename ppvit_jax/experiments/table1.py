@@ -15,7 +15,7 @@ from ppvit_jax.data.preprocess import preprocess
 from ppvit_jax.encryption import derive_permutations, encrypt
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
-from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config
+from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config, print_written
 from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import experiment
@@ -79,8 +79,7 @@ def run(config: Config, output: Path, names: list[str]) -> None:
         write_json(output / "table.json", table(results, histories))
         figures.draw_curves(_compared(histories), output / "curves.png", _describe(results))
     print(f"\n{markdown(results)}")
-    for name in ("table.md", "table.json", "curves.png", "samples.png"):
-        print(output / name)
+    print_written(output, "table.md", "table.json", "curves.png", "samples.png")
 
 
 def train_arm(config: Config, arm: Arm, output: Path, dataset: data.Dataset) -> Result:

@@ -12,7 +12,7 @@ from ppvit_jax.config import Config
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
 from ppvit_jax.experiments.budget import Plan, make_plan
-from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument
+from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, print_written
 from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.experiments.table_rows import TABLES, Row
 from ppvit_jax.files import write_json, write_text
@@ -82,7 +82,7 @@ def run(request: Request) -> None:
         arguments = [f"--config={sources[name]}", *scaled[name], *overrides, f"--workdir={workdir}"]
         trained[name] = Trained(
             config,
-            f"python -m ppvit_jax.main {shlex.join(arguments)}",
+            f"ppvit train {shlex.join(arguments)}",
             experiment.run(config, workdir, datasets[dataset_key]),
             read_history(workdir, "epoch"),
         )
@@ -95,8 +95,7 @@ def run(request: Request) -> None:
         }
         figures.draw_curves(curves, output / "curves.png", _describe(trained, plan))
     print(f"\n{markdown(number, trained, plan)}")
-    for name in ("table.md", "table.json", "curves.png"):
-        print(output / name)
+    print_written(output, "table.md", "table.json", "curves.png")
 
 
 def table(number: int, trained: dict[str, Trained], plan: Plan | None) -> dict[str, object]:
@@ -163,11 +162,7 @@ def _choose_rows(request: Request) -> list[Row]:
     chosen = request.rows.split(",") if request.rows else names
     if unknown := set(chosen) - set(names):
         raise UserError(f"unknown rows {', '.join(sorted(unknown))}: choose from {','.join(names)}")
-    if not request.file.is_file():
-        raise UserError(
-            f"there is no file {request.file}: run this where the project's configs are, or name it by --config, such "
-            f"as --config=configs/table{request.number}.py"
-        )
+    configuration.find_file(str(request.file))
     return [row for row in TABLES[request.number] if row.name in chosen]
 
 

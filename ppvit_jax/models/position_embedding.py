@@ -2,7 +2,6 @@
 
 import chex
 import numpy as np
-import scipy.ndimage
 
 from ppvit_jax.errors import UserError
 
@@ -35,6 +34,8 @@ def resize_position_embedding(position_embedding: np.ndarray, grid_size: int, *,
         )
     if old_grid == grid_size:
         return position_embedding
+    import scipy.ndimage  # Takes 0.2 s to import, which models of their own size need not pay.
+
     prefix, grid = position_embedding[:, :prefix_tokens], position_embedding[0, prefix_tokens:]
     grid = grid.reshape(old_grid, old_grid, -1)
     zoom = grid_size / old_grid

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 import jax
-import orbax.checkpoint as ocp
-from tensorboardX import SummaryWriter
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.config import Config
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import write_json, write_text
+from ppvit_jax.training.events import EventFile
 
 Tree = TypeVar("Tree")
 # Fields that may change when a run is resumed: paths, logging, and the use of devices.
@@ -91,6 +90,8 @@ class Workdir:
         Raises:
           UserError: the folder holds a run with another configuration or key, or cannot be written.
         """
+        import orbax.checkpoint as ocp  # Takes 0.3 s to import, which readers of a workdir need not pay.
+
         self.path = Path(path).expanduser().absolute()
         self.writes = jax.process_index() == 0
         self._metadata = metadata
@@ -115,7 +116,7 @@ class Workdir:
             )
         if self.writes and recorded is None:
             write_json(file, current)
-        self._events = SummaryWriter(str(self.path)) if self.writes and config.tensorboard else None
+        self._events = EventFile(self.path) if self.writes and config.tensorboard else None
         self._manager = ocp.CheckpointManager(
             self.path / "checkpoints", options=ocp.CheckpointManagerOptions(max_to_keep=1)
         )
@@ -138,6 +139,8 @@ class Workdir:
         Raises:
           UserError: the saved state is damaged.
         """
+        import orbax.checkpoint as ocp
+
         step = self._manager.latest_step()
         if step is not None:
             abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
@@ -156,6 +159,8 @@ class Workdir:
         Raises:
           UserError: the disk is too full; the previous state is kept.
         """
+        import orbax.checkpoint as ocp
+
         # Asked beforehand, because Orbax on a full disk fails in many threads at once.
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if self.writes and (free := shutil.disk_usage(self.path).free) < needed:
@@ -172,9 +177,9 @@ class Workdir:
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         if self._events is not None:
-            for name, value in values.items():
-                if name != "epoch" and value is not None:
-                    self._events.add_scalar(f"{kind}/{name}", value, step)
+            scalars = {f"{kind}/{name}": value for name, value in values.items() if value is not None}
+            scalars.pop(f"{kind}/epoch", None)
+            self._events.write_scalars(step, scalars)
 
     def history(self, kind: str | None = None) -> list[MetricsLine]:
         """Returns the lines of metrics.jsonl; see `read_history`."""

@@ -98,4 +98,4 @@ def test_without_pytorch_a_comparison_says_what_to_install(tmp_path):
     command = [sys.executable, "-c", program, *SMALL, f"--output={tmp_path}", "--compare"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "error: --compare needs PyTorch and timm: run pip install 'ppvit-jax[benchmark]'\n"
+    assert done.stderr == "error: --compare needs PyTorch: run pip install 'ppvit-jax[benchmark]'\n"

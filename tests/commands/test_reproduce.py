@@ -148,5 +148,5 @@ def test_a_row_in_the_list_is_trained_into_the_table(new_row, tmp_path, monkeypa
     (row,) = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert (row["name"], row["encryption"], row["model"]) == ("np_vit", "Negative-positive", "ViT-B/16")
     assert (row["published"], row["reconstruction"]) == (None, "everything")
-    assert row["command"].startswith(f"python -m ppvit_jax.main --config={ROOT / 'configs' / 'table3.py'}:np_vit ")
+    assert row["command"].startswith(f"ppvit train --config={ROOT / 'configs' / 'table3.py'}:np_vit ")
     assert "| 12.50 on imagenette | everything |" in (tmp_path / "table.md").read_text()

@@ -5,12 +5,14 @@ import re
 import shlex
 import subprocess
 
+import jax
 import pytest
 import yaml
 from helpers.command import ROOT, run_ppvit
 
 from ppvit_jax import config as configuration
 from ppvit_jax import main
+from ppvit_jax.training import experiment
 
 FILES = sorted((ROOT / "docs" / "scaling").glob("*.*"))
 
@@ -70,8 +72,8 @@ def _commands(path):
 )
 def test_files_to_submit_run_what_the_program_accepts(path, monkeypatch):
     given = []
-    monkeypatch.setattr(main.jax.distributed, "initialize", lambda *a, **k: given.append("distributed"))
-    monkeypatch.setattr(main, "run", lambda config, workdir: given.append((config, workdir)) or {})
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: given.append("distributed"))
+    monkeypatch.setattr(experiment, "run", lambda config, workdir: given.append((config, workdir)) or {})
     monkeypatch.chdir(ROOT)
     commands = _commands(path)
     assert len(commands) == 1

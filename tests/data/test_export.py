@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from helpers.command import run_ppvit
 
 from ppvit_jax.config import default_config
 from ppvit_jax.data import dataset as data

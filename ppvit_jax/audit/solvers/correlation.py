@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
-from sklearn.cluster import KMeans
 
 from ppvit_jax.audit.solvers import grid
 from ppvit_jax.audit.solvers.symmetry import SYMMETRIES, transform
@@ -162,6 +161,8 @@ def _channel_labels(correlation: np.ndarray, seed: int):
 
 def _balanced(points: np.ndarray, seed: int) -> np.ndarray:
     """k-means with three clusters of equal size."""
+    from sklearn.cluster import KMeans  # Takes half a second to import, which other attacks need not pay.
+
     size = len(points) // 3
     centers = KMeans(3, random_state=seed).fit(points).cluster_centers_
     labels = np.zeros(len(points), np.int64)
