@@ -8,6 +8,7 @@ from pathlib import Path
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import cifar, embedded
 from ppvit_jax.data.export import write_image_folder
+from ppvit_jax.data.source import Dataset
 from ppvit_jax.data.tfds_source import data_root
 from ppvit_jax.errors import UserError
 
@@ -21,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ppvit prepare photographs --output images",
         "ppvit prepare cifar10",
     )
-    in_package = " and ".join(embedded.NAMES)
-    parser.add_argument("name", choices=(*embedded.NAMES, *cifar.NAMES), help="data set to prepare")
+    in_package = " and ".join(embedded.DATASETS)
+    parser.add_argument("name", choices=(*embedded.DATASETS, *cifar.NAMES), help="data set to prepare")
     parser.add_argument(
         "--output", metavar="DIR", help=f"new folder for the images of {in_package}, with train/CLASS and test/CLASS"
     )
@@ -45,12 +46,12 @@ def run(arguments: argparse.Namespace) -> None:
       UserError: an option of the other data sets; see also `cifar.prepare` and `write_image_folder`.
     """
     name = arguments.name
-    if name in embedded.NAMES:
+    if name in embedded.DATASETS:
         _refuse(name, {"--data-dir": arguments.data_dir, "--archive": arguments.archive}, "use --output DIR")
         if not arguments.output:
             raise UserError(f"{name} becomes a folder of images: name a new folder with --output DIR")
         folder = Path(arguments.output)
-        write_image_folder(embedded.load_all(name), folder)
+        write_image_folder(Dataset(name, *embedded.DATASETS[name]()), folder)
     else:
         _refuse(name, {"--output": arguments.output}, "use --data-dir DIR")
         folder = cifar.prepare(name, data_root(arguments.data_dir or ""), arguments.archive)
