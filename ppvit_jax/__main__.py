@@ -5,7 +5,7 @@ import importlib
 import sys
 
 from ppvit_jax import __version__
-from ppvit_jax.commands import COMMANDS, describe
+from ppvit_jax.commands import COMMANDS
 from ppvit_jax.commands.shared.command_line import run_program
 from ppvit_jax.errors import UserError
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", prog="ppvit")
     modules = {}
     for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=describe(name))
+        command = commands.add_parser(name, help=text)
         command.set_defaults(program=command.prog, overrides_start_with=None)
         if name == next((text for text in arguments if not text.startswith("-")), None):
             modules[name] = importlib.import_module(f"ppvit_jax.commands.{name}")

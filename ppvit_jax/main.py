@@ -6,7 +6,7 @@ Command:  python -m ppvit_jax.main --config=configs/cifar10.py --workdir=DIR [--
 import argparse
 import sys
 
-from ppvit_jax.commands import describe, train
+from ppvit_jax.commands import train
 from ppvit_jax.commands.shared.command_line import run_program
 
 
@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> None:
     Raises:
       UserError: anything that the user can put right.
     """
-    parser = argparse.ArgumentParser(prog="python -m ppvit_jax.main", description=describe("train"))
+    parser = argparse.ArgumentParser(prog="python -m ppvit_jax.main")
     train.add_arguments(parser)
     parsed, parsed.overrides = parser.parse_known_args(arguments)
     train.run(parsed)

@@ -3,19 +3,34 @@
 import argparse
 import json
 
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments; everything else is left to the configuration, as its overrides."""
     parser.allow_abbrev = False
-    parser.epilog = "Any field of the configuration can be set: --config.epochs=3 --config.data.dir=DIR"
+    parser.epilog = "You can set any field of the configuration: --config.epochs=3 --config.data.dir=DIR"
+    describe(
+        parser,
+        "Fine-tunes a model on plain or encrypted images. The cloud runs it with configs/cloud.py, and needs no key. "
+        "With other configurations it encrypts plain images itself, with a key in the folder of results. If it is "
+        "interrupted, run the same command again: it resumes.",
+        "ppvit train --config=configs/cifar10.py --workdir=runs/cifar10",
+        "ppvit train --config=configs/cloud.py --workdir=runs/cloud --config.data.dir=encrypted",
+    )
     parser.set_defaults(overrides_start_with="")
     parser.add_argument(
-        "--config", required=True, metavar="FILE", help="configuration file, such as configs/cifar10.py"
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="configuration: a file of yours, or one of the package such as configs/cifar10.py",
     )
     parser.add_argument(
-        "--workdir", required=True, metavar="DIR", help="folder for the results; give the same folder to resume a run"
+        "--workdir",
+        required=True,
+        metavar="DIR",
+        help="folder to write the results to: a new one, or that of an interrupted run, which resumes",
     )
     parser.add_argument(
         "--distributed",
@@ -30,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-mismatch",
         action="store_true",
-        help="train on images of another key or encryption than the model's",
+        help="train on images whose key or encryption is not the model's (default: reject them)",
     )
 
 

@@ -26,7 +26,7 @@ def write_image_folder(dataset: Dataset, folder: Path) -> None:
     if folder.exists():
         raise UserError(f"{folder} exists: choose a new folder")
     for name in dataset.class_names:
-        if Path(name).name != name or name == "..":
+        if Path(name).name != name or name in ("", ".."):
             raise UserError(f"the class name {name!r} cannot be the name of a folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(folder) as aside:
