@@ -45,7 +45,8 @@ def add_files(parser: argparse.ArgumentParser, kind: str) -> None:
         "--checkpoint",
         required=True,
         metavar="IN",
-        help=f"checkpoint of the {kind} model: a .npz in Google's layout, or of a ConvMixer",
+        help=f"checkpoint of the {kind} model: a .npz in Google's layout or of a ConvMixer; embedded names the small "
+        "plain one in the package",
     )
     parser.add_argument("--output", required=True, metavar="OUT", help="checkpoint to write, a .npz that is new")
 
