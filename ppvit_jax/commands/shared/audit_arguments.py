@@ -25,22 +25,29 @@ def _numbers(text: str) -> list[int]:
 
 _MODEL = "checkpoint of the adapted model, fine-tuned or not"
 _FLAGS: dict[str, dict[str, Any]] = {
-    "base": {"metavar": "CKPT", "help": "checkpoint that the model was adapted from, or embedded"},
+    "base": {
+        "metavar": "CKPT",
+        "help": "checkpoint that the model was adapted from; embedded names the small one in the package",
+    },
     "model": {"metavar": "CKPT", "help": _MODEL},
-    "plain": {"metavar": "DIR", "help": "folder of plain images, or photographs for two of scikit-learn's"},
+    "plain": {
+        "metavar": "DIR",
+        "help": "folder of plain images; photographs stands for crops of two images in scikit-learn",
+    },
     "encrypted": {"metavar": "DIR", "help": "folder of images that are encrypted with one key"},
     "reference": {"metavar": "DIR", "help": "folder of other plain images that resemble those attacked"},
     "pairs": {
         "type": _numbers,
         "default": ",".join(map(str, Counts.pairs)),
         "metavar": "N,N",
-        "help": "numbers of pairs of an image and its encryption to learn from (default: %(default)s)",
+        "help": "numbers of pairs of an image and its encryption to learn from, separated by commas "
+        "(default: %(default)s)",
     },
     "images": {
         "type": _numbers,
         "default": ",".join(map(str, Counts.images)),
         "metavar": "N,N",
-        "help": "numbers of encrypted images to attack (default: %(default)s)",
+        "help": "numbers of encrypted images to attack, separated by commas (default: %(default)s)",
     },
     "candidates": {
         "type": int,
@@ -48,7 +55,10 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "number of plain images among which to search for those encrypted (default: %(default)s)",
     },
-    "key": {"metavar": "KEY", "help": "key file, to score the result with; no attack sees the key"},
+    "key": {
+        "metavar": "KEY",
+        "help": "key file of the model or the images, to prepare and score the attacks; no attack sees it",
+    },
 }
 _CHANGES: dict[str, dict[str, Any]] = {
     "plain": {"help": "folder of the plain images that were encrypted"},
