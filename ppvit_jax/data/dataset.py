@@ -23,7 +23,7 @@ def load(data: ConfigDict, image_size: int, seed: int = 0) -> Dataset:
 
     Args:
       data: the fields of `DataSettings`, and `source`, one of SOURCES: "tfds" (a folder prepared by
-        tensorflow-datasets), "image_folder" (class folders of image files) or "embedded" (scikit-learn's digits).
+        tensorflow-datasets), "image_folder" (class folders of image files) or "embedded" (in the package).
       image_size, seed: see `DataSettings`.
 
     Returns:

@@ -1,8 +1,9 @@
 """Crops of six photographs: a small classification of real pixels, in the package itself.
 
 A class is what a photograph shows. Training crops and test crops come from regions of it that do not overlap. Crops
-vary in place, scale, and exposure, and every second one is mirrored, so that neither colors nor brightness decide. The
-draw is fixed: it does not depend on a configuration's seed. `assets/README.md` has the photographs' sources and licenses.
+vary in place, scale, and exposure, and half of them are mirrored, so that neither colors nor brightness decide. The
+draw is fixed: it does not depend on a configuration's seed. `ppvit_jax/assets/README.md` has the sources and licenses
+of the photographs.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ class DataSettings:
     """Settings that every data source understands.
 
     Attributes:
-      name: the tfds name, such as "cifar10" or "imagenette/320px-v2"; "digits" for the embedded digits.
+      name: the tfds name, such as "cifar10" or "imagenette/320px-v2"; "photographs" or "digits" for embedded.
       dir: the image folder. For tfds, the folder of data sets or of one version; "" for tfds' default.
       train_split, test_split: names of splits, or of subfolders.
       test_fraction: share of each class to test on, for an image folder without these subfolders.
@@ -27,7 +27,7 @@ class DataSettings:
       train_examples, test_examples: sizes of random subsets; 0 for all examples.
       in_memory: True, False or "auto", which means True if the images have one size and take less than 4 GiB.
       image_size: height and width to which images of varying size are resized. Images of one fixed size (CIFAR,
-        Tiny-ImageNet, the digits) keep it and are resized on the device.
+        Tiny-ImageNet, embedded ones) keep it and are resized on the device.
       seed: seed of the subsets, and of the split by `test_fraction`.
     """
 

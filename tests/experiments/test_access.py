@@ -22,7 +22,7 @@ OVERRIDES = [
     "--config.epochs=1",
     "--config.tensorboard=False",
 ]
-CONFIG = str(ROOT / "configs" / "demo.py")
+CONFIG = str(ROOT / "configs" / "digits.py")
 ARGUMENTS = [f"--config={CONFIG}", *OVERRIDES]
 
 

@@ -13,7 +13,7 @@ from ppvit_jax.experiments import adaptation_table
 ARGUMENTS = [
     "reproduce",
     "adaptation",
-    f"--config={ROOT / 'configs' / 'demo.py'}",
+    f"--config={ROOT / 'configs' / 'digits.py'}",
     "--config.image_size=16",
     "--config.data.train_examples=320",
     "--config.data.test_examples=100",

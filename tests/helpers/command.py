@@ -12,7 +12,7 @@ from ppvit_jax.commands.shared.command_line import run_command
 ROOT = Path(__file__).parents[2]
 # Trains the small checkpoint of the package on some digits, in float64, so that only the order of sums may differ.
 SMALL_RUN = [
-    f"--config={ROOT / 'configs' / 'demo.py'}",
+    f"--config={ROOT / 'configs' / 'digits.py'}",
     "--config.image_size=16",
     "--config.dtype=float64",
     "--config.data.train_examples=64",

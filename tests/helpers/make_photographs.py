@@ -18,7 +18,7 @@ SOURCES = {
 
 
 def halve(picture: np.ndarray) -> np.ndarray:
-    """Returns the rounded mean of every 2x2 pixels: uint8 [height / 2, width / 2, ...]; an odd last column is dropped."""
+    """Returns the rounded mean of every 2x2 pixels, uint8 [height // 2, width // 2, ...]."""
     height, width = (side // 2 * 2 for side in picture.shape[:2])
     even = picture[:height, :width].astype(np.uint32)
     sums = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]

@@ -159,7 +159,7 @@ def test_statistics_that_do_not_fit_are_refused_with_one_line(kind, run, tmp_pat
 def test_four_devices_share_the_statistics_of_the_global_batch(tmp_path):
     """Randomness, penalties and the statistics of single blocks agree with one device, too."""
     arguments = [
-        f"--config={ROOT / 'configs' / 'demo.py'}",
+        f"--config={ROOT / 'configs' / 'digits.py'}",
         "--config.checkpoint=",
         f"--config.model={NAMES['pyramidnet']}",
         "--config.model_options.adaptation_network=ele",
