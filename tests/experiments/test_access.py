@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.command import ROOT
+from helpers.tiny import compiled
 from PIL import Image
 
 from ppvit_jax import __main__ as commands
@@ -52,6 +53,7 @@ def test_every_number_is_that_of_an_independent_computation(output):
     images = np.stack([dataset.test.fetch(index) for index in range(len(dataset.test))])
     images = np.asarray(preprocess(jnp.asarray(images), 32))
     model = models.parse_name("ViT-Micro/8", image_size=32, num_classes=10)
+    apply = compiled(models.build(model)).apply
     right = keys.load(output / "secret.key").permutations("bs+ps", image_size=32, patch_size=8)
     others = [access.wrong_key(0, n).permutations("bs+ps", image_size=32, patch_size=8) for n in range(3)]
     expected = {
@@ -70,7 +72,7 @@ def test_every_number_is_that_of_an_independent_computation(output):
         params = checkpoint.to_params(arrays, model, keep_head=True)
         for (block, pixel), accuracy in zip(tried, rows[name, label], strict=True):
             encrypted = encrypt(images, access.Permutations(block, pixel), 8).astype(np.float32) / 127.5 - 1
-            answers = np.asarray(models.build(model).apply(params, encrypted)).argmax(-1)
+            answers = np.asarray(apply(params, encrypted)).argmax(-1)
             # Rounding may turn one answer of a hundred.
             assert abs(100 * (answers == dataset.test.labels).mean() - accuracy) <= 1
 

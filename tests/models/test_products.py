@@ -22,8 +22,12 @@ def _arrays(dtype, *shapes):
 
 
 def _gradients(function, arrays, cotangent):
-    output, pull_back = jax.vjp(function, *arrays)
-    return [np.asarray(array, np.float64) for array in (output, *pull_back(cotangent))]
+    @jax.jit
+    def compute(arrays, cotangent):
+        output, pull_back = jax.vjp(function, *arrays)
+        return output, *pull_back(cotangent)
+
+    return [np.asarray(array, np.float64) for array in compute(tuple(arrays), cotangent)]
 
 
 @settings(deadline=None, max_examples=15)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.pytorch import torch
-from helpers.tiny import flatten, random_images
+from helpers.tiny import compiled, flatten, random_images
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import pyramidnet
@@ -141,7 +141,7 @@ def test_logits_in_evaluation_are_those_of_pytorch(depth, alpha, size):
     config, images = _tiny(depth=depth, alpha=alpha, image_size=size), _images(4, size).astype(np.float32)
     reference = _reference(config, dtype=torch.float32).eval()
     params, statistics = _convert(_state(reference))
-    ours = build(config).apply(params, images, statistics)
+    ours = compiled(build(config)).apply(params, images, statistics)
     theirs = reference(_torch(images)).detach().numpy()
     assert theirs.std() > 0.1 and ours.dtype == jnp.float32
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
@@ -230,16 +230,16 @@ def test_shake_drop_with_the_gate_certain(dtype):
 def test_an_adaptation_network_comes_before_the_stem_and_adds_its_penalties(name):
     config = _tiny(depth=8, adaptation_network=name, penalty_weight=2.0, smoothness_weight=3.0)
     networks = {"le": LEAdaptNet(), "le-tanaka": TanakaAdaptNet(), "ele": ELEAdaptNet(2.0, 3.0)}
-    adaptation = from_linen(config, networks[name], (16, 16, 3))
+    adaptation = compiled(from_linen(config, networks[name], (16, 16, 3)))
     images = jnp.asarray(_images(4, 16), jnp.float32)
     params, statistics = adaptation.init(jax.random.key(0)), adaptation.init_statistics(jax.random.key(0))
     # The step makes the singular values sound.
     _, statistics, _ = adaptation.train(params, statistics, images, jax.random.key(0))
     reference = _reference(config, 32 if name == "le-tanaka" else 16, torch.float32).eval()
     theirs = reference(_torch(adaptation.apply(params, images, statistics))).detach().numpy()
-
     rest, rest_statistics = _convert(_state(reference))
-    model, whole = build(config), (rest | {"adaptation": params}, rest_statistics | {"adaptation": statistics})
+    whole = rest | {"adaptation": params}, rest_statistics | {"adaptation": statistics}
+    model = compiled(build(config))
     np.testing.assert_allclose(model.apply(whole[0], images, whole[1]), theirs, rtol=0, atol=1e-4)
     expected = adaptation.train(params, statistics, images, jax.random.key(0)).penalty
     # Only the penalty is asked for, so that little is compiled.

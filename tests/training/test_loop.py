@@ -5,7 +5,15 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers.tiny import assert_close_tree, assert_same_tree, flatten, random_dataset, random_params, tiny_model
+from helpers.tiny import (
+    assert_close_tree,
+    assert_same_tree,
+    compiled,
+    flatten,
+    random_dataset,
+    random_params,
+    tiny_model,
+)
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata
@@ -80,7 +88,8 @@ def test_the_result_is_that_of_the_tuned_checkpoint_on_every_test_image(complete
     params = checkpoint.to_params(_tuned(complete), MODEL, keep_head=True)
     source = random_dataset().test
     images = np.stack([source.fetch(i) for i in range(10)])
-    logits = np.asarray(models.build(MODEL).apply(params, (images / 127.5 - 1).astype(np.float32)), np.float64)
+    inputs = (images / 127.5 - 1).astype(np.float32)
+    logits = np.asarray(compiled(models.build(MODEL)).apply(params, inputs), np.float64)
     log_likelihood = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     result = json.loads((complete / "result.json").read_text())
     assert result["test_accuracy"] == (logits.argmax(1) == source.labels).mean()
@@ -111,7 +120,7 @@ def test_a_workdir_of_another_configuration_or_key_is_refused(complete):
 def test_learns_from_scratch(tmp_path):
     config = _config(epochs=8)
     config.optimizer.update({"name": "adamw", "learning_rate": 0.003})
-    params = jax.device_get(models.build(MODEL).init(jax.random.key(0)))
+    params = jax.device_get(compiled(models.build(MODEL)).init(jax.random.key(0)))
     result = _train(tmp_path, config, params=params, dataset=random_dataset(train=64, test=30))
     assert result["test_accuracy"] > 0.9
 
