@@ -88,6 +88,7 @@ def _in(spec, secret, images):
     return images if secret is None else parse(spec, 4).encrypt(images, secret)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "adaptive_matrix"),
     [("ps", "none"), ("np", "none"), ("bs+ps", "free"), ("bs+ps+np", "softmax"), ("etc:shared=True", "sinkhorn")],

@@ -39,6 +39,7 @@ def _rows(output):
     return {(row["model"], row["images"]): row["accuracies"] for row in content["rows"]}
 
 
+@pytest.mark.slow
 def test_the_right_key_gives_the_accuracy_of_the_run(output):
     rows = _rows(output)
     for arm, row in (("bs+ps-adapted", ("adapted", "encrypted with the right key")), ("plain", ("plain", "plain"))):
@@ -47,6 +48,7 @@ def test_the_right_key_gives_the_accuracy_of_the_run(output):
     assert len(rows) == 7 and [len(accuracies) for accuracies in rows.values()] == [1, 3, 3, 3, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_every_number_is_that_of_an_independent_computation(output):
     config = load(CONFIG, OVERRIDES)
     dataset = data.load(config.data, 32, config.seed)
@@ -77,6 +79,7 @@ def test_every_number_is_that_of_an_independent_computation(output):
             assert abs(100 * (answers == dataset.test.labels).mean() - accuracy) <= 1
 
 
+@pytest.mark.slow
 def test_again_it_trains_nothing_and_says_the_same(output, capsys):
     before = {path: path.stat().st_mtime_ns for path in output.rglob("checkpoint.npz")}
     assert len(before) == 2
@@ -86,12 +89,14 @@ def test_again_it_trains_nothing_and_says_the_same(output, capsys):
     assert (output / "access.md").read_text() == text and text in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_table_1_in_the_same_folder_uses_its_models(output, capsys):
     arguments = ["reproduce", "table1", *ARGUMENTS, f"--output={output}", "--arms=plain,bs+ps-adapted"]
     assert run_command(commands.main, arguments) == 0
     assert capsys.readouterr().err.count("nothing to do") == 2
 
 
+@pytest.mark.slow
 def test_the_wrong_keys_follow_from_the_seed(output):
     content = json.loads((output / "access.json").read_text())
     assert content["wrong_keys"] == [access.wrong_key(0, number).fingerprint for number in range(3)]
@@ -100,6 +105,7 @@ def test_the_wrong_keys_follow_from_the_seed(output):
     assert len(fingerprints | {content["right_key"]}) == 10
 
 
+@pytest.mark.slow
 def test_the_picture_is_drawn(output):
     with Image.open(output / "access.png") as picture:
         assert min(picture.size) > 400 and len(np.unique(np.asarray(picture).reshape(-1, 4), axis=0)) > 50

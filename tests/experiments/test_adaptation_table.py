@@ -32,6 +32,7 @@ def output(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_what_is_adapted_loses_nothing(output):
     runs = {run["run"]: run for run in json.loads((output / "adaptation.json").read_text())["runs"]}
     assert list(runs) == [
@@ -56,6 +57,7 @@ def test_what_is_adapted_loses_nothing(output):
         assert run["accuracy"] == 100 * run["result"]["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_the_table_and_picture_show_it(output):
     lines = (output / "adaptation.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]

@@ -8,12 +8,7 @@ import pytest
 from helpers.pytorch import torch
 from helpers.tiny import compiled, flatten, tiny_model
 
-from ppvit_jax.models.adaptation_network import (
-    ELEAdaptNet,
-    LEAdaptNet,
-    TanakaAdaptNet,
-    smoothness_penalty,
-)
+from ppvit_jax.models.adaptation_network import ELEAdaptNet, LEAdaptNet, TanakaAdaptNet, smoothness_penalty
 from ppvit_jax.models.layers import permutation_penalty
 from ppvit_jax.models.model import from_linen
 
@@ -175,6 +170,7 @@ def _run(reference, images):
     return reference(torch.tensor(images.transpose(0, 3, 1, 2), dtype=parameter.dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", REFERENCES)
 @pytest.mark.parametrize("size", [4, 12, 32])
 def test_float32_in_training_and_evaluation_is_close_to_pytorch(network, size):
@@ -197,6 +193,7 @@ def test_float32_in_training_and_evaluation_is_close_to_pytorch(network, size):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", REFERENCES)
 def test_three_steps_of_training_are_those_of_pytorch(network):
     """Outputs, penalty, gradients and statistics; the parameters move between the steps."""
@@ -287,6 +284,7 @@ def test_kernels_start_as_pytorchs_do_and_directions_have_length_one():
         assert (vectors[0] != vectors[1]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", REFERENCES)
 def test_bfloat16_computes_roughly_the_same(network):
     images = jnp.asarray(_images(6, 8), jnp.float32)

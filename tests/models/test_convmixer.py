@@ -156,6 +156,7 @@ def _assert_trains_as(config, theirs, images, labels, *, steps, tolerance, gradi
                 np.testing.assert_allclose(actual[name], leaf, rtol=0, atol=tolerance * scale, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hidden_size", "depth", "patch_size", "kernel_size", "image_size"),
     # An odd grid and an even kernel; a kernel wider than the grid; a single patch.
@@ -169,12 +170,14 @@ def test_training_is_that_of_timm(hidden_size, depth, patch_size, kernel_size, i
         _assert_trains_as(config, _timm(config), images, labels, steps=3, tolerance=1e-9)
 
 
+@pytest.mark.slow
 def test_training_is_that_of_timm_at_real_size():
     config = ConvMixerConfig(256, 8, patch_size=2, kernel_size=5, image_size=32, num_classes=10)
     theirs = _timm(config)
     _assert_trains_as(config, theirs, _images(2, 32), np.array([3, 7]), steps=1, tolerance=1e-4, gradients=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adaptive_matrix_is_that_of_pytorch(kind):
     with jax.enable_x64(True):
@@ -230,6 +233,7 @@ def test_permuted_columns_of_the_adaptive_matrix_undo_a_scrambling_of_blocks(kin
     assert_close_tree(actual.statistics, expected.statistics, 1e-5)
 
 
+@pytest.mark.slow
 def test_the_penalty_of_a_permutation_matrix_is_zero_and_its_gradient_finite():
     config = _tiny(depth=1, adaptive_matrix="free", penalty_weight=1.0)
     model = compiled(build(config))
@@ -263,6 +267,7 @@ def test_a_model_without_an_adaptive_matrix_has_no_such_parameter_and_no_penalty
     assert logits.shape == (2, 3) and (logits != 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "sinkhorn"])
 def test_bfloat16_computes_roughly_the_same_and_keeps_statistics_in_float32(kind):
     config = _tiny(adaptive_matrix=kind)

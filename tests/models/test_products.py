@@ -49,6 +49,7 @@ def _plain_attention(query, key, value):
 
 
 # In bfloat16 the weights and their gradients are rounded as well, to 8 bits.
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12), ("bfloat16", 0.02)])
 @pytest.mark.parametrize("shape", [(8, 5, 3, 4), (3, 17, 1, 8), (1, 1, 2, 2)])
 def test_attention_is_the_equation_with_its_gradients(dtype, tolerance, shape):

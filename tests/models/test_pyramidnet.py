@@ -147,6 +147,7 @@ def test_logits_in_evaluation_are_those_of_pytorch(depth, alpha, size):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-10)])
 def test_three_steps_of_training_with_all_gates_on_are_those_of_pytorch(dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
@@ -170,6 +171,7 @@ def _shakes(rng, survival, shape):
     return forward, vjp(jnp.ones_like(forward))[0]
 
 
+@pytest.mark.slow
 def test_training_with_drops_is_that_of_pytorch_with_the_same_multipliers(monkeypatch):
     shakes, survivals = [], []
 
@@ -242,7 +244,6 @@ def test_an_adaptation_network_comes_before_the_stem_and_adds_its_penalties(name
     model = compiled(build(config))
     np.testing.assert_allclose(model.apply(whole[0], images, whole[1]), theirs, rtol=0, atol=1e-4)
     expected = adaptation.train(params, statistics, images, jax.random.key(0)).penalty
-    # Only the penalty is asked for, so that little is compiled.
     penalty = jax.jit(lambda params: model.train(params, whole[1], images, jax.random.key(0)).penalty)(whole[0])
     assert (penalty > 0) == (name == "ele")
     np.testing.assert_allclose(penalty, expected, rtol=1e-5)

@@ -80,6 +80,7 @@ def _both(config, tmp_path, batch):
     return ours, theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("representation_size", [None, 768])
 def test_logits_are_those_of_huggingface_at_real_size(tmp_path, representation_size):
     config = models.parse_name("ViT-B/16", image_size=224, num_classes=1000, representation_size=representation_size)

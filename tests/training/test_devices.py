@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from ppvit_jax.data.source import ArraySource, StreamSource
 from ppvit_jax.training.devices import replicate_images, shard_batches, shardings
@@ -45,6 +46,7 @@ print(json.dumps({"dense": dense, "parts": parts, "apart": apart, "moved": moved
 """
 
 
+@pytest.mark.slow
 def test_fully_sharded_states_stay_in_parts_and_train_the_same():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     root = Path(__file__).parents[2]

@@ -130,6 +130,7 @@ def test_the_order_of_the_images_is_the_seeds(tmp_path):
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.slow
 def test_frozen_parameters_stay_and_the_others_move(tmp_path):
     _train(tmp_path, _config(freeze=("Transformer/.*", "embedding/kernel")))
     tuned = _tuned(tmp_path)
@@ -147,6 +148,7 @@ def test_images_that_lie_on_the_device_train_the_same_bit_for_bit(tmp_path, comp
     assert ours == theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_accumulation_changes_memory_and_nothing_else(tmp_path, optimizer):
     with jax.enable_x64(True):
@@ -161,6 +163,7 @@ def test_accumulation_changes_memory_and_nothing_else(tmp_path, optimizer):
     np.testing.assert_allclose([e["train_loss"] for e in four], [e["train_loss"] for e in one], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_products_train_float32_parameters(tmp_path):
     results = {}
     for dtype in ("float32", "bfloat16"):
@@ -187,6 +190,7 @@ def test_sizes_that_do_not_fit_are_named(tmp_path):
         _train(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [2, 4, 5])
 def test_a_run_stopped_at_any_step_ends_like_one_that_was_not(tmp_path, complete, monkeypatch, stop_after):
     """Within an epoch, too: the sums of its metrics are part of what is saved."""
