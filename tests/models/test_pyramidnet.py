@@ -190,7 +190,6 @@ def test_training_with_drops_is_that_of_pytorch_with_the_same_multipliers(monkey
         np.testing.assert_allclose(survivals, [5 / 6, 4 / 6, 3 / 6])
         # With this key the first gate alone is on.
         assert len({float(forward[0, 0, 0, 0]) for forward, _ in shakes}) == 3 and (shakes[0][0] == 1).all()
-
         for block, shake in zip(reference.blocks, shakes, strict=True):
             block.shakes = [torch.tensor(multiplier) for multiplier in shake]  # pyright: ignore[reportArgumentType]
         theirs, expected = _torch_step(reference, images)

@@ -25,7 +25,7 @@ model = models.parse_name("ViT-Micro/8", image_size=16, num_classes=10, dtype="f
 replicated, batch_sharded = shardings()
 random = np.random.default_rng(0)
 batch = {"image": random.integers(0, 256, (16, 16, 16, 3), np.uint8), "label": random.integers(0, 10, 16)}
-params = jax.device_get(models.build(model).init(jax.random.key(0)))
+params = jax.device_get(jax.jit(models.build(model).init)(jax.random.key(0)))
 results = {}
 for sharding in SHARDINGS:
     config = default_config()
