@@ -77,6 +77,7 @@ def test_a_model_that_is_not_adapted_gives_other_logits(encryption):
 
 # In bfloat16 each operand of the patch embedding is rounded by itself, so permuting does not change it. A sum in
 # another order may still round differently, and twelve layers propagate that.
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12), ("bfloat16", 0.04)])
 def test_exact_at_real_size(dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
@@ -113,6 +114,7 @@ def _train(config, params, images, labels, optimizer, permutations, steps=20):
     return jax.device_get(state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encryption", (*ARMS, "restricted", "np", "bs+ps+np", "bs+pps", "etc:shared=True"))
 @pytest.mark.parametrize(
     "optimizer",

@@ -123,6 +123,7 @@ def test_a_mistake_gives_one_clear_line_and_writes_no_result(bad_input, tmp_path
     assert not {"result.json", "checkpoint.npz", "metrics.jsonl"} & {path.name for path in workdir.rglob("*")}
 
 
+@pytest.mark.slow
 def test_the_command_line_itself(tmp_path):
     """In a process of its own: the exit status and no traceback, then a run to the end."""
     bad, good = finish(

@@ -33,6 +33,7 @@ def executed(tmp_path_factory):
     return notebook, work
 
 
+@pytest.mark.slow
 def test_the_whole_story_runs_and_its_numbers_are_right(executed):
     notebook, work = executed
     printed = "".join(
@@ -48,6 +49,7 @@ def test_the_whole_story_runs_and_its_numbers_are_right(executed):
     assert not list((work / "cloud").rglob("*.key"))
 
 
+@pytest.mark.slow
 def test_it_draws_three_pictures(executed, request):
     notebook, _ = executed
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -18,6 +18,8 @@ from PIL import Image
 from ppvit_jax import keys
 from ppvit_jax.data import embedded
 
+pytestmark = pytest.mark.slow
+
 SHARED = ROOT.parent / "shared" / "data" / "tfds" / "cifar10" / "3.0.2"
 COUNT = 500
 SIZES = "--image-size 64 --patch-size 8"

@@ -13,6 +13,7 @@ from ppvit_jax.encryption import Permutations, encrypt
 from ppvit_jax.models import vit
 
 
+@pytest.mark.slow
 def test_steps_of_jax_and_pytorch_train_alike():
     config = vit.parse_name("ViT-Micro/8", image_size=16, num_classes=10)
     training = default_config()

@@ -42,6 +42,7 @@ def _save(path, named):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize("prefix", ["params/", "params/img/", ""])
 def test_the_model_computes_what_timm_makes_of_the_same_file(tmp_path, stacked, prefix):

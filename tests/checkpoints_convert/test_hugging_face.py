@@ -43,6 +43,7 @@ def test_its_loader_loads_what_we_write_whole_and_computes_the_same(folder):
     np.testing.assert_allclose(_logits(model, _pixels(images)), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size", "tolerance"), [("ViT-Ti/16", 64, 1e-5), ("ViT-B/16", 224, 1e-4)])
 def test_an_adapted_model_on_encrypted_files_gives_our_logits(tmp_path, name, size, tolerance):
     """The image processor of the folder preprocesses the files."""
@@ -77,6 +78,7 @@ def _random_model(kind=None, **fields):
     return randomize((kind or transformers.ViTForImageClassification)(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("safe", [True, False])
 def test_what_it_saves_is_read(tmp_path, safe, capsys):
     model = _random_model(id2label={number: f"kind {number}" for number in range(5)})
@@ -99,6 +101,7 @@ def test_what_it_saves_is_read(tmp_path, safe, capsys):
     np.testing.assert_allclose(logits(params, CONFIG, images), theirs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_pooler_is_pre_logits(tmp_path):
     _random_model(transformers.ViTModel, pooler_output_size=24).save_pretrained(tmp_path / "hf")
     assert convert("hf_to_npz", tmp_path / "hf", tmp_path / "model.npz") == 0
@@ -115,6 +118,7 @@ def test_a_pooler_is_pre_logits(tmp_path):
     np.testing.assert_allclose(ours, pooled[:, :5], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_exact_gelu_is_converted_with_a_warning(tmp_path, capsys):
     model = _random_model(hidden_act="gelu")
     model.save_pretrained(tmp_path / "hf")
@@ -172,6 +176,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gives_one_line_and_writes_nothing(folder, capsys, mistake):
     make, message = MISTAKES[mistake]

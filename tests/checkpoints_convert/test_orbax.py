@@ -17,6 +17,8 @@ from helpers.tiny import assert_same_tree, flatten
 from ppvit_jax.config import load
 from ppvit_jax.training import experiment
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):

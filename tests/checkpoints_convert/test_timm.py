@@ -28,6 +28,7 @@ def _logits(model, images):
         return model(torch.tensor(images.astype(np.float32).transpose(0, 3, 1, 2) / 127.5 - 1)).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 def test_timm_loads_what_we_write_and_computes_the_same(tmp_path, ending):
     source, target = tmp_path / "model.npz", tmp_path / f"model{ending}"
@@ -43,6 +44,7 @@ def test_timm_loads_what_we_write_and_computes_the_same(tmp_path, ending):
     np.testing.assert_allclose(_logits(model, images), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-Ti/16", "ViT-S/16"])
 def test_our_state_dict_is_that_of_timms_own_loader_of_the_npz(tmp_path, name):
     config = tiny_vit(name=name)
@@ -57,6 +59,7 @@ def test_our_state_dict_is_that_of_timms_own_loader_of_the_npz(tmp_path, name):
     assert_same_tree(load_file(target), theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".safetensors", ".pth", ".pt"])
 def test_what_timm_saves_is_read(tmp_path, ending):
     model = randomize(_timm(NAME, CONFIG))
@@ -89,6 +92,7 @@ def test_there_and_back_is_the_same_file(tmp_path, ending, adapted):
     assert arrays(back)[1] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "timm_name", "tolerance"),
     [("ViT-Ti/16", 64, NAME, 1e-5), ("ViT-B/16", 224, "vit_base_patch16_224", 1e-4)],
@@ -111,6 +115,7 @@ def test_an_adapted_model_on_encrypted_files_gives_our_logits(tmp_path, name, si
     np.testing.assert_allclose(theirs, logits(random_params(config), config, plain), rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_a_file_without_head_gives_a_checkpoint_for_fine_tuning(tmp_path):
     source, there, back = tmp_path / "model.npz", tmp_path / "model.safetensors", tmp_path / "back.npz"
     write_model(source, tiny_vit(representation_size=24))
@@ -145,6 +150,7 @@ def test_the_pre_logits_of_older_files_are_read(tmp_path):
         np.testing.assert_array_equal(found[name], params[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])
 def test_half_precision_is_kept(tmp_path, dtype):
     source, there, back = tmp_path / "model.npz", tmp_path / "model.safetensors", tmp_path / "back.npz"
@@ -243,6 +249,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gives_one_line_and_writes_nothing(tmp_path, capsys, mistake):
     make, (script, source, target), message = MISTAKES[mistake]

@@ -55,6 +55,7 @@ def _arguments(folder, *names):
     return [known[name] for name in names]
 
 
+@pytest.mark.slow
 def test_everything_in_one_report(folder, tmp_path, capsys):
     arguments = _arguments(folder, "base", "model", "second", "plain", "encrypted", "key", "images")
     compared = ["--methods", "bs", "np", "pe"]
@@ -125,6 +126,7 @@ def test_a_private_base_does_not_fail_the_pipeline(folder):
     assert run_ppvit("audit", "weights", *arguments) == 0
 
 
+@pytest.mark.slow
 def test_methods_are_compared(tmp_path, capsys):
     arguments = ["--plain=photographs", f"--image-size={SIZE}", f"--patch-size={BLOCK}", "--keys=2", "--images=4"]
     arguments += ["--candidates=8", "--pairs=1,2", "--methods", "bs", "le", "etc:shared=True", "ele"]
@@ -185,6 +187,7 @@ def test_a_new_attack_is_one_entry_of_the_list(brightness, folder, tmp_path, cap
             commands.main(["audit", "brightness", *wrong])
 
 
+@pytest.mark.slow
 def test_a_new_attack_is_in_the_report_and_the_matrix(brightness, folder, tmp_path):
     arguments = [*_arguments(folder, "plain", "encrypted", "images"), "--candidates=3", "--methods", "bs", "np"]
     assert run_ppvit("audit", "all", *arguments, f"--output={tmp_path / 'report'}") == 0

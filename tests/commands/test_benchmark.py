@@ -19,6 +19,7 @@ def measure(folder, *arguments):
     return content, {table["title"]: table["rows"] for tables in content["sections"].values() for table in tables}
 
 
+@pytest.mark.slow
 def test_compares_steps_and_encryptions(tmp_path, capsys):
     content, tables = measure(tmp_path, "--only=steps,encrypted,encryption", "--compare", "--dtype=float32")
     assert list(content["sections"]) == ["steps", "encrypted", "encryption"]
@@ -45,6 +46,7 @@ def test_compares_steps_and_encryptions(tmp_path, capsys):
     assert jax.config.values["jax_enable_compilation_cache"]
 
 
+@pytest.mark.slow
 def test_measures_input_loading_and_growth(tmp_path, monkeypatch):
     for module, name, fewer in ((loading, "_STARTS", 1), (input_path, "_PHOTOGRAPHS", 40), (growth, "_MOST_IMAGES", 8)):
         monkeypatch.setattr(module, name, fewer)
@@ -90,6 +92,7 @@ def test_what_cannot_be_measured_gives_one_line(tmp_path, capsys, arguments, mes
     assert len(errors) == 1 and message in errors[0]
 
 
+@pytest.mark.slow
 def test_without_pytorch_a_comparison_says_what_to_install(tmp_path):
     program = (
         "import sys; sys.modules['torch'] = None; from ppvit_jax.__main__ import main; "

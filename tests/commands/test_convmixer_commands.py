@@ -60,6 +60,7 @@ def _logits(folder, model, images, number=1, encryption="none"):
     return np.load(output)["logits"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "encryption"),
     [("none", "ps"), ("none", "np"), ("free", "bs+ps"), ("softmax", "bs+ps"), ("sinkhorn", "bs+ps+np")],
@@ -88,6 +89,7 @@ def test_a_convmixer_goes_through_every_command_and_back(folder, kind, encryptio
     assert moved == {"embedding/kernel"} | ({"adaptive_matrix"} if kind != "none" else set())
 
 
+@pytest.mark.slow
 def test_a_convmixer_that_a_run_trained_is_restored_by_what_its_checkpoint_says(folder):
     config = default_config()
     config.update({"checkpoint": "", "model": "ConvMixer-8/1", "image_size": 16, "encryption": "bs+ps", "epochs": 1})

@@ -46,6 +46,7 @@ def _stop_in_the_middle(process, journal, lines, how):
     return errors
 
 
+@pytest.mark.slow
 def test_interrupted_it_says_how_to_go_on_and_does(tmp_path, key):
     write_images(tmp_path / "in", [f"a/{i}.png" for i in range(200)])
     options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--image-size=224"]
@@ -58,6 +59,7 @@ def test_interrupted_it_says_how_to_go_on_and_does(tmp_path, key):
     assert contents(stopped) == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_killed_and_continued_it_is_the_same_file_for_file(tmp_path, key, capsys):
     names = [f"{split}/{label}/{i}.png" for split in ("train", "test") for label in "ab" for i in range(50)]
     write_images(tmp_path / "in", names)
@@ -114,6 +116,7 @@ def test_two_at_once_do_not_mix(tmp_path, key, capsys):
     assert "another process is writing to" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path, key):
     """A decoded image of 224x224 takes 0.14 MiB, so the test would notice 600 of them in memory."""
     write_images(tmp_path / "first", ["a/0.png"])

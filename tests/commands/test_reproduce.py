@@ -132,6 +132,7 @@ def test_a_row_in_the_list_is_a_configuration_and_a_choice_of_rows(new_row, caps
     assert "np_vit" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_row_in_the_list_is_trained_into_the_table(new_row, tmp_path, monkeypatch):
     plan = budget.Plan(5.0, 64, 32, 1, 32, True)
     monkeypatch.setattr(tables_2_and_3, "make_plan", lambda sources, overrides, minutes: plan)

@@ -87,6 +87,7 @@ def test_magnitudes_and_signs_are_torchvisions(size, bin_):
     np.testing.assert_allclose(magnitudes(size[0], size[1], bin_), expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", GEOMETRY)
 def test_geometry_is_torchvisions(name, size):

@@ -32,6 +32,7 @@ def output(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_adapted_models_lose_no_accuracy(output):
     runs = {run["run"]: run for run in json.loads((output / "adaptation.json").read_text())["runs"]}
     assert list(runs) == [
@@ -56,6 +57,7 @@ def test_adapted_models_lose_no_accuracy(output):
         assert run["accuracy"] == 100 * run["result"]["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_the_table_and_the_picture_show_the_results(output):
     lines = (output / "adaptation.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]

@@ -57,6 +57,7 @@ def test_rows_are_those_of_the_paper():
     assert published_cifar_100 == PUBLISHED_CIFAR_100
 
 
+@pytest.mark.slow
 def test_every_row_is_trained_alike_and_records_its_method(output):
     table = _table(output)
     assert [row["name"] for row in table["rows"]] == ["proposed_vit", "etc_convmixer", "plain_vit"]
@@ -75,6 +76,7 @@ def test_every_row_is_trained_alike_and_records_its_method(output):
     assert abs(by_name["proposed_vit"]["test_accuracy"] - by_name["plain_vit"]["test_accuracy"]) <= 1 / 32
 
 
+@pytest.mark.slow
 def test_the_table_says_that_it_is_scaled_down_and_holds_a_command_for_each_row(output):
     text = (output / "table.md").read_text()
     assert "scaled-down run within 5 minutes: 2 epochs of 64 training images" in text
@@ -88,6 +90,7 @@ def test_the_table_says_that_it_is_scaled_down_and_holds_a_command_for_each_row(
         assert json.loads(config.to_json()) == told
 
 
+@pytest.mark.slow
 def test_a_rows_command_continues_the_row(output, capsys):
     row = _table(output)["rows"][1]
     assert run_command(main.main, shlex.split(row["command"])[3:]) == 0
@@ -96,6 +99,7 @@ def test_a_rows_command_continues_the_row(output, capsys):
     assert json.loads(printed.out) == row["result"]
 
 
+@pytest.mark.slow
 def test_complete_rows_are_not_trained_again_and_another_budget_is_refused(output, capsys):
     before = {path: path.stat().st_mtime_ns for path in output.rglob("checkpoint.npz")}
     assert len(before) == 3
@@ -106,6 +110,7 @@ def test_complete_rows_are_not_trained_again_and_another_budget_is_refused(outpu
     assert "another budget" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -146,6 +151,7 @@ def test_rates_follow_the_batch_and_a_missing_pretrained_model_is_replaced():
     assert "ViT-Micro/8" not in plan.described()
 
 
+@pytest.mark.slow
 def test_a_plan_compiles_the_programs_that_its_rows_run(tmp_path, caplog):
     source = f"{TABLE_2}:plain_convmixer"
     overrides = [*OVERRIDES, "--config.model=ConvMixer-8/1", "--config.data.train_examples=96"]

@@ -6,14 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.pytorch import torch
-from helpers.tiny import flatten, tiny_model
+from helpers.tiny import compiled, flatten, tiny_model
 
-from ppvit_jax.models.adaptation_network import (
-    ELEAdaptNet,
-    LEAdaptNet,
-    TanakaAdaptNet,
-    smoothness_penalty,
-)
+from ppvit_jax.models.adaptation_network import ELEAdaptNet, LEAdaptNet, TanakaAdaptNet, smoothness_penalty
 from ppvit_jax.models.layers import permutation_penalty
 from ppvit_jax.models.model import from_linen
 
@@ -175,11 +170,12 @@ def _run(reference, images):
     return reference(torch.tensor(images.transpose(0, 3, 1, 2), dtype=parameter.dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", REFERENCES)
 @pytest.mark.parametrize("size", [4, 12, 32])
 def test_float32_in_training_and_evaluation_is_close_to_pytorch(network, size):
     reference, images = _reference(network, size, torch.float32), _images(6, size).astype(np.float32)
-    model = from_linen(tiny_model(), network(), (size, size, 3))
+    model = compiled(from_linen(tiny_model(), network(), (size, size, 3)))
     with torch.no_grad():
         state = _state(reference)
         output = model.train(
@@ -197,6 +193,7 @@ def test_float32_in_training_and_evaluation_is_close_to_pytorch(network, size):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", REFERENCES)
 def test_three_steps_of_training_are_those_of_pytorch(network):
     """Compares outputs, penalty, gradients and statistics; the parameters change between the steps."""
@@ -204,7 +201,7 @@ def test_three_steps_of_training_are_those_of_pytorch(network):
     with jax.enable_x64(True):
         reference = _reference(network, size).train()
         params, statistics = _params(network, _state(reference)), _statistics(network, _state(reference))
-        model = from_linen(tiny_model(), network(dtype=jnp.float64), (size, size, 3))
+        model = compiled(from_linen(tiny_model(), network(dtype=jnp.float64), (size, size, 3)))
 
         @jax.jit
         def step(params, statistics, images, weights):
@@ -247,7 +244,7 @@ def test_the_mixings_penalty_is_zero_for_a_permutation_and_has_a_finite_gradient
     permutation = jnp.eye(6)[np.random.default_rng(0).permutation(6)]
     assert abs(permutation_penalty(permutation)) < 1e-6
     np.testing.assert_allclose(permutation_penalty(jnp.ones((4, 4))), 8 * (4 - 2) / 16, rtol=1e-6)
-    assert np.isfinite(jax.grad(permutation_penalty)(permutation.at[0].set(0))).all()
+    assert np.isfinite(jax.jit(jax.grad(permutation_penalty))(permutation.at[0].set(0))).all()
 
 
 def test_the_smoothness_penalty_sees_only_three_channels_without_the_last_row_and_column():
@@ -262,12 +259,12 @@ def test_the_smoothness_penalty_sees_only_three_channels_without_the_last_row_an
 
 
 def test_penalties_follow_their_weights():
-    model = from_linen(tiny_model(), ELEAdaptNet(), (8, 8, 3))
+    model = compiled(from_linen(tiny_model(), ELEAdaptNet(), (8, 8, 3)))
     params, statistics = model.init(jax.random.key(0)), model.init_statistics(jax.random.key(1))
     images = jnp.asarray(_images(3, 8), jnp.float32)
 
     def penalty(*weights):
-        model = from_linen(tiny_model(), ELEAdaptNet(*weights), (8, 8, 3))
+        model = compiled(from_linen(tiny_model(), ELEAdaptNet(*weights), (8, 8, 3)))
         return float(model.train(params, statistics, images, jax.random.key(2)).penalty)
 
     mixing, smoothness = penalty(1.0, 0.0), penalty(0.0, 1.0)
@@ -287,11 +284,12 @@ def test_kernels_start_as_pytorchs_do_and_directions_have_length_one():
         assert (vectors[0] != vectors[1]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", REFERENCES)
 def test_bfloat16_computes_roughly_the_same(network):
     images = jnp.asarray(_images(6, 8), jnp.float32)
     precise, rough = (
-        from_linen(tiny_model(), network(dtype=dtype), (8, 8, 3)) for dtype in (jnp.float32, jnp.bfloat16)
+        compiled(from_linen(tiny_model(), network(dtype=dtype), (8, 8, 3))) for dtype in (jnp.float32, jnp.bfloat16)
     )
     params, statistics = precise.init(jax.random.key(0)), precise.init_statistics(jax.random.key(1))
     expected, output = (model.train(params, statistics, images, jax.random.key(2)) for model in (precise, rough))

@@ -22,8 +22,12 @@ def _arrays(dtype, *shapes):
 
 
 def _gradients(function, arrays, cotangent):
-    output, pull_back = jax.vjp(function, *arrays)
-    return [np.asarray(array, np.float64) for array in (output, *pull_back(cotangent))]
+    @jax.jit
+    def compute(arrays, cotangent):
+        output, pull_back = jax.vjp(function, *arrays)
+        return output, *pull_back(cotangent)
+
+    return [np.asarray(array, np.float64) for array in compute(tuple(arrays), cotangent)]
 
 
 @settings(deadline=None, max_examples=15)
@@ -45,6 +49,7 @@ def _plain_attention(query, key, value):
 
 
 # In bfloat16 the weights and their gradients are also rounded, to 8 bits.
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12), ("bfloat16", 0.02)])
 @pytest.mark.parametrize("shape", [(8, 5, 3, 4), (3, 17, 1, 8), (1, 1, 2, 2)])
 def test_attention_is_the_equation_with_its_gradients(dtype, tolerance, shape):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.pytorch import torch
-from helpers.tiny import flatten, random_images
+from helpers.tiny import compiled, flatten, random_images
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import pyramidnet
@@ -141,12 +141,13 @@ def test_logits_in_evaluation_are_those_of_pytorch(depth, alpha, size):
     config, images = _tiny(depth=depth, alpha=alpha, image_size=size), _images(4, size).astype(np.float32)
     reference = _reference(config, dtype=torch.float32).eval()
     params, statistics = _convert(_state(reference))
-    ours = build(config).apply(params, images, statistics)
+    ours = compiled(build(config)).apply(params, images, statistics)
     theirs = reference(_torch(images)).detach().numpy()
     assert theirs.std() > 0.1 and ours.dtype == jnp.float32
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-10)])
 def test_three_steps_of_training_with_all_gates_on_are_those_of_pytorch(dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
@@ -170,6 +171,7 @@ def _shakes(rng, survival, shape):
     return forward, vjp(jnp.ones_like(forward))[0]
 
 
+@pytest.mark.slow
 def test_training_with_drops_is_that_of_pytorch_with_the_same_multipliers(monkeypatch):
     shakes, survivals = [], []
 
@@ -188,7 +190,6 @@ def test_training_with_drops_is_that_of_pytorch_with_the_same_multipliers(monkey
         np.testing.assert_allclose(survivals, [5 / 6, 4 / 6, 3 / 6])
         # With this key only the first gate is on.
         assert len({float(forward[0, 0, 0, 0]) for forward, _ in shakes}) == 3 and (shakes[0][0] == 1).all()
-
         for block, shake in zip(reference.blocks, shakes, strict=True):
             block.shakes = [torch.tensor(multiplier) for multiplier in shake]  # pyright: ignore[reportArgumentType]
         theirs, expected = _torch_step(reference, images)
@@ -230,19 +231,18 @@ def test_shake_drop_with_the_gate_certain(dtype):
 def test_an_adaptation_network_comes_before_the_stem_and_adds_its_penalties(name):
     config = _tiny(depth=8, adaptation_network=name, penalty_weight=2.0, smoothness_weight=3.0)
     networks = {"le": LEAdaptNet(), "le-tanaka": TanakaAdaptNet(), "ele": ELEAdaptNet(2.0, 3.0)}
-    adaptation = from_linen(config, networks[name], (16, 16, 3))
+    adaptation = compiled(from_linen(config, networks[name], (16, 16, 3)))
     images = jnp.asarray(_images(4, 16), jnp.float32)
     params, statistics = adaptation.init(jax.random.key(0)), adaptation.init_statistics(jax.random.key(0))
     # One step makes the estimates of the singular values meaningful.
     _, statistics, _ = adaptation.train(params, statistics, images, jax.random.key(0))
     reference = _reference(config, 32 if name == "le-tanaka" else 16, torch.float32).eval()
     theirs = reference(_torch(adaptation.apply(params, images, statistics))).detach().numpy()
-
     rest, rest_statistics = _convert(_state(reference))
-    model, whole = build(config), (rest | {"adaptation": params}, rest_statistics | {"adaptation": statistics})
+    whole = rest | {"adaptation": params}, rest_statistics | {"adaptation": statistics}
+    model = compiled(build(config))
     np.testing.assert_allclose(model.apply(whole[0], images, whole[1]), theirs, rtol=0, atol=1e-4)
     expected = adaptation.train(params, statistics, images, jax.random.key(0)).penalty
-    # Only the penalty is computed, so that little is compiled.
     penalty = jax.jit(lambda params: model.train(params, whole[1], images, jax.random.key(0)).penalty)(whole[0])
     assert (penalty > 0) == (name == "ele")
     np.testing.assert_allclose(penalty, expected, rtol=1e-5)

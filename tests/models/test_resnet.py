@@ -90,6 +90,7 @@ def _assert_trains_as_timm(config, batch, *, steps, tolerance, gradients):
 
 
 # Even and odd sizes, because uneven padding would show at one of them.
+@pytest.mark.slow
 @pytest.mark.parametrize(("stem", "image_size"), [("cifar", 6), ("imagenet", 37)])
 def test_training_is_that_of_timm(stem, image_size):
     with jax.enable_x64(True):
@@ -97,6 +98,7 @@ def test_training_is_that_of_timm(stem, image_size):
         _assert_trains_as_timm(config, 4, steps=3, tolerance=1e-8, gradients=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 def test_training_is_that_of_timm_at_real_size(stem):
     config = ResNetConfig(stem, 32, num_classes=10)
@@ -134,6 +136,7 @@ def test_a_new_model_is_initialized_by_fan_out():
     assert (params["head/kernel"] != 0).any()
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_roughly_the_same_and_keeps_statistics_in_float32():
     config = ResNetConfig("cifar", 8, 3)
     params, statistics = _ours(_timm(config).state_dict())

@@ -56,6 +56,7 @@ def _run(workdir, config, number, train_examples=24):
     return train(run, workdir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_device", ["False", "True"])
 def test_steps_epochs_keys_and_lengths_share_one_compilation(tmp_path, traced_once, on_device):
     config = _config(epochs=2)

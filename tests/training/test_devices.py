@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from ppvit_jax.data.source import ArraySource, StreamSource
 from ppvit_jax.training.devices import replicate_images, shard_batches, shardings
@@ -24,7 +25,7 @@ model = models.parse_name("ViT-Micro/8", image_size=16, num_classes=10, dtype="f
 replicated, batch_sharded = shardings()
 random = np.random.default_rng(0)
 batch = {"image": random.integers(0, 256, (16, 16, 16, 3), np.uint8), "label": random.integers(0, 10, 16)}
-params = jax.device_get(models.build(model).init(jax.random.key(0)))
+params = jax.device_get(jax.jit(models.build(model).init)(jax.random.key(0)))
 results = {}
 for sharding in SHARDINGS:
     config = default_config()
@@ -45,6 +46,7 @@ print(json.dumps({"dense": dense, "parts": parts, "apart": apart, "moved": moved
 """
 
 
+@pytest.mark.slow
 def test_fully_sharded_states_stay_in_parts_and_train_the_same():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     root = Path(__file__).parents[2]

@@ -75,6 +75,7 @@ def _secret_key(run):
     return keys.load(run("plain").parent / "secret.key")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_result_says_the_encryption_and_is_that_of_the_encrypted_test_images(run, name):
     """Here numpy encrypts the images, and test image i has number 2**31 + i."""
@@ -108,6 +109,7 @@ def test_a_result_says_the_encryption_and_is_that_of_the_encrypted_test_images(r
     assert result["test_accuracy"] == (logits.argmax(1) == dataset.test.labels).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plain", "adapted"), [("plain", "bs+ps+np"), ("plain", "etc"), ("plain matrix", "adapted matrix")]
 )

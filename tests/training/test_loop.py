@@ -5,7 +5,15 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers.tiny import assert_close_tree, assert_same_tree, flatten, random_dataset, random_params, tiny_model
+from helpers.tiny import (
+    assert_close_tree,
+    assert_same_tree,
+    compiled,
+    flatten,
+    random_dataset,
+    random_params,
+    tiny_model,
+)
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata
@@ -80,7 +88,8 @@ def test_the_result_is_that_of_the_tuned_checkpoint_on_every_test_image(complete
     params = checkpoint.to_params(_tuned(complete), MODEL, keep_head=True)
     source = random_dataset().test
     images = np.stack([source.fetch(i) for i in range(10)])
-    logits = np.asarray(models.build(MODEL).apply(params, (images / 127.5 - 1).astype(np.float32)), np.float64)
+    inputs = (images / 127.5 - 1).astype(np.float32)
+    logits = np.asarray(compiled(models.build(MODEL)).apply(params, inputs), np.float64)
     log_likelihood = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     result = json.loads((complete / "result.json").read_text())
     assert result["test_accuracy"] == (logits.argmax(1) == source.labels).mean()
@@ -111,7 +120,7 @@ def test_a_workdir_of_another_configuration_or_key_is_refused(complete):
 def test_learns_from_scratch(tmp_path):
     config = _config(epochs=8)
     config.optimizer.update({"name": "adamw", "learning_rate": 0.003})
-    params = jax.device_get(models.build(MODEL).init(jax.random.key(0)))
+    params = jax.device_get(compiled(models.build(MODEL)).init(jax.random.key(0)))
     result = _train(tmp_path, config, params=params, dataset=random_dataset(train=64, test=30))
     assert result["test_accuracy"] > 0.9
 
@@ -121,6 +130,7 @@ def test_the_order_of_the_images_is_the_seeds(tmp_path):
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.slow
 def test_frozen_parameters_stay_and_the_others_move(tmp_path):
     _train(tmp_path, _config(freeze=("Transformer/.*", "embedding/kernel")))
     tuned = _tuned(tmp_path)
@@ -138,6 +148,7 @@ def test_images_that_lie_on_the_device_train_the_same_bit_for_bit(tmp_path, comp
     assert ours == theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_accumulation_changes_memory_and_nothing_else(tmp_path, optimizer):
     with jax.enable_x64(True):
@@ -152,6 +163,7 @@ def test_accumulation_changes_memory_and_nothing_else(tmp_path, optimizer):
     np.testing.assert_allclose([e["train_loss"] for e in four], [e["train_loss"] for e in one], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_products_train_float32_parameters(tmp_path):
     results = {}
     for dtype in ("float32", "bfloat16"):
@@ -178,6 +190,7 @@ def test_sizes_that_do_not_fit_are_named(tmp_path):
         _train(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [2, 4, 5])
 def test_a_run_stopped_at_any_step_ends_like_one_that_was_not(tmp_path, complete, monkeypatch, stop_after):
     """This holds within an epoch, too: the saved state includes the sums of the metrics."""

@@ -49,6 +49,7 @@ def _config(folder, images="encrypted", model="adapted.npz", **fields):
     return config
 
 
+@pytest.mark.slow
 def test_training_on_encrypted_files_is_training_with_the_key(folder, tmp_path):
     """Without the key, the cloud computes the same parameters as the all-in-one experiment."""
     experiment.run(_config(folder, dtype="float64"), tmp_path / "cloud")
@@ -140,6 +141,7 @@ def test_a_damaged_folder_is_refused(folder, tmp_path, damage, message):
     assert re.search(message, str(caught.value)) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_tfds_data_set_that_is_encrypted(folder, tmp_path):
     from helpers.toy import build
 

@@ -14,6 +14,8 @@ from helpers.tiny import assert_close_tree, assert_same_tree
 from ppvit_jax import checkpoint
 from ppvit_jax.config import SHARDINGS
 
+pytestmark = pytest.mark.slow
+
 
 def _tuned(workdir):
     return checkpoint.read(workdir / "checkpoint.npz")[0]

@@ -19,6 +19,8 @@ from ppvit_jax.training.loop import Run, train
 from ppvit_jax.training.matching import PLAIN
 from ppvit_jax.training.workdir import Workdir, read_history
 
+pytestmark = pytest.mark.slow
+
 
 def _read(workdir):
     arrays, statistics = checkpoint.split(checkpoint.read(workdir / "checkpoint.npz")[0])

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from helpers.small_networks import initial, small_config
 from helpers.tiny import assert_close_tree, assert_same_tree, random_images, random_params
 from scipy.special import erf
@@ -27,6 +28,7 @@ def _step(model_config, config, params, statistics, batch):
     return state, float(state["metrics"]["loss"] / state["metrics"]["count"])
 
 
+@pytest.mark.slow
 def test_accumulation_moves_statistics_once_a_part_and_averages_the_gradients():
     config = small_config("convmixer", accumulation=4)
     config.optimizer.update({"momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.5})
@@ -60,6 +62,7 @@ def test_accumulation_moves_statistics_once_a_part_and_averages_the_gradients():
     assert np.isfinite(loss)
 
 
+@pytest.mark.slow
 def test_penalties_enter_the_gradient_once_and_not_the_reported_loss():
     config = small_config("convmixer", accumulation=2)
     config.model_options.adaptive_matrix = "free"
@@ -81,6 +84,7 @@ def test_penalties_enter_the_gradient_once_and_not_the_reported_loss():
     assert_close_tree(penalized, plain, 1e-5)
 
 
+@pytest.mark.slow
 def test_the_randomness_of_shake_drop_is_the_seeds_and_differs_by_step():
     config = small_config("pyramidnet", network="none", freeze=(".*",))
     model_config = make_model(config, 3)
