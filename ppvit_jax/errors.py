@@ -6,6 +6,7 @@ import importlib.util
 _LIBRARIES = {
     "apache_beam": "Apache Beam",
     "matplotlib": "matplotlib",
+    "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "timm": "timm",
     "torch": "PyTorch",
@@ -38,4 +39,4 @@ def require(purpose: str, extra: str, *modules: str, instead: str = "") -> None:
     """
     if missing := [_LIBRARIES[module] for module in modules if not is_installed(module)]:
         alternative = f", or {instead}" if instead else ""
-        raise UserError(f"{purpose} needs {' and '.join(missing)}: run pip install 'ppvit-jax[{extra}]'{alternative}")
+        raise UserError(f"{purpose} needs {', '.join(missing)}: run pip install 'ppvit-jax[{extra}]'{alternative}")

@@ -13,7 +13,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ppvit_jax.audit.solvers.symmetry import SYMMETRIES, transform
-from ppvit_jax.data.similarity import peak_signal_noise_ratio, structural_similarity
 from ppvit_jax.encryption.method import Secret
 from ppvit_jax.encryption.permutations import split_blocks
 
@@ -116,11 +115,13 @@ def compare_images(recovered: np.ndarray, plain: np.ndarray, encrypted: np.ndarr
       encrypted: uint8 [n, side, side, 3], also compared with the plain images; encodings are ignored.
     """
 
+    from skimage import metrics
+
     def similarity(images: np.ndarray) -> float:
-        values = [structural_similarity(a, b) for a, b in zip(plain, images, strict=True)]
+        values = [metrics.structural_similarity(a, b, channel_axis=2) for a, b in zip(plain, images, strict=True)]
         return float(np.mean(values))
 
-    ratios = [peak_signal_noise_ratio(a, b) for a, b in zip(plain, recovered, strict=True)]
+    ratios = [metrics.peak_signal_noise_ratio(a, b) for a, b in zip(plain, recovered, strict=True)]
     before = np.nan
     if encrypted is not None and encrypted.shape == plain.shape and encrypted.dtype == np.uint8:
         before = similarity(encrypted)

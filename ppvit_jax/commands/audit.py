@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
       UserError: the arguments or files cannot be used.
       SystemExit: an attack that --fail-on names succeeded; the status is 3.
     """
-    require("ppvit audit", "audit", "matplotlib", "sklearn")
+    require("ppvit audit", "audit", "matplotlib", "skimage", "sklearn")
     wanted = {name for name in arguments.fail_on.split(",") if name}
     if unknown := wanted - {*_names(), "any", "orthogonal"}:
         raise UserError(f"--fail-on names the unknown attack {min(unknown)!r}: choose among any, {', '.join(_names())}")

@@ -22,7 +22,7 @@ def load_digits() -> tuple[ArraySource, ArraySource, tuple[str, ...]]:
     Raises:
       UserError: scikit-learn is not installed.
     """
-    require("the data set of digits", "samples", "sklearn")
+    require("the data set of digits", "tables", "sklearn")
     from sklearn import datasets, model_selection
 
     values, labels = datasets.load_digits(return_X_y=True)

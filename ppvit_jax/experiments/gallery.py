@@ -8,7 +8,6 @@ import numpy as np
 
 from ppvit_jax import keys
 from ppvit_jax.data import images
-from ppvit_jax.data.similarity import peak_signal_noise_ratio, structural_similarity
 from ppvit_jax.encryption import METHODS, Encryption, parse, usual_block_size
 from ppvit_jax.errors import UserError, require
 from ppvit_jax.experiments import figures
@@ -34,8 +33,9 @@ def run(image: str | None, key_file: str | None, image_size: int, block_size: in
     Raises:
       UserError: a mistake that the user can correct.
     """
-    if image is None:
-        require("the default photograph", "samples", "sklearn", instead="give --image FILE")
+    require("ppvit reproduce gallery", "tables", "matplotlib", "skimage", "sklearn")
+    from skimage import metrics
+
     key = keys.load(Path(key_file).expanduser()) if key_file else keys.generate()
     if image_size < 16:
         raise UserError(f"--image-size is {image_size}: give at least 16")
@@ -47,8 +47,8 @@ def run(image: str | None, key_file: str | None, image_size: int, block_size: in
         encrypted = method.encrypt(plain[None], secret, np.array([_NUMBER], np.uint32))[0]
         row: dict[str, Any] = {"title": method.title, "encryption": method.spec, "block_size": method.block_size}
         if encrypted.shape == plain.shape and encrypted.dtype == np.uint8:
-            row["ssim"] = structural_similarity(plain, encrypted)
-            row["psnr"] = peak_signal_noise_ratio(plain, encrypted)
+            row["ssim"] = metrics.structural_similarity(plain, encrypted, channel_axis=2)
+            row["psnr"] = metrics.peak_signal_noise_ratio(plain, encrypted)
         else:
             encrypted = _stretch(encrypted)
         rows.append(row)

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import jax
 
@@ -14,7 +14,9 @@ from ppvit_jax.config import Config
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import write_json, write_text
-from ppvit_jax.training.events import EventFile
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 Tree = TypeVar("Tree")
 # Fields that may change when a run is resumed: paths, logging, and the use of devices.
@@ -116,7 +118,7 @@ class Workdir:
             )
         if self.writes and recorded is None:
             write_json(file, current)
-        self._events = EventFile(self.path) if self.writes and config.tensorboard else None
+        self._events = _open_events(self.path) if self.writes and config.tensorboard else None
         self._manager = ocp.CheckpointManager(
             self.path / "checkpoints", options=ocp.CheckpointManagerOptions(max_to_keep=1)
         )
@@ -177,9 +179,9 @@ class Workdir:
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         if self._events is not None:
-            scalars = {f"{kind}/{name}": value for name, value in values.items() if value is not None}
-            scalars.pop(f"{kind}/epoch", None)
-            self._events.write_scalars(step, scalars)
+            for name, value in values.items():
+                if name != "epoch" and value is not None:
+                    self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def history(self, kind: str | None = None) -> list[MetricsLine]:
         """Returns the lines of metrics.jsonl; see `read_history`."""
@@ -194,6 +196,13 @@ class Workdir:
             self._events.close()
         checkpoint.write(self.path / "checkpoint.npz", params, self._metadata)
         write_json(self.path / "result.json", result)
+
+
+def _open_events(path: Path) -> "SummaryWriter":
+    # tensorboardX imports PyTorch wherever it is installed, which takes a second that only a run should take.
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(path))
 
 
 @contextlib.contextmanager
