@@ -83,6 +83,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_other_files_give_one_line(tmp_path, capsys, mistake):
     change, message = MISTAKES[mistake]

@@ -39,6 +39,7 @@ def test_resizing_agrees_with_pillow(height, width, size):
     assert abs(difference).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", [name for name in AUGMENTATIONS if name != "none"])
 def test_augmentation_is_a_function_of_its_random_key(augmentation):
     images = jnp.asarray(_images(16, 32, 32))

@@ -89,6 +89,7 @@ def test_real_size():
     np.testing.assert_allclose(encoded[0], expected[0, order[0]], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [_small(), _small(statistics="batch"), ColorNeuraCrypt(block_size=8, separate=True)])
 def test_numpy_and_compiled_encodings_agree(method):
     secret, images, numbers = _secret(method), random_images(6, 32), np.arange(6, dtype=np.uint32)

@@ -140,6 +140,7 @@ def test_every_key_gives_another_image_and_the_same_key_the_same(spec):
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ALL)
 def test_compiled_mapped_and_numpy_images_agree(spec):
     method = _create(spec)

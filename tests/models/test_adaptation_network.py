@@ -258,6 +258,7 @@ def test_the_smoothness_penalty_sees_only_three_channels_without_the_last_row_an
     np.testing.assert_allclose(smoothness_penalty(jnp.asarray(single)), 4 * 4 / (7 * 8 * 16) / 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_penalties_follow_their_weights():
     model = compiled(from_linen(tiny_model(), ELEAdaptNet(), (8, 8, 3)))
     params, statistics = model.init(jax.random.key(0)), model.init_statistics(jax.random.key(1))

@@ -186,6 +186,7 @@ def test_an_adaptive_matrix_is_that_of_pytorch(kind):
         _assert_trains_as(config, _timm(config), images, labels, steps=3, tolerance=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hidden_size", "depth", "patch_size", "kernel_size", "image_size", "num_classes"),
     [(256, 8, 2, 5, 32, 10), (512, 16, 4, 9, 32, 10), (384, 8, 16, 9, 224, 10)],
@@ -209,6 +210,7 @@ def test_parameter_counts_are_those_of_timm(hidden_size, depth, patch_size, kern
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count + patches**2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_permuted_columns_of_the_adaptive_matrix_undo_a_scrambling_of_blocks(kind):
     config = _tiny(image_size=12, adaptive_matrix=kind)

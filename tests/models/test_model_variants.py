@@ -6,6 +6,7 @@ from typing import Any
 import chex
 import jax
 import numpy as np
+import pytest
 from absl.testing import parameterized
 from helpers.tiny import random_params, tiny_model
 
@@ -14,6 +15,8 @@ from ppvit_jax.models.convmixer import ConvMixerConfig
 from ppvit_jax.models.neuracrypt import NeuraCryptConfig
 from ppvit_jax.models.pyramidnet import PyramidNetConfig
 from ppvit_jax.models.resnet import ResNetConfig
+
+pytestmark = pytest.mark.slow
 
 CONFIGS: dict[str, Any] = {
     "vit": tiny_model(),

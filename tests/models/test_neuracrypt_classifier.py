@@ -100,6 +100,7 @@ def _model_and_reference(config):
     return build(config), reference, encodings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("float64", 1e-11)])
 def test_logits_and_gradients_are_those_of_pytorch(config, dtype, tolerance):
@@ -137,6 +138,7 @@ def test_logits_do_not_depend_on_the_order_of_patches():
     assert abs(logits - logits[::-1]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_a_new_model_has_the_parameters_of_pytorch_distributed_alike():
     model, reference, _ = _model_and_reference(SMALL)
     torch.manual_seed(1)

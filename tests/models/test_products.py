@@ -30,6 +30,7 @@ def _gradients(function, arrays, cotangent):
     return [np.asarray(array, np.float64) for array in compute(tuple(arrays), cotangent)]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(rows=sizes, inputs=sizes, outputs=sizes)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12), ("bfloat16", 1e-5)])

@@ -110,6 +110,7 @@ def test_bfloat16_computes_roughly_the_same_and_returns_float32():
     assert 0 < abs(precise - rough).max() < 0.1 * abs(precise).max()
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_finite_differences():
     with jax.enable_x64(True):
         config = tiny_model(dtype="float64", representation_size=8)
@@ -138,6 +139,7 @@ def test_gradients_are_those_of_finite_differences():
                 assert abs(leaf).max() > 1e-6, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count"),
     [

@@ -167,6 +167,7 @@ def _kill_in_the_middle(command, unfinished, count):
     assert process.returncode == -signal.SIGKILL, "it was complete before it could be killed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_runner", [True, False])
 def test_killed_it_continues_with_a_runner_or_without(tmp_path, key, capsys, with_runner):
     write_images(tmp_path / "in", [f"a/{i}.png" for i in range(150)])

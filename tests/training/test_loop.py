@@ -117,6 +117,7 @@ def test_a_workdir_of_another_configuration_or_key_is_refused(complete):
         _train(damaged)
 
 
+@pytest.mark.slow
 def test_learns_from_scratch(tmp_path):
     config = _config(epochs=8)
     config.optimizer.update({"name": "adamw", "learning_rate": 0.003})

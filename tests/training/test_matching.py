@@ -61,17 +61,20 @@ def test_training_on_encrypted_files_is_training_with_the_key(folder, tmp_path):
     assert cloud[1] == whole[1]
 
 
+@pytest.mark.slow
 def test_decrypted_images_are_plain_ones(folder, tmp_path):
     result = experiment.run(_config(folder, "decrypted", "embedded"), tmp_path)
     assert (result["encryption"], result["key_fingerprint"], result["adapt"]) == ("none", None, False)
 
 
+@pytest.mark.slow
 def test_a_new_model_may_learn_from_any_images(folder, tmp_path):
     result = experiment.run(_config(folder, model=""), tmp_path)
     assert (result["encryption"], result["adapt"]) == ("bs+ps", False)
     assert checkpoint.read(tmp_path / "checkpoint.npz")[1].encryption == "none"
 
 
+@pytest.mark.slow
 def test_an_override_trains_and_leaves_the_models_key_in_its_metadata(folder, tmp_path):
     result = experiment.run(_config(folder, "other", allow_mismatch=True), tmp_path)
     metadata = checkpoint.read(tmp_path / "checkpoint.npz")[1]

@@ -65,6 +65,7 @@ def test_parameters_and_optimizer_state_have_the_bytes_of_a_runs_state(name):
 
 
 # The second model has many tokens, so that attention weights are a large part of its activations.
+@pytest.mark.slow
 @pytest.mark.parametrize(("image_size", "heads", "mlp_size"), [(32, 2, 256), (64, 4, 128)])
 def test_activations_are_within_a_fifth_of_what_xla_reserves(image_size, heads, mlp_size):
     config = dataclasses.replace(tiny_model(image_size), hidden_size=64, layers=4, heads=heads, mlp_size=mlp_size)
@@ -143,11 +144,13 @@ def _on_four_devices(sharding):
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_data_parallel_devices_exchange_the_gradients_alone():
     _, _, parameters, elements = _on_four_devices("data_parallel")
     assert elements == {"all-reduce": parameters}
 
 
+@pytest.mark.slow
 def test_fully_sharded_devices_keep_parts_and_exchange_parameters_and_gradients_alone():
     kept, counted, parameters, elements = _on_four_devices("fully_sharded")
     assert kept == counted < 0.3 * parameters
