@@ -121,7 +121,9 @@ def compare_images(recovered: np.ndarray, plain: np.ndarray, encrypted: np.ndarr
         values = [metrics.structural_similarity(a, b, channel_axis=2) for a, b in zip(plain, images, strict=True)]
         return float(np.mean(values))
 
-    ratios = [metrics.peak_signal_noise_ratio(a, b) for a, b in zip(plain, recovered, strict=True)]
+    # The ratio of equal images is infinite.
+    with np.errstate(divide="ignore"):
+        ratios = [metrics.peak_signal_noise_ratio(a, b) for a, b in zip(plain, recovered, strict=True)]
     before = np.nan
     if encrypted is not None and encrypted.shape == plain.shape and encrypted.dtype == np.uint8:
         before = similarity(encrypted)

@@ -17,7 +17,7 @@ def run(inputs: Inputs) -> Finding:
     method, encrypted, truth = inputs.encrypted.method, inputs.encrypted.images, inputs.encrypted.secret
     rows: list[Row] = []
     pictures, total, best = {}, 0.0, -1.0
-    progress = Progress(ATTACK.name, len(inputs.counts.images), "numbers of images")
+    progress = Progress(ATTACK.name, len(inputs.counts.images), "attempts")
     for count in [count for count in inputs.counts.images if count <= len(encrypted)] or [len(encrypted)]:
         images = encrypted[:count]
         (recovered, secret), seconds = timed(
@@ -36,7 +36,7 @@ def run(inputs: Inputs) -> Finding:
             row |= {
                 "blocks in place": places.blocks,
                 "values in place": places.values,
-                "neighbours": places.neighbors,
+                "neighbors": places.neighbors,
                 "largest component": places.component,
             }
             best = max(best, min(places.blocks, places.values))

@@ -23,7 +23,7 @@ def run(inputs: Inputs) -> Finding:
     places = scoring.compare_places(estimate, secret, side, 1)
     row |= {
         "blocks in place": places.blocks,
-        "neighbours": places.neighbors,
+        "neighbors": places.neighbors,
         "largest component": places.component,
     }
     summary = f"{places.blocks:.1%} of the blocks in place, {places.neighbors:.1%} of the neighboring pairs"
@@ -35,6 +35,6 @@ ATTACK = Attack(
     attacker_has="the adapted model alone",
     needs=("model",),
     uses=("key",),
-    column=Column("position embedding: neighbors", "neighbours", place=1),
+    column=Column("position embedding: neighbors", "neighbors", place=1),
     run=run,
 )

@@ -13,4 +13,4 @@ def test_an_arrangement_is_scored_only_with_the_truth():
     # A random position embedding has no order, whatever the truth; None means that blocks keep their places.
     for block in (None, np.random.default_rng(0).permutation(64)):
         finding = ATTACK.run(Inputs(model=model, permutations=Permutations(block)))
-        assert finding.succeeded is False and float(finding.rows[0]["neighbours"]) < 0.3
+        assert finding.succeeded is False and float(finding.rows[0]["neighbors"]) < 0.3
