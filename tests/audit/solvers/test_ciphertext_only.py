@@ -27,7 +27,6 @@ def _attack(spec, images, key, block_size=BLOCK, **options):
     return estimate, truth, scoring.compare_images(recovered, images, encrypted)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "spec",
     [
@@ -50,7 +49,6 @@ def test_methods_that_treat_all_blocks_alike(spec, images):
     assert picture.ssim > 0.85 > picture.encrypted_ssim + 0.2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "block_size"), [("etc", BLOCK), ("pe", BLOCK), ("le", 4)])
 def test_methods_with_attacks_of_their_own(spec, block_size, images):
     *_, picture = _attack(spec, images, key=4, block_size=block_size)
@@ -65,7 +63,6 @@ def test_where_no_attack_is_built_it_is_said(spec, images):
         ciphertext_only.solve(parse(spec, 4), images)
 
 
-@pytest.mark.slow
 def test_noise_gives_nothing():
     """No key shows in images without any structure: the attack has to fail on them."""
     noise = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
@@ -74,7 +71,6 @@ def test_noise_gives_nothing():
     assert places.values < 0.1 and places.blocks < 0.1 and picture.ssim < 0.2
 
 
-@pytest.mark.slow
 def test_a_reference_tells_the_colours(images):
     """Without one, which of the three channels is red is not known."""
     values = split_blocks(images, BLOCK).reshape(-1, BLOCK**2 * 3)

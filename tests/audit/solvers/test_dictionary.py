@@ -63,7 +63,6 @@ def test_channels_that_lose_information_still_give_the_image_away(spec):
     np.testing.assert_array_equal(found.index, np.arange(5, 25))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("spec", ENCODING)
 def test_encodings_are_recognised_by_which_patches_are_alike(spec):
     method, candidates = parse(spec, 8), crops(60, size=96)
