@@ -28,7 +28,6 @@ def _timeless(finding):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in finding.rows]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["bs+ps", "np", "pe", "color-neuracrypt", "neuracrypt:width=96"])
 def test_a_method_meets_every_attack(spec, images, tmp_path):
     base = random_params(tiny_model(image_size=32))

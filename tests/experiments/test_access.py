@@ -19,7 +19,9 @@ OVERRIDES = [
     "--config.image_size=32",
     "--config.data.train_examples=320",
     "--config.data.test_examples=100",
-    "--config.eval_batch_size=64",
+    # Those of the tests of Table I, which compile the same programs.
+    "--config.batch_size=16",
+    "--config.eval_batch_size=40",
     "--config.epochs=1",
     "--config.tensorboard=False",
 ]

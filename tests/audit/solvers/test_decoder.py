@@ -24,7 +24,6 @@ def similarity(images, others):
     return np.mean([structural_similarity(image, other, channel_axis=2) for image, other in pairs])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key", [1, 2, 3])
 @pytest.mark.parametrize("spec", ["color-neuracrypt", "neuracrypt:width=192,reorder=False", "neuracrypt:width=192"])
 def test_unseen_images_are_decoded_and_more_pairs_help(spec, key):

@@ -70,7 +70,6 @@ def _statistics(link):
     return found
 
 
-@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(keys=st.tuples(KEYS, KEYS), specs=st.tuples(st.sampled_from(SPECS), st.sampled_from(SPECS)))
 def test_two_keys_of_one_base_are_linked_and_one_key_reveals_the_other(keys, specs):
@@ -115,7 +114,6 @@ def test_a_position_embedding_of_few_dimensions_is_not_linked():
     assert position.value > 0.3 and position.chance > 0.3
 
 
-@pytest.mark.slow
 def test_the_exact_null_is_that_of_permuted_hidden_units():
     statistic = _statistics(compare(BASE, BASE, draws=2))[0]
     assert statistic.value == pytest.approx(1, abs=1e-6)

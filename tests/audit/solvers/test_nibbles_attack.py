@@ -21,7 +21,6 @@ def luma_correlation(images, guessed):
     return abs(np.corrcoef(images.mean(-1).ravel(), guessed.mean(-1).ravel())[0, 1])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("np_key", ["shared", "independent"])
 @pytest.mark.parametrize("number", range(3))
 def test_the_picture_is_found(np_key, number):

@@ -40,14 +40,12 @@ def attack(number, images, **options):
     return method.decrypt(encrypted, secret)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", range(3))
 def test_blocks_return_to_their_places_upright(number):
     images = crops()
     assert alike(images, attack(number, images)) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -63,7 +61,6 @@ def test_blocks_return_under_other_options(options):
     assert alike(images, attack(5, images, **options)) > 0.99
 
 
-@pytest.mark.slow
 def test_square_frame_and_the_same_secret_again():
     images = crops(128, 128)[::2]
     method = EncryptionThenCompression(block_size=16)
