@@ -63,28 +63,16 @@ def test_methods_without_an_attack_are_refused(spec, images):
         ciphertext_only.solve(parse(spec, 4), images)
 
 
-<<<<<<< HEAD
-@pytest.mark.slow
 def test_noise_reveals_nothing():
     """Images without structure do not reveal the key, so the attack must fail on them."""
-=======
-def test_noise_gives_nothing():
-    """No key shows in images without any structure: the attack has to fail on them."""
->>>>>>> checks
     noise = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
     estimate, truth, picture = _attack("bs+ps", noise, key=5)
     places = scoring.compare_places(estimate, truth, SIZE, BLOCK)
     assert places.values < 0.1 and places.blocks < 0.1 and picture.ssim < 0.2
 
 
-<<<<<<< HEAD
-@pytest.mark.slow
 def test_a_reference_determines_the_channels(images):
     """Without a reference, the order of the three channels is unknown."""
-=======
-def test_a_reference_tells_the_colours(images):
-    """Without one, which of the three channels is red is not known."""
->>>>>>> checks
     values = split_blocks(images, BLOCK).reshape(-1, BLOCK**2 * 3)
     half = len(values) // 2
     order = SecretKey(bytes([2] * 32)).permutation("pixel", values.shape[1])
