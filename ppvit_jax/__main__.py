@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> None:
     """Parses the arguments and runs the command.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: a mistake that the user can correct.
       SystemExit: after --help or --version, or with status 2 if no command is named or its arguments are wrong.
     """
     parser = argparse.ArgumentParser(

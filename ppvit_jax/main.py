@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> None:
     """Parses the arguments, runs the experiment and prints its result.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: a mistake that the user can correct.
     """
     parser = argparse.ArgumentParser(prog="python -m ppvit_jax.main")
     train.add_arguments(parser)

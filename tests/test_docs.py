@@ -1,5 +1,6 @@
 """README and docs: their size, their links, and their commands."""
 
+import ast
 import importlib
 import os
 import re
@@ -145,3 +146,16 @@ RUNNING = [page for page in PAGES if page != README and any(block.runs for block
 @pytest.mark.parametrize("page", RUNNING, ids=name_of)
 def test_a_page_runs_after_the_readme(page, story):
     run_blocks(page, story)
+
+
+def test_no_docstring_hides_its_subject_and_spelling_is_american():
+    folders = ("ppvit_jax", "configs", "checkpoints_convert", "benchmarks", "tests")
+    british = re.compile(
+        r"\b(?:optimi|normali|recogni|utili|randomi)s(?:e|ed|es|ing|ation)\b|\bneighbours?\b|\bbehaviours?\b"
+    )
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                text = ast.get_docstring(node) or ""
+                assert not re.match(r"(?:Of|What|Whether|How|Who|Which|Where)\b", text), f"{name_of(path)}: {text}"
+                assert not british.search(text), f"{name_of(path)}: {text}"

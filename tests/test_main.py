@@ -25,7 +25,7 @@ CIFAR10 = f"--config={ROOT / 'configs' / 'cifar10_micro.py'}"
 
 @pytest.fixture
 def bad_input(tmp_path):
-    """What users give by mistake: arguments and the message they should read."""
+    """A mistake of a user: arguments, and the message to read."""
     embedded = checkpoint.resolve("embedded")
     arrays, _ = checkpoint.read(embedded)
     params = checkpoint.to_params(
@@ -68,7 +68,7 @@ def bad_input(tmp_path):
             "cannot read the folder .*/images",
         ),
         "image size": ([small, "--config.image_size=225"], "225 is not a multiple of the patch size 8"),
-        "per-channel normalisation": (
+        "per-channel normalization": (
             [small, "--config.mean=(0.485,0.456,0.406)", "--config.std=(0.229,0.224,0.225)"],
             "under adaptation use the same for all three",
         ),
@@ -101,7 +101,7 @@ def bad_input(tmp_path):
         "missing data set",
         "missing folder",
         "image size",
-        "per-channel normalisation",
+        "per-channel normalization",
         "workdir of another configuration",
         "unknown field",
         "unknown argument",

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the experiment and prints its result.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: a mistake that the user can correct.
     """
     # Help and mistakes in the arguments appear without the seconds that these take to import.
     import jax

@@ -76,7 +76,7 @@ def run(config: Config, output: Path, names: list[str]) -> None:
     which gives the key away (see the README): it stays with the owner.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: a mistake that the user can correct.
     """
     arms = {arm.name: arm for arm in ARMS if arm.name in names}
     if len(arms) < len(ARMS):
