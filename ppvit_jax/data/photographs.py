@@ -1,9 +1,9 @@
 """Crops of six photographs: a small classification of real pixels, in the package itself.
 
 A class is what a photograph shows. Training crops and test crops come from regions of it that do not overlap. Crops
-vary in place, scale, and exposure, and half of them are mirrored, so that neither colors nor brightness decide. The
-draw is fixed: it does not depend on a configuration's seed. `ppvit_jax/assets/README.md` has the sources and licenses
-of the photographs.
+vary in place, scale, and exposure. Half of them are mirrored, and half are black and white. So neither colors nor
+brightness decide. The draw is fixed: it does not depend on a configuration's seed. `ppvit_jax/assets/README.md` has
+the sources and licenses of the photographs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image
 from ppvit_jax.data.source import ArraySource
 
 SIZE = 64
-TRAIN_COUNT, TEST_COUNT = 64, 90
+TRAIN_COUNT, TEST_COUNT = 96, 90
 _SIDES = (48, 96)
 _EXPOSURES = (-1.0, 1.0)
 
@@ -62,6 +62,7 @@ class Crop(NamedTuple):
 
     left, top, side: in the photograph's pixels.
     mirrored: left and right change places.
+    gray: the crop is black and white.
     exposure: the value v of a pixel, from 0 to 1, becomes v ** (2 ** -exposure); 0 leaves it.
     """
 
@@ -69,6 +70,7 @@ class Crop(NamedTuple):
     top: int
     side: int
     mirrored: bool
+    gray: bool
     exposure: float
 
 
@@ -96,10 +98,11 @@ def crops(photograph: Photograph, split: str) -> list[Crop]:
         side = int(random.integers(_SIDES[0], min(_SIDES[1], width, height), endpoint=True))
         left = region.left + int(random.integers(width - side, endpoint=True))
         top = region.top + int(random.integers(height - side, endpoint=True))
-        drawn.append(Crop(left, top, side, bool(random.integers(2)), float(random.uniform(*_EXPOSURES))))
+        mirrored, gray = random.integers(2, size=2) == 1
+        drawn.append(Crop(left, top, side, bool(mirrored), bool(gray), float(random.uniform(*_EXPOSURES))))
     if split == "test":
         side = min(width, height)
-        drawn[0] = Crop(region.left + (width - side) // 2, region.top + (height - side) // 2, side, False, 0.0)
+        drawn[0] = Crop(region.left + (width - side) // 2, region.top + (height - side) // 2, side, False, False, 0.0)
     return drawn
 
 
@@ -118,6 +121,8 @@ def _cut(pictures: list[Image.Image], crops_by_class: list[list[Crop]]) -> Array
             image = picture.crop(box).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
             if crop.mirrored:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            if crop.gray:
+                image = image.convert("L").convert("RGB")
             curve = np.rint(255 * (np.arange(256) / 255) ** 2.0**-crop.exposure).astype(np.uint8)
             images.append(curve[np.asarray(image)])
             labels.append(label)

@@ -35,14 +35,14 @@ def read(photograph) -> np.ndarray:
 
 def pixels(region) -> np.ndarray:
     """A mask of the region in a canvas that holds every photograph."""
-    mask = np.zeros((256, 320), bool)
+    mask = np.zeros((320, 320), bool)
     mask[region.top : region.bottom, region.left : region.right] = True
     return mask
 
 
 @pytest.mark.parametrize("photograph", PHOTOGRAPHS, ids=lambda photograph: photograph.name)
 def test_an_asset_is_scikit_images_photograph_at_half_its_size(photograph):
-    picture, original = read(photograph), ORIGINALS[photograph.name]().astype(float)
+    picture, original = read(photograph), ORIGINALS[photograph.name]()
     if original.ndim == 2:
         original = np.repeat(original[..., None], 3, axis=-1)
     height, width = picture.shape[:2]
@@ -100,7 +100,7 @@ def test_pixels_outside_a_region_do_not_matter(monkeypatch):
 def test_every_class_has_as_many_images_and_all_are_different():
     train, test, names = load_photographs()
     assert names == tuple(ORIGINALS)
-    for source, count in ((train, 64), (test, 90)):
+    for source, count in ((train, 96), (test, 90)):
         assert source.image_shape == (64, 64, 3) and source.images.dtype == np.uint8
         assert source.labels.dtype == np.int32 and np.bincount(source.labels).tolist() == [count] * 6
     images = [image.tobytes() for source in (train, test) for image in source.images]
