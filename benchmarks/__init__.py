@@ -1,1 +1,1 @@
-"""Benchmarks of training steps, encryption, input and loading; one file a section."""
+"""Benchmarks of training steps, encryption, input and loading; each section has one file."""

@@ -1,4 +1,4 @@
-"""The command `ppvit benchmark`: speed and memory, against what else could do the same work."""
+"""The command `ppvit benchmark`: compares speed and memory with other programs that do the same work."""
 
 import argparse
 import importlib
@@ -10,11 +10,12 @@ import jax
 
 from benchmarks import report
 from benchmarks.settings import DEVICES, Settings, describe_machine, select_device
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, require
 
 _DTYPES = ("float32", "bfloat16")
-# The module of each section.
+# Modules of the sections, by name.
 _SECTIONS = {
     "steps": "training",
     "encrypted": "encrypted_step",
@@ -27,51 +28,98 @@ _DEFAULT = "steps,encrypted,encryption,input,loading"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Adds the command's arguments and description."""
     parser.epilog = (
-        "About, in minutes on 2 cores, with --compare: steps 9, encrypted 1, encryption 1, input 1, loading 2, "
-        "growth 8. Results are written as soon as they are measured."
+        "With --compare on 2 cores, the sections take about these minutes: steps 9, encrypted 1, encryption 1, input "
+        "1, loading 2, growth 8. Each result is written as soon as it is measured."
+    )
+    describe(
+        parser,
+        "Measures the speed and memory of training steps, encryption, input and starting on this machine. Anyone can "
+        "run it, from the source tree. It needs no data, and writes tables to a folder.",
+        "ppvit benchmark --compare",
+        "ppvit benchmark --only encryption --batch-size 32,256 --output runs/encryption",
     )
     parser.add_argument(
         "--only",
         default=_DEFAULT,
         metavar="SECTIONS",
-        help="steps: a training step of each model; encrypted: the same step with encryption; encryption: encryption "
-        "alone; input: reading images; loading: reading a checkpoint, and starting; growth: against batch size, image "
-        "size and number of images (default: %(default)s)",
-    )
-    parser.add_argument("--compare", action="store_true", help="measure PyTorch with timm's models too")
-    parser.add_argument("--device", choices=DEVICES, default="", help="(default: the best that JAX finds)")
-    parser.add_argument(
-        "--model", action="append", metavar="NAMES", help="such as ViT-Ti/16,ViT-B/16 (default: as fits a section)"
+        help="sections to measure, separated by commas. steps: a training step of each model; encrypted: the same step "
+        "with encryption; encryption: encryption alone; input: reading images; loading: reading a checkpoint, and "
+        "starting; growth: time and memory by batch size, image size and number of images (default: %(default)s)",
     )
     parser.add_argument(
-        "--batch-size", metavar="NUMBERS", default="", help="such as 32,128,256 (default: as fits a section and device)"
+        "--compare", action="store_true", help="measure PyTorch with timm's models too (default: measure JAX alone)"
     )
     parser.add_argument(
-        "--dtype", metavar="NAMES", default="", help=f"of {','.join(_DTYPES)} (default: as fits a section)"
+        "--device", choices=DEVICES, default="", help="kind of device to measure (default: the best that JAX finds)"
     )
-    parser.add_argument("--image-size", type=int, default=224, help="(default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=10, help="turns of everything (default: %(default)s)")
-    parser.add_argument("--tfds", default="", metavar="NAME", help="input: a prepared data set too, such as cifar10")
-    parser.add_argument("--data-dir", default="", metavar="DIR", help="folder of such data sets (default: tfds' own)")
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="NAMES",
+        help="models, separated by commas, such as ViT-Ti/16,ViT-B/16 (default: those of each section)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        metavar="NUMBERS",
+        default="",
+        help="numbers of images in a batch, separated by commas (default: those of each section and device)",
+    )
+    parser.add_argument(
+        "--dtype",
+        metavar="NAMES",
+        default="",
+        help=f"precisions, separated by commas, among {', '.join(_DTYPES)} (default: those of each section)",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        default=224,
+        metavar="PIXELS",
+        help="side of an image in pixels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=10,
+        metavar="N",
+        help="number of times that everything is measured in turns (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tfds",
+        default="",
+        metavar="NAME",
+        help="prepared data set, such as cifar10, to measure in the section input too (default: none)",
+    )
+    parser.add_argument(
+        "--data-dir",
+        default="",
+        metavar="DIR",
+        help="folder of the data sets for --tfds (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
+    )
     parser.add_argument(
         "--output",
         default="runs/benchmark",
         metavar="DIR",
-        help="for benchmark.json, benchmark.md and growth.png (default: %(default)s)",
+        help="folder to write benchmark.json, benchmark.md and growth.png to (default: %(default)s)",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measures the sections one after another, and writes and prints each as it is measured.
+    """Measures the sections one after another; writes and prints each as soon as it is measured.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments cannot be used.
     """
+    require("ppvit benchmark", "benchmark", "matplotlib", "sklearn")
+    if arguments.compare:
+        require("--compare", "benchmark", "torch", "timm")
     chosen = _split(arguments.only)
     if not chosen or set(chosen) - set(_SECTIONS):
-        raise UserError(f"--only {arguments.only}: there is no such section, choose of {', '.join(_SECTIONS)}")
+        raise UserError(
+            f"--only is {arguments.only}, which names an unknown section: choose among {', '.join(_SECTIONS)}"
+        )
     settings = _settings(arguments)
     machine = describe_machine()
     if settings.compare:
@@ -82,7 +130,7 @@ def run(arguments: argparse.Namespace) -> None:
     command = shlex.join(["python", "-m", "ppvit_jax", *sys.argv[1:]])
     sections: dict[str, list[report.Table]] = {}
     cache = jax.config.values["jax_enable_compilation_cache"]
-    # Compilation is measured too, so that no program may come from a cache.
+    # Compilation is measured too, so no program may come from a cache.
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         for number, name in enumerate(chosen, start=1):
@@ -98,13 +146,14 @@ def run(arguments: argparse.Namespace) -> None:
 def _settings(arguments: argparse.Namespace) -> Settings:
     dtypes = _split(arguments.dtype)
     if unknown := [name for name in dtypes if name not in _DTYPES]:
-        raise UserError(f"--dtype {', '.join(unknown)}: use {' or '.join(_DTYPES)}")
+        raise UserError(f"--dtype is {', '.join(unknown)}: use {' or '.join(_DTYPES)}")
     try:
         batch_sizes = tuple(int(number) for number in _split(arguments.batch_size))
     except ValueError:
-        raise UserError(f"--batch-size {arguments.batch_size}: give whole numbers, such as 32,128") from None
-    if min(batch_sizes, default=1) < 1 or arguments.repeats < 1:
-        raise UserError("--batch-size and --repeats need at least 1")
+        raise UserError(f"--batch-size is {arguments.batch_size}: give whole numbers, such as 32,128") from None
+    for flag, value in (("--batch-size", min(batch_sizes, default=1)), ("--repeats", arguments.repeats)):
+        if value < 1:
+            raise UserError(f"{flag} is {value}: give at least 1")
     settings = Settings(
         models=tuple(name for names in arguments.model or () for name in _split(names)),
         batch_sizes=batch_sizes,

@@ -1,4 +1,4 @@
-"""The section `encrypted`: cost of the encryption inside a training step."""
+"""The section `encrypted`: the cost of encryption inside a training step."""
 
 from collections.abc import Iterator
 
@@ -30,13 +30,14 @@ def run(settings: Settings) -> Iterator[list[Table]]:
     """Yields the section's table after each model, precision and batch size.
 
     Raises:
-      UserError: an unknown model or a size that does not fit.
+      UserError: the model is unknown, or a size does not fit it.
     """
     repeats = max(settings.repeats, _FEWEST_TURNS)
     size = settings.image_size
     note = (
-        f"SGD with momentum and weight decay, {size}x{size}, random images that lie on the device; {repeats} turns. "
-        "Block scrambling and pixel shuffling of every image inside the compiled step, against the same step without."
+        f"SGD with momentum and weight decay, {size}x{size}, random images on the device; {repeats} turns. "
+        "The compiled step scrambles the blocks and shuffles the pixels of every image; the same step without "
+        "encryption is the reference."
     )
     table = Table("Encrypted training step", note, _COLUMNS, [])
     training = default_config()

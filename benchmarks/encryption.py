@@ -1,4 +1,4 @@
-"""The section `encryption`: encryption alone, against a copy of the same bytes and straightforward programs."""
+"""The section `encryption`: encryption alone, compared with a copy of the same bytes and simple programs."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +18,7 @@ from ppvit_jax.errors import UserError
 _BLOCK_SIZE = 16
 _COLUMNS = {
     "images": "Images",
-    "what": "What",
+    "what": "Work",
     "seconds": "Median",
     "quartiles": "quartiles",
     "range": "range",
@@ -33,23 +33,23 @@ def run(settings: Settings) -> Iterator[list[Table]]:
     """Yields the section's table after each number of images.
 
     Raises:
-      UserError: an image size that does not divide into blocks.
+      UserError: the image size does not divide into blocks.
     """
     size = settings.image_size
     note = (
         f"Block scrambling and pixel shuffling of uint8 images {size}x{size}x3, blocks of {_BLOCK_SIZE}x{_BLOCK_SIZE}; "
-        f"{settings.repeats} turns. A copy of the same bytes is the limit; numpy's goes to memory that is "
-        "there, the others' to new memory. GB/s counts each image's bytes once. "
-        "Straightforward: reshape into blocks, index the blocks, index their values, join. All encryptions gave the "
-        "same bytes before they were timed. JAX and PyTorch work on the device, on images that lie there."
+        f"{settings.repeats} turns. A copy of the same bytes is the limit: numpy's goes to memory that is "
+        "allocated already, the others' to new memory. GB/s counts the bytes of each image once. The straightforward "
+        "programs reshape images into blocks, index the blocks, index their values, and join them. All encryptions "
+        "gave the same bytes before they were timed. JAX and PyTorch work on images on the device."
     )
     table = Table("Encryption alone", note, _COLUMNS, [])
     for count in settings.batch_sizes or (32, 256):
         images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
         works = _works(images, settings)
         seconds = take_turns(works, settings.repeats, f"encryption of {count} images")
-        for what, summary in summarize(seconds, "copy by JAX").items():
-            row = {"images": count, "what": what, **summary, "images_per_second": count / summary["seconds"]}
+        for name, summary in summarize(seconds, "copy by JAX").items():
+            row = {"images": count, "what": name, **summary, "images_per_second": count / summary["seconds"]}
             table.rows.append({**row, "gigabytes_per_second": images.nbytes / summary["seconds"] / 1e9})
         yield [table]
 
@@ -80,7 +80,7 @@ def _works(images: np.ndarray, settings: Settings) -> dict[str, Work]:
         from benchmarks import pytorch
 
         placed, *index = (pytorch.to_device(array, settings.device) for array in (images, block, pixel))
-        block_index, pixel_index = (one.long() for one in index)
+        block_index, pixel_index = (array.long() for array in index)
 
         def in_pytorch() -> Any:
             return pytorch.encrypt(placed, block_index, pixel_index, _BLOCK_SIZE)
@@ -91,5 +91,5 @@ def _works(images: np.ndarray, settings: Settings) -> dict[str, Work]:
     expected = results["JAX"]()
     for name, call in results.items():
         if not np.array_equal(call(), expected):
-            raise UserError(f"{name} encrypts to other bytes than JAX: this is a defect of ppvit_jax, please report it")
+            raise UserError(f"{name} encrypts to other bytes than JAX: please report this defect of ppvit_jax")
     return works

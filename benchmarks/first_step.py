@@ -1,8 +1,7 @@
 """A training run that ends after its first step and prints how long its parts took.
 
-It is `ppvit_jax.main` itself, with a clock around its parts:
-python -m benchmarks.first_step STARTED ARGUMENTS. STARTED is the time of its start, in seconds since the
-epoch; the rest is for `ppvit_jax.main`.
+It runs `ppvit_jax.main` with a clock around its parts, as python -m benchmarks.first_step STARTED ARGUMENTS. STARTED
+is the time of its start, in seconds since the epoch; ARGUMENTS are those of `ppvit_jax.main`.
 """
 
 import json
@@ -14,15 +13,17 @@ from typing import Any
 
 
 def main(started: float, arguments: list[str]) -> None:
-    """Runs up to the first step, and prints one line of JSON: seconds of "import", "data", "checkpoint" (and fitting it
-    to the model), "compile" (or reading the compilation cache), and of all together, "seconds".
+    """Runs up to the first step, and prints the seconds of its parts as one line of JSON.
+
+    The parts are "import", "data", "checkpoint" (with fitting it to the model) and "compile" (or reading the
+    compilation cache); "seconds" is the time of all together.
 
     Args:
-      started: when the process was started, in seconds since the epoch.
-      arguments: of `ppvit_jax.main`.
+      started: the time at which the process was started, in seconds since the epoch.
+      arguments: the arguments of `ppvit_jax.main`.
 
     Raises:
-      UserError: as a run does.
+      UserError: the run cannot start.
     """
     import jax
 
@@ -49,7 +50,7 @@ def main(started: float, arguments: list[str]) -> None:
     def finish(_: Any, __: int, state: Any) -> None:
         jax.block_until_ready(state)
         print(json.dumps({**parts, "seconds": time.time() - started}), flush=True)
-        # The run would go on.
+        # Otherwise the run would continue.
         os._exit(0)
 
     jax.monitoring.register_event_duration_secs_listener(compiled)
@@ -59,7 +60,7 @@ def main(started: float, arguments: list[str]) -> None:
         (checkpoint, "to_params", "checkpoint"),
     ):
         setattr(module, name, clocked(part, getattr(module, name)))
-    # Where a run waits for its first step.
+    # A run calls this method after its first step.
     Log.start = finish  # pyright: ignore[reportAttributeAccessIssue]
     program.main(arguments)
 

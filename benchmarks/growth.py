@@ -1,4 +1,4 @@
-"""The section `growth`: time and memory against batch size, image size and number of images."""
+"""The section `growth`: time and memory by batch size, image size and number of images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from benchmarks.jax_step import TrainingStep, random_batch
 from benchmarks.report import Table
@@ -16,7 +14,7 @@ from benchmarks.timing import host_work, jax_work, summarize, take_turns
 from ppvit_jax import keys
 from ppvit_jax.config import Config, default_config
 from ppvit_jax.encryption import parse
-from ppvit_jax.files import write_figure
+from ppvit_jax.files import new_figure, write_figure
 
 _MOST_IMAGES = 2048
 _BLOCK_SIZE = 16
@@ -36,24 +34,24 @@ _ENCRYPTION = {
     "quartiles": "quartiles",
     "images_per_second": "images/s",
 }
-_EXPONENTS = {"what": "What", "against": "Against", "line": "Of", "exponent": "Exponent"}
+_EXPONENTS = {"what": "Measure", "against": "Against", "line": "Line", "exponent": "Exponent"}
 
 
 def run(settings: Settings) -> Iterator[list[Table]]:
     """Yields the section's tables as they grow, and writes growth.png at the end.
 
     Raises:
-      UserError: an unknown model or a size that does not fit.
+      UserError: the model is unknown, or a size does not fit it.
     """
     name = (settings.models or ("ViT-Ti/16",))[0]
     training = default_config()
     training.dtype = (settings.dtypes or ("float32",))[0]
     patch_size = settings.model_config(name).patch_size
-    # 384 beside 224.
+    # The second size is 384 beside 224.
     sizes = (settings.image_size, round(settings.image_size * 12 / 7 / patch_size) * patch_size)
     note = (
         f"{name}, {training.dtype}, plain random images; {settings.repeats} turns of all batch sizes. The program's "
-        "memory is XLA's own account of the compiled step: arguments, results and what it needs in between."
+        "memory is XLA's estimate for the compiled step: arguments, results and temporary memory."
     )
     steps = Table("Growth of a training step", note, _STEPS, [])
     for size in sizes:
@@ -66,8 +64,8 @@ def run(settings: Settings) -> Iterator[list[Table]]:
     encryption = Table("Growth of encryption", note, _ENCRYPTION, _encryptions(settings))
     yield [steps, encryption]
     note = (
-        "The slope of a straight line through the larger half of the sizes, both axes logarithmic: 1 is linear. Below "
-        "1 there is a constant part, which fades with size."
+        "The exponent is the slope of a straight line through the larger half of the sizes, on logarithmic axes: 1 is "
+        "linear growth. An exponent below 1 shows a constant part, which matters less for larger sizes."
     )
     exponents = Table("Exponents", note, _EXPONENTS, _exponents(steps.rows, encryption.rows))
     draw(steps.rows, encryption.rows, f"{name}, {training.dtype}", settings.output / "growth.png")
@@ -75,23 +73,23 @@ def run(settings: Settings) -> Iterator[list[Table]]:
 
 
 def exponent(sizes: list[float], values: list[float]) -> float:
-    """Returns the slope of a line through the larger half of the points, at least two, both axes logarithmic."""
+    """Returns the slope of a line through the larger half of the points, at least two, on logarithmic axes."""
     used = max(2, (len(sizes) + 1) // 2)
     return float(np.polyfit(np.log(sizes[-used:]), np.log(values[-used:]), 1)[0])
 
 
 def draw(steps: list[dict[str, Any]], encryptions: list[dict[str, Any]], subtitle: str, path: Path) -> None:
-    """Draws time and memory of a step and time of encryption, each with a dotted line that is linear and ends in
-    its last point.
+    """Draws the time and memory of a step and the time of encryption.
+
+    A dotted line through the last point of each curve shows linear growth.
 
     Args:
       steps: rows with "line", "batch_size", "seconds" and "program_mebibytes".
       encryptions: rows with "line", "images" and "seconds".
-      subtitle: what was measured.
+      subtitle: the model and the precision.
       path: the PNG to write.
     """
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13, 4.4)
     panels = (
         (steps, "batch_size", "seconds", "Training step: time", "Batch size (images)", "Seconds per step"),
         (steps, "batch_size", "program_mebibytes", "Training step: memory", "Batch size (images)", "Memory (MiB)"),
@@ -102,7 +100,7 @@ def draw(steps: list[dict[str, Any]], encryptions: list[dict[str, Any]], subtitl
         for (line, points), (color, marker) in zip(_lines(rows, size, value).items(), _STYLES, strict=False):
             sizes, values = zip(*points, strict=True)
             axes.plot(sizes, values, marker=marker, color=color, label=line)
-            axes.plot(sizes, [values[-1] * one / sizes[-1] for one in sizes], ":", color=color, linewidth=1)
+            axes.plot(sizes, [values[-1] * number / sizes[-1] for number in sizes], ":", color=color, linewidth=1)
         axes.plot([], [], ":", color="black", linewidth=1, label="linear")
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
@@ -120,7 +118,7 @@ def _steps(settings: Settings, name: str, training: Config, size: int) -> list[d
     for batch_size in settings.batch_sizes or (1, 2, 4, 8, 16, 32):
         step = TrainingStep(config, training, random_batch(batch_size, size))
         works[str(batch_size)], programs[str(batch_size)] = step.run, step.program_bytes / 2**20
-    seconds = take_turns(works, settings.repeats, f"{name} at {size}x{size}, growing batches")
+    seconds = take_turns(works, settings.repeats, f"{name} at {size}x{size}, batches of growing size")
     return [
         {
             "line": f"{size}x{size}",
@@ -165,7 +163,7 @@ def _lines(rows: list[dict[str, Any]], size: str, value: str) -> dict[str, list[
 
 def _exponents(steps: list[dict[str, Any]], encryptions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
-    for what, measured, size, against, value in (
+    for measure, measured, size, against, value in (
         ("time of a step", steps, "batch_size", "batch size", "seconds"),
         ("memory of a step", steps, "batch_size", "batch size", "program_mebibytes"),
         ("time of encryption", encryptions, "images", "images", "seconds"),
@@ -173,5 +171,5 @@ def _exponents(steps: list[dict[str, Any]], encryptions: list[dict[str, Any]]) -
         for line, points in _lines(measured, size, value).items():
             if len(points) > 1:
                 sizes, values = (list(numbers) for numbers in zip(*points, strict=True))
-                rows.append({"what": what, "against": against, "line": line, "exponent": exponent(sizes, values)})
+                rows.append({"what": measure, "against": against, "line": line, "exponent": exponent(sizes, values)})
     return rows

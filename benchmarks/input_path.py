@@ -1,4 +1,4 @@
-"""The section `input`: images a second that a data set delivers to the device, against what a training step takes."""
+"""The section `input`: images a second that a data set delivers to the device, and that a training step takes."""
 
 import tempfile
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ from ppvit_jax.data.source import ArraySource, Source
 _IN_MEMORY = 10_000
 _PHOTOGRAPHS = 256
 _LARGEST_SIDE = 500
-_QUALITY = 90  # of JPEG
+_QUALITY = 90  # quality of JPEG files
 _COLUMNS = {
-    "what": "What",
-    "images": "Images a turn",
+    "what": "Work",
+    "images": "Images per turn",
     "seconds": "Median",
     "quartiles": "quartiles",
     "range": "range",
@@ -37,7 +37,7 @@ def run(settings: Settings) -> Iterator[list[Table]]:
     """Yields the section's table, once.
 
     Raises:
-      UserError: an unknown model, a size that does not fit, or a data set that cannot be read.
+      UserError: the model is unknown, a size does not fit it, or a data set cannot be read.
     """
     name, size = (settings.models or ("ViT-Ti/16",))[0], settings.image_size
     batch_size = (settings.batch_sizes or (32,))[0]
@@ -59,21 +59,21 @@ def run(settings: Settings) -> Iterator[list[Table]]:
         rows.append({"what": kind, "images": images[kind], **summary, "images_per_second": rate})
         rows[-1]["times_step"] = rate / rows[0]["images_per_second"]
     note = (
-        f"Batches of {batch_size}, read, decoded, brought to {size}x{size} where they are of various sizes, and put on "
-        f"the device; {settings.repeats} turns, each from the first image on; the files are in the page cache. Nothing "
+        f"Batches of {batch_size} are read, decoded, resized to {size}x{size} if their sizes vary, and put on the "
+        f"device; {settings.repeats} turns, each from the first image on. The files are in the page cache, and nothing "
         f"else runs meanwhile. Photographs have sides of {size} to {max(size, _LARGEST_SIDE)} pixels."
     )
     yield [Table("Input path", note, _COLUMNS, rows)]
 
 
 def write_photographs(folder: Path, count: int, ending: str, smallest: int) -> None:
-    """Writes pieces of scikit-learn's two photographs, in two classes and various sizes.
+    """Writes crops of scikit-learn's two photographs, in two classes and various sizes.
 
     Args:
-      folder: to make train/CLASS/* and test/CLASS/* in, with a tenth of the images for testing.
-      count: images.
+      folder: the folder to write train/CLASS/* and test/CLASS/* to, with a tenth of the images for testing.
+      count: the number of images.
       ending: ".jpg" or ".png".
-      smallest: the shortest side in pixels; the longest is 500, if that is more.
+      smallest: the shortest side in pixels; the longest is 500, or this if it is larger.
     """
     random = np.random.default_rng(0)
     photographs = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]

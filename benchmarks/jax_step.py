@@ -1,4 +1,4 @@
-"""One step of training in JAX, as a run takes it, on a batch that stays on the device."""
+"""One training step in JAX, as a run computes it, on a batch that stays on the device."""
 
 import functools
 import time
@@ -17,14 +17,14 @@ from ppvit_jax.training.step import compile_steps
 
 
 def random_batch(batch_size: int, image_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images, uint8 [batch, size, size, 3], and their labels, int32 [batch], of ten classes."""
+    """Returns random images, uint8 [batch, size, size, 3], and labels of ten classes, int32 [batch]."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch_size, image_size, image_size, 3), np.uint8)
     return images, random.integers(0, 10, batch_size, np.int32)
 
 
 def random_params(config: models.ModelConfig) -> models.Params:
-    """Returns a model\x27s parameters, float32 numpy arrays: random kernels and embeddings, of deviation 0.02."""
+    """Returns random parameters of a model, float32 numpy arrays with a standard deviation of 0.02."""
     random = np.random.default_rng(0)
     params = {}
     for name, shape in models.parameter_shapes(config).items():
@@ -35,11 +35,12 @@ def random_params(config: models.ModelConfig) -> models.Params:
 
 
 class TrainingStep:
-    """`ppvit_jax.training.step.compile_steps`' training step and its state.
+    """The training step of `ppvit_jax.training.step.compile_steps`, and its state.
 
-    compile_seconds: of tracing, lowering and compiling it; near 0 for a step that this process has compiled before.
-    program_bytes: the memory that the compiled program takes by XLA's own account: arguments, results and what it
-      needs in between.
+    Attributes:
+      state: the training state.
+      compile_seconds: time to trace, lower and compile the step; near 0 if this process has compiled it before.
+      program_bytes: XLA's estimate of the memory of the compiled program: arguments, results and temporary memory.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class TrainingStep:
           config: the model's shape.
           training: the run's configuration; see `compile_steps`.
           batch: images, uint8 [batch, height, width, 3], and labels, int32 [batch].
-          secret: of the run's encryption, or None for plain images.
-          params: the parameters to begin with; random ones if there are none.
+          secret: the secret of the run's encryption, or None for plain images.
+          params: the parameters to start from; None for random ones.
         """
         steps = compile_steps(config, training, total_steps=1)
         self._step: Any = steps.train_step
@@ -79,14 +80,14 @@ class TrainingStep:
         )
 
     def run(self, count: int) -> None:
-        """Takes so many steps, and waits for the last."""
+        """Takes `count` steps, and waits for the last."""
         for _ in range(count):
             self.state = self._step(self.state, *self._arguments)
         jax.block_until_ready(self.state)
 
 
 def matrix_product(size: int, dtype: str) -> Work:
-    """Returns work that multiplies two square matrices of this size, with sums in float32."""
+    """Returns work that multiplies two square matrices of this size, and accumulates in float32."""
     left, right = jax.random.normal(jax.random.key(0), (2, size, size), jnp.dtype(dtype))
     product = jax.jit(functools.partial(jnp.matmul, preferred_element_type=jnp.float32))
     return jax_work(lambda: product(left, right))

@@ -1,4 +1,4 @@
-"""The section `loading`: reading a checkpoint of real size, and a program's start up to its first training step."""
+"""The section `loading`: reading a checkpoint of real size, and starting a program up to its first training step."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from ppvit_jax.models import vit
 _CLASSES = 21_843
 _STARTS = 2
 _READING = {
-    "what": "What",
+    "what": "Work",
     "seconds": "Median",
     "quartiles": "quartiles",
     "range": "range",
@@ -41,10 +41,10 @@ _STARTING = {
 
 
 def run(settings: Settings) -> Iterator[list[Table]]:
-    """Yields the table of reading, then that of starting too.
+    """Yields the table of reading, and then both tables.
 
     Raises:
-      UserError: an unknown model or a size that does not fit, or a run that does not start.
+      UserError: the model is unknown, a size does not fit it, or a run does not start.
     """
     name = (settings.models or ("ViT-B/16",))[0]
     config = settings.model_config(name)
@@ -54,12 +54,12 @@ def run(settings: Settings) -> Iterator[list[Table]]:
         seconds = take_turns(_reading(path, config), settings.repeats, f"reading {name}")
         size = path.stat().st_size
         rows = [
-            {"what": what, **summary, "gigabytes_per_second": size / summary["seconds"] / 1e9}
-            for what, summary in summarize(seconds, "numpy, every array").items()
+            {"what": name, **summary, "gigabytes_per_second": size / summary["seconds"] / 1e9}
+            for name, summary in summarize(seconds, "numpy, every array").items()
         ]
         note = (
             f"{name} with pre_logits and a head of {_CLASSES:,} classes, float32 .npz of {size / 1e6:,.0f} MB in the "
-            f"page cache; {settings.repeats} turns. A run checks what it reads, without head and pre_logits, and fits "
+            f"page cache; {settings.repeats} turns. A run reads it without head and pre_logits, checks it, and fits "
             "it to a model with a new head."
         )
         tables = [Table("Reading a checkpoint", note, _READING, rows)]
@@ -69,7 +69,7 @@ def run(settings: Settings) -> Iterator[list[Table]]:
         fields = {"checkpoint": str(path), "model": name, "image_size": settings.image_size, "dtype": dtype}
         rows = []
         for number in range(2 * _STARTS):
-            # Every second start finds what the one before it compiled.
+            # Every second start finds the programs that the one before it compiled.
             cache = Path(folder) / f"cache_{number // 2}"
             workdir = Path(folder) / f"run_{number}"
             parts = start({**fields, "batch_size": batch_size}, workdir, cache, settings.device)
@@ -77,15 +77,14 @@ def run(settings: Settings) -> Iterator[list[Table]]:
         note = (
             f"python -m ppvit_jax.main on scikit-learn's digits with {name} at {settings.image_size}x"
             f"{settings.image_size}, {dtype}, batch {batch_size}, encrypted and adapted, from the start of its process "
-            "to the end of its first training step; the checkpoint is the one above. Compiling: or reading what the "
-            "cache has. Parts may run at the same time; what is in none of them is tracing, the step itself and "
-            "the rest."
+            "to the end of its first training step, with the checkpoint above. Compiling includes reading from the "
+            "cache. Parts may run at the same time; the total also includes tracing, the step itself and the rest."
         )
         yield [*tables, Table("Starting", note, _STARTING, rows)]
 
 
 def write_pretrained(path: Path, name: str, image_size: int) -> None:
-    """Writes a checkpoint with random weights, with pre_logits and ImageNet-21k's head, float32."""
+    """Writes a checkpoint of random float32 weights, with pre_logits and a head of ImageNet-21k's size."""
     hidden_size = vit.parse_name(name, image_size=image_size, num_classes=1).hidden_size
     config = vit.parse_name(name, image_size=image_size, num_classes=_CLASSES, representation_size=hidden_size)
     metadata = checkpoint.Metadata(name, image_size)
@@ -96,16 +95,16 @@ def start(fields: Mapping[str, object], workdir: Path, cache: Path, device: str)
     """Starts a training run in a process of its own, which ends after its first step.
 
     Args:
-      fields: of the configuration, by name.
-      workdir: of the run; its configuration file is written beside it.
-      cache: folder of JAX's compilation cache.
+      fields: fields of the configuration, by name.
+      workdir: the workdir of the run; the configuration file is written beside it.
+      cache: the folder of JAX's compilation cache.
       device: "cpu", "gpu" or "tpu".
 
     Returns:
-      Seconds of parts and of all; see `benchmarks.first_step`.
+      The seconds of the parts and of all together; see `benchmarks.first_step`.
 
     Raises:
-      UserError: there is no first step.
+      UserError: the run does not reach its first step.
     """
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPATH": os.pathsep.join(sys.path)}
     if device == "cpu":

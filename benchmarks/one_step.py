@@ -1,4 +1,4 @@
-"""A process that takes two training steps and prints its peak memory; `measure` starts one."""
+"""A process that takes two training steps and prints its peak memory; `measure` starts such a process."""
 
 import argparse
 import json
@@ -24,13 +24,13 @@ def measure(settings: Settings, framework: str, model: str, dtype: str, batch_si
     Args:
       settings: the device and the image size.
       framework: "jax", "pytorch" or "pytorch-compiled".
-      model: its name.
+      model: the name of the model.
       dtype: the compute dtype.
-      batch_size: images of a step.
+      batch_size: number of images in a step.
 
     Returns:
-      "peak_bytes": of the device, or of the process where the processor is the device; or "failed": why there was no
-      second step.
+      "peak_bytes", the peak memory of the device, or of the process if the device is the processor; or "failed", the
+      reason why there was no second step.
     """
     arguments = [framework, model, dtype, str(batch_size), str(settings.image_size), settings.device]
     try:
@@ -40,7 +40,7 @@ def measure(settings: Settings, framework: str, model: str, dtype: str, batch_si
             text=True,
             timeout=_LIMIT_SECONDS,
             check=False,
-            # The package may be in the working directory alone, or not in it at all.
+            # The package may be in the working directory alone, or elsewhere.
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
     except subprocess.TimeoutExpired:

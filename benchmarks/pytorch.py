@@ -1,4 +1,4 @@
-"""The same work in PyTorch, with timm's Vision Transformer; the only module that imports either."""
+"""The same work in PyTorch, with timm's Vision Transformer; no other module imports these two."""
 
 import importlib
 import importlib.util
@@ -10,26 +10,22 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.timing import Work
 from ppvit_jax import models
 from ppvit_jax.config import Config
 from ppvit_jax.errors import UserError
 
-try:
-    import torch
-except ImportError:
-    raise UserError("--compare needs PyTorch and timm: pip install 'ppvit-jax[benchmark]'") from None
-
 
 def device(kind: str) -> torch.device:
-    """Returns PyTorch's device of the same kind as JAX's; multiplies float32 as JAX does there.
+    """Returns PyTorch's device of a kind, and sets the precision of float32 products to JAX's there.
 
     Raises:
-      UserError: it has none.
+      UserError: PyTorch has no such device.
     """
     if kind == "gpu" and torch.cuda.is_available():
-        # JAX multiplies float32 on such devices by TensorFloat-32 too.
+        # On such devices JAX multiplies float32 in TensorFloat-32, too.
         torch.set_float32_matmul_precision("high")
         return torch.device("cuda")
     if kind != "cpu":
@@ -38,26 +34,26 @@ def device(kind: str) -> torch.device:
 
 
 def describe() -> dict[str, str | int]:
-    """Returns versions and the number of threads."""
+    """Returns the versions of PyTorch and timm, and the number of threads."""
     return {"torch": torch.__version__, "timm": import_timm().__version__, "torch_threads": torch.get_num_threads()}
 
 
 def synchronize() -> None:
-    """Waits until the device has done what it was told."""
+    """Waits until the device has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def peak_device_bytes() -> int | None:
-    """Returns the most memory of a GPU that tensors have taken at a time; None without one."""
+    """Returns the peak memory of tensors on the GPU in bytes; None without a GPU."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 
 class TrainingStep:
-    """One step of training as `ppvit_jax.training.step` does it, from uint8 images on the device.
+    """One training step as `ppvit_jax.training.step` computes it, from uint8 images on the device.
 
-    timm's model with attention by scaled_dot_product_attention, cross-entropy, torch.optim.SGD, sums of loss and
-    correct predictions; bfloat16 by autocast, the weights staying float32.
+    It consists of timm's model with scaled_dot_product_attention, cross-entropy, torch.optim.SGD, and sums of the loss
+    and of correct predictions. For bfloat16 it uses autocast, and the weights stay float32.
     """
 
     def __init__(
@@ -69,14 +65,14 @@ class TrainingStep:
         *,
         compile_model: bool = False,
     ):
-        """Makes a model of random weights.
+        """Makes a model with random weights.
 
         Args:
           config: the model's shape.
-          training: of its fields those of SGD matter, and `mean` and `std`.
+          training: the run's configuration, of which the fields of SGD, `mean` and `std` are used.
           batch: images, uint8 [batch, height, width, 3], and labels, int [batch].
-          kind: of the device, "cpu" or "gpu".
-          compile_model: compile it by torch.compile.
+          kind: the kind of device, "cpu" or "gpu".
+          compile_model: True to compile the model by torch.compile.
         """
         images, labels = batch
         self._device = device(kind)
@@ -114,13 +110,13 @@ class TrainingStep:
         return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.model.state_dict().items()}
 
     def first_seconds(self) -> float:
-        """Seconds of the first step, in which `torch.compile` compiles."""
+        """Returns the seconds of the first step, in which `torch.compile` compiles."""
         start = time.perf_counter()
         self.run(1)
         return time.perf_counter() - start
 
     def run(self, count: int) -> None:
-        """Takes so many steps, and waits for the last."""
+        """Takes `count` steps, and waits for the last."""
         for _ in range(count):
             images = (self._images.to(torch.float32) / 255 - self._mean) / self._std
             with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
@@ -152,7 +148,7 @@ def to_device(array: np.ndarray, kind: str) -> torch.Tensor:
 
 
 def encrypt(images: torch.Tensor, block: torch.Tensor, pixel: torch.Tensor, block_size: int) -> torch.Tensor:
-    """Block scrambling and pixel shuffling as `straightforward.encrypt` does it, in PyTorch."""
+    """Scrambles blocks and shuffles pixels as `straightforward.encrypt` does, in PyTorch."""
     count, height, width, channels = images.shape
     rows, columns = height // block_size, width // block_size
     blocks = images.reshape(count, rows, block_size, columns, block_size, channels).permute(0, 1, 3, 2, 4, 5)
@@ -163,16 +159,12 @@ def encrypt(images: torch.Tensor, block: torch.Tensor, pixel: torch.Tensor, bloc
 
 
 def import_timm() -> ModuleType:
-    """Imports timm, also beside a torchvision that was built for another PyTorch. timm's models do not use the compiled
-    operators of torchvision: their names are enough.
+    """Imports timm, also beside a torchvision that was built for another PyTorch.
 
-    Raises:
-      UserError: it is not installed.
+    timm's models do not use the compiled operators of torchvision, so it is enough to define their names.
     """
     try:
         return importlib.import_module("timm")
-    except ImportError:
-        raise UserError("--compare needs PyTorch and timm: pip install 'ppvit-jax[benchmark]'") from None
     except RuntimeError as error:
         spec = importlib.util.find_spec("torchvision")
         if "torchvision::" not in str(error) or spec is None or spec.origin is None:

@@ -1,4 +1,4 @@
-"""Measurements, written as benchmark.json and as tables in benchmark.md."""
+"""Report of measurements, as benchmark.json and as tables in benchmark.md."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,11 +15,12 @@ _UNITS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"))
 class Table:
     """Measurements of one part of a section.
 
-    title: heading.
-    note: the method, and the meaning of the numbers.
-    columns: heading of each column, by the field of a row.
-    rows: fields by name: numbers, pairs of them ("low to high") or text; also those that are in no column. Those of
-      DURATIONS are in seconds.
+    Attributes:
+      title: the heading.
+      note: the method, and the meaning of the numbers.
+      columns: heading of each column, by the field of a row.
+      rows: fields by name, also those without a column: numbers, pairs of numbers ("low to high") or text. The fields
+        in DURATIONS are in seconds.
     """
 
     title: str
@@ -43,14 +44,14 @@ def write(output: Path, command: str, machine: Mapping[str, object], sections: d
 
     Args:
       output: a folder that exists.
-      command: what was run.
+      command: the command line that was run.
       machine: see `describe_machine`.
-      sections: the tables of each section that has begun.
+      sections: the tables of each section that has begun, by name.
     """
     content = {
         "command": command,
         "machine": machine,
-        "sections": {name: [dataclasses.asdict(one) for one in tables] for name, tables in sections.items()},
+        "sections": {name: [dataclasses.asdict(table) for table in tables] for name, tables in sections.items()},
     }
     write_json(output / "benchmark.json", content)
     where = ", ".join(f"{name} {value}" for name, value in machine.items())
@@ -62,7 +63,7 @@ def write(output: Path, command: str, machine: Mapping[str, object], sections: d
 
 def body(tables: list[Table]) -> list[str]:
     """Returns the lines of a section."""
-    return [line for one in tables for line in one.lines()]
+    return [line for table in tables for line in table.lines()]
 
 
 def _cell(value: Any, is_duration: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""Settings of the benchmarks, and their device."""
+"""Settings of the benchmarks, and selection of the device."""
 
 import dataclasses
 import os
@@ -20,16 +20,17 @@ DEVICES = ("cpu", "gpu", "tpu")
 class Settings:
     """Settings of all sections.
 
-    models: names such as "ViT-B/16".
-    batch_sizes: images of a training step.
-    dtypes: compute dtypes of a training step, "float32" or "bfloat16".
-    image_size: side of an image in pixels.
-    repeats: turns of everything that is timed, after a warm-up.
-    compare: measure PyTorch too.
-    device: "cpu", "gpu" or "tpu".
-    data: a data set that tensorflow-datasets has prepared, for the input path; "" for none.
-    data_dir: the folder of such data sets; "" for the usual one.
-    output: folder for results.
+    Attributes:
+      models: names such as "ViT-B/16".
+      batch_sizes: numbers of images in a training step.
+      dtypes: compute dtypes of a training step, "float32" or "bfloat16".
+      image_size: side of an image in pixels.
+      repeats: number of turns in which everything is timed, after a warm-up.
+      compare: True to measure PyTorch too.
+      device: "cpu", "gpu" or "tpu".
+      data: a data set that tensorflow-datasets has prepared, for the input path; "" for none.
+      data_dir: the folder of such data sets; "" for the usual one.
+      output: the folder for results.
     """
 
     models: tuple[str, ...]
@@ -44,23 +45,23 @@ class Settings:
     output: Path
 
     def model_config(self, name: str, dtype: str = "float32", image_size: int | None = None) -> ViTConfig:
-        """Returns the shape of a model of ten classes.
+        """Returns the shape of a model with ten classes.
 
         Raises:
-          UserError: an unknown name, another family, or an image size that does not fit.
+          UserError: the name is unknown or of another family, or the image size does not fit.
         """
         size = image_size or self.image_size
         config = parse_name(name, image_size=size, num_classes=10, dtype=dtype)
         if not isinstance(config, ViTConfig):
-            raise UserError(f"the benchmark is of Vision Transformers, and {name} is none: use one such as ViT-B/16")
+            raise UserError(f"{name} is not a Vision Transformer: choose one, such as ViT-B/16")
         return config
 
 
 def select_device(name: str) -> str:
-    """Makes JAX compute on a kind of device, before it has computed anything.
+    """Selects the kind of device on which JAX computes, before it has computed anything.
 
     Args:
-      name: one of DEVICES, or "" for the best that there is.
+      name: one of DEVICES, or "" for the best that JAX finds.
 
     Returns:
       One of DEVICES.
@@ -70,21 +71,19 @@ def select_device(name: str) -> str:
     """
     if name == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    # PyTorch takes its memory on the same device.
+    # PyTorch needs memory on the same device.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         backend = jax.default_backend()
     except RuntimeError as error:
         raise UserError(f"JAX has no device: {' '.join(str(error).split())[:200]}") from None
     if name not in ("", backend):
-        raise UserError(
-            f"JAX has no {name} here, its device is a {backend}: choose another --device, or install JAX for it"
-        )
+        raise UserError(f"JAX has no {name} here, but a {backend}: choose another --device, or install JAX for it")
     return backend
 
 
 def describe_machine() -> dict[str, str | int | None]:
-    """Returns the device, cores and versions that a result belongs to."""
+    """Returns the device, cores and versions of this machine, to which results belong."""
     return {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -100,7 +99,7 @@ def describe_machine() -> dict[str, str | int | None]:
 
 
 def _processor() -> str:
-    """Returns the processor's name as Linux tells it, else the architecture's."""
+    """Returns the name of the processor from Linux, or elsewhere the name of the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

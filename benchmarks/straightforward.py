@@ -1,4 +1,4 @@
-"""Block scrambling and pixel shuffling as anyone would write them from the paper's equations 2 and 15."""
+"""Block scrambling and pixel shuffling, written plainly from the paper's equations 2 and 15."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ def encrypt(images: np.ndarray, block: np.ndarray, pixel: np.ndarray, block_size
 
     Args:
       images: uint8 [n, height, width, channels].
-      block: int [blocks], of the blocks in row-major order.
-      pixel: int [values], of a block's values in (row, column, channel) order.
+      block: int [blocks], the permutation of the blocks in row-major order.
+      pixel: int [values], the permutation of a block's values in (row, column, channel) order.
       block_size: side of a block in pixels.
 
     Returns:

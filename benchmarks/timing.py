@@ -1,4 +1,4 @@
-"""Times several things in turns, so that all of them meet the same states of the machine."""
+"""Times several programs in turns, so that all of them meet the same states of the machine."""
 
 import statistics
 import time
@@ -10,19 +10,20 @@ import numpy as np
 
 from ppvit_jax.data.progress import Progress
 
-# Runs its work so many times, and returns when the last result is there.
+# Runs its work as many times as the argument says, and returns when the last result is there.
 Work: TypeAlias = Callable[[int], None]
 _SHORTEST_TURN = 0.1
 
 
 class Summary(TypedDict):
-    """Seconds of a work over all turns, and its ratio to another's.
+    """Time of one work over all turns, and its ratio to that of a reference.
 
-    seconds: the median.
-    quartiles, range: of the seconds.
-    ratio: of the medians, to the reference's; above 1 is slower.
-    ratio_quartiles: of the ratios within each turn.
-    turns: all seconds.
+    Attributes:
+      seconds: the median.
+      quartiles, range: those of the seconds.
+      ratio: ratio of the medians; above 1, the work is slower than the reference.
+      ratio_quartiles: quartiles of the ratios within each turn.
+      turns: the seconds of each turn.
     """
 
     seconds: float
@@ -33,19 +34,19 @@ class Summary(TypedDict):
     turns: list[float]
 
 
-def take_turns(works: Mapping[str, Work], repeats: int, what: str) -> dict[str, list[float]]:
-    """Times works in turns, each after a warm-up, in an order that rotates by one place each turn.
+def take_turns(works: Mapping[str, Work], repeats: int, title: str) -> dict[str, list[float]]:
+    """Times works in turns, after a warm-up, in an order that rotates by one place each turn.
 
     Short work is repeated within a turn until it takes 0.1 s, so that neither the clock nor, on an accelerator, the
     wait at its end counts.
 
     Args:
-      works: by name.
-      repeats: turns.
-      what: for the line that tells the progress.
+      works: the works by name.
+      repeats: the number of turns.
+      title: words for the progress line.
 
     Returns:
-      Seconds of one run of each work, by name, one number a turn.
+      The seconds of one run of each work in each turn, by name.
     """
     counts = {}
     for name, work in works.items():
@@ -55,7 +56,7 @@ def take_turns(works: Mapping[str, Work], repeats: int, what: str) -> dict[str, 
         counts[name] = max(1, round(_SHORTEST_TURN / max(time.perf_counter() - start, 1e-7)))
     names = list(works)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    progress = Progress(what, repeats * len(names), "turns")
+    progress = Progress(title, repeats * len(names), "turns")
     for turn in range(repeats):
         first = turn % len(names)
         for place, name in enumerate(names[first:] + names[:first]):
@@ -74,7 +75,7 @@ def jax_work(call: Callable[[], object]) -> Work:
         result = None
         for _ in range(count):
             result = call()
-            # A processor would compute several at a time; an accelerator computes them one after another.
+            # A processor would compute several calls at a time; an accelerator computes one after another.
             if jax.default_backend() == "cpu":
                 jax.block_until_ready(result)
         jax.block_until_ready(result)
@@ -97,7 +98,7 @@ def summarize(seconds: Mapping[str, list[float]], reference: str) -> dict[str, S
     """Returns the median and spread of each work, and its ratio to another.
 
     Args:
-      seconds: from `take_turns`.
+      seconds: the result of `take_turns`.
       reference: the name of the work that the others are compared with.
     """
     return {

@@ -1,4 +1,4 @@
-"""The section `steps`: a training step of each model, against PyTorch's on the same machine."""
+"""The section `steps`: a training step of each model, compared with PyTorch's on the same machine."""
 
 import gc
 from collections.abc import Iterator
@@ -28,10 +28,10 @@ _COLUMNS = {
     "images_per_second": "images/s",
     "ratio": "Time / JAX's",
     "ratio_quartiles": "quartiles",
-    "utilisation": "Utilisation (%)",
+    "utilisation": "Utilization (%)",
     "compile_seconds": "Compiling (s)",
     "peak_mebibytes": "Peak memory (MiB)",
-    "program_mebibytes": "XLA's account (MiB)",
+    "program_mebibytes": "XLA's estimate (MiB)",
     "failed": "Failed",
 }
 
@@ -40,14 +40,14 @@ def run(settings: Settings) -> Iterator[list[Table]]:
     """Yields the section's tables after each model, precision and batch size.
 
     Raises:
-      UserError: an unknown model or a size that does not fit.
+      UserError: the model is unknown, or a size does not fit it.
     """
     configs = [(name, settings.model_config(name)) for name in settings.models or _MODELS]
     rates = [_product_rate(settings, dtype) for dtype in settings.dtypes or _DTYPES]
     product_table = Table(
         "Matrix products",
-        "Two square matrices of random numbers; the best turn. The highest rate of a precision is what a training "
-        "step's utilisation refers to.",
+        "Products of two square matrices of random numbers, in the best turn. The utilization of a training step is "
+        "relative to the highest rate of its precision.",
         {"dtype": "Precision", "framework": "Framework", "size": "Size", "seconds": "Best", "rate": "TFLOP/s"},
         [row for rows in rates for row in rows],
     )
@@ -55,13 +55,13 @@ def run(settings: Settings) -> Iterator[list[Table]]:
     rows: list[dict[str, Any]] = []
     where = "the process" if settings.device == "cpu" else "the device"
     note = (
-        f"SGD with momentum and weight decay, {settings.image_size}x{settings.image_size}, plain random images that "
-        f"lie on the device; {settings.repeats} turns. The frameworks take turns; the quartiles beside a ratio are "
-        "those of the ratios within each turn. Utilisation: floating-point operations of the model's matrix products, "
-        "three forward passes a step, against the matrix products above. Compiling: tracing, lowering and compiling "
-        "from nothing; for compiled PyTorch its first step. Peak memory: of "
-        f"{where}, in a process that takes two steps and does nothing else; XLA's account: "
-        "arguments, results and what the compiled step needs in between."
+        f"SGD with momentum and weight decay, {settings.image_size}x{settings.image_size}, plain random images on "
+        f"the device; {settings.repeats} turns. The frameworks take turns; the quartiles beside a ratio are "
+        "those of the ratios within each turn. Utilization is the rate of the model's matrix products, those of "
+        "three forward passes a step, relative to the matrix products above. Compiling consists of tracing, lowering "
+        "and compiling, without a cache; for compiled PyTorch it is the first step. Peak memory is that of "
+        f"{where}, in a process that takes two steps and does nothing else. XLA's estimate "
+        "consists of arguments, results and temporary memory of the compiled step."
     )
     table = Table("Training step", note, _COLUMNS, rows)
     batch_sizes = settings.batch_sizes or ((8,) if settings.device == "cpu" else (32, 128, 256))
@@ -103,21 +103,23 @@ def _compare(settings: Settings, name: str, dtype: str, batch_size: int, peak_ra
     frameworks = ["jax"]
     if settings.compare:
         frameworks += ["pytorch"] if settings.device == "cpu" else ["pytorch", "pytorch-compiled"]
-    what = {"model": name, "dtype": dtype, "batch_size": batch_size}
-    rows: dict[str, dict[str, Any]] = {one: {**what, "framework": _NAMES[one]} for one in frameworks}
+    setting = {"model": name, "dtype": dtype, "batch_size": batch_size}
+    rows: dict[str, dict[str, Any]] = {
+        framework: {**setting, "framework": _NAMES[framework]} for framework in frameworks
+    }
     steps: dict[str, Any] = {}
     batch = jax_step.random_batch(batch_size, settings.image_size)
     training = default_config()
     training.dtype = dtype
     for framework, row in rows.items():
-        # First in a process of its own: one that crashes does not end this one.
+        # The step runs in a process of its own first, whose crash would not end this one.
         row |= one_step.measure(settings, framework, name, dtype, batch_size)
         if "failed" in row:
             continue
         row["peak_mebibytes"] = row["peak_bytes"] / 2**20
         try:
             if framework == "jax":
-                # A step of the same shape could have been compiled before.
+                # JAX could have compiled a step of the same shape before.
                 jax.clear_caches()
                 steps[framework] = jax_step.TrainingStep(config, training, batch)
                 row["compile_seconds"] = steps[framework].compile_seconds
@@ -131,7 +133,7 @@ def _compare(settings: Settings, name: str, dtype: str, batch_size: int, peak_ra
                 )
                 if compiled:
                     row["compile_seconds"] = steps[framework].first_seconds()
-        # Whatever a compiler or a device raises, such as too little memory: the others are measured all the same.
+        # A compiler or a device may raise any exception, such as for too little memory; the others are still measured.
         except Exception as error:
             row["failed"] = " ".join(str(error).split())[:200] or type(error).__name__
             steps.pop(framework, None)
@@ -140,7 +142,7 @@ def _compare(settings: Settings, name: str, dtype: str, batch_size: int, peak_ra
         seconds = take_turns(works, settings.repeats, f"{name}, {dtype}, batch {batch_size}")
         flops = 3 * forward_flops(config) * batch_size
         for framework, summary in summarize(seconds, "jax" if "jax" in steps else next(iter(steps))).items():
-            # Without JAX's step there is nothing to compare with.
+            # Without JAX's step there is no reference for the ratios.
             left_out = () if "jax" in steps else ("ratio", "ratio_quartiles")
             rows[framework] |= {name: value for name, value in summary.items() if name not in left_out}
             rows[framework]["images_per_second"] = batch_size / summary["seconds"]

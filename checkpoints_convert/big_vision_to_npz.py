@@ -1,10 +1,10 @@
-"""A checkpoint of big_vision (`.npz`) -> one in Google's `.npz` layout, that of vision_transformer.
+"""Converts a checkpoint of big_vision (`.npz`) to Google's `.npz` layout, that of vision_transformer.
 
 Command:  python -m checkpoints_convert.big_vision_to_npz big_vision.npz ViT-B_16.npz
 
 The names are those of big_vision/models/vit.py, with the blocks one by one or stacked (`scan=True`). big_vision adds
-the position embedding before it puts the class token in front, so the class token's row becomes zero. Models that
-pool otherwise than by a class token (`gap`, `map`) have no place in the layout.
+the position embedding before it puts the class token in front, so the class token's row becomes zero. The layout has
+no place for models that pool without a class token (`gap`, `map`).
 """
 
 import argparse
@@ -27,19 +27,19 @@ def convert(arguments: argparse.Namespace) -> None:
     """Reads `arguments.source` and writes `arguments.target`.
 
     Raises:
-      UserError: a file that cannot be read or written, or is of another kind of model.
+      UserError: a file cannot be read or written, or holds another kind of model.
     """
     where = str(arguments.source)
     arrays, _ = checkpoint.read(arguments.source)
-    # The image tower of a model of images and texts.
+    # A model of images and texts has an image tower, which is converted alone.
     if any(name.startswith("img/") for name in arrays):
         arrays = {name.removeprefix("img/"): array for name, array in arrays.items() if name.startswith("img/")}
     if any("MAPHead" in name for name in arrays):
-        raise UserError(f"{where} pools by an attention head ('map'), for which Google's layout has no place")
+        raise UserError(f"{where} pools by an attention head ('map'): Google's layout needs a class token")
     if "pos_embedding" not in arrays or arrays["pos_embedding"].ndim != 3:
         raise UserError(f"{where} is not a Vision Transformer of big_vision with a learned position embedding")
     if "cls" not in arrays:
-        raise UserError(f"{where} has no class token (it pools by 'gap'), for which Google's layout has no place")
+        raise UserError(f"{where} has no class token, since it pools by 'gap': Google's layout needs a class token")
     embedding = arrays.pop("pos_embedding")
     converted = {
         "Transformer/posembed_input/pos_embedding": np.concatenate([np.zeros_like(embedding[:, :1]), embedding], axis=1)
@@ -63,11 +63,14 @@ def _rename(name: str) -> str:
     return name
 
 
+CONVERTER = command.Converter(
+    name="big_vision_to_npz",
+    description="Converts a Vision Transformer of big_vision to a checkpoint in Google's .npz layout.",
+    source="checkpoint of big_vision, a .npz",
+    target="checkpoint to write in Google's layout, a .npz that is new",
+    example="big_vision.npz ViT-B_16.npz",
+    convert=convert,
+)
+
 if __name__ == "__main__":
-    command.main(
-        "big_vision_to_npz",
-        "Converts a checkpoint of big_vision to one in Google's .npz layout.",
-        "a .npz of big_vision",
-        "the checkpoint to write",
-        convert,
-    )
+    command.main(CONVERTER)

@@ -1,4 +1,4 @@
-"""Functions that the scripts share: arguments, reading and writing of files."""
+"""Functions that the scripts share: arguments, and the reading and writing of files."""
 
 import argparse
 import dataclasses
@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 from ppvit_jax import checkpoint
 from ppvit_jax.commands.shared.command_line import run_program
-from ppvit_jax.errors import UserError
+from ppvit_jax.commands.shared.help_text import describe
+from ppvit_jax.errors import UserError, require
 from ppvit_jax.models.family import Stored
 from ppvit_jax.models.vit import FAMILY, SIZES, ViTConfig, infer_config
 
@@ -22,46 +23,66 @@ METADATA = "ppvit"
 _PICKLES = (".pth", ".pt", ".bin")
 
 
-def main(
-    module: str,
-    description: str,
-    source: str,
-    target: str,
-    convert: Callable[[argparse.Namespace], None],
-    add_arguments: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
-) -> NoReturn:
-    """Parses SOURCE and TARGET, converts, and ends the process with its exit status.
+@dataclasses.dataclass(frozen=True)
+class Converter:
+    """A conversion of SOURCE to TARGET: a script of this package, and a subcommand of `ppvit convert`.
 
-    Args:
-      module: the script's name.
-      description: what it does.
-      source, target: what the two arguments are.
-      convert: does it; its arguments have `source` and `target`, paths.
-      add_arguments: adds the script's own.
-    """  # fmt: skip
+    Attributes:
+      name: the script's name, such as "timm_to_npz".
+      description: the conversion, in a sentence that starts with a verb.
+      source: help of the argument SOURCE.
+      target: help of the argument TARGET.
+      example: SOURCE and TARGET of the example.
+      convert: reads `arguments.source` and writes `arguments.target`, both paths.
+      add_options: adds the script's own options.
+    """
+
+    name: str
+    description: str
+    source: str
+    target: str
+    example: str
+    convert: Callable[[argparse.Namespace], None]
+    add_options: Callable[[argparse.ArgumentParser], Any] = lambda parser: None
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds SOURCE, TARGET and the options, and describes the program of the parser."""
+        describe(parser, self.description, f"{parser.prog} {self.example}")
+        parser.add_argument("source", metavar="SOURCE", type=Path, help=self.source)
+        parser.add_argument("target", metavar="TARGET", type=Path, help=self.target)
+        self.add_options(parser)
+
+    def run(self, arguments: argparse.Namespace) -> None:
+        """Converts, and prints the path that it wrote.
+
+        Raises:
+          UserError: TARGET exists or its folder does not, or SOURCE cannot be converted.
+        """
+        arguments.source, arguments.target = arguments.source.expanduser(), arguments.target.expanduser()
+        if arguments.target.exists() or arguments.target.is_symlink():
+            raise UserError(f"{arguments.target} exists: choose another name")
+        if not arguments.target.parent.is_dir():
+            raise UserError(f"there is no folder {arguments.target.parent}: make it first")
+        self.convert(arguments)
+        print(f"{arguments.target} is written")
+
+
+def main(converter: Converter) -> NoReturn:
+    """Runs a conversion as this process's program, and ends the process with its exit status."""
 
     def command(arguments: list[str]) -> None:
-        parser = argparse.ArgumentParser(prog=f"python -m checkpoints_convert.{module}", description=description)
-        parser.add_argument("source", type=Path, help=source)
-        parser.add_argument("target", type=Path, help=target)
-        add_arguments(parser)
-        known = parser.parse_args(arguments)
-        known.source, known.target = known.source.expanduser(), known.target.expanduser()
-        if known.target.exists() or known.target.is_symlink():
-            raise UserError(f"{known.target} exists: choose another name")
-        if not known.target.parent.is_dir():
-            raise UserError(f"there is no folder {known.target.parent}: make it first")
-        convert(known)
-        print(f"{known.target} is written")
+        parser = argparse.ArgumentParser(prog=f"python -m checkpoints_convert.{converter.name}")
+        converter.add_arguments(parser)
+        converter.run(parser.parse_args(arguments))
 
     sys.exit(run_program(command))
 
 
 def read_npz(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata, ViTConfig]:
-    """Arrays, metadata and shape of a checkpoint in Google's layout, which must be complete but for its head.
+    """Reads the arrays, metadata and shape of a checkpoint in Google's layout, which may lack its head alone.
 
     Raises:
-      UserError: a file that cannot be read, or is not a whole Vision Transformer's.
+      UserError: the file cannot be read, or holds no complete Vision Transformer.
     """
     arrays, metadata = checkpoint.read(path)
     shape = infer_config(Stored(arrays, str(path)))
@@ -71,12 +92,12 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata, Vi
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray], metadata: checkpoint.Metadata, *, where: str) -> None:
-    """Writes a checkpoint in Google's layout, after making sure that the model is whole.
+    """Writes a checkpoint in Google's layout, after a check that the model is complete.
 
-    Metadata without a model's name or image size get those of the arrays.
+    Metadata without the model's name gets the name and image size that the arrays tell.
 
     Raises:
-      UserError: an array is missing, too many or of another shape.
+      UserError: an array is missing, unknown or of another shape.
     """
     shape = infer_config(Stored(arrays, where))
     checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=where)
@@ -86,17 +107,17 @@ def write_npz(path: Path, arrays: dict[str, np.ndarray], metadata: checkpoint.Me
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata]:
-    """Tensors of a `.safetensors` file, or of PyTorch's `.pth`, `.pt` or `.bin`, read as weights alone.
+    """Reads the tensors of a `.safetensors` file, or of PyTorch's `.pth`, `.pt` or `.bin`, as weights alone.
 
     Raises:
-      UserError: a file that cannot be read, or holds something else than tensors.
+      UserError: the file cannot be read, or holds values other than tensors.
     """
     if path.suffix in _PICKLES:
         return _read_pickle(path), checkpoint.Metadata()
     try:
         with safe_open(path, "np") as file:
             text = (file.metadata() or {}).get(METADATA)
-            # safetensors has no bfloat16 of numpy, and gives such tensors as raw bytes do.
+            # numpy has no bfloat16, so safetensors returns such tensors as raw bytes.
             tensors = {name: _tensor(file, name) for name in file.keys()}  # noqa: SIM118
         return tensors, checkpoint.Metadata.from_json(text) if text else checkpoint.Metadata()
     except (OSError, SafetensorError, ValueError, TypeError) as error:
@@ -105,21 +126,25 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata
 
 def add_without_head(parser: argparse.ArgumentParser) -> None:
     """Adds --without-head."""
-    parser.add_argument("--without-head", action="store_true", help="leave out the head and the pre_logits layer")
+    parser.add_argument(
+        "--without-head",
+        action="store_true",
+        help="leave out the head and the pre_logits layer (default: convert the head too)",
+    )
 
 
 def drop_pre_logits(arrays: dict[str, np.ndarray], arguments: argparse.Namespace) -> dict[str, np.ndarray]:
-    """Returns the arrays for a program without a pre_logits layer; with --without-head also without the head.
+    """Returns the arrays for a program without a pre_logits layer; with --without-head, also without the head.
 
     Raises:
-      UserError: there is such a layer, and the head that follows it is to be kept.
+      UserError: the model has such a layer, and the head that follows it is kept.
     """
     optional = tuple(f"{layer}/" for layer in FAMILY.optional)
     if arguments.without_head:
         return {name: array for name, array in arrays.items() if not name.startswith((*optional, f"{FAMILY.head}/"))}
     if any(name.startswith(optional) for name in arrays):
         raise UserError(
-            f"{arguments.source} has a pre_logits layer, for which the other program has no place: give "
+            f"{arguments.source} has a pre_logits layer, which the other program does not have: give "
             "--without-head, or fine-tune it first, which leaves the layer out"
         )
     return arrays
@@ -129,12 +154,12 @@ def heads_of(hidden_size: int, given: int | None, where: str) -> int:
     """Returns the number of attention heads: as given, or as usual for the hidden size.
 
     Raises:
-      UserError: none is usual, or the hidden size is not a multiple of it.
+      UserError: no number is usual, or it does not divide the hidden size.
     """
     usual = {hidden: heads for hidden, _, heads, _ in SIZES.values()}
     heads = given or usual.get(hidden_size, 0)
     if heads < 1 or hidden_size % heads:
-        raise UserError(f"{where} has a hidden size of {hidden_size}: say by --heads how many attention heads it has")
+        raise UserError(f"{where} has a hidden size of {hidden_size}: give its number of attention heads by --heads")
     return heads
 
 
@@ -144,16 +169,15 @@ def _tensor(file: Any, name: str) -> np.ndarray:
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+    require(f"reading {path}", "convert", "torch", instead="use a .safetensors file")
+    import torch
+
     try:
-        import torch
-    except ImportError:
-        raise UserError(f"{path} needs PyTorch to be read: pip install torch, or use a .safetensors file") from None
-    try:
-        # Nothing but tensors and plain containers is made of the file's content.
+        # With weights_only, the file can create tensors and plain containers, and run no code.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    # PyTorch documents no type for a damaged file or one with other objects.
+    # PyTorch documents no type of exception for a file that is damaged or holds other objects.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"cannot read {path} as weights alone: {reason}") from None
@@ -161,7 +185,7 @@ def _read_pickle(path: Path) -> dict[str, np.ndarray]:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise UserError(f"{path} is not a state dict: it holds other things than tensors")
+        raise UserError(f"{path} is not a state dict: it holds values other than tensors")
     # numpy has no bfloat16.
     return {
         name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy() for name, tensor in content.items()

@@ -1,4 +1,4 @@
-"""Tables from another program's tensors to Google's arrays: one a program, read in both directions."""
+"""Tables that map the tensors of other programs to Google's arrays: one a program, read in both directions."""
 
 import dataclasses
 import re
@@ -16,8 +16,9 @@ _ATTENTION = "Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/"
 class Form:
     """Layout of one tensor.
 
-    to_google: (the other program's tensor, number of heads) -> Google's array.
-    from_google: the inverse, of Google's array alone.
+    Attributes:
+      to_google: (tensor of the other program, number of heads) -> Google's array.
+      from_google: Google's array -> tensor of the other program.
     """
 
     to_google: Callable[[np.ndarray, int], np.ndarray]
@@ -45,10 +46,12 @@ FROM_HEADS = Form(
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One tensor.
+    """Names and layout of one tensor.
 
-    other: its name in the other program, "{}" for the number of the block.
-    google: Google's name, or several for a tensor that joins them along its first axis.
+    Attributes:
+      other: its name in the other program, with "{}" for the number of the block.
+      google: Google's name; several names for a tensor that joins their arrays along its first axis.
+      form: its layout.
     """
 
     other: str
@@ -60,12 +63,12 @@ Table = tuple[Entry, ...]
 
 
 def both(other: str, google: str, form: Form) -> Table:
-    """Weight and bias of a dense layer or convolution."""
+    """Returns the entries for the weight and bias of a dense layer or convolution."""
     return (Entry(f"{other}.weight", (f"{google}/kernel",), form), Entry(f"{other}.bias", (f"{google}/bias",)))
 
 
 def norm(other: str, google: str) -> Table:
-    """Scale and bias of a layer normalization."""
+    """Returns the entries for the scale and bias of a layer normalization."""
     return (Entry(f"{other}.weight", (f"{google}/scale",)), Entry(f"{other}.bias", (f"{google}/bias",)))
 
 
@@ -85,13 +88,13 @@ TIMM: Table = (
     *both("blocks.{}.mlp.fc1", f"{_BLOCK}MlpBlock_3/Dense_0", DENSE),
     *both("blocks.{}.mlp.fc2", f"{_BLOCK}MlpBlock_3/Dense_1", DENSE),
     *norm("norm", "Transformer/encoder_norm"),
-    # Of timm before 0.8; its models no longer have this layer.
+    # Models of timm had this layer before version 0.8.
     *both("pre_logits.fc", "pre_logits", DENSE),
     *both("head", "head", DENSE),
 )
 
 _LAYER = "vit.encoder.layer.{}"
-# The names in files; the modules of transformers 5 are called otherwise, and its loader and saver translate.
+# These are the names in files. The modules of transformers 5 have other names, which it translates.
 HUGGING_FACE: Table = (
     Entry("vit.embeddings.cls_token", ("cls",)),
     Entry("vit.embeddings.position_embeddings", ("Transformer/posembed_input/pos_embedding",)),
@@ -115,16 +118,16 @@ HUGGING_FACE: Table = (
 
 
 def to_google(state: Mapping[str, np.ndarray], table: Table, *, heads: int, where: str) -> dict[str, np.ndarray]:
-    """Another program's tensors -> Google's arrays, of the same dtypes.
+    """Converts tensors of another program to Google's arrays of the same dtypes.
 
     Args:
       state: tensors by the other program's names.
-      table: of that program.
-      heads: attention heads.
+      table: the table of that program.
+      heads: number of attention heads.
       where: the file's name, for messages.
 
     Raises:
-      UserError: a tensor that none of Google's Vision Transformers has, or of an impossible shape.
+      UserError: a tensor has an impossible shape, or none of Google's Vision Transformers has it.
     """
     entries = {entry.other: entry for entry in table}
     arrays, unknown = {}, []
@@ -142,12 +145,12 @@ def to_google(state: Mapping[str, np.ndarray], table: Table, *, heads: int, wher
             raise UserError(f"{where}: {name} has the impossible shape {tensor.shape}") from None
     if unknown:
         shown = ", ".join(sorted(unknown)[:5]) + (" and others" if len(unknown) > 5 else "")
-        raise UserError(f"{where} is not one of Google's Vision Transformers, it has also {shown}")
+        raise UserError(f"{where} is not one of Google's Vision Transformers: it also has {shown}")
     return arrays
 
 
 def from_google(arrays: Mapping[str, np.ndarray], table: Table, *, layers: int) -> dict[str, np.ndarray]:
-    """Google's arrays -> another program's tensors, contiguous, of the same dtypes; those that `arrays` has."""
+    """Converts Google's arrays, as far as there are, to contiguous tensors of another program, of the same dtypes."""
     state = {}
     for entry in table:
         for number in range(layers) if "{}" in entry.other else (0,):

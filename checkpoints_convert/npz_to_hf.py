@@ -1,11 +1,11 @@
-"""A checkpoint in Google's `.npz` layout -> a folder for Hugging Face's `ViTForImageClassification`.
+"""Converts a checkpoint in Google's `.npz` layout to a folder for Hugging Face's `ViTForImageClassification`.
 
 Command:  python -m checkpoints_convert.npz_to_hf checkpoint.npz FOLDER
 Load it:  transformers.ViTForImageClassification.from_pretrained(FOLDER)
           transformers.AutoImageProcessor.from_pretrained(FOLDER)   (mean and standard deviation 0.5)
 
-The GELU is the tanh form, as Google's models compute it, and the layer normalizations' epsilon is 1e-6. An adapted
-model stays adapted: it takes encrypted images. What our checkpoint says of itself (key fingerprint, encryption) is
+The GELU is the tanh form, as Google's models compute it, and the epsilon of the layer normalizations is 1e-6. An
+adapted model stays adapted: it takes encrypted images. The metadata of the checkpoint (key fingerprint, encryption) is
 in the field `ppvit` of config.json.
 """
 
@@ -23,7 +23,7 @@ def convert(arguments: argparse.Namespace) -> None:
     """Reads `arguments.source` and writes the folder `arguments.target`.
 
     Raises:
-      UserError: a file that cannot be read or written, or a model that Hugging Face's ViT cannot be.
+      UserError: a file cannot be read or written, or Hugging Face's ViT has no such model.
     """
     arrays, metadata, shape = command.read_npz(arguments.source)
     state = from_google(command.drop_pre_logits(arrays, arguments), HUGGING_FACE, layers=shape.layers)
@@ -71,12 +71,15 @@ def convert(arguments: argparse.Namespace) -> None:
         (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
+CONVERTER = command.Converter(
+    name="npz_to_hf",
+    description="Converts a checkpoint in Google's .npz layout to a folder for Hugging Face's transformers.",
+    source="checkpoint in Google's layout, a .npz, plain or adapted",
+    target="folder to write, which is new",
+    example="tuned.npz tuned_hf",
+    convert=convert,
+    add_options=command.add_without_head,
+)
+
 if __name__ == "__main__":
-    command.main(
-        "npz_to_hf",
-        "Converts a checkpoint in Google's .npz layout to a folder for Hugging Face's ViTForImageClassification.",
-        "a .npz in Google's layout, plain or adapted",
-        "the folder to write",
-        convert,
-        command.add_without_head,
-    )
+    command.main(CONVERTER)

@@ -1,8 +1,8 @@
-"""The Orbax checkpoint of a run's workdir -> a checkpoint in Google's `.npz` layout.
+"""Converts the Orbax checkpoint of a run's workdir to Google's `.npz` layout.
 
 Command:  python -m checkpoints_convert.orbax_to_npz runs/cifar10 model.npz [--step N]
 
-For a run that is not complete: a complete one has its checkpoint.npz already. Needs no key, and no optimizer.
+Use it for a run that is not complete; a complete run has a checkpoint.npz. It needs no key and no optimizer.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def convert(arguments: argparse.Namespace) -> None:
     """Reads the workdir `arguments.source` and writes `arguments.target`.
 
     Raises:
-      UserError: it is not a workdir, or has no such step.
+      UserError: the folder is not a workdir, or has no checkpoint of the step.
     """
     workdir: Path = arguments.source
     try:
@@ -32,11 +32,11 @@ def convert(arguments: argparse.Namespace) -> None:
             json.dumps(json.loads((workdir / "config.json").read_text())["metadata"])
         )
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{workdir} is not the workdir of a run: it has no config.json that says so") from None
+        raise UserError(f"{workdir} is not the workdir of a run: it has no valid config.json") from None
     folder = workdir.absolute() / "checkpoints"
     steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
     if not steps:
-        raise UserError(f"{workdir} has no checkpoint yet: let the run go on to its first")
+        raise UserError(f"{workdir} has no checkpoint yet: let the run reach its first one")
     step = arguments.step or steps[-1]
     if step not in steps:
         raise UserError(f"{workdir} has no checkpoint of step {step}: choose among {', '.join(map(str, steps))}")
@@ -44,8 +44,8 @@ def convert(arguments: argparse.Namespace) -> None:
 
 
 def _restore(path: Path) -> Any:
-    """Returns the tree that `checkpoint.write` takes, as numpy arrays, wherever they were when they were saved."""
-    # Orbax warns of what a checkpoint of its manager does not have.
+    """Returns the tree that `checkpoint.write` takes, as numpy arrays, whatever devices it was saved from."""
+    # Orbax warns about items that a checkpoint of its manager does not have.
     logging.set_verbosity(logging.ERROR)
     with reading_state(path), ocp.PyTreeCheckpointer() as checkpointer:
         metadata = checkpointer.metadata(path).item_metadata
@@ -63,12 +63,17 @@ def _map(tree: Any, function: Any) -> Any:
     return {name: _map(leaf, function) for name, leaf in tree.items()} if isinstance(tree, dict) else function(tree)
 
 
+CONVERTER = command.Converter(
+    name="orbax_to_npz",
+    description="Converts the checkpoint of an unfinished run to Google's .npz layout. It needs no key.",
+    source="workdir of the run",
+    target="checkpoint to write in Google's layout, a .npz that is new",
+    example="runs/cifar10 model.npz",
+    convert=convert,
+    add_options=lambda parser: parser.add_argument(
+        "--step", type=int, metavar="N", help="step whose checkpoint to convert (default: the last one)"
+    ),
+)
+
 if __name__ == "__main__":
-    command.main(
-        "orbax_to_npz",
-        "Converts the Orbax checkpoint of a run's workdir to a checkpoint in Google's .npz layout.",
-        "the workdir",
-        "the checkpoint to write",
-        convert,
-        lambda parser: parser.add_argument("--step", type=int, help="(default: the last)"),
-    )
+    command.main(CONVERTER)

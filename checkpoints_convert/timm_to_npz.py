@@ -1,10 +1,10 @@
-"""A Vision Transformer of timm (`.safetensors` or `.pth`) -> a checkpoint in Google's `.npz` layout.
+"""Converts a Vision Transformer of timm (`.safetensors` or `.pth`) to Google's `.npz` layout.
 
 Command:  python -m checkpoints_convert.timm_to_npz model.safetensors ViT-B_16.npz
 
-timm made its weights from Google's files, and this is the way back (timm's `_load_weights` in
-vision_transformer.py is the reference for the names). A file without a head, such as
-`vit_base_patch16_224.orig_in21k`, becomes a checkpoint without one, which is what fine-tuning needs.
+timm made its weights from Google's files, and this script goes the way back; `_load_weights` in timm's
+vision_transformer.py is the reference for the names. A file without a head, such as
+`vit_base_patch16_224.orig_in21k`, becomes a checkpoint without a head, as fine-tuning needs it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def convert(arguments: argparse.Namespace) -> None:
     """Reads `arguments.source` and writes `arguments.target`.
 
     Raises:
-      UserError: a file that cannot be read or written, or is of another kind of model.
+      UserError: a file cannot be read or written, or holds another kind of model.
     """
     where = str(arguments.source)
     state, metadata = command.read_tensors(arguments.source)
@@ -30,15 +30,23 @@ def convert(arguments: argparse.Namespace) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --heads."""
-    parser.add_argument("--heads", type=int, help="attention heads, for a hidden size that is not a usual one")
+    parser.add_argument(
+        "--heads",
+        type=int,
+        metavar="N",
+        help="number of attention heads (default: the usual one for the hidden size)",
+    )
 
+
+CONVERTER = command.Converter(
+    name="timm_to_npz",
+    description="Converts a Vision Transformer of timm to a checkpoint in Google's .npz layout.",
+    source="weights of timm, a .safetensors, .pth, .pt or .bin",
+    target="checkpoint to write in Google's layout, a .npz that is new",
+    example="model.safetensors ViT-B_16.npz",
+    convert=convert,
+    add_options=add_arguments,
+)
 
 if __name__ == "__main__":
-    command.main(
-        "timm_to_npz",
-        "Converts a Vision Transformer of timm to a checkpoint in Google's .npz layout.",
-        "timm's model.safetensors, or a .pth",
-        "the checkpoint to write, such as ViT-B_16.npz",
-        convert,
-        add_arguments,
-    )
+    command.main(CONVERTER)

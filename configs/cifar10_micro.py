@@ -1,15 +1,15 @@
-"""CIFAR-10 with the small ViT in the package: Table I's seven arms on a laptop's processor.
+"""CIFAR-10 with the small ViT in the package: the seven arms (runs) of Table I on a laptop's processor.
 
-Command:  python -m ppvit_jax prepare cifar10      (or --config.data.dir=DIR for a folder that tfds has prepared)
-          python -m ppvit_jax reproduce table1 --config=configs/cifar10_micro.py --output=runs/cifar10_micro
-Expected: see the README's table; about 11 minutes an arm on 2 cores.
+Command:  ppvit prepare cifar10      (or --config.data.dir=DIR for a folder that tensorflow-datasets has prepared)
+          ppvit reproduce table1 --config=configs/cifar10_micro.py --output=runs/cifar10_micro
+Expected: docs/cifar10/table.md; about 11 minutes per arm on 2 cores.
 """
 
 from ppvit_jax.config import Config, default_config
 
 
 def get_config() -> Config:
-    """Micro ViT pre-trained on Tiny-ImageNet, images at 64x64, 3 epochs of SGD with a cosine schedule."""
+    """Returns a protocol for the micro ViT: images at 64x64, 3 epochs of SGD, cosine schedule."""
     config = default_config()
     config.checkpoint = "embedded"
     config.model = "ViT-Micro/8"

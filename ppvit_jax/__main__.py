@@ -1,53 +1,47 @@
-"""Commands beside fine-tuning: python -m ppvit_jax COMMAND, or ppvit COMMAND (see --help)."""
+"""The program `ppvit`, or python -m ppvit_jax: ppvit COMMAND ... (see --help)."""
 
 import argparse
 import importlib
 import sys
 
+from ppvit_jax import __version__
+from ppvit_jax.commands import COMMANDS
 from ppvit_jax.commands.shared.command_line import run_program
 from ppvit_jax.errors import UserError
-
-# The module of a command has its name, and is loaded when it is run: what is for the cloud never loads a key's module.
-_COMMANDS = {
-    "keygen": "owner: make a secret key",
-    "encrypt": "owner: encrypt images",
-    "decrypt": "owner: undo the encryption of images",
-    "adapt": "owner: adapt a plain model to encrypted images",
-    "restore": "owner: make a plain model of an adapted one",
-    "rekey": "owner: move an adapted model to another key",
-    "predict": "cloud: a model's predictions on images, without any key",
-    "audit": "attacks on what the cloud is given, and how much they recover",
-    "info": "what a checkpoint, a key or a folder of images is; never secrets",
-    "reproduce": "a table or figure of the paper, or one beyond it, measured",
-    "prepare": "a public data set, made readable without TensorFlow",
-    "benchmark": "speed and memory of training steps, plain beside encrypted",
-    "scaling": "memory and traffic of training steps on many devices, by arithmetic",
-}
 
 
 def main(arguments: list[str]) -> None:
     """Parses the arguments and runs the command.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: a mistake that the user can correct.
+      SystemExit: after --help or --version, or with status 2 if no command is named or its arguments are wrong.
     """
     parser = argparse.ArgumentParser(
         prog="ppvit",
-        description="Fine-tune Vision Transformers on images permuted with a secret key.",
-        epilog="Fine-tuning itself, in the cloud: python -m ppvit_jax.main --help",
+        usage="ppvit COMMAND ...",
+        description="Fine-tune Vision Transformers on images that are encrypted with a secret key.",
+        epilog="The owner of the images holds the key; the cloud never needs it. See also: ppvit COMMAND --help",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=17),
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    version = f"ppvit {__version__}"
+    parser.add_argument("-V", "--version", action="version", version=version, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", prog="ppvit")
     modules = {}
-    for name, text in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        command.set_defaults(program=command.prog, takes_overrides=False)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(program=command.prog, overrides_start_with=None)
         if name == next((text for text in arguments if not text.startswith("-")), None):
             modules[name] = importlib.import_module(f"ppvit_jax.commands.{name}")
             modules[name].add_arguments(command)
+    if not arguments:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
     if "reproduce" in modules:
         arguments = modules["reproduce"].translate_former_spelling(arguments)
     parsed, overrides = parser.parse_known_args(arguments)
-    if unknown := [text for text in overrides if not (parsed.takes_overrides and text.startswith("--config."))]:
+    start = parsed.overrides_start_with
+    if unknown := [text for text in overrides if start is None or not text.startswith(start)]:
         raise UserError(f"unknown arguments {' '.join(unknown)}: see {parsed.program} --help")
     parsed.overrides = overrides
     modules[parsed.command].run(parsed)

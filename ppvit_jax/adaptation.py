@@ -1,10 +1,10 @@
-"""Domain adaptation: what the encryption does to the images, done to the weights that meet them.
+"""Domain adaptation: permutes a model's weights to match the encryption of the images.
 
-The patch embedding's rows follow the pixel permutation (the paper's equation 19), the position embedding's rows the
-block permutation (equations 17 and 18). The adapted model then computes on encrypted images what the original computes
-on plain ones. Beyond the paper: the patch embedding's rows change their sign where the encryption inverts values, and
-a ConvMixer's adaptive matrix follows the block permutation. Each family of models says which of its parameters these
-are (`ppvit_jax.models.family.Family`).
+The rows of the patch embedding follow the pixel permutation (the paper's equation 19), and the rows of the position
+embedding follow the block permutation (equations 17 and 18). On encrypted images, the adapted model then computes the
+same function as the original on plain images. Two extensions go beyond the paper: rows of the patch embedding change
+sign where the encryption inverts values, and a ConvMixer's adaptive matrix follows the block permutation. Each model
+family names these parameters (`ppvit_jax.models.family.Family`).
 """
 
 import chex
@@ -19,24 +19,25 @@ def adapt(params: Params, permutations: Permutations, offset: float = 0.0) -> Pa
     """Adapts a plain model to encrypted images.
 
     Args:
-      params: a model's parameters, by which its family is recognized: of the patch embedding [patch, patch, 3, hidden]
-        and [hidden], of the position embedding [1, prefix tokens + blocks, hidden], already of the target grid, or of
-        the mixing matrix [blocks, blocks]. Numpy or JAX arrays; also gradients or optimizer moments of that structure
-        (of second moments, which are squares, without `permutations.negative`).
-      permutations: those that encrypt the images, alike in all blocks.
-      offset: the sum of a normalized value and its inverse, `inversion_offset(mean, std)`. At mean 0.5 it is 0, an
-        inversion is a change of sign, and gradients adapt like parameters. Elsewhere the bias moves as well: logits
-        stay exact, and training does not.
+      params: a model's parameters, numpy or JAX arrays; the family is recognized by their names. Adaptation changes
+        the patch embedding, [patch, patch, 3, hidden] and [hidden], and the position embedding
+        [1, prefix tokens + blocks, hidden], which must already fit the image size, or the mixing matrix
+        [blocks, blocks]. Gradients and optimizer moments of the same structure adapt too (second moments are squares:
+        give them without `permutations.negative`).
+      permutations: the permutations that encrypt the images, alike in all blocks.
+      offset: the sum of a normalized value and its inverse, `inversion_offset(mean, std)`. If the mean is 0.5, the
+        offset is 0, an inversion is a change of sign, and gradients adapt like parameters. Otherwise the bias changes
+        too: the logits stay exact, but training does not.
 
     Returns:
-      A new tree that shares the untouched leaves; `params` is not changed. The rows of prefix tokens stay.
+      A new tree, which shares the unchanged leaves with `params`. The rows of prefix tokens stay in place.
 
     Raises:
-      UserError: the permutations are of another size than the tensors, differ from block to block, or move blocks of
-        a model that has nothing to follow them.
+      UserError: the permutations do not have the size of the tensors, they differ from block to block, or they permute
+        blocks and the model has no position embedding or mixing matrix.
     """
     if not permutations.alike:
-        raise UserError("permutations that differ from block to block cannot be absorbed by one patch embedding")
+        raise UserError("permutations that differ from block to block do not fit one patch embedding: use shared ones")
     family = recognize(params)
     params = dict(params)
     if permutations.pixel is not None or permutations.negative is not None:
@@ -47,17 +48,23 @@ def adapt(params: Params, permutations: Permutations, offset: float = 0.0) -> Pa
 
 
 def restore(params: Params, permutations: Permutations, offset: float = 0.0) -> Params:
-    """Undoes `adapt`: returns the model for plain images."""
+    """Undoes `adapt`: returns the model for plain images. Arguments and errors are those of `adapt`."""
     return adapt(params, permutations.inverse(), offset)
 
 
 def rekey(params: Params, old: Permutations, new: Permutations, offset: float = 0.0) -> Params:
-    """Moves a model adapted with `old` to `new` in one step, without a plain model in between.
+    """Changes a model adapted to `old` into one adapted to `new`, without computing the plain model.
 
-    The same as `adapt(restore(params, old), new)`; either may lack a permutation that the other has.
+    The result equals `adapt(restore(params, old), new)`. Either may lack a permutation that the other has.
+
+    Args:
+      params: parameters adapted to `old`.
+      old: the permutations that the model is adapted to.
+      new: the permutations to adapt it to.
+      offset: as for `adapt`.
 
     Raises:
-      UserError: the permutations are of another size than the tensors.
+      UserError: the permutations do not have the size of the tensors.
     """
     undone = old.inverse()
     return adapt(
@@ -72,19 +79,22 @@ def rekey(params: Params, old: Permutations, new: Permutations, offset: float = 
 
 
 def inversion_offset(mean: float, std: float) -> float:
-    """Returns the sum of a value x, normalized as (x / 255 - mean) / std, and its inverse 255 - x."""
+    """Returns the sum of a normalized value and its normalized inverse: (1 - 2 mean) / std.
+
+    A value x is normalized as (x / 255 - mean) / std, and its inverse is 255 - x.
+    """
     return (1 - 2 * mean) / std
 
 
 def _follow_values(
     params: Params, family: Family | None, pixel: np.ndarray | None, negative: np.ndarray | None, offset: float
 ) -> Params:
-    """Makes the patch embedding follow the values of a block (equation 19).
+    """Adapts the patch embedding to the permutation and inversion of a block's values (equation 19).
 
-    E'[j] = s[j] E[pixel[j]], where s[j] is -1 for an inverted value and 1 for another; j counts a patch's values.
+    E'[j] = s[j] E[pixel[j]], where j counts the values of a patch and s[j] is -1 if value j is inverted, else 1.
     """
     if family is None or (kernel := leaf(params, family.patch_kernel)) is None:
-        raise UserError("the model has no patch embedding to adapt: of a ViT or a ConvMixer it absorbs an encryption")
+        raise UserError("the model has no patch embedding, so it cannot be adapted: use a ViT or a ConvMixer")
     chex.assert_rank(kernel, 4)
     rows = kernel.reshape(-1, kernel.shape[-1])
     if pixel is not None:
@@ -93,7 +103,7 @@ def _follow_values(
     if negative is not None:
         _check_size("mask of inverted values", "values in a patch", negative, len(rows))
         if offset:
-            # Through the inverted values the plain rows see offset - x.
+            # The plain rows receive offset - x in place of each inverted value x.
             bias = leaf(params, family.patch_bias)
             params = replace_leaf(params, family.patch_bias, bias + offset * rows[negative].sum(0))
         signs = np.where(negative, -1, 1).astype(rows.dtype)
@@ -102,9 +112,9 @@ def _follow_values(
 
 
 def _follow_blocks(params: Params, family: Family | None, block: np.ndarray) -> Params:
-    """Makes the position embedding follow the blocks (equations 17 and 18), or the mixing matrix if there is none.
+    """Adapts the position embedding (equations 17 and 18), or else the mixing matrix, to the permutation of blocks.
 
-    E_pos'[n + i] = E_pos[n + block[i]] after the n prefix tokens, whose rows stay; M'[:, i] = M[:, block[i]].
+    E_pos'[n + i] = E_pos[n + block[i]] after the n prefix tokens, whose rows stay; or M'[:, i] = M[:, block[i]].
     """
     if family is not None and (positions := leaf(params, family.positions)) is not None:
         chex.assert_rank(positions, 3)
@@ -116,8 +126,8 @@ def _follow_blocks(params: Params, family: Family | None, block: np.ndarray) -> 
         _check_size("block permutation", "patches in an image", block, matrix.shape[1])
         return replace_leaf(params, family.mixing_matrix, matrix[:, np.asarray(block)])
     raise UserError(
-        "the model has no position embedding, so that nothing in it can follow scrambled blocks: use an encryption "
-        "that leaves blocks in their places, or config.adapt=False"
+        "the model has no position embedding, so it cannot be adapted to scrambled blocks: use an encryption "
+        "that leaves blocks in place, or config.adapt=False"
     )
 
 
@@ -125,7 +135,9 @@ def _compose(undone: np.ndarray | None, new: np.ndarray | None) -> np.ndarray | 
     if undone is None or new is None:
         return new if undone is None else undone
     if len(new) != len(undone):
-        raise UserError(f"permutations of {len(undone)} and {len(new)} places are of different sizes")
+        raise UserError(
+            f"permutations of {len(undone)} and {len(new)} places have different sizes: derive them for one size"
+        )
     return undone[new]
 
 
@@ -142,5 +154,5 @@ def _check_size(name: str, unit: str, permutation: np.ndarray, length: int) -> N
     if len(permutation) != length:
         raise UserError(
             f"the {name} has {len(permutation)} places, and the model has {length} {unit}: "
-            "resize the model to the images' size before adapting it, with permutations of that size"
+            "resize the model to the image size first, and derive permutations for that size"
         )

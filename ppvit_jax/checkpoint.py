@@ -1,6 +1,6 @@
-"""Checkpoints for exchange: Google's `.npz` layout <-> params.
+"""Checkpoints for exchange with other programs: Google's `.npz` layout <-> params.
 
-Our metadata (fingerprint, encryption, sizes) is in the zip archive's comment, where other loaders never look.
+The metadata (key fingerprint, encryption, sizes) is in the zip archive's comment, which other loaders never read.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.files import written_aside
 from ppvit_jax.models import Params
 
-# The subtree of what is not trained, such as a batch normalization's running mean.
+# The subtree of arrays that are not trained by gradients, such as a batch normalization's running mean.
 _STATISTICS = "statistics"
-# Training states of the original code keep the parameters under one of these.
+# Training states of the original code keep the parameters under one of these prefixes.
 _PREFIXES = ("opt/target/", "params/", "target/")
 EMBEDDED = "vit_micro8_64_tiny_imagenet.npz"
 _COMMENT = b"ppvit "
-# Weights hardly compress; what expands so is made to fill the memory.
+# Weights hardly compress; a file that expands more than this is meant to fill the memory.
 _MAX_EXPANSION = 100
 
 
@@ -39,9 +39,13 @@ _MAX_EXPANSION = 100
 class Metadata:
     """Metadata of a checkpoint.
 
-    encryption and key_fingerprint: what the model is adapted to, or "none" and None for a plain one.
-    class_names: of the head's outputs, in their order; empty if unknown.
-    model_options: those that the arrays do not tell, see `ppvit_jax.models.recorded_options`.
+    Attributes:
+      model: the model's name, such as "ViT-B/16"; "" if unknown.
+      image_size: side of an image in pixels; 0 if unknown.
+      encryption: the encryption that the model is adapted to; "none" for a plain model.
+      key_fingerprint: fingerprint of the key that the model is adapted to; None for a plain model.
+      class_names: names of the head's outputs, in order; empty if unknown.
+      model_options: options that the arrays do not show; see `ppvit_jax.models.recorded_options`.
     """
 
     model: str = ""
@@ -53,16 +57,16 @@ class Metadata:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Metadata":
-        """Reads what `to_json` wrote, here or by a later version: unknown fields are passed over.
+        """Reads the JSON that `to_json` writes. Fields that a later version has added are ignored.
 
         Raises:
-          ValueError: text that is not such JSON.
+          ValueError: the text is not such JSON.
         """
         fields = json.loads(text)
         if not isinstance(fields, dict):
             raise ValueError("the metadata is not a JSON object")
-        known = {field.name for field in dataclasses.fields(cls)}
-        metadata = cls(**{name: value for name, value in fields.items() if name in known})
+        names = {field.name for field in dataclasses.fields(cls)}
+        metadata = cls(**{name: value for name, value in fields.items() if name in names})
         strings = (metadata.model, metadata.encryption, metadata.key_fingerprint or "", *metadata.class_names)
         if not (
             all(isinstance(value, str) for value in strings)
@@ -74,7 +78,7 @@ class Metadata:
         return dataclasses.replace(metadata, class_names=tuple(metadata.class_names))
 
     def to_json(self) -> str:
-        """Returns one line of JSON, without `model_options` where there are none."""
+        """Returns one line of JSON, without `model_options` if there are none."""
         fields = dataclasses.asdict(self)
         if not self.model_options:
             del fields["model_options"]
@@ -82,7 +86,7 @@ class Metadata:
 
 
 def resolve(name: str) -> Path:
-    """Returns the path of a checkpoint that a user names; "embedded" is the small one in the package."""
+    """Returns the path of a checkpoint that a user names; "embedded" names the small checkpoint in the package."""
     if name == "embedded":
         return Path(str(importlib.resources.files("ppvit_jax") / "assets" / EMBEDDED))
     return Path(name).expanduser()
@@ -95,17 +99,17 @@ def read(
 
     Args:
       path: the file.
-      sha256: what the file's SHA-256 must be, in hexadecimal; "" for anything.
-      skip: beginnings of names whose arrays are not read, such as "head/".
+      sha256: the SHA-256 that the file must have, in hexadecimal; "" accepts any file.
+      skip: prefixes of names whose arrays are not read, such as "head/".
 
     Returns:
-      Arrays by name ("Transformer/encoderblock_0/LayerNorm_0/scale"), without the prefixes `opt/target/`,
-      `target/` or `params/` and without an optimizer's state beside them; and the metadata (of a plain model
-      where the file has none).
+      The arrays by name, such as "Transformer/encoderblock_0/LayerNorm_0/scale", and the metadata. The names lose the
+      prefixes `opt/target/`, `target/` and `params/`, and an optimizer's state beside them is dropped. A file without
+      metadata gets that of a plain model.
 
     Raises:
-      UserError: the file is missing, truncated, damaged, not a `.npz` file, of another SHA-256, or holds what no
-        checkpoint does: pickled Python objects, paths as names, or arrays far larger than the file.
+      UserError: the file is missing, truncated, damaged or not a `.npz` file, it has another SHA-256, or its content is
+        hostile: pickled Python objects, paths as names, or arrays far larger than the file.
     """
     path = Path(path).expanduser()
     try:
@@ -114,15 +118,15 @@ def read(
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from None
     with file:
         try:
-            found = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else ""
-            if found != sha256.lower():
+            digest = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else ""
+            if digest != sha256.lower():
                 raise UserError(
-                    f"the checkpoint {path} has the SHA-256 {found} and not {sha256.lower()}: fetch it again"
+                    f"the checkpoint {path} has the SHA-256 {digest} and not {sha256.lower()}: download it again"
                 )
-            # Python finds an archive behind other content as well.
+            # Python would also find an archive behind other content.
             file.seek(0)
             if file.read(2) != b"PK":
-                raise zipfile.BadZipFile("it does not begin as an archive")
+                raise zipfile.BadZipFile("it does not start like a zip archive")
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
                 _refuse_traps(path, members, file.seek(0, os.SEEK_END))
@@ -151,17 +155,19 @@ def read(
             RuntimeError,
         ) as error:
             if "Object arrays cannot be loaded" in str(error):
-                raise UserError(f"the checkpoint {path} holds pickled Python objects, which could run code") from None
+                raise UserError(
+                    f"the checkpoint {path} holds pickled Python objects, which could run code: do not trust it"
+                ) from None
             raise UserError(
-                f"the checkpoint {path} is truncated, damaged or not a .npz file ({error}): fetch it again"
+                f"the checkpoint {path} is truncated, damaged or not a .npz file ({error}): download it again"
             ) from None
     return arrays, metadata
 
 
 def write(path: str | os.PathLike, params: Params, metadata: Metadata) -> None:
-    """Writes params in Google's layout, uncompressed; whole or not at all.
+    """Writes params in Google's layout, uncompressed; the file is complete or absent.
 
-    Names of classes that take more than the zip format's 65,535 bytes of comment are left out.
+    The class names are left out if the metadata would exceed the zip format's limit of 65,535 bytes for a comment.
     """
     path = Path(path)
     comment = _COMMENT + metadata.to_json().encode()
@@ -176,12 +182,12 @@ def write(path: str | os.PathLike, params: Params, metadata: Metadata) -> None:
 
 
 def join(params: Params, statistics: models.Statistics) -> Params:
-    """Returns the tree that `write` takes: parameters, and beside them the statistics of a model that has any."""
+    """Joins a model's parameters and its statistics, if it has any, into the tree that `write` takes."""
     return {**params, _STATISTICS: statistics} if statistics else params
 
 
 def split(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], models.Statistics]:
-    """Splits the arrays that `read` gave into those of parameters, by name, and the tree of statistics."""
+    """Splits the arrays that `read` returns into the parameters, by name, and the tree of statistics."""
     prefix = f"{_STATISTICS}/"
     statistics = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     params = {name: array for name, array in arrays.items() if not name.startswith(prefix)}
@@ -191,23 +197,22 @@ def split(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], models.
 def to_params(
     arrays: dict[str, np.ndarray], config: models.ModelConfig, *, keep_head: bool, where: str = "the checkpoint"
 ) -> Params:
-    """Fits a checkpoint's arrays to a model.
+    """Fits a checkpoint's arrays to a model, as the original code does for fine-tuning.
 
-    The position embedding is interpolated to the model's grid. Without `keep_head` the head is new: zeros of
-    the model's number of classes, as the original code does for fine-tuning. Optional layers, such as a ViT's
-    `pre_logits`, are dropped when the model has none, as the original code does.
+    The position embedding is interpolated to the model's grid. Without `keep_head`, the head is new: zeros for the
+    model's number of classes. Optional layers, such as a ViT's `pre_logits`, are dropped if the model lacks them.
 
     Args:
-      arrays: from `read`.
+      arrays: the arrays that `read` returns.
       config: the model's shape.
-      keep_head: keep the checkpoint's head (ImageNet-21k's, or a tuned one).
+      keep_head: True keeps the checkpoint's head (ImageNet-21k's, or a tuned one).
       where: the checkpoint's name, for messages.
 
     Returns:
-      The parameter tree, of float32 numpy arrays (float64 when the compute dtype is float64).
+      The parameter tree of numpy arrays, float32 (float64 if the compute dtype is float64).
 
     Raises:
-      UserError: one line that names every missing, extra and wrongly shaped parameter.
+      UserError: the arrays do not fit; the message lists every missing, extra and wrongly shaped parameter.
     """
     expected = models.parameter_shapes(config)
     unused = models.unused_layers(config, keep_head=keep_head)
@@ -236,10 +241,10 @@ def to_params(
 
 
 def check_statistics(statistics: models.Statistics, expected: models.Statistics, where: str) -> None:
-    """Makes sure that a checkpoint's statistics are those of a model.
+    """Checks that a checkpoint's statistics have the shapes of a model's.
 
     Raises:
-      UserError: they are of other shapes than the expected ones.
+      UserError: the shapes or the names differ.
     """
     if jax.tree.map(np.shape, statistics) != jax.tree.map(np.shape, expected):
         raise UserError(f"{where} does not fit the model: its statistics are of another shape")
@@ -262,13 +267,13 @@ def _read_array(file: io.BufferedReader, archive: zipfile.ZipFile, member: zipfi
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         with archive.open(member) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
-    # Straight into the array's memory, where numpy copies in pieces: these are most of what loading a model takes.
+    # Read straight into the array's memory: numpy's copying in pieces would take most of the time to load a model.
     file.seek(member.header_offset)
     name_size, extra_size = struct.unpack("<26xHH", file.read(30))
     start = file.seek(member.header_offset + 30 + name_size + extra_size)
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"{member.filename} is of version {version} of numpy's format")
+        raise ValueError(f"{member.filename} has version {version} of numpy's format")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran_order, dtype = read_header(file)
     if dtype.hasobject:
@@ -276,7 +281,7 @@ def _read_array(file: io.BufferedReader, archive: zipfile.ZipFile, member: zipfi
     header_size = file.tell() - start
     count = math.prod(shape)
     if header_size + count * dtype.itemsize != member.file_size:
-        raise zipfile.BadZipFile(f"{member.filename} is of another size than its shape says")
+        raise zipfile.BadZipFile(f"{member.filename} does not have the size that its shape needs")
     flat = np.empty(count, dtype)
     content = flat.view(np.uint8).data
     complete = count == 0 or file.readinto(content) == len(content)
@@ -287,5 +292,5 @@ def _read_array(file: io.BufferedReader, archive: zipfile.ZipFile, member: zipfi
 
 
 def _recover_bfloat16(array: np.ndarray) -> np.ndarray:
-    # numpy stores bfloat16 as two-byte void.
+    # numpy stores bfloat16 as a two-byte void type.
     return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array

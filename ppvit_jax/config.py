@@ -42,51 +42,61 @@ def default_config() -> Config:
     """Returns the paper's protocol: ViT-B/16 at 224x224, batch 32, SGD, 15 epochs, encryption "bs+ps"."""
     config = ConfigDict(
         {
-            # A .npz file in Google's layout; "embedded" is the small one in the package; "" trains from scratch.
+            # A .npz file in Google's layout. "embedded" is the small model in the package; "" trains from scratch.
             "checkpoint": "ViT-B_16.npz",
-            # The file's SHA-256 in hexadecimal, to be sure of a download; "" checks nothing.
+            # The expected SHA-256 of the checkpoint in hexadecimal; "" accepts any file.
             "checkpoint_sha256": "",
+            # Family, size and patch size.
             "model": "ViT-B/16",
-            # What the model's name leaves open; see ppvit_jax/models/families.py.
+            # Options of the model's family; see ppvit_jax/models/families.py.
             "model_options": dict(models.OPTIONS),
-            # Width of the pre_logits layer; 0 for none, as usual for fine-tuning.
+            # Width of the pre_logits layer; 0 for none, which is usual for fine-tuning.
             "representation_size": 0,
-            # "new" (zeros) or "keep" (the checkpoint's; the number of classes must agree).
+            # "new" (zeros) or "keep" (that of the checkpoint, with the same number of classes).
             "head": "new",
+            # Side of the model's input in pixels.
             "image_size": 224,
-            # What this run does to plain images: "none" or a method such as "bs+ps", with options such as
-            # "etc:shared=True". Of images that are encrypted already, their folder's manifest says it, and this is
-            # "none".
+            # Encryption of plain images during the run: "none", or a method such as "bs+ps" or "etc:shared=True".
+            # For images that are encrypted already it is "none", because their manifest records the encryption.
             "encryption": "bs+ps",
-            # Side of the encryption's blocks in pixels; 0 for that of the model's patches.
+            # Side of the encryption's blocks in pixels; 0 for the model's patch size.
             "block_size": 0,
+            # Adapt the checkpoint to the encryption before training.
             "adapt": True,
-            # Train on images of another key or encryption than the model's; for experiments on access control.
+            # Accept images whose key or encryption is not the model's, for experiments on access control.
             "allow_mismatch": False,
-            # "" makes secret.key in the workdir.
+            # The key file; "" makes secret.key in the workdir.
             "key_file": "",
-            # A file whose first line opens a sealed key file.
+            # A file whose first line is the passphrase of a sealed key file.
             "passphrase_file": "",
+            # Seed of the order of images, augmentation, subsets and new parameters.
             "seed": 0,
             "data": {
                 # "tfds", "image_folder" or "embedded"
                 "source": "tfds",
+                # The data set's name for tfds, or the data set in the package; "" for an image folder.
                 "name": "cifar10",
+                # The image folder, or tfds' folder of data sets; "" for tfds' default.
                 "dir": "",
                 "train_split": "train",
                 "test_split": "test",
+                # Share of each class to test on, for an image folder without train and test.
                 "test_fraction": 0.2,
-                # "centre_crop" or "squash", for images of any size
+                # "center_crop" or "squash", for images of any size.
                 "resize": RESIZES[0],
+                # Images with more pixels are rejected.
                 "max_pixels": DEFAULT_MAX_PIXELS,
-                # 0 for all
+                # Size of a random subset; 0 for all images.
                 "train_examples": 0,
                 "test_examples": 0,
+                # Decode all images once and keep them: "auto" (images of one size, below 4 GiB), True or False.
                 "in_memory": "auto",
-                # Images that are in memory lie on every device as well: "auto" (an accelerator with room), True, False
+                # Copy images in memory to every device: "auto" (an accelerator with room), True or False.
                 "on_device": "auto",
             },
+            # Random changes of training images before the encryption, such as "flip+crop".
             "augmentation": "none",
+            # Normalization of the images: (x / 255 - mean) / std for each channel.
             "mean": (0.5, 0.5, 0.5),
             "std": (0.5, 0.5, 0.5),
             "optimizer": {
@@ -99,42 +109,66 @@ def default_config() -> Config:
                 "b2": 0.999,
                 "schedule": "constant",
                 "warmup_steps": 0,
-                # Of the schedules "step" and "triangular": parts of the run, and a factor.
+                # The schedules "step" and "triangular" use these: shares of the run, and a factor.
                 "milestones": (0.5, 0.75),
                 "decay": 0.1,
-                # 0 for no clipping
+                # Largest norm of the gradient; 0 for no clipping.
                 "clip_norm": 0.0,
             },
             "label_smoothing": 0.0,
-            # Regular expressions; a parameter whose whole name one matches is not trained.
+            # Regular expressions; a parameter is not trained if one of them matches its whole name.
             "freeze": (),
             "epochs": 15,
             "batch_size": 32,
             "eval_batch_size": 256,
-            # Parts of a batch that are computed one after another, to save memory.
+            # Number of parts in which a batch is computed, one after another, to save memory.
             "accumulation": 1,
-            # Model and optimizer on several devices: "data_parallel" (whole on each) or "fully_sharded".
+            # Model and optimizer on several devices: "data_parallel" (complete on each) or "fully_sharded".
             "sharding": "data_parallel",
             "dtype": "float32",
-            # A checkpoint for resuming every so many steps; 0 for once an epoch.
+            # Steps between checkpoints for resuming; 0 for once per epoch.
             "checkpoint_steps": 0,
             "log_steps": 50,
             "tensorboard": True,
         }
     )
-    # A misspelt field is an error, in configuration files too.
+    # A misspelled field is an error, in configuration files too.
     return config.lock()
+
+
+def find_file(name: str) -> Path:
+    """Returns a configuration file: the one of this path, or else the one that the package has under this name.
+
+    Args:
+      name: a path. "configs/demo.py" also names the package's own file, in any folder.
+
+    Raises:
+      UserError: there is neither.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    folders = (parent / "configs" for parent in (Path(__file__).parent, Path(__file__).parents[1]))
+    # In a wheel the configurations lie in the package, in a source tree beside it.
+    folder = next((folder for folder in folders if (folder / "cifar10.py").is_file()), None)
+    packaged = {f"configs/{file.name}": file for file in sorted(folder.glob("*.py"))} if folder else {}
+    if path.as_posix() in packaged:
+        return packaged[path.as_posix()]
+    raise UserError(f"no configuration file {name}: give a path, or one of {', '.join(packaged)}")
 
 
 def load(path: str, overrides: list[str] | None = None) -> Config:
     """Loads a configuration file and applies `--config.name=value` overrides.
 
+    Args:
+      path: see `find_file`; some files take an argument, as in "configs/table2.py:etc_vit".
+      overrides: such as "--config.epochs=3".
+
     Raises:
       UserError: a missing or failing file, an unknown field, a value of the wrong type.
     """
-    if not Path(path.split(":")[0]).is_file():
-        raise UserError(f"no configuration file {path}: give one such as --config=configs/demo.py")
-    arguments = ["ppvit_jax", f"--config={path}", *(overrides or [])]
+    file, colon, argument = path.partition(":")
+    arguments = ["ppvit_jax", f"--config={find_file(file)}{colon}{argument}", *(overrides or [])]
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:

@@ -1,4 +1,16 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and the check for libraries that an extra of the package installs."""
+
+import importlib.util
+
+# Titles of the optional libraries, by the modules that are imported.
+_LIBRARIES = {
+    "apache_beam": "Apache Beam",
+    "matplotlib": "matplotlib",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "timm": "timm",
+    "torch": "PyTorch",
+}
 
 
 class UserError(ValueError):
@@ -6,3 +18,25 @@ class UserError(ValueError):
 
     The entry points print the message without a traceback and exit with status 1.
     """
+
+
+def is_installed(module: str) -> bool:
+    """Returns True if a module can be imported, without importing it."""
+    return importlib.util.find_spec(module) is not None
+
+
+def require(purpose: str, extra: str, *modules: str, instead: str = "") -> None:
+    """Makes sure that optional libraries are installed, before the work that needs them begins.
+
+    Args:
+      purpose: the thing that needs them, as the message begins, such as "ppvit audit".
+      extra: the extra of this package that installs them, such as "audit".
+      modules: their top-level modules, such as "sklearn".
+      instead: something else that the user can do, such as "give --image FILE".
+
+    Raises:
+      UserError: one is missing. The message has the command that installs it.
+    """
+    if missing := [_LIBRARIES[module] for module in modules if not is_installed(module)]:
+        alternative = f", or {instead}" if instead else ""
+        raise UserError(f"{purpose} needs {', '.join(missing)}: run pip install 'ppvit-jax[{extra}]'{alternative}")

@@ -1,4 +1,4 @@
-"""The experiment under the name that notebooks import: see `ppvit_jax.training.experiment`."""
+"""Short import path for the all-in-one experiment in `ppvit_jax.training.experiment`."""
 
 from ppvit_jax.training.experiment import run
 

@@ -1,4 +1,4 @@
-"""Result files, which appear whole or not at all, and the Markdown tables in them."""
+"""Writing of result files, each whole or not at all, and the Markdown tables in them."""
 
 import contextlib
 import json
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def written_aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
-    """Gives a name to write to, and renames it to `path` at the end, so that `path` is whole or absent.
+    """Yields a temporary path to write to, and renames it to `path` at the end, so that `path` is complete or absent.
 
     Args:
-      path: the file or folder that is to appear; an existing file is replaced.
-      folder: where to write until then, on the same disk. By default that is the folder of `path`, under a hidden name.
+      path: the file or folder to create; an existing file is replaced.
+      folder: folder of the temporary path, on the same disk. The default is the folder of `path`.
 
     Yields:
-      A path that no other process uses. After an error it is removed, and `path` stays as it was.
+      A hidden path that no other process uses. After an error it is removed, and `path` stays as it was.
     """
     aside = (folder or path.parent) / f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp"
     try:
@@ -52,6 +52,17 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def new_figure(width: float, height: float) -> "Figure":
+    """Returns an empty matplotlib figure of this size in inches; it needs no display."""
+    # Takes half a second to import, which programs that draw nothing need not pay.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def write_figure(path: Path, figure: "Figure") -> None:
     """Writes a picture as PNG, whole or not at all."""
     with written_aside(path) as aside:
@@ -59,12 +70,15 @@ def write_figure(path: Path, figure: "Figure") -> None:
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Returns the lines of a table in Markdown."""
+    """Returns the lines of a Markdown table."""
     return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(cells)} |" for cells in rows)]
 
 
 def cell(value: object) -> str:
-    """Returns the text of a table's cell: three decimals, whole numbers whole, and small ones with two digits."""
+    """Formats the value of a table cell.
+
+    Whole numbers have no decimals, numbers below 0.001 have two significant digits, and all others have three decimals.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and not value.is_integer():

@@ -1,8 +1,8 @@
 """Secret keys and the randomness derived from them (key format version 1).
 
-The format, to the bit, is in docs/key_format.md, with test vectors. Master key: 32 random bytes. Every
-permutation has a subkey of its own by HKDF-SHA256 (RFC 5869), expanded by SHAKE256 (FIPS 202) into the words
-of a Fisher-Yates shuffle without modulo bias.
+docs/key_format.md defines the format to the bit, with test vectors. A master key is 32 random bytes. HKDF-SHA256
+(RFC 5869) derives a separate subkey for every permutation. SHAKE256 (FIPS 202) expands it into the words of a
+Fisher-Yates shuffle without modulo bias.
 """
 
 import dataclasses
@@ -35,41 +35,46 @@ _ASSOCIATED_DATA = b"ppvit/v1/key-file"
 
 @dataclasses.dataclass(frozen=True)
 class SecretKey:
-    """A master key of 32 bytes. Its repr shows the fingerprint, never the key."""
+    """Master key of 32 bytes. Its repr shows the fingerprint, never the key."""
 
     master: bytes = dataclasses.field(repr=False)
 
     def __post_init__(self):
         if len(self.master) != 32:
-            raise UserError("a master key has 32 bytes: the key is damaged")
+            raise UserError("the key is damaged: a master key has 32 bytes")
 
     def __repr__(self) -> str:
         return f"SecretKey(fingerprint={self.fingerprint})"
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Public name of the key: 32 hexadecimal digits, which identify it and do not reveal it."""
+        """Public name of the key: 32 hexadecimal digits that identify the key without revealing it."""
         return self._subkey(b"fingerprint", 16).hex()
 
     def permutation(self, label: str, length: int) -> np.ndarray:
-        """Derives the permutation of `length` places: int32 [length], out[i] = in[permutation[i]].
+        """Derives a permutation, to use as out[i] = in[permutation[i]].
 
-        The label names its use, such as "block" (places are blocks, row-major) or "pixel" (places are the values of a
-        block in (row, column, channel) order); see docs/key_format.md.
+        Args:
+          label: the permutation's use, such as "block" (of blocks in row-major order) or "pixel" (of the values of a
+            block in (row, column, channel) order); see docs/key_format.md.
+          length: number of places.
+
+        Returns:
+          int32 [length].
         """
         return _fisher_yates(self._subkey(f"{label}/{length}".encode("ascii"), 32), length)
 
     def words(self, label: str, count: int) -> np.ndarray:
-        """Derives the first `count` words of the label's stream: uint32 [count]."""
+        """Derives `count` random words for a label: uint32 [count]."""
         return _words(self._subkey(f"{label}/{count}".encode("ascii"), 32), count)
 
     def bits(self, label: str, count: int) -> np.ndarray:
-        """Derives random bits: bool [count], from the words' bytes, the lowest bit of a byte first."""
+        """Derives random bits from the bytes of `words`, the lowest bit of a byte first: bool [count]."""
         words = self.words(label, count)
         return np.unpackbits(words.astype("<u4").view(np.uint8), count=count, bitorder="little").astype(bool)
 
     def integers(self, label: str, count: int, bound: int) -> np.ndarray:
-        """Derives integers from 0 to bound - 1 without bias: int32 [count], passing over words that are too large."""
+        """Derives unbiased integers from 0 to bound - 1, by rejecting words that are too large: int32 [count]."""
         subkey = self._subkey(f"{label}/{count}".encode("ascii"), 32)
         length = count + 64
         while True:
@@ -80,27 +85,28 @@ class SecretKey:
             length *= 2
 
     def permutations(self, encryption: str, *, image_size: int, patch_size: int) -> Any:
-        """Derives the permutations that a model absorbs: `ppvit_jax.encryption.derive_permutations` for this key.
+        """Derives the permutations that a model absorbs; a shorthand of `ppvit_jax.encryption.derive_permutations`.
 
-        A shorthand for interactive use. This module imports no encryption, so it looks the function up when called.
+        It is meant for interactive use. This module imports no encryption, so the method imports the function when
+        called.
 
         Args:
           encryption: "none", or a method with its options such as "bs+ps".
           image_size: side of an image in pixels.
-          patch_size: the model's patch size in pixels, which is the encryption's block size.
+          patch_size: the model's patch size in pixels, which is also the encryption's block size.
 
         Returns:
           `ppvit_jax.encryption.Permutations`.
 
         Raises:
-          UserError: an unknown encryption, one that no model can absorb, or an image size that is not a multiple of
-            the patch size.
+          UserError: the encryption is unknown, no model can absorb it, or the image size is not a multiple of the patch
+            size.
         """
         derive = importlib.import_module("ppvit_jax.encryption").derive_permutations
         return derive(self, encryption, image_size=image_size, block_size=patch_size)
 
     def authenticate(self, content: bytes) -> str:
-        """Returns the HMAC-SHA256 of `content` under a subkey, in hexadecimal; only the key can make it."""
+        """Returns the HMAC-SHA256 of `content` under a subkey, in hexadecimal. Computing it needs the key."""
         return hmac.new(self._subkey(b"authentication", 32), content, hashlib.sha256).hexdigest()
 
     def _subkey(self, label: bytes, length: int) -> bytes:
@@ -108,14 +114,19 @@ class SecretKey:
 
 
 def generate() -> SecretKey:
-    """Makes a new key from the operating system's randomness."""
+    """Generates a new key from the operating system's randomness."""
     return SecretKey(secrets.token_bytes(32))
 
 
 def save(key: SecretKey, path: str | os.PathLike, passphrase: bytes | None = None) -> None:
-    """Writes a key file: JSON, mode 0600, never over an existing file.
+    """Writes a key file: JSON with mode 0600. It never overwrites a file.
 
-    With a passphrase the master key is sealed by ChaCha20-Poly1305 under scrypt (n=2^15, r=8, p=1).
+    A passphrase seals the master key by ChaCha20-Poly1305 under scrypt (n=2^15, r=8, p=1).
+
+    Args:
+      key: the key to write.
+      path: the new file.
+      passphrase: seals the key; None writes it unsealed, protected by the file's permissions alone.
 
     Raises:
       UserError: the file exists or cannot be created.
@@ -130,10 +141,10 @@ def save(key: SecretKey, path: str | os.PathLike, passphrase: bytes | None = Non
             name: b64encode(value).decode() for name, value in {"salt": salt, "nonce": nonce, "master": sealed}.items()
         }
     try:
-        # Exclusive creation with the final mode, so that others can read it at no moment.
+        # Created exclusively and with its final mode, so that others can never read it.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise UserError(f"{path} exists: a key file is never overwritten, choose another name") from None
+        raise UserError(f"{path} exists, and a key file is never overwritten: choose another name") from None
     except OSError as error:
         raise UserError(f"cannot create the key file {path}: {error.strerror}") from None
     with os.fdopen(descriptor, "w") as file:
@@ -144,9 +155,13 @@ def save(key: SecretKey, path: str | os.PathLike, passphrase: bytes | None = Non
 def load(path: str | os.PathLike, passphrase: bytes | None = None) -> SecretKey:
     """Reads a key file.
 
+    Args:
+      path: the key file.
+      passphrase: the passphrase of a sealed key.
+
     Raises:
-      UserError: the file is missing, readable by others, damaged, of another version, or the passphrase is
-        missing or wrong. No message contains anything of the key.
+      UserError: the file is missing, readable by others, damaged or of another version, or the passphrase is missing
+        or wrong. No message contains any part of the key.
     """
     content = _read(Path(path))
     try:
@@ -170,7 +185,7 @@ def load(path: str | os.PathLike, passphrase: bytes | None = None) -> SecretKey:
 
 
 def read_passphrase(path: str | os.PathLike) -> bytes:
-    """Reads the first line of a file, without its end.
+    """Reads a passphrase: the first line of a file, without the line break.
 
     Raises:
       UserError: the file cannot be read, or its first line is empty.
@@ -180,15 +195,15 @@ def read_passphrase(path: str | os.PathLike) -> bytes:
     except (OSError, IndexError):
         line = b""
     if not line:
-        raise UserError(f"cannot read a passphrase from {path}: its first line should be the passphrase")
+        raise UserError(f"cannot read a passphrase from {path}: write it on the first line of the file")
     return line
 
 
 def describe(path: str | os.PathLike) -> dict[str, str]:
-    """Reads what a key file shows without its passphrase: version, fingerprint and protection, never the key.
+    """Describes a key file without its passphrase: version, fingerprint and protection, never the key.
 
     Raises:
-      UserError: as `load`, except for the passphrase.
+      UserError: as `load`, except for errors of the passphrase.
     """
     content = _read(Path(path))
     fingerprint = content.get("fingerprint")
@@ -216,9 +231,11 @@ def _read(path: Path) -> dict:
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is not a key file of this program, or it is damaged") from None
+        raise UserError(f"{path} is not a key file of ppvit, or it is damaged: give another file") from None
     if version != VERSION:
-        raise UserError(f"{path} is a key file of version {version}, and this program reads version {VERSION}")
+        raise UserError(
+            f"{path} is a key file of version {version}, but this program reads version {VERSION}: update it"
+        )
     return content
 
 
@@ -231,7 +248,7 @@ def _words(subkey: bytes, count: int) -> np.ndarray:
 
 
 def _fisher_yates(subkey: bytes, length: int) -> np.ndarray:
-    # SHAKE256 has no incremental output in hashlib: take a longer prefix in the rare case of many rejections.
+    # hashlib cannot extend the output of SHAKE256: compute a longer prefix in the rare case of many rejections.
     words = _words(subkey, length + 64).tolist()
     order = list(range(length))
     position = 0

@@ -19,7 +19,7 @@ from ppvit_jax.keys import SecretKey
 from ppvit_jax.training.step import compile_steps
 
 ARMS = ("bs", "ps", "bs+ps")
-# What else a model absorbs: more than the paper adapts to.
+# Further encryptions that a model absorbs, beyond those of the paper.
 MORE = (
     "restricted",
     "np",
@@ -75,8 +75,9 @@ def test_a_model_that_is_not_adapted_gives_other_logits(encryption):
     assert abs(_logits(config, params, images, encryption, key, adapted=False) - plain).max() > 0.01
 
 
-# In bfloat16 the operands of the patch embedding are rounded one by one, so that they are the same permuted; a sum in
-# another order may still round to the neighbour later, and twelve layers carry that on.
+# In bfloat16 each operand of the patch embedding is rounded by itself, so permuting does not change it. A sum in
+# another order may still round differently, and twelve layers propagate that.
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12), ("bfloat16", 0.04)])
 def test_exact_at_real_size(dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
@@ -92,10 +93,10 @@ def test_exact_at_real_size(dtype, tolerance):
 
 
 def _train(config, params, images, labels, optimizer, permutations, steps=20):
-    """Parameters and optimiser state after `steps` batches of the real training step."""
+    """Returns parameters and optimizer state after `steps` batches of the real training step."""
     settings_ = default_config()
     settings_.dtype = "float64"
-    # The program is that of any gather, with the secret of another encryption: it is compiled once.
+    # Every gather runs the same program, only with another secret, so it is compiled once.
     settings_.encryption = "bs+ps"
     settings_.augmentation = "flip+crop"
     settings_.label_smoothing = 0.1
@@ -113,6 +114,7 @@ def _train(config, params, images, labels, optimizer, permutations, steps=20):
     return jax.device_get(state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encryption", (*ARMS, "restricted", "np", "bs+ps+np", "bs+pps", "etc:shared=True"))
 @pytest.mark.parametrize(
     "optimizer",
@@ -135,14 +137,14 @@ def test_whole_training_trajectories_stay_equal(optimizer, encryption):
         encrypted = _train(config, params, images, labels, optimizer, permutations)
     assert abs(plain["params"]["embedding"]["kernel"] - params["embedding"]["kernel"]).max() > 1e-3
     assert_close_tree(restore(encrypted["params"], permutations), plain["params"], 1e-9)
-    # The optimiser's moments are permuted like the parameters.
+    # The optimizer's moments are permuted like the parameters.
     is_moments = lambda tree: isinstance(tree, dict) and "embedding" in tree  # noqa: E731
     moments = [
         [tree for tree in jax.tree.leaves(state["opt_state"], is_leaf=is_moments) if is_moments(tree)]
         for state in (plain, encrypted)
     ]
     assert len(moments[0]) == (2 if optimizer["name"] == "adamw" else 1)
-    # A second moment is of squares, which have no sign to change.
+    # A second moment consists of squares, whose sign does not change.
     follows = (permutations, dataclasses.replace(permutations, negative=None))
     for one, other, moved in zip(*moments, follows, strict=False):
         assert_close_tree(restore(other, moved), one, 1e-9)

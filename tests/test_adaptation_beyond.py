@@ -1,11 +1,11 @@
-"""What is adapted beyond the paper: inversions under any normalisation, ConvMixer, and what is refused."""
+"""Adaptation beyond the paper: inversions under any normalization, ConvMixer, and models that are rejected."""
 
 import dataclasses
 
 import jax
 import numpy as np
 import pytest
-from helpers.tiny import assert_close_tree, flatten, random_images, random_params, tiny_model
+from helpers.tiny import assert_close_tree, compiled, flatten, random_images, random_params, tiny_model
 
 from ppvit_jax import models
 from ppvit_jax.adaptation import adapt, inversion_offset, rekey, restore
@@ -32,13 +32,13 @@ def _permutations(spec, key, config):
 
 @pytest.mark.parametrize(("mean", "std"), [(0.5, 0.5), (0.5, 0.25), (0.4, 0.3), (0.0, 1.0)])
 @pytest.mark.parametrize("spec", ["np", "bs+ps+np", "etc:sub_block_size=2,shared=True"])
-def test_inversions_are_absorbed_under_any_normalisation_that_channels_share(spec, mean, std):
+def test_inversions_are_absorbed_under_any_normalization_that_channels_share(spec, mean, std):
     with jax.enable_x64(True):
         config = tiny_model(dtype="float64")
         params, images = random_params(config, dtype=np.float64), random_images(4, 16)
         offset = inversion_offset(mean, std)
         assert (offset == 0) == (mean == 0.5)
-        model = models.build(config)
+        model = compiled(models.build(config))
 
         def logits(params, images):
             return np.asarray(model.apply(params, normalize_images(images, (mean,) * 3, (std,) * 3, "float64")))
@@ -76,7 +76,7 @@ def _train(config, params, statistics, images, labels, spec, secret):
     for batch_images, batch_labels in zip(images, labels, strict=True):
         batch = {"image": batch_images, "label": batch_labels}
         state = functions.train_step(state, batch, jax.random.key(1), secret)
-    logits = models.build(config).apply(
+    logits = compiled(models.build(config)).apply(
         state["params"],
         normalize_images(_in(spec, secret, images[0]), (0.5,) * 3, (0.5,) * 3, "float64"),
         state["statistics"],
@@ -88,6 +88,7 @@ def _in(spec, secret, images):
     return images if secret is None else parse(spec, 4).encrypt(images, secret)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "adaptive_matrix"),
     [("ps", "none"), ("np", "none"), ("bs+ps", "free"), ("bs+ps+np", "softmax"), ("etc:shared=True", "sinkhorn")],
@@ -95,7 +96,7 @@ def _in(spec, secret, images):
 def test_a_convmixer_trains_on_encrypted_images_as_on_plain_ones(spec, adaptive_matrix):
     with jax.enable_x64(True):
         config = _convmixer(adaptive_matrix)
-        model = models.build(config)
+        model = compiled(models.build(config))
         statistics = jax.tree.map(np.float64, jax.device_get(model.init_statistics(jax.random.key(0))))
         params = jax.tree.map(np.float64, jax.device_get(model.init(jax.random.key(0))))
         random = np.random.default_rng(0)
@@ -114,7 +115,7 @@ def test_a_convmixer_trains_on_encrypted_images_as_on_plain_ones(spec, adaptive_
 
 def test_scrambled_blocks_need_something_that_follows_them():
     config = dataclasses.replace(_convmixer("none"), dtype="float32")
-    params = models.build(config).init(jax.random.key(0))
+    params = compiled(models.build(config)).init(jax.random.key(0))
     for spec in ("bs", "bs+ps", "etc:shared=True"):
         with pytest.raises(UserError, match="no position embedding"):
             adapt(params, _permutations(spec, KEY, config))

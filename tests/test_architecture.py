@@ -1,4 +1,4 @@
-"""The layout that the design promises: rooms, the direction of imports, sizes of files."""
+"""Layout of the package: folders, the direction of imports, and the length of files."""
 
 import ast
 import graphlib
@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ppvit_jax"
-# From the ground up: a room imports rooms of its own floor or of those below.
+# A room is a folder or module at the top of the package. It imports from its own floor or from those below, which
+# come first.
 FLOORS = (
     {"errors", "files"},
     {"encryption", "models", "keys"},
@@ -32,13 +33,13 @@ MODULES = modules()
 
 
 def imports_of(tree: ast.Module) -> Iterator[str]:
-    """Every module of the package that a module imports, also inside functions."""
+    """Yields every module of the package that a module imports, inside functions, too."""
     for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, "an import by a relative path"
+            assert node.level == 0, "relative imports are not used"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         for target in names:
             if target.startswith("ppvit_jax."):
@@ -66,18 +67,18 @@ def test_rooms_and_modules_import_each_other_in_no_circle():
     between_modules: dict[str, set[str]] = {}
     for name in MODULES:
         for target in imports_of(MODULES[name]):
-            # A package's face imports its own modules, and these import the package's name alone.
+            # The __init__ of a package imports its own modules, and these only need its name.
             if target != name and not name.startswith(f"{target}."):
                 between_modules.setdefault(name, set()).add(target)
             if room(target) != room(name) and "ppvit_jax" not in (name, target):
                 between_rooms.setdefault(room(name), set()).add(room(target))
     for graph in (between_rooms, between_modules):
-        # Raises CycleError with the circle.
+        # Raises CycleError if there is a cycle.
         graphlib.TopologicalSorter(graph).prepare()
 
 
 def loaded_by(name: str) -> set[str]:
-    """The modules that importing one loads, directly or not; those that functions import come later."""
+    """Returns the modules that an import loads, directly or indirectly; imports inside functions do not count."""
     loaded, waiting = set(), [name]
     while waiting:
         module = waiting.pop()
@@ -86,7 +87,7 @@ def loaded_by(name: str) -> set[str]:
             top_level: list[ast.stmt] = [
                 node for node in MODULES[module].body if isinstance(node, ast.Import | ast.ImportFrom)
             ]
-            # The face of a package is loaded before its modules.
+            # The __init__ of a package is loaded before its modules.
             waiting += [*imports_of(ast.Module(top_level, [])), module.rpartition(".")[0] or module]
     return loaded
 
@@ -97,9 +98,10 @@ def test_keys_and_encryptions_do_not_know_each_other():
 
 
 def test_the_cloud_loads_no_keys():
-    for name in ("main", "commands.predict", "commands.info", "training.loop", "data", "models", "encryption"):
+    rooms = ("data", "models", "encryption", "training.loop", "training.experiment")
+    for name in ("main", "commands.train", "commands.predict", "commands.info", *rooms):
         assert "ppvit_jax.keys" not in loaded_by(f"ppvit_jax.{name}"), name
-    # The measure can fail: the owner's programs load them.
+    # The test can fail: the owner's programs do load keys.
     assert "ppvit_jax.keys" in loaded_by("ppvit_jax.commands.keygen")
     assert "ppvit_jax.keys" in loaded_by("ppvit_jax.offline.worker")
 

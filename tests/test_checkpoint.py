@@ -67,7 +67,7 @@ def test_an_unfinished_file_never_takes_the_place_of_a_whole_one(tmp_path, monke
 
 
 @pytest.mark.parametrize("prefix", ["opt/target/", "params/", "target/"])
-def test_prefixes_of_training_states_are_taken_off_and_the_optimiser_left(tmp_path, prefix):
+def test_prefixes_of_training_states_are_taken_off_and_the_optimizer_left(tmp_path, prefix):
     arrays = {prefix + name: array for name, array in _arrays().items()}
     arrays |= {"opt/state/step": np.int32(5), "opt/state/param_states/cls/momentum": np.zeros((1, 1, 16))}
     found, metadata = checkpoint.read(_save(tmp_path / "state.npz", arrays))
@@ -77,7 +77,7 @@ def test_prefixes_of_training_states_are_taken_off_and_the_optimiser_left(tmp_pa
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_arrays_are_those_that_numpy_reads(tmp_path, save):
-    """Of any layout, shape and dtype; what is skipped is not even looked at."""
+    """Arrays may have any layout, shape and dtype; skipped ones are not even opened."""
     random = np.random.default_rng(0)
     arrays = {
         "rows": random.standard_normal((3, 4, 5)).astype(np.float32),
@@ -102,7 +102,7 @@ def test_a_published_file_with_pre_logits_fits_a_model_without():
     without = tiny_model()
     params = checkpoint.to_params(_arrays(), without, keep_head=False)
     assert "pre_logits" not in params
-    # The head follows the representation layer, of another width here, so only a new head can fit.
+    # The head follows the representation layer, which has another width here, so only a new head can fit.
     np.testing.assert_array_equal(params["head"]["kernel"], np.zeros((16, 3)))
     rest = {name: array for name, array in _arrays().items() if not name.startswith(("head", "pre_logits"))}
     assert {name: flatten(params)[name].tobytes() for name in rest} == {
@@ -251,7 +251,7 @@ def test_names_of_classes_are_kept_unless_they_are_too_many_for_the_file(tmp_pat
 def test_a_path_as_a_name_is_refused(tmp_path, name):
     path = _save(tmp_path / "trap.npz", _arrays())
     with zipfile.ZipFile(path, "a") as archive:
-        # ZipInfo's constructor would mend some of these.
+        # ZipInfo's constructor would repair some of these.
         (entry := zipfile.ZipInfo("a")).filename = f"{name}.npy"
         archive.writestr(entry, b"")
     with pytest.raises(UserError, match="has a path as an array's name"):

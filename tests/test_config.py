@@ -185,3 +185,16 @@ def test_a_broken_configuration_file_is_named(tmp_path, monkeypatch, text, messa
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no configuration file"):
         configuration.load(str(tmp_path / "missing.py"))
+
+
+def test_the_packages_configurations_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert configuration.find_file("configs/demo.py") == FOLDER / "demo.py"
+    assert configuration.load("configs/table2.py:etc_vit").encryption == "etc"
+    for name in ("demo.py", "other/demo.py", "configs/other.py", f"{tmp_path}/configs/demo.py"):
+        with pytest.raises(UserError, match=f"no configuration file {name}: give a path, or one of configs/cifar10.py"):
+            configuration.find_file(name)
+    # A file of this name in the current folder wins.
+    (own := tmp_path / "configs").mkdir()
+    (own / "demo.py").write_text("")
+    assert configuration.find_file("configs/demo.py").samefile(own / "demo.py")

@@ -1,4 +1,4 @@
-"""The vectors that docs/key_format.md publishes: against the package, and against a second implementation here."""
+"""Test vectors of docs/key_format.md, checked against the package and against a second implementation here."""
 
 import hashlib
 import hmac
@@ -23,7 +23,7 @@ DOCUMENT = (Path(__file__).parents[1] / "docs" / "key_format.md").read_text()
 
 
 def _table(*header):
-    """The rows below such a header, which the document has once, without the marks of code."""
+    """Returns the rows below a header, which occurs once in the document, without the marks of code."""
     lines = iter(DOCUMENT.split("## Test vectors\n")[1].split("\n## ")[0].splitlines())
     (start, *others) = [line for line in lines if line == f"| {' | '.join(header)} |"]
     assert not others
@@ -45,13 +45,13 @@ ENCODINGS = _table("Encryption", "Block size", "First four")
 
 
 def _published(numbers):
-    """Integers as the document shows them."""
+    """Formats integers as the document shows them."""
     content = struct.pack(f"<{len(numbers)}I", *numbers)
     return *(" ".join(map(str, part)) for part in (numbers[:8], numbers[-8:])), hashlib.sha256(content).hexdigest()
 
 
 def _reference_subkey(master, label, length):
-    """HKDF-SHA256 as RFC 5869 writes it, by the standard library alone."""
+    """Computes HKDF-SHA256 as RFC 5869 defines it, with the standard library alone."""
     pseudorandom = hmac.new(bytes(32), master, hashlib.sha256).digest()
     block = output = b""
     for counter in range(1, 1 + -(-length // 32)):
@@ -61,7 +61,7 @@ def _reference_subkey(master, label, length):
 
 
 def _reference_stream(master, label, count):
-    """The first `count` words of a label."""
+    """Computes the first `count` words of a label."""
     stream = hashlib.shake_256(_reference_subkey(master, label.encode(), 32)).digest(4 * count)
     return list(struct.unpack(f"<{count}I", stream))
 
@@ -125,7 +125,7 @@ def test_published_words_of_images(number, first, last, digest):
 @pytest.mark.parametrize(("label", "first", "digest"), NETWORKS, ids=_names(NETWORKS))
 def test_published_arrays_of_networks(label, first, digest):
     name, array, count = label.split("/", 1)[0], *label.split("/", 1)[1].rsplit("/", 1)
-    # Where no hidden layer is shown, there need be none: `neuracrypt` is wide.
+    # The rows of `neuracrypt` show no hidden layer, so it gets none: its layers are wide and slow to derive.
     method = {"neuracrypt": NeuraCrypt(block_size=8, depth=0), "color-neuracrypt": ColorNeuraCrypt(block_size=8)}[name]
     values = method.derive(KEY, height=32, width=32)[array]
     assert values.size == int(count)
@@ -141,7 +141,7 @@ def test_published_arrays_of_networks(label, first, digest):
         assert digest == "-"
     else:
         assert hashlib.sha256(values.astype("<f4").tobytes()).hexdigest() == digest
-        # A bias is distributed like the kernel beside it, here of 192 inputs.
+        # A bias has the distribution of the kernel beside it, here with 192 inputs.
         expected = _reference_uniform(f"{name}/{array}", int(count), inputs=192).reshape(values.shape)
         np.testing.assert_array_equal(values, expected)
 
@@ -175,7 +175,7 @@ def test_every_method_has_a_vector_and_all_its_labels_are_in_the_document():
 
 
 def test_published_reference_images():
-    """As the document lays them out, place by place."""
+    """Compares the images place by place, as the document lays them out."""
     height, width = 12, 20
     count = (24 * height * width + 1536) // 4
     stream = struct.pack(f"<{count}I", *_reference_words(KEY.master, "neuracrypt/reference", count))

@@ -22,7 +22,7 @@ VECTOR_KEY = SecretKey(bytes(range(32)))
 
 @pytest.fixture
 def rejected_stream(monkeypatch):
-    """A stream that begins with 200 words to reject: more than the spare words of the first reading."""
+    """Replaces the stream by one that begins with 200 words to reject, more than the first reading has to spare."""
 
     class Stream:
         def __init__(self, subkey):
@@ -37,7 +37,7 @@ def rejected_stream(monkeypatch):
 
 def test_words_that_would_bias_are_rejected_however_many(rejected_stream):
     length = 7
-    # 2^32 mod 7 = 4 and mod 6 = 4, mod 5 = 1, mod 3 = 1; for i + 1 = 4 and 2 no word is rejected.
+    # 2^32 is 4 mod 7, 4 mod 6, 1 mod 5 and 1 mod 3; for i + 1 = 4 and 2 no word is rejected.
     expected = list(range(length))
     words = iter(range(1000, 3000))
     for i in reversed(range(1, length)):
@@ -70,7 +70,7 @@ def test_integers_and_bits_are_uniform():
         assert counts.size == bound
         assert ((counts - 1000) ** 2 / 1000).sum() < bound - 1 + 4.5 * (2 * (bound - 1)) ** 0.5
     bits = VECTOR_KEY.bits("label", 64_000).reshape(-1, 32)
-    assert abs(bits.mean(axis=0) - 0.5).max() < 0.045  # 4 standard deviations of each place in a word
+    assert abs(bits.mean(axis=0) - 0.5).max() < 0.045  # 4 standard deviations for each bit of a word
     assert abs(np.corrcoef(bits.T.astype(float)) - np.eye(32)).max() < 0.1
 
 
@@ -91,7 +91,7 @@ def test_every_order_of_four_is_equally_frequent():
     for number in range(2400):
         counts[tuple(SecretKey(number.to_bytes(32)).permutation("block", 4).tolist())] += 1
     chi_squared = sum((count - 100) ** 2 / 100 for count in counts.values())
-    assert chi_squared < 49.7  # the 99.9 % quantile for 23 degrees of freedom
+    assert chi_squared < 49.7  # the 99.9% quantile for 23 degrees of freedom
 
 
 @pytest.mark.parametrize("encryption", ["none", "bs", "ps", "bs+ps", "etc:shared=True"])

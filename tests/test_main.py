@@ -1,6 +1,7 @@
 import json
 import logging
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,20 +9,23 @@ import numpy as np
 import pytest
 from helpers.command import ROOT, SMALL_RUN, finish, make_key, start
 
+import ppvit_jax
 from ppvit_jax import __main__ as commands
 from ppvit_jax import adaptation, checkpoint, keys, models
 from ppvit_jax.checkpoint import Metadata
+from ppvit_jax.commands import COMMANDS
 from ppvit_jax.commands.shared.command_line import run_command, run_program
 from ppvit_jax.config import load
 from ppvit_jax.errors import UserError
 from ppvit_jax.main import main
+from ppvit_jax.training import experiment
 
 CIFAR10 = f"--config={ROOT / 'configs' / 'cifar10_micro.py'}"
 
 
 @pytest.fixture
 def bad_input(tmp_path):
-    """What users give by mistake: arguments and the message they should read."""
+    """A mistake of a user: arguments, and the message to read."""
     embedded = checkpoint.resolve("embedded")
     arrays, _ = checkpoint.read(embedded)
     params = checkpoint.to_params(
@@ -43,7 +47,7 @@ def bad_input(tmp_path):
     return {
         "wrong key for a model": (
             [small, f"--config.checkpoint={adapted}", f"--config.key_file={make_key(tmp_path, 2)}"],
-            r"is adapted to 'bs\+ps' with the key of fingerprint \w+, and .* with the key of fingerprint \w+:",
+            r"is adapted to 'bs\+ps' \(key fingerprint \w+\), but .* \(key fingerprint \w+\):",
         ),
         "key that others can read": ([small, f"--config.key_file={shared_key}"], "run chmod 600"),
         "no key": ([small, f"--config.key_file={tmp_path}/no.key"], "cannot read the key file"),
@@ -64,13 +68,13 @@ def bad_input(tmp_path):
             "cannot read the folder .*/images",
         ),
         "image size": ([small, "--config.image_size=225"], "225 is not a multiple of the patch size 8"),
-        "per-channel normalisation": (
+        "per-channel normalization": (
             [small, "--config.mean=(0.485,0.456,0.406)", "--config.std=(0.229,0.224,0.225)"],
             "under adaptation use the same for all three",
         ),
         "workdir of another configuration": (
             [small, "--config.encryption=none", f"--workdir={begun}"],
-            "holds a run of another configuration .*config.seed was 5 and is 0",
+            "holds a run with another configuration .*config.seed was 5 and is 0",
         ),
         "unknown field": ([small, "--config.epoch=3"], "no field 'epoch'"),
         "unknown argument": ([small, "--epochs=3"], "Unknown command line flag 'epochs'"),
@@ -97,7 +101,7 @@ def bad_input(tmp_path):
         "missing data set",
         "missing folder",
         "image size",
-        "per-channel normalisation",
+        "per-channel normalization",
         "workdir of another configuration",
         "unknown field",
         "unknown argument",
@@ -119,6 +123,7 @@ def test_a_mistake_gives_one_clear_line_and_writes_no_result(bad_input, tmp_path
     assert not {"result.json", "checkpoint.npz", "metrics.jsonl"} & {path.name for path in workdir.rglob("*")}
 
 
+@pytest.mark.slow
 def test_the_command_line_itself(tmp_path):
     """In a process of its own: the exit status and no traceback, then a run to the end."""
     bad, good = finish(
@@ -150,7 +155,7 @@ def test_a_full_disk_gives_one_line(capsys):
         Path("/dev/full").write_text("x")
 
     assert run_command(fill, []) == 1
-    expected = "error: No space left on device; put it right, then run the same command again to continue\n"
+    expected = "error: No space left on device; fix this, then run the same command again to continue\n"
     assert capsys.readouterr().err == expected
 
 
@@ -194,3 +199,63 @@ def test_commands_refuse_what_they_do_not_know(capsys):
         with pytest.raises(SystemExit) as caught:
             commands.main(arguments)
         assert caught.value.code == 2
+
+
+def test_train_and_main_are_one_program(tmp_path, capsys, monkeypatch):
+    runs = []
+    monkeypatch.setattr(experiment, "run", lambda config, workdir: runs.append((config.to_dict(), workdir)) or {})
+    arguments = [SMALL_RUN[0], "--config.epochs", "3", "--config.adapt=False", "--allow-mismatch", "--workdir=w"]
+    for program, before in ((main, []), (commands.main, ["train"])):
+        assert run_command(program, [*before, *arguments]) == 0
+    capsys.readouterr()
+    assert runs[0] == runs[1] and (runs[0][0]["epochs"], runs[0][0]["allow_mismatch"]) == (3, True)
+    for mistake in ([SMALL_RUN[0], "--epochs=3", "--workdir=w"], ["--config=none.py", "--workdir=w"]):
+        outputs = []
+        for program, before in ((main, []), (commands.main, ["train"])):
+            assert run_command(program, [*before, *mistake]) == 1
+            outputs.append(capsys.readouterr())
+        assert outputs[0] == outputs[1]
+    helps = []
+    for program, before, name in ((main, [], "python -m ppvit_jax.main"), (commands.main, ["train"], "ppvit train")):
+        with pytest.raises(SystemExit) as ended:
+            program([*before, "--help"])
+        usage, _, rest = capsys.readouterr().out.partition("\n\n")
+        assert ended.value.code == 0 and usage.startswith(f"usage: {name} [-h] --config FILE --workdir DIR")
+        helps.append(rest)
+        with pytest.raises(SystemExit) as ended:
+            program([*before, "--conf", "x.py"])
+        assert ended.value.code == 2 and f"{name}: error:" in capsys.readouterr().err
+    assert helps[0] == helps[1]
+
+
+def test_ppvit_lists_its_commands_in_english(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as ended:
+        commands.main([])
+    shown = capsys.readouterr().err
+    assert ended.value.code == 2
+    with pytest.raises(SystemExit) as ended:
+        commands.main(["--help"])
+    assert ended.value.code == 0 and capsys.readouterr().out == shown
+    lines = [line.split(maxsplit=1) for line in shown.splitlines() if line.startswith("    ")]
+    # One line each, that begins with a verb.
+    assert dict(lines) == COMMANDS
+    assert list(COMMANDS)[:6] == ["keygen", "encrypt", "adapt", "train", "predict", "restore"]
+    with pytest.raises(SystemExit) as ended:
+        commands.main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"ppvit {ppvit_jax.__version__}\n"
+
+
+def test_the_list_of_commands_is_the_folder():
+    folder = Path(commands.__file__).parent / "commands"
+    assert set(COMMANDS) == {path.stem for path in folder.glob("*.py")} - {"__init__"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "--workdir=w"], ["keygen", "--help"]])
+def test_help_loads_no_library_of_tensors(arguments):
+    code = (
+        "import sys\nfrom ppvit_jax.__main__ import main\ntry:\n    main(sys.argv[1:])\n"
+        "finally:\n    assert not {'jax', 'flax', 'orbax', 'scipy', 'torch'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert "AssertionError" not in done.stderr, done.stderr

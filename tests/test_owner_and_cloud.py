@@ -1,4 +1,4 @@
-"""The whole path as shell commands: the owner in one folder, with the key, and the cloud in another, without."""
+"""The whole path as shell commands: the owner's folder has the key, the cloud's folder does not."""
 
 import csv
 import json
@@ -18,10 +18,12 @@ from PIL import Image
 from ppvit_jax import keys
 from ppvit_jax.data import embedded
 
+pytestmark = pytest.mark.slow
+
 SHARED = ROOT.parent / "shared" / "data" / "tfds" / "cifar10" / "3.0.2"
 COUNT = 500
 SIZES = "--image-size 64 --patch-size 8"
-# Python runs a module of this name when it starts: every import and opened file is noted.
+# Python runs a module of this name when it starts; it records every import and every opened file.
 RECORDER = """
 import os, sys
 log = open(os.environ["AUDIT_LOG"], "a", buffering=1)
@@ -89,7 +91,7 @@ class Side:
     ],
 )
 def sides(request, tmp_path_factory):
-    """Owner and cloud after the whole path."""
+    """The owner and the cloud after the whole path."""
     root = tmp_path_factory.mktemp(request.param.__name__)
     owner, cloud = Side(root / "owner"), Side(root / "cloud")
     request.param(owner.folder / "images")
@@ -99,7 +101,7 @@ def sides(request, tmp_path_factory):
     owner.run(f"{ppvit} adapt --key secret.key --checkpoint embedded --output adapted.npz --image-size 64")
     for name in ("encrypted", "adapted.npz"):
         shutil.move(owner.folder / name, cloud.folder / name)
-    # A key that lies about, for the cloud to ignore.
+    # The cloud must ignore a key that lies about.
     shutil.copy(owner.folder / "secret.key", root / "secret.key")
     cloud.run(
         f"{sys.executable} -m ppvit_jax.main --config={ROOT / 'configs' / 'cloud.py'} --workdir=run "
@@ -137,7 +139,7 @@ def test_the_result_says_what_was_trained_on_what(sides):
 
 def test_the_cloud_neither_imports_the_keys_module_nor_opens_a_key_file(sides):
     owner, cloud = sides
-    # What the record would show: the owner does both.
+    # The record can show both, as the owner's does.
     assert "import ppvit_jax.keys" in owner.record
     assert any(line.startswith("open ") and line.endswith("secret.key") for line in owner.record)
     assert "import ppvit_jax.training.loop" in cloud.record
@@ -151,22 +153,22 @@ def test_no_secret_is_in_anything_that_the_cloud_has(sides):
     owner, cloud = sides
     key = keys.load(owner.folder / "secret.key")
     secrets = list(needles(key, image_size=64, patch_size=8))
-    # The search finds what is there: in the key file, and in permutations written down.
+    # The search can find secrets: in the key file, and in permutations that are written to files.
     written = key.permutation("pixel", 192)
     for hay in ((owner.folder / "secret.key").read_bytes(), written.tobytes(), json.dumps(written.tolist()).encode()):
         assert [name for name, needle in secrets if needle in hay]
-    artefacts = {path: path.read_bytes() for path in cloud.folder.rglob("*") if path.is_file()}
-    artefacts[Path("what both sides printed")] = (owner.printed + cloud.printed).encode()
-    artefacts[Path("names of files")] = "\n".join(map(str, artefacts)).encode()
-    # Arrays as they are, where a file packs them.
-    for path in list(artefacts):
+    artifacts = {path: path.read_bytes() for path in cloud.folder.rglob("*") if path.is_file()}
+    artifacts[Path("what both sides printed")] = (owner.printed + cloud.printed).encode()
+    artifacts[Path("names of files")] = "\n".join(map(str, artifacts)).encode()
+    # Arrays are searched as they are, since a file packs them.
+    for path in list(artifacts):
         if path.suffix == ".npz":
             with np.load(path) as file:
-                artefacts |= {path / name: file[name].tobytes() for name in file.files}
-    assert len(artefacts) > COUNT and {"config.json", "metrics.jsonl", "manifest.json"} <= {p.name for p in artefacts}
-    found = [(name, str(path)) for path, content in artefacts.items() for name, needle in secrets if needle in content]
+                artifacts |= {path / name: file[name].tobytes() for name in file.files}
+    assert len(artifacts) > COUNT and {"config.json", "metrics.jsonl", "manifest.json"} <= {p.name for p in artifacts}
+    found = [(name, str(path)) for path, content in artifacts.items() for name, needle in secrets if needle in content]
     assert not found
-    told = [str(path) for path, content in artefacts.items() if b"secret name" in content]
+    told = [str(path) for path, content in artifacts.items() if b"secret name" in content]
     assert told == []
 
 

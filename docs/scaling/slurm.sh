@@ -1,7 +1,7 @@
 #!/bin/bash
 # Fine-tunes on the GPUs of several nodes:  FOLDER=/shared/ppvit sbatch docs/scaling/slurm.sh
-# Submit it in the project's folder, on a file system of all nodes, as FOLDER is: it has adapted.npz and encrypted/.
-# A job that was killed or requeued continues; so does the same command on another number of nodes.
+# Submit it in the project's folder. This folder and FOLDER must be on a file system that all nodes share, and FOLDER must
+# contain adapted.npz and encrypted/. A job that was killed or requeued resumes, also on another number of nodes.
 #SBATCH --job-name=ppvit
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -13,11 +13,11 @@
 #SBATCH --output=%x-%j.out
 set -euo pipefail
 
-: "${FOLDER:?set it to the shared folder with adapted.npz and encrypted/}"
+: "${FOLDER:?set FOLDER to the shared folder with adapted.npz and encrypted/}"
 source .venv/bin/activate
 export JAX_COMPILATION_CACHE_DIR="$FOLDER/compilation_cache"
-# A process takes all GPUs of its node. Without this JAX gives a Slurm task the one GPU of its number on the node, which
-# is right for --ntasks-per-node=8.
+# Gives a process all GPUs of its node. Without this variable, JAX gives each Slurm task one GPU, the one with the task's
+# number on the node; remove it if you set --ntasks-per-node=8.
 JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((SLURM_GPUS_ON_NODE - 1)))
 export JAX_LOCAL_DEVICE_IDS
 

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Fine-tunes on a Cloud TPU slice of several hosts. In the project's folder, with gcloud set up:
+# Fine-tunes on a Cloud TPU slice with several hosts. Set up gcloud, then run in the project's folder:
 #   PROJECT=... ZONE=... TPU_NAME=... NFS=HOST:/SHARE docs/scaling/tpu_pod.sh create|install|train|delete
-# The NFS share, such as one of Filestore in the same network, has adapted.npz and encrypted/.
-# A run that was killed continues with `train`, also on a slice of another size.
+# The NFS share, for example from Filestore in the same network, must contain adapted.npz and encrypted/.
+# To resume a run that was killed, run `train` again, also on a slice of another size.
 set -euo pipefail
 
 : "${PROJECT:?}" "${ZONE:?}" "${TPU_NAME:?}"
@@ -25,7 +25,7 @@ install)
     archive=$(mktemp -d)/ppvit_jax.tar.gz
     git archive --prefix=ppvit_jax/ --output="$archive" HEAD
     "${tpu[@]}" scp "$archive" "$TPU_NAME:ppvit_jax.tar.gz" "${where[@]}" --worker=all
-    # The hosts' own Python may be older than 3.11; uv brings another.
+    # The Python of the hosts may be older than 3.11, so uv installs another.
     on_all_hosts "set -e
         tar xzf ppvit_jax.tar.gz
         pip install --quiet --user uv

@@ -1,1 +1,1 @@
-"""Measures what attacks recover from the files that the cloud is given."""
+"""Security audit: attacks on the models and images that the cloud receives, and reports of their success."""

@@ -1,4 +1,4 @@
-"""An attack as one object: what the attacker has, the inputs that it needs, its run, and its column in the matrix."""
+"""Declaration of an attack: its inputs, the function that runs it, its result, and its column in the matrix."""
 
 import dataclasses
 import time
@@ -13,27 +13,27 @@ from ppvit_jax.models import Params
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-# The measures of one attempt, by the names that the tables show.
+# Measures of one attempt, keyed by the names that the tables show.
 Row = dict[str, str | float]
-# Inputs that an attack cannot do without: fields of `Inputs`, and flags that name a file or folder.
+# Inputs that an attack requires: fields of `Inputs`, and flags of the command that name a file or folder.
 Need = Literal["base", "model", "second_model", "plain", "encrypted"]
-# Inputs that an attack or its scoring uses where they are there.
+# Optional inputs of an attack or of its scoring.
 Option = Literal["reference", "pairs", "images", "candidates", "plain", "key"]
 
-# A recovered fraction, or a structural similarity, from which on an attack counts as successful.
+# An attack succeeds if the recovered fraction, or the structural similarity, reaches this value.
 SUCCESS = 0.5
-# Scoring compares no more images than this.
+# The largest number of images that scoring compares.
 SCORED_IMAGES = 10
 _PICTURES = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """Numbers of images that attacks are tried with, each in increasing order.
+    """Numbers of images to try attacks with.
 
-    pairs: pairs of an image and its encryption to learn from.
-    images: encrypted images to attack.
-    candidates: images among which those encrypted are.
+    pairs: numbers of known pairs (an image and its encryption), in increasing order.
+    images: numbers of encrypted images to attack, in increasing order.
+    candidates: number of images among which the dictionary attack looks for the encrypted ones.
     """
 
     pairs: Sequence[int] = (1, 2, 5, 10, 20)
@@ -45,9 +45,9 @@ class Counts:
 class EncryptedImages:
     """Images that are encrypted with one key.
 
-    images: uint8 [n, side, side, 3], or encodings as the method makes them.
-    method: with the right block size.
-    secret: what the method derived from the key, for the scoring alone; None if it is unknown.
+    images: uint8 [n, side, side, 3], or encodings as `method` returns them.
+    method: the encryption, with its block size.
+    secret: the secret that `method` derived from the key, only used for scoring; None if it is unknown.
     """
 
     images: np.ndarray
@@ -57,19 +57,19 @@ class EncryptedImages:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Inputs:
-    """Everything that attacks run on; what an attack does not need may be None.
+    """Inputs of all attacks. Inputs that an attack does not need may be None.
 
-    base: parameters of the model that the others are adapted from.
+    base: parameters of the model that the other two are adapted from.
     model: parameters of an adapted model, fine-tuned or not.
-    second_model: parameters of a model that is adapted with another key.
-    permutations: those that `model` is adapted with, for the scoring alone.
-    encrypted: encrypted images.
-    plain: uint8 [n, side, side, 3], the plain images of these, in their order.
-    noisy: uint8 [n, side, side, 3], `plain` with the noise that the owner added before encrypting; None if none.
-    reference: uint8 [m, side, side, 3], other plain images of the same kind.
+    second_model: parameters of a model that is adapted with a second key.
+    permutations: the permutations that `model` is adapted with, only used for scoring.
+    encrypted: the encrypted images.
+    plain: uint8 [n, side, side, 3], the plain images of `encrypted`, in the same order.
+    noisy: uint8 [n, side, side, 3], `plain` with the noise that the owner added before encrypting; None without noise.
+    reference: uint8 [m, side, side, 3], other plain images with similar content.
     counts: numbers of images to try.
-    seed: of an attack's random choices.
-    brief: leave out progress, and further attempts that only the summary tells of.
+    seed: seed of an attack's random choices.
+    brief: print no progress, and skip attempts that only the summary mentions.
     """
 
     base: Params | None = None
@@ -89,12 +89,12 @@ class Inputs:
 class Finding:
     """The result of one attack.
 
-    attack: the attack's name.
-    rows: the measures; more than one row if the attack was tried with more and less.
-    summary: one sentence.
-    succeeded: whether it counts as a break; None if nothing tells.
-    seconds: time of the attack itself, without the scoring.
-    pictures: uint8 [n, side, side, 3] by title, to be shown side by side.
+    attack: name of the attack.
+    rows: the measures, one row for each attempt (such as each number of pairs).
+    summary: the result in one sentence.
+    succeeded: True if the attack reached `SUCCESS`; None if it cannot be scored.
+    seconds: duration of the attack, without scoring.
+    pictures: images to show side by side, uint8 [n, side, side, 3], by title.
     """
 
     attack: str
@@ -109,10 +109,10 @@ class Finding:
 class Column:
     """An attack's column in the matrix of methods by attacks.
 
-    heading: its heading.
-    measure: the entry of a finding's rows that it shows.
-    place: attacks are tried, and columns ordered, by increasing places.
-    row: which of a finding's rows, the one with the lowest measure or the last.
+    heading: heading of the column.
+    measure: the entry of a finding's rows that the column shows.
+    place: sort key: attacks run, and columns appear, in increasing order of place.
+    row: the row of a finding that is shown, either the one with the lowest measure or the last one.
     """
 
     heading: str
@@ -125,14 +125,14 @@ class Column:
 class Attack:
     """An attack: one file in `ppvit_jax.audit.attacks`, and one entry in its list.
 
-    name: its name on the command line and in reports.
-    attacker_has: what it presumes of the attacker.
-    needs: inputs without which it cannot run.
-    uses: further inputs that it or its scoring uses where they are there.
-    images_read: how many of a folder's encrypted images it is given at most.
-    label: the entry of a row that says what the row's measures are of; empty if a finding has one row.
-    column: its column in the matrix of methods by attacks.
-    run: attacks and scores; raises UserError for inputs that the attack is not built for.
+    name: name on the command line and in reports.
+    attacker_has: the data that the attacker is assumed to have.
+    needs: required inputs.
+    uses: optional inputs of the attack or of its scoring.
+    images_read: returns the largest number of encrypted images that the attack reads from a folder.
+    label: the entry that tells a finding's rows apart; empty if a finding has one row.
+    column: the attack's column in the matrix of methods by attacks.
+    run: runs the attack and scores it; raises UserError for inputs that the attack does not support.
     """
 
     name: str
@@ -146,18 +146,18 @@ class Attack:
 
     @property
     def on_models(self) -> bool:
-        """True for an attack on models, False for one on images."""
+        """True for an attack on models, False for an attack on images."""
         return "model" in self.needs
 
 
 def timed(solve: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> tuple[_T, float]:
-    """Calls a solver; returns its result and the seconds that it took."""
+    """Calls a solver, and returns its result and its duration in seconds."""
     started = time.monotonic()
     result = solve(*arguments, **options)
     return result, time.monotonic() - started
 
 
 def side_by_side(encrypted: np.ndarray, recovered: np.ndarray, plain: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Returns the first images of each by title, without those that are no images, for `Finding.pictures`."""
+    """Returns the first few images by title, for `Finding.pictures`; leaves out encodings, which are not images."""
     images = {"encrypted": encrypted, "recovered": recovered} | ({} if plain is None else {"plain": plain})
     return {title: array[:_PICTURES] for title, array in images.items() if array.ndim == 4 and array.dtype == np.uint8}

@@ -9,7 +9,7 @@ from ppvit_jax.files import cell, markdown_table
 
 
 def tabulate(comparison: Comparison) -> list[str]:
-    """Returns the matrix: of every attack the measure of its column, with median and range over the keys."""
+    """Returns the matrix as lines of Markdown: for each method and attack, the column's measure over the keys."""
     tried = {record.attack for record in comparison.records} | {name for _, name in comparison.refused}
     columns = {attack.name: attack.column for attack in attacks.ATTACKS if attack.name in tried}
     columns = dict(sorted(columns.items(), key=lambda item: item[1].place))
@@ -34,7 +34,7 @@ def tabulate(comparison: Comparison) -> list[str]:
 
 
 def summarize(records: Sequence[Record]) -> list[str]:
-    """Returns a table for each attack: median and range over the repetitions of every measure."""
+    """Returns a table for each attack as lines of Markdown: median and range of every measure over the keys."""
     lines: list[str] = []
     for name in dict.fromkeys(record.attack for record in records):
         attack = attacks.named(name)
@@ -56,7 +56,7 @@ def summarize(records: Sequence[Record]) -> list[str]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Returns the median as text, and the range where there is one."""
+    """Returns the median as text, followed by the range if the values differ."""
     if not values:
         return ""
     low, high = cell(min(values)), cell(max(values))

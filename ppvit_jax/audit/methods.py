@@ -1,4 +1,4 @@
-"""Methods by attacks: tries every attack on encryption methods with new keys."""
+"""Comparison of methods by attacks: tries every attack on every encryption method, with several keys."""
 
 import dataclasses
 import hashlib
@@ -20,8 +20,8 @@ from ppvit_jax.models import Params
 class Models:
     """Plain Vision Transformers of one shape, to be adapted with every key.
 
-    base: the model that everyone can have.
-    tuned: the same after fine-tuning.
+    base: parameters of the public model.
+    tuned: parameters of the same model after fine-tuning.
     patch_size, image_size: in pixels.
     """
 
@@ -33,13 +33,13 @@ class Models:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Material:
-    """Images and models that attacks are tried on.
+    """Images and models to try attacks on.
 
-    plain: uint8 [n, side, side, 3]; None leaves out the attacks on images.
-    reference: other images of the same kind, or None.
+    plain: uint8 [n, side, side, 3]; None skips the attacks on images.
+    reference: uint8 [m, side, side, 3], other images with similar content, or None.
     counts: numbers of images to attack with.
-    noise: standard deviation, in gray levels, of noise that the owner adds before encrypting; 0 for none.
-    models: None leaves out the attacks on models.
+    noise: standard deviation, in gray levels, of the noise that the owner adds before encrypting; 0 for none.
+    models: the models to adapt; None skips the attacks on models.
     """
 
     plain: np.ndarray | None
@@ -49,13 +49,13 @@ class Material:
     models: Models | None = None
 
     def allows(self, attack: Attack) -> bool:
-        """Tells whether there is anything for the attack to run on."""
+        """Returns True if the attack has images, or models, to run on."""
         return (self.models if attack.on_models else self.plain) is not None
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One row of a finding, and the method and the repetition that it is of."""
+    """One row of a finding, together with its method, attack and repetition (the number of the key)."""
 
     method: str
     repetition: int
@@ -70,8 +70,8 @@ class Comparison:
 
     specs: the methods, in order.
     records: the rows of all findings.
-    refused: why an attack does not apply, by method and attack.
-    pictures: the first finding of every method and attack that has pictures, by its method.
+    refused: the reasons why attacks do not apply, by method and attack.
+    pictures: pairs of a method and a finding with pictures, for the first key only.
     """
 
     specs: list[str]
@@ -81,24 +81,27 @@ class Comparison:
 
 
 def experiment_key(seed: int, number: int) -> SecretKey:
-    """Returns the key of one repetition, for experiments alone: whoever knows the seed can make it."""
+    """Returns the key of one repetition. It is for experiments only: anyone who knows the seed can derive it."""
     return SecretKey(hashlib.sha256(f"ppvit audit {seed} {number}".encode()).digest())
 
 
 def compare(
     methods: Sequence[Encryption], material: Material, attacks: Sequence[Attack], *, keys: int, seed: int
 ) -> Comparison:
-    """Tries the attacks that the material allows on every method, with new keys.
+    """Tries attacks on every method, with several keys. Attacks for which `material` has no data are skipped.
 
     Args:
-      methods: with their block sizes.
-      material: images and models.
-      attacks: in any order.
-      keys: how many repetitions, each with a new key.
-      seed: of the keys, and of the order of the images.
+      methods: the encryption methods, with their block sizes.
+      material: images and models to attack.
+      attacks: the attacks, in any order.
+      keys: number of repetitions, each with a new key.
+      seed: seed of the keys and of the order of the images.
+
+    Returns:
+      The results of all attacks on all methods.
 
     Raises:
-      UserError: images of a size that does not fit a method.
+      UserError: the images have a size that does not fit a method.
     """
     attacks = [attack for attack in attacks if material.allows(attack)]
     records: list[Record] = []
@@ -129,15 +132,18 @@ def try_attacks(
     number: int,
     done: Callable[[], None] = lambda: None,
 ) -> tuple[list[Finding], dict[str, str]]:
-    """Tries attacks, all of which the material allows, on one method under one key.
+    """Tries attacks on one method with one key.
 
     Args:
-      method, material, attacks, seed: as for `compare`.
-      number: of the repetition.
-      done: is called after each attack.
+      method: the encryption method, with its block size.
+      material: images and models to attack, as each of `attacks` needs them.
+      attacks: the attacks, in any order.
+      seed: as for `compare`.
+      number: number of the repetition.
+      done: function that is called after each attack.
 
     Returns:
-      The findings; and why the other attacks do not apply, by their names.
+      The findings, and the reasons why the other attacks do not apply, by attack.
     """
     key, second_key = experiment_key(seed, 2 * number), experiment_key(seed, 2 * number + 1)
     inputs = Inputs(counts=material.counts, reference=material.reference, seed=number, brief=True)

@@ -1,4 +1,4 @@
-"""An experiment: would a secret orthogonal matrix do better than a permutation?"""
+"""Experiment: attacks a secret orthogonal matrix, used in place of a secret permutation."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,24 +11,24 @@ from ppvit_jax.encryption.permutations import join_blocks, split_blocks
 from ppvit_jax.files import markdown_table
 from ppvit_jax.models import Params
 
-# Images that are among no pairs, to be decrypted.
+# Number of images that are held out of the pairs, and then decrypted.
 UNSEEN = 10
 
 
 def measure(
     plain: np.ndarray, block_size: int, pairs: Sequence[int], base: Params | None, seeds: Sequence[Sequence[int]]
 ) -> dict[str, list[scoring.Picture]]:
-    """Draws matrices, multiplies the patches of images by them, and recovers them from pairs and from a base model.
+    """Multiplies image patches by random orthogonal matrices, and recovers the matrices from pairs and from a model.
 
     Args:
-      plain: uint8 [n, side, side, 3]; n exceeds the largest number of pairs by `UNSEEN`.
+      plain: uint8 [n, side, side, 3], with n at least the largest number of pairs plus `UNSEEN`.
       block_size: side of a patch in pixels.
       pairs: numbers of pairs to learn from.
-      base: parameters of a model; left out if its patches have another size.
-      seeds: of the matrices, one for each.
+      base: parameters of the base model; ignored if None, or if its patches have another size.
+      seeds: one seed for each matrix.
 
     Returns:
-      The quality of the unseen images for each matrix, by the attacker's means.
+      The quality of the decrypted unseen images, one entry for each matrix, by a description of the attacker's data.
     """
     size = plain.shape[1]
     patches = split_blocks(plain, block_size).astype(np.float64) - 127.5
@@ -55,7 +55,7 @@ def measure(
 
 
 def markdown(results: Mapping[str, Sequence[scoring.Picture]], measured: str) -> str:
-    """Returns the report; `measured` says in one line what was measured on what."""
+    """Returns the report in Markdown; `measured` describes the images and matrices in one line."""
     body = [
         [
             name,

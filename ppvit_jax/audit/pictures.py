@@ -1,28 +1,25 @@
-"""Pictures of what the attacks recovered, drawn by matplotlib without a display."""
+"""Pictures of recovered images, drawn with matplotlib without a display."""
 
 import textwrap
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from ppvit_jax.files import write_figure
+from ppvit_jax.files import new_figure, write_figure
 
 
 def draw_recovered(images: list[tuple[str, dict[str, np.ndarray]]], path: Path, subtitle: str) -> None:
-    """Draws what attacks recovered: encrypted, recovered and plain beside each other, or below where there are many.
+    """Draws encrypted, recovered and plain images: a row for each entry, or a column if there are more than five.
 
     Args:
-      images: a label, and pictures by their titles, uint8 [height, width, 3].
-      path: the PNG to write.
-      subtitle: which attack this is.
+      images: for each entry, a label and pictures by title, each uint8 [height, width, 3].
+      path: PNG file to write.
+      subtitle: name and result of the attack.
     """
     titles = list(dict.fromkeys(title for _, pictures in images for title in pictures))
     side_by_side = len(images) <= 5
     rows, columns = (len(images), len(titles)) if side_by_side else (len(titles), len(images))
-    figure = Figure(figsize=(2.2 * columns + 0.4, 2.2 * rows + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.2 * columns + 0.4, 2.2 * rows + 0.9)
     for number, (label, pictures) in enumerate(images):
         for kind, title in enumerate(titles):
             row, column = (number, kind) if side_by_side else (kind, number)

@@ -1,4 +1,4 @@
-"""Base checkpoints that are known to be public: anyone who has one reads the key off a model adapted from it."""
+"""List of public base checkpoints. Anyone who has one can read the key from a model adapted from it."""
 
 import hashlib
 import os
@@ -8,17 +8,17 @@ import numpy as np
 
 from ppvit_jax.models import Params, leaf, recognize
 
-# SHA-256 of whole files.
+# Names of checkpoints by the SHA-256 of the whole file.
 _FILES = {
     # Computed from the file in this package.
     "4036d0e8069494341a472a85296a529ebfddce704defc57916af7fd388993d4e": "ppvit's embedded ViT-Micro/8",
-    # From Git LFS pointers in public GitHub repositories, which have copies under the original's name: l2p_fork of
-    # ThanhDungCR7 and ViT of KevinG273. Their sizes, 412,815,506 and 347,502,902 bytes, fit these parameters.
+    # From Git LFS pointers in public GitHub repositories with copies under the original name: ThanhDungCR7/l2p_fork and
+    # KevinG273/ViT. The file sizes, 412,815,506 and 347,502,902 bytes, fit these parameters.
     "ac7478131e1b77e5c2f0225849730bd19ee89cfffe600c2dfd2272b34a50a43d": "Google's imagenet21k/ViT-B_16.npz",
     "19d3f569702e80c3a19101c8a3bde16b34f0c475ce565e999cb96068a580fdbf": (
         "Google's imagenet21k+imagenet2012/ViT-B_16.npz"
     ),
-    # From the files' pages on the Hugging Face hub, in the repositories and under the names given.
+    # From the files' pages on the Hugging Face Hub; each name is repository and file.
     "1cf14745201dfaffba38831c7cc1003c51618569d0a5dd31a895fe604c427253": (
         "timm/vit_base_patch16_224.orig_in21k model.safetensors"
     ),
@@ -41,31 +41,32 @@ _FILES = {
         "google/vit-base-patch32-224-in21k pytorch_model.bin"
     ),
 }
-# SHA-256 by `patch_embedding_sha256`: also after conversion, with another head, or tuned with a frozen patch embedding.
+# Names of checkpoints by `patch_embedding_sha256`. It also recognizes a checkpoint after conversion, with another head,
+# or after fine-tuning with a frozen patch embedding.
 _PATCH_EMBEDDINGS = {
     "9b8bcecc804afd9fc9afc76180d52d87b59f5ecde3cfa3f3de882253df29d18f": "ppvit's embedded ViT-Micro/8",
 }
 
 
 def identify(path: str | os.PathLike, arrays: Params) -> str | None:
-    """The name of the public checkpoint that a file is, or None if it is none that is known here.
+    """Returns the name of a public checkpoint, or None if the file is not on the list.
 
     Args:
-      path: the file, of any format.
-      arrays: its parameters, by name as `ppvit_jax.checkpoint.read` gives them, or as a tree.
+      path: the checkpoint file, in any format.
+      arrays: the file's parameters, by name as `ppvit_jax.checkpoint.read` returns them, or as a tree.
     """
     with Path(path).open("rb") as file:
-        known = _FILES.get(hashlib.file_digest(file, "sha256").hexdigest())
+        name = _FILES.get(hashlib.file_digest(file, "sha256").hexdigest())
     family = recognize(arrays)
     kernel = leaf(arrays, family.patch_kernel) if family else None
-    if known is None and kernel is not None:
-        known = _PATCH_EMBEDDINGS.get(patch_embedding_sha256(kernel))
-    return known
+    if name is None and kernel is not None:
+        name = _PATCH_EMBEDDINGS.get(patch_embedding_sha256(kernel))
+    return name
 
 
 def patch_embedding_sha256(kernel: np.ndarray) -> str:
-    """SHA-256 of a patch embedding [patch, patch, 3, hidden], as float32, little-endian, in C order.
+    """Returns the SHA-256 of a patch embedding [patch, patch, 3, hidden] as little-endian float32 in C order.
 
-    Unlike the file's, it stays when a checkpoint is converted to Google's layout or written again.
+    Unlike the hash of the file, it does not change when a checkpoint is converted to Google's layout or saved again.
     """
     return hashlib.sha256(np.ascontiguousarray(kernel, "<f4").tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The audit's results as audit.md, audit.json and pictures."""
+"""Reports of the audit: audit.md and matrix.md, the same results as JSON, and pictures."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,29 +13,29 @@ from ppvit_jax.audit.pictures import draw_recovered
 from ppvit_jax.files import cell, markdown_table, write_json, write_text
 
 CAVEAT = (
-    "These are the attacks that were tried, in this program's version of them. A failed attack proves nothing: a "
-    "better one may succeed."
+    "The audit tries only these attacks, as this program implements them. A failed attack proves nothing: a better "
+    "one may succeed."
 )
 SYMMETRY = (
-    "Places and pictures count up to what a viewer puts right by eye: the 8 flips and rotations, the 6 orders of the "
-    "channels and inverting everything, alike in all images."
+    "Places and pictures are scored up to changes that a viewer can undo by eye: the 8 flips and rotations, the 6 "
+    "channel orders, and inversion, each applied to all images alike."
 )
 
 
 def write(
     findings: Sequence[Finding], refused: Mapping[str, str], audited: str, output: Path, comparison: Sequence[str]
 ) -> list[Path]:
-    """Writes the report into a folder that exists.
+    """Writes audit.md, audit.json and a picture for every attack that recovered images.
 
     Args:
-      findings: of the attacks that ran.
-      refused: why others did not, by their names.
-      audited: the models and images that were attacked, in one line.
-      output: the folder.
-      comparison: methods by attacks, lines in Markdown, to be part of the report.
+      findings: results of the attacks that ran.
+      refused: the reasons why other attacks did not run, by attack.
+      audited: one line that names the attacked models and images.
+      output: an existing folder.
+      comparison: the matrix of methods by attacks as lines of Markdown, to be included in audit.md.
 
     Returns:
-      The files.
+      The paths of the files.
     """
     files = [output / "audit.md", output / "audit.json"]
     drawn = {}
@@ -62,12 +62,12 @@ def write(
 
 
 def write_matrix(comparison: Comparison, measured: str, output: Path) -> None:
-    """Writes matrix.md, matrix.json, and a picture for every attack that recovered images.
+    """Writes matrix.md, matrix.json and a picture for every attack that recovered images.
 
     Args:
-      comparison: methods by attacks.
-      measured: what was measured on what, in one line.
-      output: a folder that exists.
+      comparison: results of all attacks on all methods.
+      measured: one line that describes the images and models.
+      output: an existing folder.
     """
     lines = ["# Methods by attacks", "", f"Measured: {measured}. Median and range over the keys.", ""]
     lines += [*matrix.tabulate(comparison), "", CAVEAT, SYMMETRY, *matrix.summarize(comparison.records), ""]
@@ -103,7 +103,7 @@ def markdown(
     drawn: Mapping[str, str],
     comparison: Sequence[str] = (),
 ) -> str:
-    """Returns the content of audit.md; `drawn` are the pictures' file names by attack, the rest is as for `write`."""
+    """Returns the content of audit.md. `drawn` has the pictures' file names by attack; see `write` for the rest."""
     lines = [f"# Audit of {audited}", "", "| Attack | The attacker has | Result | Succeeded | Seconds |"]
     lines.append("|---|---|---|---|---:|")
     for finding in findings:
@@ -129,11 +129,11 @@ def _picture_rows(finding: Finding) -> list[tuple[str, dict[str, np.ndarray]]]:
 
 
 def _most_detailed(finding: Finding) -> dict[str, np.ndarray]:
-    # In a clear sky nobody sees whether it was recovered.
+    # A picture with little detail, such as a clear sky, does not show if it was recovered.
     detail = next(reversed(finding.pictures.values())).std(axis=(1, 2, 3))
     return {title: images[detail.argmax()] for title, images in finding.pictures.items()}
 
 
 def _finite(row: Row) -> dict[str, str | float | None]:
-    """Replaces infinity and NaN, which JSON does not have, by None."""
+    """Replaces infinity and NaN, which JSON lacks, by None."""
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}

@@ -1,8 +1,8 @@
-"""Measures how much an attack recovered.
+"""Scores of attacks: the recovered fraction of a key, and the similarity of recovered images to the plain ones.
 
-Attackers see for themselves whether a picture is turned, flipped, inverted or has its colors exchanged: results count
-up to the 8 symmetries of a square, the 6 orders of the channels and inverting all values, the same for all images.
-Neighboring pairs and the largest component are Gallagher's measures (CVPR 2012), which Chuman and Kiya use.
+An attacker can see by eye if a picture is rotated, flipped, inverted or has its channels exchanged. Results are
+therefore scored up to the 8 symmetries of a square, the 6 channel orders and inversion, the same for all images.
+Neighboring pairs and the largest component are Gallagher's measures (CVPR 2012), as Chuman and Kiya use them.
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ import itertools
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ppvit_jax.audit.solvers.symmetry import SYMMETRIES, transform
 from ppvit_jax.encryption.method import Secret
@@ -22,10 +21,10 @@ from ppvit_jax.encryption.permutations import split_blocks
 class Places:
     """Fractions of a key that were recovered, each between 0 and 1.
 
-    blocks: blocks in their exact places.
-    values: values in their exact places inside their blocks, and inverted as they are.
-    neighbors: pairs of neighboring blocks that are neighbors in the same direction.
-    component: the largest connected part of such pairs, of all blocks.
+    blocks: fraction of blocks in their exact places.
+    values: fraction of values in their exact places inside their blocks, with the correct inversion.
+    neighbors: fraction of neighboring pairs of blocks that are neighbors in the same direction in the plain image.
+    component: size of the largest component connected by such pairs, as a fraction of all blocks.
     """
 
     blocks: float
@@ -41,11 +40,11 @@ class Places:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """Likeness of recovered images to the plain ones, as a mean over images.
+    """Similarity of recovered images to the plain ones, as a mean over images.
 
-    ssim: structural similarity (Wang et al. 2004), 1 at most.
+    ssim: structural similarity (Wang et al. 2004), at most 1.
     psnr: peak signal-to-noise ratio in dB; infinite for equal images.
-    encrypted_ssim: of the encrypted images to the plain ones, for comparison; NaN where these are no images.
+    encrypted_ssim: structural similarity of the encrypted images to the plain ones, for comparison; NaN for encodings.
     """
 
     ssim: float
@@ -54,12 +53,15 @@ class Picture:
 
 
 def compare_places(estimate: Secret, truth: Secret, size: int, block_size: int) -> Places:
-    """Compares an estimate of a secret with the secret.
+    """Compares an estimate of a secret with the true secret.
 
     Args:
-      estimate, truth: secrets of `Gather`: "index", int [size * size * 3], and perhaps "mask".
+      estimate, truth: secrets of `Gather`: "index", int [size * size * 3], and optionally "mask".
       size: height and width of the images in pixels.
-      block_size: side of the blocks that change places; that of a pixel, 1, where none do.
+      block_size: side of the blocks in pixels; 1 for an encryption without blocks.
+
+    Returns:
+      The recovered fractions under the best symmetry, channel order and inversion.
     """
     guess, true = (_split(secret, size, block_size) for secret in (estimate, truth))
     best: tuple[float, Places | None] = (-1.0, None)
@@ -82,15 +84,15 @@ def compare_places(estimate: Secret, truth: Secret, size: int, block_size: int) 
 
 
 def align(recovered: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """Turns, flips, inverts and recolors recovered images as a viewer would: all alike, to the least squared error.
+    """Rotates, flips, inverts and recolors all recovered images alike, for the least squared error.
 
     Args:
       recovered, plain: uint8 [n, side, side, 3].
 
     Returns:
-      The recovered images so changed, uint8.
+      uint8 [n, side, side, 3], the aligned images.
     """
-    # Enough to tell the symmetries apart.
+    # A few images suffice to tell the symmetries apart.
     few, target = recovered[:4], plain[:4].astype(np.float32)
     best: tuple[float, tuple] = (np.inf, ())
     for flip, turn in SYMMETRIES:
@@ -106,19 +108,22 @@ def align(recovered: np.ndarray, plain: np.ndarray) -> np.ndarray:
 
 
 def compare_images(recovered: np.ndarray, plain: np.ndarray, encrypted: np.ndarray | None = None) -> Picture:
-    """Compares images that `align` made with the plain ones.
+    """Compares aligned images (see `align`) with the plain ones.
 
     Args:
       recovered, plain: uint8 [n, side, side, 3].
-      encrypted: the same of the encrypted images, to be compared as well; anything else is ignored.
+      encrypted: uint8 [n, side, side, 3], also compared with the plain images; encodings are ignored.
     """
 
+    from skimage import metrics
+
     def similarity(images: np.ndarray) -> float:
-        values = [structural_similarity(a, b, channel_axis=2) for a, b in zip(plain, images, strict=True)]
+        values = [metrics.structural_similarity(a, b, channel_axis=2) for a, b in zip(plain, images, strict=True)]
         return float(np.mean(values))
 
+    # The ratio of equal images is infinite.
     with np.errstate(divide="ignore"):
-        ratios = [peak_signal_noise_ratio(a, b) for a, b in zip(plain, recovered, strict=True)]
+        ratios = [metrics.peak_signal_noise_ratio(a, b) for a, b in zip(plain, recovered, strict=True)]
     before = np.nan
     if encrypted is not None and encrypted.shape == plain.shape and encrypted.dtype == np.uint8:
         before = similarity(encrypted)
@@ -133,7 +138,7 @@ class _Split:
 
 
 def _split(secret: Secret, size: int, block_size: int) -> _Split:
-    """Returns the plain block of every encrypted one, and the place there of each of its values."""
+    """Returns the plain block of every encrypted block, and the place inside it of each value."""
     plain = np.empty((size * size * 3, 2), np.int64)
     numbers = split_blocks(np.arange(size * size * 3).reshape(size, size, 3), block_size)
     plain[numbers] = np.moveaxis(np.indices(numbers.shape), 0, -1)
@@ -144,7 +149,7 @@ def _split(secret: Secret, size: int, block_size: int) -> _Split:
 
 
 def _neighbors(guess: np.ndarray, true: np.ndarray, side: int) -> tuple[float, float]:
-    """Returns `Places.neighbors` and `Places.component` of cells int [blocks], guessed and true, by encrypted block."""
+    """Returns `Places.neighbors` and `Places.component`, from the guessed and true cell of each block: int [blocks]."""
     if side == 1:
         return 1.0, 1.0
     put = np.empty(side * side, np.int64)

@@ -1,1 +1,23 @@
-"""The commands of `ppvit`, one file each: `add_arguments(parser)` and `run(arguments)`."""
+"""The commands of `ppvit`, one file each: `add_arguments(parser)` and `run(arguments)`.
+
+A module is imported only when its command runs, so that the cloud's commands never load the module of keys.
+"""
+
+# The commands in the order of the paper's Figure 2, each with a line for `ppvit --help`.
+COMMANDS = {
+    "keygen": "Make a secret key (owner)",
+    "encrypt": "Encrypt images (owner)",
+    "adapt": "Adapt a plain model to encrypted images (owner)",
+    "train": "Fine-tune a model on plain or encrypted images (cloud)",
+    "predict": "Predict the classes of plain or encrypted images (cloud)",
+    "restore": "Turn an adapted model back into a plain one (owner)",
+    "rekey": "Move an adapted model to another key (owner)",
+    "decrypt": "Decrypt images (owner)",
+    "info": "Describe a checkpoint, key, folder of images or run",
+    "prepare": "Prepare a public data set for training",
+    "convert": "Convert checkpoints to and from timm and other libraries",
+    "reproduce": "Reproduce a table or figure of the paper, or beyond it",
+    "audit": "Attack encrypted images and adapted models",
+    "benchmark": "Measure the speed and memory of training",
+    "scaling": "Calculate memory and traffic of training on many devices",
+}

@@ -1,4 +1,4 @@
-"""The command `ppvit adapt`: a plain model -> one for encrypted images."""
+"""The command `ppvit adapt`: adapts a plain model to encrypted images."""
 
 import argparse
 
@@ -6,21 +6,33 @@ from ppvit_jax import adaptation, checkpoint
 from ppvit_jax.audit import public_checkpoints
 from ppvit_jax.commands.shared import adapted_model
 from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.commands.shared.encryption_choices import adaptable_encryptions
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Adapts a plain model to encrypted images: permutes its weights with the key, so that the model computes on "
+        "encrypted images what it computes on plain ones. The owner runs it, and gives the file that it writes to the "
+        "cloud for fine-tuning.",
+        "ppvit adapt --key secret.key --checkpoint ViT-B_16.npz --output adapted.npz",
+        "ppvit adapt --key secret.key --checkpoint embedded --image-size 64 --output adapted.npz",
+    )
     shared.add_key(parser)
-    adapted_model.add_files(parser)
-    shared.add_encryption(parser)
+    adapted_model.add_files(parser, "plain")
+    default = shared.DEFAULT_ENCRYPTION
+    shared.add_encryption(parser, adaptable_encryptions(), "encryption of the images", "default: %(default)s", default)
     shared.add_base_is_public(parser)
     parser.add_argument(
         "--image-size",
         type=int,
         default=shared.DEFAULT_IMAGE_SIZE,
-        help="of the images, in pixels (default: %(default)s)",
+        metavar="PIXELS",
+        help="side of the encrypted images in pixels (default: %(default)s)",
     )
 
 
@@ -28,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Resizes the position embedding to the images' size, permutes two tensors, and writes the adapted model.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments or files cannot be used.
     """
     new_path(arguments.output, "the checkpoint")
     key = shared.open_key(arguments.key, arguments.passphrase_file)
@@ -36,12 +48,12 @@ def run(arguments: argparse.Namespace) -> None:
     model = adapted_model.open_model(path, arguments.image_size)
     if model.metadata.encryption != "none":
         raise UserError(
-            f"{path} is adapted already, to {model.metadata.encryption} with the key of fingerprint "
-            f"{model.metadata.key_fingerprint}: use ppvit rekey for another key, or ppvit restore"
+            f"{path} is already adapted to {model.metadata.encryption} with the key of fingerprint "
+            f"{model.metadata.key_fingerprint}: use ppvit rekey to change the key, or ppvit restore first"
         )
     model = model.with_encryption(shared.open_encryption(arguments.encryption, model.shape.patch_size).spec)
     adapted = adaptation.adapt(model.params, model.permutations(key))
     adapted_model.write_model(arguments, model.with_params(adapted), key)
-    known = public_checkpoints.identify(path, model.params)
-    # Last, so that a mistake is one line.
-    shared.warn_of_public_base(arguments, known)
+    public_name = public_checkpoints.identify(path, model.params)
+    # The warning comes last, so that a mistake prints one line alone.
+    shared.warn_of_public_base(arguments, public_name)

@@ -1,4 +1,4 @@
-"""The command `ppvit audit`: attacks on what the cloud is given, and how much they recover."""
+"""The command `ppvit audit`: attacks the images and models that the cloud is given, and measures the result."""
 
 import argparse
 import dataclasses
@@ -12,71 +12,110 @@ from ppvit_jax.audit.attack import SUCCESS, Attack, Need, Option
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import audit_inputs
 from ppvit_jax.commands.shared.audit_arguments import Sources, add_comparison, add_sources, read_sources
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
 from ppvit_jax.encryption import usual_block_size
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, require
 from ppvit_jax.files import write_text
 
 EXIT_BROKEN = 3
-# For methods by attacks in the report of all.
+# Sizes of the comparison that is part of the report of `all`.
 _COMPARED_SIZE, _COMPARED_IMAGES, _COMPARED_CANDIDATES = 224, 20, 100
 # Inputs in the order in which a report names them.
 _AUDITED = ("base", "model", "second_model", "encrypted", "plain")
+# Arguments of the examples in the help.
+_USUAL: tuple[Need, ...] = ("base", "model", "plain", "encrypted")
+_EXAMPLES: dict[Need, str] = {
+    "base": "--base ViT-B_16.npz",
+    "model": "--model adapted.npz",
+    "second_model": "--model adapted_again.npz",
+    "plain": "--plain images",
+    "encrypted": "--encrypted encrypted",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds a subcommand for each attack, and `all`, `methods` and `orthogonal`."""
-    parser.description = f"Attacks, and how much they recover. {report.CAVEAT}"
+    describe(
+        parser,
+        "Attacks the images and models that the cloud is given, and measures how much each attack recovers. The owner "
+        f"runs it, before giving them away. {report.CAVEAT}",
+        "ppvit audit weights --help",
+        f"ppvit audit all {_example(_USUAL)} --output audit",
+    )
     subcommands = parser.add_subparsers(dest="attack", required=True, metavar="ATTACK")
-
-    def add(name: str, text: str, required: tuple[str, ...], optional: tuple[str, ...], *, output: bool = True):
-        command = subcommands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {report.CAVEAT}")
-        add_sources(command, required, optional)
-        command.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
-        command.add_argument("--output", required=output, metavar="DIR", help="folder for the report and pictures")
-        command.add_argument(
-            "--fail-on",
-            default="",
-            metavar="ATTACKS",
-            help=f"exit with status {EXIT_BROKEN} if one of these, or `any`, succeeds: for use in a pipeline",
-        )
-        return command
-
     for attack in attacks.ATTACKS:
-        add(attack.name, f"the attacker has {attack.attacker_has}", attack.needs, attack.uses, output=False)
-    text = "every attack that the given files allow, and methods by attacks, in one report"
-    add_comparison(add("all", text, (), (*get_args(Need), *get_args(Option))), keys=1)
+        text = f"the attacker has {attack.attacker_has}"
+        command = subcommands.add_parser(attack.name, help=text)
+        description = f"Runs the attack {attack.name!r}, in which {text}. {report.CAVEAT}"
+        describe(command, description, f"ppvit audit {attack.name} {_example(attack.needs)}")
+        add_sources(command, attack.needs, attack.uses)
+        _add_output(command, required=False)
+
+    command = subcommands.add_parser("all", help="every attack that the given files allow, in one report")
+    describe(
+        command,
+        "Runs every attack that the given files allow, compares encryptions under new keys, and writes one report. "
+        f"{report.CAVEAT}",
+        f"ppvit audit all {_example(_USUAL)} --output audit",
+    )
+    add_sources(command, (), (*get_args(Need), *get_args(Option)))
+    _add_output(command, required=True)
+    add_comparison(command, keys=1)
+
+    command = subcommands.add_parser("methods", help="a table of encryptions by attacks, under new keys")
+    describe(
+        command,
+        f"Encrypts your images by several methods with new keys, and runs the attacks on each. {report.CAVEAT}",
+        "ppvit audit methods --plain photographs --methods bs+ps etc:shared=True --output comparison",
+    )
     inputs = ("plain", "reference", "pairs", "images", "candidates", "base", "model", "key")
-    command = add("methods", "methods by attacks: new keys, every attack", (), inputs)
+    add_sources(command, (), inputs)
+    _add_output(command, required=True)
     add_comparison(command, keys=5)
-    command.add_argument("--attacks", default="", metavar="NAMES", help=f"a part of {','.join(_names())}")
     command.add_argument(
-        "--image-size", type=int, default=shared.DEFAULT_IMAGE_SIZE, help="pixels (default: %(default)s)"
+        "--attacks",
+        default="",
+        metavar="NAMES",
+        help=f"attacks to run, separated by commas, among {', '.join(_names())} (default: all)",
     )
+    _add_image_size(command)
     command.add_argument(
-        "--noise", type=float, default=0.0, metavar="LEVELS", help="added before encrypting, as a mitigation (0)"
+        "--noise",
+        type=float,
+        default=0.0,
+        metavar="LEVELS",
+        help="standard deviation of noise that the owner adds before encrypting, in gray levels of 255 "
+        "(default: %(default)s)",
     )
-    text = "a mitigation that is none: a secret orthogonal matrix in place of a permutation"
-    command = add("orthogonal", text, ("plain",), ("base", "pairs"))
-    command.set_defaults(pairs=[1, 2, 4])
+
+    command = subcommands.add_parser("orthogonal", help="a secret orthogonal matrix in place of a permutation")
+    describe(
+        command,
+        "Recovers a secret orthogonal matrix that multiplies the blocks of an image in place of a permutation. It "
+        f"shows that such a matrix protects images no better. {report.CAVEAT}",
+        "ppvit audit orthogonal --plain photographs --output orthogonal",
+    )
+    add_sources(command, ("plain",), ("base", "pairs"))
+    command.set_defaults(pairs="1,2,4")
+    _add_output(command, required=True)
     command.add_argument(
-        "--keys", type=int, default=5, metavar="N", help="new matrices, one a repetition (%(default)s)"
+        "--keys", type=int, default=5, metavar="N", help="number of matrices to recover (default: %(default)s)"
     )
-    command.add_argument(
-        "--image-size", type=int, default=shared.DEFAULT_IMAGE_SIZE, help="pixels (default: %(default)s)"
-    )
+    _add_image_size(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Attacks, prints the results, and writes the report.
+    """Runs the attacks, prints the results, and writes the report.
 
     Raises:
-      UserError: anything that the user can put right.
-      SystemExit: with status 3, if an attack of --fail-on succeeded.
+      UserError: the arguments or files cannot be used.
+      SystemExit: an attack that --fail-on names succeeded; the status is 3.
     """
+    require("ppvit audit", "audit", "matplotlib", "skimage", "sklearn")
     wanted = {name for name in arguments.fail_on.split(",") if name}
     if unknown := wanted - {*_names(), "any", "orthogonal"}:
-        raise UserError(f"--fail-on has no attack {min(unknown)!r}: choose among any, {', '.join(_names())}")
+        raise UserError(f"--fail-on names the unknown attack {min(unknown)!r}: choose among any, {', '.join(_names())}")
     sources = read_sources(arguments)
     output = results_folder(arguments.output) if arguments.output else None
     if arguments.attack in _EXPERIMENTS:
@@ -85,8 +124,46 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         succeeded = _run_attacks(arguments, sources, output)
     if broken := [name for name in succeeded if name in wanted or "any" in wanted]:
-        print(f"audit: {', '.join(broken)} succeeded, and --fail-on says to fail", file=sys.stderr)
+        print(f"audit: {', '.join(broken)} succeeded, so the command fails as --fail-on asks", file=sys.stderr)
         raise SystemExit(EXIT_BROKEN)
+
+
+def _example(needs: Sequence[Need]) -> str:
+    return " ".join(_EXAMPLES[need] for need in needs)
+
+
+def _add_output(command: argparse.ArgumentParser, *, required: bool) -> None:
+    """Adds --seed, --output and --fail-on."""
+    command.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the random choice of images, 0 or more (default: %(default)s)",
+    )
+    command.add_argument(
+        "--output",
+        required=required,
+        metavar="DIR",
+        help=f"folder to write the report and pictures to{'' if required else ' (default: print the report alone)'}",
+    )
+    command.add_argument(
+        "--fail-on",
+        default="",
+        metavar="ATTACKS",
+        help=f"exit with status {EXIT_BROKEN} if one of these attacks succeeds, for use in a pipeline: names separated "
+        "by commas, or any (default: none)",
+    )
+
+
+def _add_image_size(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--image-size",
+        type=int,
+        default=shared.DEFAULT_IMAGE_SIZE,
+        metavar="PIXELS",
+        help="side of the images in pixels (default: %(default)s)",
+    )
 
 
 def _names() -> list[str]:
@@ -94,12 +171,12 @@ def _names() -> list[str]:
 
 
 def _run_attacks(arguments: argparse.Namespace, sources: Sources, output: Path | None) -> list[str]:
-    """Runs the attack, or all that the inputs allow; returns the names of those that succeeded."""
+    """Runs one attack, or all that the inputs allow; returns the names of those that succeeded."""
     everything = arguments.attack == "all"
     chosen = attacks.ATTACKS if everything else (attacks.named(arguments.attack),)
     count = len(sources.models)
     if count > 2 or (not everything and "second_model" in chosen[0].needs and count != 2):
-        raise UserError(f"--model is given {count} times: give it once for each of two models")
+        raise UserError(f"the number of models is {count}: give --model once for each of two models")
     findings, refused = [], {}
     for attack in chosen:
         if missing := [need for need in attack.needs if not getattr(sources, need)]:
@@ -128,7 +205,7 @@ def _run_attacks(arguments: argparse.Namespace, sources: Sources, output: Path |
 
 
 def _compare(arguments: argparse.Namespace, sources: Sources) -> list[str]:
-    """Returns methods by attacks in Markdown, on the owner's images or else on photographs."""
+    """Returns the table of encryptions by attacks in Markdown, on the owner's images or, without any, photographs."""
     size, block_size = _COMPARED_SIZE, sources.block_size
     if sources.encrypted:
         encrypted = audit_inputs.open_encrypted(sources, 1)[0]
@@ -139,22 +216,24 @@ def _compare(arguments: argparse.Namespace, sources: Sources) -> list[str]:
         plain=sources.plain or audit_inputs.PHOTOGRAPHS,
         block_size=block_size,
         counts=dataclasses.replace(sources.counts, images=images, candidates=_COMPARED_CANDIDATES),
-        # A model is made plain by its key, to be adapted to other methods.
+        # The key makes the model plain, so that it can be adapted to other encryptions.
         base=sources.base if sources.key else None,
     )
-    print("methods by attacks: with new keys", file=sys.stderr)
+    print("comparing encryptions under new keys", file=sys.stderr)
     comparison, measured = _measure(arguments, sources, attacks.ATTACKS, size)
     return [f"Measured: {measured}.", "", *matrix.tabulate(comparison)]
 
 
 def _run_methods(arguments: argparse.Namespace, sources: Sources, output: Path) -> list[str]:
-    """Measures methods by attacks with new keys; returns the names of the attacks that succeeded on any."""
+    """Attacks each encryption with new keys; returns the names of the attacks that succeeded on any of them."""
     names = arguments.attacks.split(",") if arguments.attacks else _names()
     if unknown := set(names) - set(_names()):
-        raise UserError(f"--attacks has no {min(unknown)!r}: choose among {', '.join(_names())}")
+        raise UserError(f"--attacks names the unknown attack {min(unknown)!r}: choose among {', '.join(_names())}")
     chosen = [attack for attack in attacks.ATTACKS if attack.name in names]
     if not sources.plain and not all(attack.on_models for attack in chosen):
-        raise UserError("attacks on images need some: give --plain, a folder or `photographs`, or other --attacks")
+        raise UserError(
+            "the attacks on images need plain ones: give --plain DIR, --plain photographs, or other --attacks"
+        )
     comparison, measured = _measure(arguments, sources, chosen, arguments.image_size, arguments.noise)
     report.write_matrix(comparison, measured, output)
     print((output / "matrix.md").read_text())
@@ -164,9 +243,10 @@ def _run_methods(arguments: argparse.Namespace, sources: Sources, output: Path) 
 def _measure(
     arguments: argparse.Namespace, sources: Sources, chosen: Sequence[Attack], size: int, noise: float = 0.0
 ) -> tuple[methods.Comparison, str]:
-    """Tries attacks on the methods of --methods; returns the results, and what was measured on what."""
-    if arguments.keys < 1 or noise < 0:
-        raise UserError("--keys needs at least 1, and --noise 0 or more")
+    """Tries the attacks on the encryptions of --methods; returns the results and a description of the inputs."""
+    for name, value, least in (("keys", arguments.keys, 1), ("noise", noise, 0)):
+        if value < least:
+            raise UserError(f"--{name} is {value}: give at least {least}")
     encryptions = [
         shared.open_encryption(spec, usual_block_size(spec, sources.block_size)) for spec in arguments.methods
     ]

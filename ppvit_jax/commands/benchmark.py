@@ -1,4 +1,4 @@
-"""The command `ppvit benchmark`: the benchmarks of the source tree, which no wheel contains."""
+"""The command `ppvit benchmark`: runs the benchmarks of the source tree, which no wheel contains."""
 
 import argparse
 import importlib
@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Measures, and writes and prints the tables.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments or files cannot be used.
     """
     _benchmarks().run(arguments)
 

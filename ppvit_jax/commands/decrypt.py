@@ -1,4 +1,4 @@
-"""The command `ppvit decrypt`: the inverse of `ppvit encrypt`, to the very pixels that were encrypted."""
+"""The command `ppvit decrypt`: decrypts images to exactly the pixels that were encrypted."""
 
 import argparse
 import hmac
@@ -6,6 +6,8 @@ from pathlib import Path
 
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import conversion
+from ppvit_jax.commands.shared.encryption_choices import image_encryptions
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.errors import UserError
@@ -21,18 +23,26 @@ _DEFAULTS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Decrypts images that ppvit encrypt wrote, to exactly the pixels that were encrypted. The owner runs it: it "
+        "reads the encrypted images and the key, and writes plain PNG files or a plain tfds data set. If it is "
+        "interrupted, run the same command again: it resumes and writes identical files.",
+        "ppvit decrypt --key secret.key --input encrypted --output images_again",
+    )
     shared.add_key(parser)
     conversion.add_arguments(parser)
-    shared.add_encryption(parser, default=None)
-    shared.add_sizes(parser, defaults=False)
+    note = f"default: the manifest's, or {shared.DEFAULT_ENCRYPTION} without a manifest"
+    shared.add_encryption(parser, image_encryptions(), "encryption of the images", note)
+    shared.add_sizes(parser, declared=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Decrypts, continuing where an interrupted run of the same command stopped.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments or files cannot be used.
     """
     key = shared.open_key(arguments.key, arguments.passphrase_file)
     source = conversion.parse_input(arguments)
@@ -45,7 +55,9 @@ def run(arguments: argparse.Namespace) -> None:
         declared = getattr(manifest.header, name) if manifest else None
         if argument is not None and declared is not None and argument != declared:
             flag = f"--{name.replace('_', '-')}"
-            raise UserError(f"{source.folder} says that its {name} is {declared}, and {flag} is {argument}")
+            raise UserError(
+                f"the manifest of {source.folder} has the {name} {declared}, not {argument}: leave {flag} out"
+            )
         settings[name] = declared or argument or default
     size, block_size = settings["image_size"], settings["block_size"]
     method = conversion.open_image_encryption(settings["encryption"], block_size)
@@ -71,14 +83,14 @@ def run(arguments: argparse.Namespace) -> None:
 def _check(manifest: manifests.Manifest, key: SecretKey) -> None:
     header = manifest.header
     if header.encryption == "none":
-        raise UserError(f"the images in {manifest.folder} are not encrypted")
+        raise UserError(f"the images in {manifest.folder} are not encrypted: use them as they are")
     if header.key_fingerprint != key.fingerprint:
         raise UserError(
-            f"the images in {manifest.folder} are encrypted with the key of fingerprint {header.key_fingerprint}, and "
-            f"the key given has fingerprint {key.fingerprint}: use the images' key"
+            f"the images in {manifest.folder} are encrypted with the key of fingerprint {header.key_fingerprint}, but "
+            f"--key has fingerprint {key.fingerprint}: use the images' key"
         )
     expected = key.authenticate(bytes.fromhex(manifest.digest))
     if not hmac.compare_digest(expected, str(manifest.authentication)):
         raise UserError(
-            f"{manifest.folder / manifests.NAME} was not made with this key, or was changed since: do not trust it"
+            f"{manifest.folder / manifests.NAME} was not written with this key, or has changed: do not trust it"
         )

@@ -1,4 +1,4 @@
-"""The command `ppvit encrypt`: images -> encrypted PNG files, or an encrypted tfds data set."""
+"""The command `ppvit encrypt`: encrypts images into PNG files, or a tfds data set into another."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import conversion
+from ppvit_jax.commands.shared.encryption_choices import image_encryptions
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.augmentation import AUGMENTATIONS
-from ppvit_jax.data.images import MAX_PIXELS_LIMIT, RESIZES, ImageReader
+from ppvit_jax.data.images import MAX_PIXELS_LIMIT, ImageReader
 from ppvit_jax.data.listing import Images
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, require
 from ppvit_jax.files import written_aside
 from ppvit_jax.offline.recipe import Augmentation, Recipe, make_encryptor
 from ppvit_jax.offline.worker import KeyFile, Task
@@ -24,41 +26,66 @@ if TYPE_CHECKING:
     from ppvit_jax.offline.beam import BeamPipeline
 
 _RUNNERS = ("DirectRunner", "DataflowRunner", "FlinkRunner", "SparkRunner", "PortableRunner", "PrismRunner")
-# Options that decide the output and that the manifest does not name.
+# Options that decide the output, but that the manifest does not name.
 _ORIGIN = ("resize", "augmentations", "augmentation", "seed", "keep_names")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Encrypts images with a secret key. The owner runs it: it reads plain images and the key, and writes encrypted "
+        "PNG files or an encrypted tfds data set, with a manifest, to give to the cloud. If it is interrupted, run the "
+        "same command again: it resumes and writes identical files.",
+        "ppvit encrypt --key secret.key --input images --output encrypted --names names.csv",
+        "ppvit encrypt --key secret.key --tfds cifar10 --splits train,test --output encrypted",
+    )
     shared.add_key(parser)
     conversion.add_arguments(parser)
-    shared.add_encryption(parser)
+    default = shared.DEFAULT_ENCRYPTION
+    shared.add_encryption(parser, image_encryptions(), "encryption of the images", "default: %(default)s", default)
     shared.add_base_is_public(parser)
     shared.add_sizes(parser)
-    parser.add_argument("--resize", choices=RESIZES, default=RESIZES[0], help="(default: %(default)s)")
+    shared.add_resize(parser)
     parser.add_argument(
         "--augmentations",
         type=int,
         default=0,
         metavar="N",
-        help="write N augmented copies of each training image instead of the image itself",
+        help="number of augmented copies to write in place of each training image; 0 writes the image itself "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--augmentation",
         choices=[name for name in AUGMENTATIONS if name != "none"],
         default="flip+crop",
-        help="of these copies (default: %(default)s)",
+        help="augmentation of the copies that --augmentations asks for (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of these copies (default: %(default)s)")
-    parser.add_argument("--keep-names", action="store_true", help="keep the files' names instead of numbering them")
-    parser.add_argument("--names", metavar="FILE", help="write which number is which file, as .csv, for yourself alone")
-    parser.add_argument("--runner", choices=_RUNNERS, help="encrypt as an Apache Beam pipeline: see docs/beam.md")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the augmentation, 0 or more (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--keep-names",
+        action="store_true",
+        help="keep the files' names, which can reveal what the images show (default: replace them by numbers)",
+    )
+    parser.add_argument(
+        "--names",
+        metavar="FILE",
+        help="CSV file to write for yourself, which lists the number and the original name of each image",
+    )
+    parser.add_argument(
+        "--runner",
+        choices=_RUNNERS,
+        help="encrypt on this Apache Beam runner, as docs/beam.md describes; needs pip install 'ppvit-jax[beam]' "
+        "(default: encrypt in this process)",
+    )
     parser.add_argument(
         "--runner-option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="one of Beam's options, such as region=europe-west1; as often as needed",
+        help="option of the Beam runner, such as region=europe-west1; repeat it for further options",
     )
 
 
@@ -66,12 +93,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Encrypts, continuing where an interrupted run of the same command stopped.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments or files cannot be used.
     """
-    if arguments.augmentations < 0 or arguments.seed < 0:
-        raise UserError("--augmentations and --seed need 0 or more")
+    for name in ("augmentations", "seed"):
+        if (value := getattr(arguments, name)) < 0:
+            raise UserError(f"--{name} is {value}: give at least 0")
     if not 1 <= arguments.max_pixels <= MAX_PIXELS_LIMIT:
-        raise UserError(f"--max-pixels is {arguments.max_pixels}: give 1 to {MAX_PIXELS_LIMIT}")
+        raise UserError(f"--max-pixels is {arguments.max_pixels}: give a number from 1 to {MAX_PIXELS_LIMIT}")
     pipeline_type = _import_pipeline(arguments)
     key = shared.open_key(arguments.key, arguments.passphrase_file)
     size, block_size = arguments.image_size, arguments.block_size
@@ -81,8 +109,8 @@ def run(arguments: argparse.Namespace) -> None:
     manifest = manifests.read(source.folder)
     if manifest and manifest.header.encryption != "none":
         raise UserError(
-            f"the images in {manifest.folder} are encrypted already, with the key of fingerprint "
-            f"{manifest.header.key_fingerprint}: decrypt them first, to encrypt them with another key"
+            f"the images in {manifest.folder} are already encrypted with the key of fingerprint "
+            f"{manifest.header.key_fingerprint}: decrypt them before you encrypt them with another key"
         )
     reader = ImageReader(size, arguments.resize, arguments.max_pixels)
     images = source.open(reader, keep_names=arguments.keep_names, manifest=manifest)
@@ -118,17 +146,18 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         method.absorb(key, height=size, width=size)
     except UserError:
-        return  # No model is adapted to this encryption, so that none gives it away.
-    # Last, so that a mistake is one line.
+        return  # No model can be adapted to this encryption, so no model gives the key away.
+    # The warning comes last, so that a mistake prints one line alone.
     shared.warn_of_public_base(arguments)
 
 
 def _import_pipeline(arguments: argparse.Namespace) -> type[BeamPipeline] | None:
     if not arguments.runner:
         if arguments.runner_option:
-            raise UserError("--runner-option is for --runner")
+            raise UserError("--runner-option needs a --runner: name one, or leave the option out")
         return None
-    # Beam warns at its import of what its other extras lack.
+    require("--runner", "beam", "apache_beam")
+    # On import, Beam warns about the packages that its other extras lack.
     disabled = logging.root.manager.disable
     logging.disable(max(disabled, logging.WARNING))
     try:
@@ -147,11 +176,11 @@ def _write_names(path: Path, images: Images, output: Path) -> None:
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent}: make it first, or choose another place for --names")
     with written_aside(path) as aside:
-        # Names of files are bytes, which need not be text.
+        # Names of files are bytes, and not always text.
         with aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = csv.writer(file)
             rows.writerow(["name", "original"])
             for split in images.splits:
                 rows.writerows((split.output(index), split.original(index)) for index in range(split.count))
         if path.exists() and not filecmp.cmp(aside, path, shallow=False):
-            raise UserError(f"{path} exists and is another list: choose another name for --names")
+            raise UserError(f"{path} exists with other content: choose another file for --names")

@@ -1,4 +1,4 @@
-"""The command `ppvit info`: what a file or folder is; never secrets."""
+"""The command `ppvit info`: describes a file or folder, without secrets."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ppvit_jax import checkpoint, models
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.errors import UserError
 
@@ -14,9 +15,18 @@ Facts = dict[str, str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Describes a checkpoint, a key file, a folder of encrypted images or the workdir of a run. Owner and cloud can "
+        "run it: it prints fingerprints, and never a secret.",
+        "ppvit info adapted.npz",
+        "ppvit info encrypted",
+    )
     parser.add_argument(
-        "file", metavar="FILE", help="a checkpoint (.npz), a key, a folder of encrypted images, or a run's workdir"
+        "file",
+        metavar="PATH",
+        help="checkpoint (.npz), key file, folder of encrypted images, or workdir of a run",
     )
 
 
@@ -24,13 +34,13 @@ def run(arguments: argparse.Namespace) -> None:
     """Prints a line for each fact.
 
     Raises:
-      UserError: nothing there that is known, or it is damaged.
+      UserError: the file or folder is missing, damaged or of an unknown kind.
     """
     path = checkpoint.resolve(arguments.file)
     if path.name == manifests.NAME:
         path = path.parent
     if not path.exists():
-        raise UserError(f"there is no {path}")
+        raise UserError(f"there is no {path}: check the path")
     facts = _folder(path) if path.is_dir() else _file(path)
     width = max(map(len, facts))
     for name, value in facts.items():
@@ -46,7 +56,7 @@ def _file(path: Path) -> Facts:
         from ppvit_jax import keys
 
         return keys.describe(path)
-    raise UserError(f"{path} is neither a checkpoint (.npz) nor a key")
+    raise UserError(f"{path} is neither a checkpoint (.npz) nor a key: choose another file")
 
 
 def _checkpoint(path: Path) -> Facts:
@@ -79,10 +89,10 @@ def _checkpoint(path: Path) -> Facts:
 
 
 def _shape(path: Path, arrays: dict[str, np.ndarray], metadata: checkpoint.Metadata) -> models.ModelConfig | None:
-    """Returns the model's shape; None where only the metadata says what it is.
+    """Returns the model's shape, or None if the metadata alone names the model.
 
     Raises:
-      UserError: the metadata does not say it either, or the model is of a family whose arrays should tell it.
+      UserError: the metadata does not name it either, or its family is one whose arrays should tell the shape.
     """
     try:
         return models.infer_config(
@@ -100,7 +110,7 @@ def _folder(path: Path) -> Facts:
         return _workdir(path)
     manifest = manifests.read(path)
     if manifest is None:
-        raise UserError(f"{path} has neither a {manifests.NAME} nor a run's config.json: nothing is known about it")
+        raise UserError(f"{path} has neither a {manifests.NAME} nor a run's config.json: choose another folder")
     header = manifest.header
     return {
         "images": f"{len(manifest.files):,} files of {path}",
@@ -125,4 +135,4 @@ def _workdir(path: Path) -> Facts:
         result = json.loads((path / "result.json").read_text())
         return facts | {"result": f"test accuracy {result['test_accuracy']:.2%} on {result['test_examples']:,} images"}
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is not a run's workdir, or it is damaged") from None
+        raise UserError(f"{path} is not the workdir of a run, or is damaged: choose another folder") from None

@@ -1,4 +1,4 @@
-"""The command `ppvit predict`: a model's logits or classes for images. It holds no key and needs none."""
+"""The command `ppvit predict`: predicts the logits or classes of images, without a key."""
 
 import argparse
 import csv
@@ -10,10 +10,12 @@ import jax
 import numpy as np
 
 from ppvit_jax import checkpoint, models
+from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared.adapted_model import SavedModel, open_model
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES, ImageReader
+from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, ImageReader
 from ppvit_jax.data.listing import Images, open_folder
 from ppvit_jax.data.loader import BatchOptions, test_batches
 from ppvit_jax.data.preprocess import normalize_images, preprocess
@@ -25,24 +27,51 @@ from ppvit_jax.training.matching import LoadedImages, LoadedModel, check_match
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="CKPT", help="a .npz in Google's layout, or a ConvMixer's, with a head"
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Predicts the classes of images. The cloud runs it with an adapted model on encrypted images, the owner with a "
+        "plain model on plain images; it needs no key. It reads a checkpoint and images, and writes one file.",
+        "ppvit predict --checkpoint runs/cloud/checkpoint.npz --input encrypted/test --output answers.csv",
+        "ppvit predict --checkpoint tuned.npz --input images/test --output answers.npz",
     )
     parser.add_argument(
-        "--input", required=True, metavar="DIR", help="a folder of images, plain or encrypted, or a tfds version folder"
+        "--checkpoint",
+        required=True,
+        metavar="CKPT",
+        help="checkpoint of a model with a head: a .npz in Google's layout, or of a ConvMixer",
+    )
+    parser.add_argument(
+        "--input",
+        required=True,
+        metavar="PATH",
+        help="folder of images, one image, or version folder of a tfds data set",
     )
     parser.add_argument(
         "--output",
         required=True,
         metavar="FILE",
-        help=".npz (logits, files) or .csv (file, class, probability)",
+        help="new file to write: .csv for the class and its probability, or .npz for the logits, of each image",
     )
-    parser.add_argument("--batch-size", type=int, default=64, help="(default: %(default)s)")
-    parser.add_argument("--resize", choices=RESIZES, default=RESIZES[0], help="of plain images (%(default)s)")
-    parser.add_argument("--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, help="refuse larger images (%(default)s)")
     parser.add_argument(
-        "--allow-mismatch", action="store_true", help="accept images of another key or encryption than the model's"
+        "--batch-size",
+        type=int,
+        default=64,
+        metavar="N",
+        help="number of images that the model processes at once (default: %(default)s)",
+    )
+    shared.add_resize(parser)
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="largest number of pixels, height times width, to accept in an image (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--allow-mismatch",
+        action="store_true",
+        help="accept images whose key or encryption is not the model's (default: reject them)",
     )
 
 
@@ -50,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Predicts every image once, in the order of the files' paths, and writes --output.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments or files cannot be used.
     """
     output = new_path(arguments.output, "the predictions")
     if output.suffix not in (".npz", ".csv"):
@@ -61,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
     model = open_model(path, dtype="float32")
     shape = model.shape
     if not shape.num_classes:
-        raise UserError(f"{path} has no head, so that it cannot predict: fine-tune it first")
+        raise UserError(f"{path} has no head, so it cannot predict: fine-tune it first")
 
     folder = Path(arguments.input).expanduser()
     manifest = manifests.read(folder if folder.is_dir() else folder.parent)
@@ -80,7 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _predict(model: SavedModel, images: Images, batch_size: int) -> np.ndarray:
-    """Logits of all images, float32 [n, classes]."""
+    """Returns the logits of all images, float32 [n, classes]."""
     shape = model.shape
     functions = models.build(shape)
 

@@ -1,8 +1,11 @@
-"""The command `ppvit reproduce`: the paper's tables and figures, and some that go beyond it, measured."""
+"""The command `ppvit reproduce`: measures the paper's tables and figures, and some that go beyond it."""
 
 import argparse
+import sys
 
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
+from ppvit_jax.errors import is_installed
 from ppvit_jax.experiments import access, adaptation_table, gallery, table1, tables_2_and_3
 
 REPRODUCTIONS = (
@@ -16,15 +19,28 @@ REPRODUCTIONS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds a subcommand for each table and figure."""
-    parser.epilog = "The former --table=2 and --figure=gallery still work in place of table2 and gallery."
+    describe(
+        parser,
+        "Trains and measures what a table or figure of the paper shows, or goes beyond it, and writes the result to a "
+        "folder. It is an experiment in one process, which holds the key. The former --table=2 and --figure=gallery "
+        "still work in place of table2 and gallery.",
+        "ppvit reproduce table1 --config configs/demo.py --output runs/table1",
+        "ppvit reproduce gallery --output runs/gallery",
+    )
     subcommands = parser.add_subparsers(required=True, metavar="NAME")
     for reproduction in REPRODUCTIONS:
         text = reproduction.help
-        subcommand = subcommands.add_parser(reproduction.name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        subcommand = subcommands.add_parser(reproduction.name, help=text)
         subcommand.add_argument(
-            "--output", required=True, metavar="DIR", help="folder for results; the same one continues"
+            "--output",
+            required=True,
+            metavar="DIR",
+            help="folder to write the results to: a new one, or that of an interrupted run of the same command, which "
+            "resumes",
         )
         reproduction.add_arguments(subcommand)
+        command = f"ppvit reproduce {reproduction.name} --output runs/{reproduction.name}"
+        describe(subcommand, f"Makes {text}.", " ".join([command, *reproduction.example]))
         subcommand.set_defaults(program=subcommand.prog, reproduction=reproduction)
 
 
@@ -32,8 +48,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Measures the table or figure, and writes it.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments or files cannot be used.
     """
+    if not is_installed("matplotlib"):
+        print(
+            "matplotlib is not installed, so no pictures are drawn: to have them, run pip install 'ppvit-jax[tables]' "
+            "and then this command again",
+            file=sys.stderr,
+        )
     arguments.reproduction.run(arguments, results_folder(arguments.output))
 
 

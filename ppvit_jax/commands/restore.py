@@ -1,25 +1,32 @@
-"""The command `ppvit restore`: an adapted model -> a plain one."""
+"""The command `ppvit restore`: turns an adapted model back into a plain one."""
 
 import argparse
 
 from ppvit_jax import adaptation
 from ppvit_jax.commands.shared import adapted_model
 from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Turns an adapted model, fine-tuned or not, back into a plain one. The owner runs it on the checkpoint that "
+        "the cloud returns; the model that it writes takes plain images.",
+        "ppvit restore --key secret.key --checkpoint runs/cloud/checkpoint.npz --output tuned.npz",
+    )
     shared.add_key(parser)
-    adapted_model.add_files(parser)
+    adapted_model.add_files(parser, "adapted")
     adapted_model.add_lost_encryption(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Undoes the adaptation, of a tuned model as well, and writes the model for plain images.
+    """Undoes the adaptation, also of a fine-tuned model, and writes the model for plain images.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the arguments or files cannot be used.
     """
     new_path(arguments.output, "the checkpoint")
     key = shared.open_key(arguments.key, arguments.passphrase_file)

@@ -1,7 +1,8 @@
-"""The command `ppvit scaling`: memory, traffic and computation of a training step on many devices, by arithmetic."""
+"""The command `ppvit scaling`: estimates memory, traffic and computation of a training step on many devices."""
 
 import argparse
 
+from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.config import DTYPES, SHARDINGS
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import cell, markdown_table
@@ -10,58 +11,101 @@ from ppvit_jax.training import scaling
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments."""
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Estimates the memory, traffic and computation of a training step on many devices. It computes them from the "
+        "model's shape, trains nothing, and prints a table in Markdown, where a GB is 10^9 bytes.",
+        "ppvit scaling --model ViT-B/16,ViT-L/16 --devices 1,8,64",
+        "ppvit scaling --model ViT-H/14 --dtype bfloat16 --compute-rate 400 --bandwidth 50",
+    )
     parser.add_argument(
         "--model",
         default="ViT-B/16,ViT-L/16,ViT-H/14",
         metavar="NAMES",
-        help="Vision Transformers (default: %(default)s)",
+        help="Vision Transformers, separated by commas (default: %(default)s)",
     )
-    parser.add_argument("--image-size", type=int, default=224, help="in pixels (default: %(default)s)")
-    parser.add_argument("--classes", type=int, default=1000, help="outputs of the head (default: %(default)s)")
     parser.add_argument(
-        "--batch-size", type=int, default=256, help="images in a batch, over all devices (default: %(default)s)"
+        "--image-size",
+        type=int,
+        default=224,
+        metavar="PIXELS",
+        help="side of an image in pixels (default: %(default)s)",
     )
-    parser.add_argument("--devices", default="1,8,64", metavar="NUMBERS", help="(default: %(default)s)")
+    parser.add_argument(
+        "--classes", type=int, default=1000, metavar="N", help="number of classes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=256,
+        metavar="N",
+        help="number of images in a batch, over all devices (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--devices",
+        default="1,8,64",
+        metavar="NUMBERS",
+        help="numbers of devices, separated by commas (default: %(default)s)",
+    )
     parser.add_argument(
         "--sharding",
         default=",".join(SHARDINGS),
         metavar="NAMES",
-        help="as config.sharding, one or both (default: %(default)s)",
-    )
-    parser.add_argument("--accumulation", type=int, default=1, help="as config.accumulation (default: %(default)s)")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the computation (default: %(default)s)")
-    parser.add_argument(
-        "--attention", choices=("xla", "cudnn"), default="xla", help="as config.model_options.attention"
+        help="ways to divide the training state, as config.sharding names them, separated by commas "
+        "(default: %(default)s)",
     )
     parser.add_argument(
-        "--optimizer", choices=tuple(scaling.OPTIMIZER_COPIES), default="sgd", help="(default: %(default)s)"
+        "--accumulation",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of parts in which a step computes its batch, as config.accumulation (default: %(default)s)",
     )
-    parser.add_argument("--compute-rate", type=float, metavar="TFLOP/S", help="of a device: adds the time to compute")
-    parser.add_argument("--bandwidth", type=float, metavar="GB/S", help="of a device's links: adds the time to send")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="precision of the computation (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--attention",
+        choices=("xla", "cudnn"),
+        default="xla",
+        help="implementation of attention; cudnn needs --dtype bfloat16 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--optimizer",
+        choices=tuple(scaling.OPTIMIZER_COPIES),
+        default="sgd",
+        help="optimizer, whose state takes memory (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compute-rate", type=float, metavar="TFLOP/S", help="speed of a device; adds the computing time to the table"
+    )
+    parser.add_argument(
+        "--bandwidth", type=float, metavar="GB/S", help="speed of a device's links; adds the sending time to the table"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints a table in Markdown, a row for each model, sharding and number of devices; GB are 10^9 bytes.
+    """Prints a table in Markdown, with a row for each model, sharding and number of devices; a GB is 10^9 bytes.
 
     Raises:
-      UserError: a model or number that is impossible.
+      UserError: a model is unknown, or a number impossible.
     """
     try:
         devices = [int(number) for number in arguments.devices.split(",")]
     except ValueError:
-        raise UserError(f"--devices {arguments.devices}: give whole numbers, such as 1,8,64") from None
+        raise UserError(f"--devices is {arguments.devices}: give whole numbers, such as 1,8,64") from None
     shardings = arguments.sharding.split(",")
     rates = {"--compute-rate": arguments.compute_rate, "--bandwidth": arguments.bandwidth}
     for name, rate in rates.items():
         if rate is not None and not 0 < rate < float("inf"):
-            raise UserError(f"{name} {rate}: give a positive number")
+            raise UserError(f"{name} is {rate}: give a positive number")
     if arguments.classes < 1:
-        raise UserError(f"--classes {arguments.classes}: give at least 1")
+        raise UserError(f"--classes is {arguments.classes}: give at least 1")
     if arguments.attention == "cudnn" and arguments.dtype != "bfloat16":
-        raise UserError("--attention cudnn computes in bfloat16 alone: add --dtype bfloat16")
-    head = ["model", "sharding", "devices", "images a part", "parameters GB", "gradients GB", "optimiser GB"]
-    head += ["working copy GB", "activations GB", "of them attention weights GB", "peak GB", "sent GB", "TFLOP"]
+        raise UserError("--attention cudnn computes only in bfloat16: add --dtype bfloat16")
+    head = ["model", "sharding", "devices", "images per part", "parameters GB", "gradients GB", "optimizer GB"]
+    head += ["working copy GB", "activations GB", "attention weights GB", "peak GB", "sent GB", "TFLOP"]
     head += ["computing ms"] if arguments.compute_rate else []
     head += ["sending ms"] if arguments.bandwidth else []
     rows = []

@@ -1,4 +1,4 @@
-"""Data sets (prepared tfds folders, image folders, embedded ones) and their batches, as uint8 arrays."""
+"""Data sets (folders prepared by tfds, image folders, data sets in the package) and their batches, as uint8 arrays."""
 
 from ppvit_jax.data.dataset import load
 from ppvit_jax.data.loader import BatchOptions, test_batches, train_batches

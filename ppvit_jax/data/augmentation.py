@@ -1,3 +1,3 @@
-"""Names of the augmentations that `ppvit_jax.data.preprocess` computes, for commands that do without JAX."""
+"""Names of the augmentations in `ppvit_jax.data.preprocess`, for commands that do not import JAX."""
 
 AUGMENTATIONS = ("none", "flip", "crop", "flip+crop", "flip+crop+rand", "random_resized_crop")

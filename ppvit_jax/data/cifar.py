@@ -1,4 +1,4 @@
-"""Prepares CIFAR-10 and CIFAR-100 in tensorflow-datasets' format, without TensorFlow."""
+"""Preparation of CIFAR-10 and CIFAR-100 in the format of tensorflow-datasets (tfds), without TensorFlow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TIMEOUT_SECONDS = 60
 
 @dataclasses.dataclass(frozen=True)
 class _Layout:
-    """Content of an archive; a record is one byte a label, then 3,072 bytes of pixels, channel by channel."""
+    """Content of an archive. A record is one byte per label, then 3,072 bytes of pixels, channel by channel."""
 
     builder: str
     archive: str
@@ -33,7 +33,7 @@ class _Layout:
     folder: str
     train: tuple[str, ...]
     test: tuple[str, ...]
-    labels: dict[str, str]  # label's key -> file of its names, in the order of the bytes
+    labels: dict[str, str]  # label's key -> file with its class names, in the order of the label bytes
     classes: dict[str, int]
 
 
@@ -65,20 +65,20 @@ NAMES = tuple(_LAYOUTS)
 def prepare(name: str, root: Path, archive: str | Path | None = None, *, allow_other_archive: bool = False) -> Path:
     """Prepares a data set as array_record files that `tfds.builder(name, data_dir=root)` reads.
 
-    It is complete or absent: a failure leaves nothing behind. What is prepared already is left as it is.
+    The result is complete or absent: a failure leaves nothing behind. A data set that is already prepared is kept.
 
     Args:
       name: "cifar10" or "cifar100".
       root: the folder of data sets, from `ppvit_jax.data.tfds_source.data_root`.
-      archive: the binary version's .tar.gz; None downloads it.
-      allow_other_archive: accept an archive whose SHA-256 is not the published one's.
+      archive: the .tar.gz of CIFAR's binary version; None downloads it.
+      allow_other_archive: True accepts an archive whose SHA-256 differs from the published one.
 
     Returns:
       The folder ROOT/NAME/VERSION.
 
     Raises:
-      UserError: an unknown name, a failed download, a wrong or damaged archive, or a folder that
-        cannot be written.
+      UserError: the name is unknown, the download fails, the archive is wrong or damaged, or the folder cannot be
+        written.
     """
     if name not in _LAYOUTS:
         raise UserError(f"{name!r} cannot be prepared here: choose among {', '.join(NAMES)}")
@@ -89,7 +89,7 @@ def prepare(name: str, root: Path, archive: str | Path | None = None, *, allow_o
         builder = _builder(layout, root)
         if (builder.data_path / "dataset_info.json").is_file():
             return Path(builder.data_path)
-        # Beside the result, since the system's temporary folder is often too small.
+        # Next to the result, because the system's temporary folder is often too small.
         with tempfile.TemporaryDirectory(prefix="ppvit_prepare_", dir=root) as scratch:
             path = _download(layout, Path(scratch)) if archive is None else Path(archive).expanduser()
             _check_archive(path, layout, allow_other_archive)
@@ -106,7 +106,7 @@ def prepare(name: str, root: Path, archive: str | Path | None = None, *, allow_o
 
 
 def _builder(layout: _Layout, root: Path) -> Any:
-    """Makes tfds' own builder of the same name, version and features, but fed with PNG files from `members`."""
+    """Creates tfds' own builder, with its name, version and features, but reads PNG files from `members`."""
     import tensorflow_datasets as tfds
 
     base: Any = getattr(tfds.image_classification, layout.builder)
@@ -120,7 +120,7 @@ def _builder(layout: _Layout, root: Path) -> Any:
         }
 
     namespace = {"_split_generators": split_generators, "members": {}, "__module__": __name__}
-    # Its name is registered already, by tfds.
+    # tfds has already registered this name.
     return type(base)(layout.builder, (base,), namespace, skip_registration=True)(data_dir=root)
 
 
@@ -131,7 +131,7 @@ def _write(builder: Any, scratch: str) -> None:
 def _examples(
     members: dict[str, bytes], layout: _Layout, files: tuple[str, ...], prefix: str
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (number, example) as tfds' own builder does, but for the encoded image."""
+    """Yields (number, example) as tfds' own builder does, except that the image is encoded."""
     keys = tuple(layout.labels)
     records = (
         record for file in files for record in np.frombuffer(members[file], np.uint8).reshape(-1, len(keys) + _PIXELS)
@@ -149,7 +149,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _download(layout: _Layout, folder: Path) -> Path:
-    import urllib.request  # Takes a while to import, which reading data need not pay.
+    import urllib.request  # imported here, because it is slow and reading data does not need it
 
     url, path = _URL + layout.archive, folder / layout.archive
     try:
@@ -160,7 +160,7 @@ def _download(layout: _Layout, folder: Path) -> Path:
                 file.write(block)
                 progress.update(file.tell())
             progress.close()
-    except (OSError, ValueError, EOFError) as error:  # OSError includes urllib's and the sockets' errors
+    except (OSError, ValueError, EOFError) as error:  # OSError includes the errors of urllib and sockets
         raise UserError(
             f"cannot download {url} ({error}): download it elsewhere and pass it with --archive FILE"
         ) from error
@@ -181,7 +181,7 @@ def _check_archive(path: Path, layout: _Layout, allow_other_archive: bool) -> No
 
 
 def _read_archive(path: Path, layout: _Layout) -> dict[str, bytes]:
-    """Reads the archive's files by name, and checks that they hold whole records and known labels."""
+    """Reads the archive's files by name, and checks that they hold complete records and known labels."""
     data_files = layout.train + layout.test
     wanted = {f"{layout.folder}/{file}": file for file in (*data_files, *layout.labels.values())}
     members: dict[str, bytes] = {}
@@ -216,5 +216,5 @@ def _label_names(members: dict[str, bytes], file: str) -> list[str]:
 
 
 def _missing_parents(folder: Path) -> list[Path]:
-    """Lists `folder` and those above it that do not exist yet, the deepest first."""
+    """Lists `folder` and the folders above it that do not exist yet, the deepest first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]

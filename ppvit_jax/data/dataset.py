@@ -1,4 +1,4 @@
-"""Data sets by configuration, and the table of data sources."""
+"""Table of data sources, and loading of the data set that a configuration names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ppvit_jax.data import embedded, image_folder, tfds_source
 from ppvit_jax.data.settings import DataSettings, check_choice
 from ppvit_jax.data.source import Dataset
 
-# A source is a file with a function that opens the data set that the settings describe.
+# A source is a module with a function `load`, which opens the data set that the settings describe.
 SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
     "tfds": tfds_source.load,
     "image_folder": image_folder.load,
@@ -22,15 +22,15 @@ def load(data: ConfigDict, image_size: int, seed: int = 0) -> Dataset:
     """Opens the data set that a configuration names.
 
     Args:
-      data: `source`, one of SOURCES: "tfds" (a folder prepared by tensorflow-datasets), "image_folder" (class folders
-        of image files) or "embedded" (photographs or digits); and the fields of `DataSettings`.
+      data: the fields of `DataSettings`, and `source`, one of SOURCES: "tfds" (a folder prepared by
+        tensorflow-datasets), "image_folder" (class folders of image files) or "embedded" (in the package).
       image_size, seed: see `DataSettings`.
 
     Returns:
       The data set; its images are uint8 [height, width, 3].
 
     Raises:
-      UserError: a wrong field, or missing or damaged data.
+      UserError: a field is wrong, or the data is missing or damaged.
     """
     source = str(data.source)
     check_choice("source", source, tuple(SOURCES))

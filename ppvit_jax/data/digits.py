@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ppvit_jax.data.source import ArraySource
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import require
 
 _TEST_COUNT = 360
 
@@ -22,10 +22,9 @@ def load_digits() -> tuple[ArraySource, ArraySource, tuple[str, ...]]:
     Raises:
       UserError: scikit-learn is not installed.
     """
-    try:
-        from sklearn import datasets, model_selection
-    except ImportError as error:
-        raise UserError('the digits need scikit-learn: run pip install "ppvit-jax[tables]"') from error
+    require("the data set of digits", "tables", "sklearn")
+    from sklearn import datasets, model_selection
+
     values, labels = datasets.load_digits(return_X_y=True)
     gray = np.rint(values.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
     images, labels = np.repeat(gray, 3, axis=-1), labels.astype(np.int32)

@@ -1,4 +1,4 @@
-"""Image files below folders, and class folders of them."""
+"""Listing of image files below folders and class folders."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LabeledFiles = list[tuple[Path, int]]
 
 
 def list_images(folder: Path) -> tuple[list[str], int]:
-    """Lists all images below a folder, labeled or not, hidden files ignored.
+    """Lists all images below a folder, labeled or not, and ignores hidden files.
 
     Returns:
-      Their paths inside the folder, with "/", ordered part by part; and how many other files there are.
+      The images' paths inside the folder, with "/", ordered part by part; and the number of other files.
 
     Raises:
       UserError: the folder is missing or holds no image.
@@ -30,13 +30,13 @@ def list_images(folder: Path) -> tuple[list[str], int]:
 
 
 def list_class_folders(folder: Path) -> tuple[LabeledFiles, tuple[str, ...]]:
-    """Lists the images of a folder of class folders, recursively, hidden files ignored.
+    """Lists the images in a folder of class folders, recursively, and ignores hidden files.
 
     Returns:
-      (path, class) of every image, in the order of class and path, and the class names in ascending order.
+      (path, class) of every image, ordered by class and path; and the class names in ascending order.
 
     Raises:
-      UserError: the folder is missing, holds no class folder, or a class folder holds no image.
+      UserError: the folder is missing or holds no class folder, or a class folder holds no image.
     """
     class_names = tuple(sorted(list_subfolders(folder)))
     if not class_names:
@@ -54,7 +54,7 @@ def list_class_folders(folder: Path) -> tuple[LabeledFiles, tuple[str, ...]]:
 
 
 def list_subfolders(folder: Path) -> set[str]:
-    """Returns the names of the folders in a folder, hidden ones ignored.
+    """Returns the names of the folders in a folder, except hidden ones.
 
     Raises:
       UserError: the folder cannot be read.
@@ -66,10 +66,10 @@ def list_subfolders(folder: Path) -> set[str]:
 
 
 def _walk(folder: Path) -> tuple[list[str], int]:
-    """As `list_images`; paths are strings, which are small, for there may be millions."""
+    """Returns the result of `list_images`. Paths are strings, which are small, because there may be millions."""
     images, others, visited = [], 0, set()
     for root, folders, names in os.walk(folder, followlinks=True):
-        # A symbolic link to a folder above would otherwise be followed for ever.
+        # Without this check, a symbolic link to a folder above would be followed forever.
         place = os.path.realpath(root)
         if place in visited:
             folders.clear()
@@ -81,6 +81,6 @@ def _walk(folder: Path) -> tuple[list[str], int]:
         prefix = Path(root).relative_to(folder)
         images += [(prefix / name).as_posix() for name in chosen]
         others += len(visible) - len(chosen)
-    # Part by part: nothing sorts before the character put between the parts.
+    # Ordered part by part: the separator sorts before every other character.
     images.sort(key=lambda path: path.replace("/", "\0"))
     return images, others

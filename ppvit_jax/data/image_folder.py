@@ -1,4 +1,4 @@
-"""The data source "image_folder": class folders of image files, in split folders or split at random."""
+"""Data source "image_folder": class folders of image files, in split folders or split at random."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ppvit_jax.errors import UserError
 
 
 def load(settings: DataSettings) -> Dataset:
-    """Opens the folder `settings.dir`. Files are compared with its manifest, if it has one.
+    """Opens the folder `settings.dir`, and compares its files with its manifest, if it has one.
 
     Raises:
-      UserError: a missing, empty or wrong folder, or files that are not the manifest's.
+      UserError: the folder is missing, empty or wrong, or its files do not match the manifest.
     """
     if not settings.dir:
         raise UserError("data.dir is empty: give the folder of images")
@@ -44,17 +44,21 @@ def load(settings: DataSettings) -> Dataset:
 def list_splits(
     folder: Path, train_split: str, test_split: str, test_fraction: float, seed: int
 ) -> tuple[LabeledFiles, LabeledFiles, tuple[str, ...]]:
-    """Lists the images to train on and to test on.
+    """Lists the training images and the test images.
 
-    They are the sub-folders `train_split` and `test_split`. A folder with neither consists of class folders; then a
-    random `test_fraction` of each class (rounded, at least one image, never all) is for the test.
+    Args:
+      folder: a folder with the subfolders `train_split` and `test_split`, or else with class folders.
+      train_split, test_split: names of the subfolders.
+      test_fraction: without these subfolders, the random share of each class to test on (rounded; at least one image,
+        and never all).
+      seed: seed of the random split.
 
     Returns:
-      (path, class) of the training images, of the test images, and the class names.
+      (path, class) of each training image, (path, class) of each test image, and the class names.
 
     Raises:
-      UserError: a folder is missing or empty, only one of the sub-folders exists, the test has a class that training
-        lacks, or a class has too few images to split.
+      UserError: a folder is missing or empty, only one of the subfolders exists, the test images have a class that the
+        training images lack, or a class has too few images to split.
     """
     subfolders = list_subfolders(folder)
     present = [split for split in (train_split, test_split) if split in subfolders]
@@ -66,7 +70,7 @@ def list_splits(
         missing = test_split if present == [train_split] else train_split
         raise UserError(
             f"{folder} has a folder {present[0]!r} but none named {missing!r}: "
-            "name both in data.train_split and data.test_split"
+            "name both folders in data.train_split and data.test_split"
         )
     train, class_names = list_class_folders(folder / train_split)
     test, test_names = list_class_folders(folder / test_split)
@@ -83,10 +87,17 @@ def list_splits(
 def make_source(
     files: LabeledFiles, reader: ImageReader, *, in_memory: bool, manifest: Manifest | None = None
 ) -> ArraySource | StreamSource:
-    """Makes a source of image files, each compared with the manifest if there is one.
+    """Creates a source of image files, each of which is compared with the manifest, if there is one.
+
+    Args:
+      files: (path, class) of each image.
+      reader: decodes the images, to one size.
+      in_memory: True decodes all images now; False decodes each when it is fetched.
+      manifest: the manifest of the folder.
 
     Raises:
-      UserError: an image cannot be read, or is not the manifest's: at once when in memory, else when it is fetched.
+      UserError: an image cannot be read or does not match the manifest; raised now if `in_memory`, otherwise when the
+        image is fetched.
     """
     assert reader.image_size is not None
     shape = (reader.image_size, reader.image_size, 3)
@@ -119,7 +130,7 @@ def _split(
     for label, class_name in enumerate(class_names):
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
-            raise UserError(f"the class {class_name!r} has 1 image, and a split needs 2: add one or remove the class")
+            raise UserError(f"the class {class_name!r} has 1 image, but a split needs 2: add one or remove the class")
         count = min(max(round(len(members) * test_fraction), 1), len(members) - 1)
         in_test[generator.permutation(members)[:count]] = True
     train = [file for file, test in zip(files, in_test, strict=True) if not test]

@@ -1,4 +1,4 @@
-"""Image files of any common format -> uint8 RGB arrays."""
+"""Decoding and resizing of image files to uint8 RGB arrays."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from ppvit_jax.errors import UserError
 
 Resize = Literal["centre_crop", "squash"]
 RESIZES: tuple[Resize, ...] = get_args(Resize)
-# Pillow warns of larger images, and refuses those of twice as many pixels; raising its limit would change it for the
-# whole process.
+# Names that users are shown, with the values that configurations and manifests are compared by.
+RESIZE_NAMES: dict[str, Resize] = {"center_crop": "centre_crop", "squash": "squash"}
+# Pillow warns about larger images and rejects images with twice as many pixels. We do not raise its limit, because that
+# would affect the whole process.
 DEFAULT_MAX_PIXELS = 89_478_485
 MAX_PIXELS_LIMIT = 2 * DEFAULT_MAX_PIXELS
 
@@ -27,8 +29,8 @@ class ImageReader:
 
     Attributes:
       image_size: side of the square result in pixels; None keeps the size of each image.
-      resize: "centre_crop" keeps the largest centered square, "squash" scales height and width separately.
-      max_pixels: images of more pixels are rejected.
+      resize: "centre_crop" keeps the largest centered square; "squash" scales height and width separately.
+      max_pixels: images with more pixels are rejected.
     """
 
     image_size: int | None
@@ -40,7 +42,7 @@ class ImageReader:
 
         Args:
           file: a path, or the bytes of the file.
-          name: name of the image in messages.
+          name: the image's name, for messages.
 
         Returns:
           uint8 [image_size, image_size, 3], or [height, width, 3] if the size is None.
@@ -52,17 +54,17 @@ class ImageReader:
         return np.asarray(image) if self.image_size is None else fit(image, self.image_size, self.resize)
 
     def read(self, path: Path, sha256: str | None = None) -> np.ndarray:
-        """Reads one file and, given its SHA-256 from a manifest, compares its content with it.
+        """Reads and decodes one file, and compares its content with a manifest's SHA-256.
 
         Args:
           path: the file.
-          sha256: in hexadecimal, from `Manifest.sha256`; None without a manifest.
+          sha256: the result of `Manifest.sha256`, in hexadecimal; None without a manifest.
 
         Returns:
-          As `decode`.
+          An array, as `decode` returns it.
 
         Raises:
-          UserError: the file cannot be read, or is not the manifest's.
+          UserError: the file cannot be read, or it does not match the manifest.
         """
         if sha256 is None:
             return self.decode(path, str(path))
@@ -78,27 +80,28 @@ def decode(file: Path | bytes, *, name: str, max_pixels: int) -> Image.Image:
     """Decodes an image to 8-bit RGB, upright.
 
     The EXIF orientation is applied. Transparency (alpha or a transparent color) is composited on white. Grayscale,
-    1-bit, palette, CMYK and YCbCr images become RGB; color profiles are ignored. 16-bit grayscale v becomes
-    round(v / 257), floating point grayscale v in [0, 1] round(255 v). 16-bit color keeps its high byte. An animation
-    is represented by its first frame.
+    1-bit, palette, CMYK and YCbCr images become RGB; color profiles are ignored. A 16-bit gray value v becomes
+    round(v / 257), and a floating point gray value v in [0, 1] becomes round(255 v). 16-bit color keeps its high byte.
+    An animation is represented by its first frame.
 
     Args:
       file: a path, or the bytes of the file.
-      name: name of the image in messages.
-      max_pixels: the most pixels (height x width) to accept.
+      name: the image's name, for messages.
+      max_pixels: the largest number of pixels (height x width) to accept.
 
     Returns:
       An image of mode RGB.
 
     Raises:
-      UserError: not a readable image, truncated, more than `max_pixels` pixels, or values beyond 16 bits.
+      UserError: the file is not a readable image or is truncated, it has more than `max_pixels` pixels, or its values
+        exceed 16 bits.
     """
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             if image.width * image.height > max_pixels:
                 raise UserError(
                     f"{name} has {image.width} x {image.height} pixels, more than the {max_pixels:,} "
-                    "allowed: make it smaller, or allow more by data.max_pixels or --max-pixels"
+                    "allowed: make it smaller, or raise data.max_pixels or --max-pixels"
                 )
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
@@ -117,7 +120,7 @@ def decode(file: Path | bytes, *, name: str, max_pixels: int) -> Image.Image:
 
 
 def fit(image: Image.Image, image_size: int, resize: Resize) -> np.ndarray:
-    """Resizes an RGB image to a square, bilinear with antialiasing; the identity if it has that size already.
+    """Resizes an RGB image to a square, bilinearly with antialiasing. An image of that size does not change.
 
     Args:
       image: mode RGB.
@@ -128,7 +131,7 @@ def fit(image: Image.Image, image_size: int, resize: Resize) -> np.ndarray:
       uint8 [image_size, image_size, 3].
     """
     if resize == "centre_crop":
-        # Cropping inside the resize touches only the square: a 1 x 10000 image would grow huge otherwise.
+        # Cropping inside the resize works on the square alone: otherwise a 1 x 10000 image would grow huge.
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         box = (left, top, left + side, top + side)
@@ -149,7 +152,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _scale_grayscale(image: Image.Image, name: str) -> Image.Image:
-    """Converts modes I;16, I and F to L by scaling, where Pillow's own conversion clips at 255."""
+    """Converts modes I;16, I and F to L by scaling; Pillow's own conversion clips at 255."""
     values = np.asarray(image)
     if image.mode == "F":
         # NaN fails this comparison too.

@@ -27,11 +27,11 @@ class Item:
     """One image and its place in the output.
 
     Attributes:
-      number: its place among all images.
+      number: the image's place among all images.
       original: its name in the input.
-      output: its path in an output folder, without an ending.
-      augments: True if augmented copies are made of it, where any are.
-      sha256: of its file, in hexadecimal, from the input's manifest; None without a manifest.
+      output: its path in an output folder, without an extension.
+      augments: True if augmented copies may be made of it.
+      sha256: SHA-256 of its file, in hexadecimal, from the input's manifest; None without a manifest.
     """
 
     number: int
@@ -46,12 +46,12 @@ class Split:
     """Images that belong together.
 
     Attributes:
-      name: "train" or another; "" where the input has no splits.
+      name: name of the split, such as "train"; "" if the input has no splits.
       count: number of images.
       original: index -> the image's name in the input.
-      output: index -> its path in an output folder, without an ending, such as "cat/00000012".
-      read: index -> uint8 [height, width, 3] and the class, or None where the folder tells it; called from several
-        threads at once.
+      output: index -> its path in an output folder, without an extension, such as "cat/00000012".
+      read: index -> uint8 [height, width, 3] and the class (None if the folder's name gives the class). Several threads
+        call it at once.
       sha256: index -> SHA-256 of the file, from the input's manifest; None without a manifest.
     """
 
@@ -64,7 +64,7 @@ class Split:
 
     @property
     def is_training(self) -> bool:
-        """True where augmented copies make sense: for everything but test images."""
+        """True if augmented copies make sense, which they do for all but test images."""
         return self.name in ("", _TRAINING)
 
 
@@ -82,11 +82,11 @@ class Images:
     """Images of an input, numbered over all splits.
 
     Attributes:
-      splits: one or more.
-      identity: text that differs when the images do: of their names and sizes, or of a data set's version.
-      root: the folder that the files, or the data set's files, lie in.
+      splits: at least one split.
+      identity: text that identifies the images, made from their names and sizes or from a data set's version.
+      root: folder of the image files or of the data set's files.
       ignored: number of files that are not images.
-      tfds: description of a tfds data set; None for files.
+      tfds: description of a tfds data set; None for image files.
     """
 
     splits: tuple[Split, ...]
@@ -101,7 +101,7 @@ class Images:
         return sum(split.count for split in self.splits)
 
     def locate(self, number: int) -> tuple[Split, int]:
-        """Returns the split of an image, counted over all splits, and its index there."""
+        """Returns an image's split and its index there, given its number over all splits."""
         for split in self.splits:
             if number < split.count:
                 return split, number
@@ -109,13 +109,13 @@ class Images:
         raise IndexError(number)
 
     def item(self, number: int) -> Item:
-        """Describes an image, counted over all splits."""
+        """Describes an image, given its number over all splits."""
         split, index = self.locate(number)
         return Item(number, split.original(index), split.output(index), split.is_training, split.sha256(index))
 
 
 def open_folder(path: Path, reader: ImageReader, manifest: manifests.Manifest | None) -> Images:
-    """Opens a folder of images, one image, or the version folder of a data set that tensorflow-datasets has prepared.
+    """Opens a folder of images, one image, or the version folder of a data set prepared by tensorflow-datasets.
 
     Args:
       path: the folder or file.
@@ -123,7 +123,7 @@ def open_folder(path: Path, reader: ImageReader, manifest: manifests.Manifest | 
       manifest: the folder's manifest, if it has one; files are compared with it.
 
     Raises:
-      UserError: there is nothing, or nothing that is an image.
+      UserError: the path does not exist, or it has no images.
     """
     if not path.exists():
         raise UserError(f"there is no {path}: give a folder of images")
@@ -135,18 +135,18 @@ def open_folder(path: Path, reader: ImageReader, manifest: manifests.Manifest | 
 def open_files(path: Path, reader: ImageReader, *, keep_names: bool, manifest: manifests.Manifest | None) -> Images:
     """Lists a folder of images, or one image.
 
-    Unless names are kept, an image is called by its number in the order of the paths, for a name may tell what the
-    image shows. Class folders keep theirs: below the top, or below train and test folders at the top. A folder with
-    images at its top has no classes, and the names of its folders go as well.
+    By default, an image is renamed to its number in the order of the paths, because its name may reveal the content.
+    Class folders at the top, or below train and test folders at the top, keep their names. A folder with images at its
+    top has no classes, so the names of its subfolders are dropped too.
 
     Args:
       path: the folder or the file.
       reader: decodes the images.
-      keep_names: keep the paths, but for the ending.
+      keep_names: True keeps the paths, except for the extension.
       manifest: the folder's manifest, if it has one; files are compared with it.
 
     Raises:
-      UserError: nothing there that is an image, or two files that only their ending tells apart.
+      UserError: there are no images, or two files differ only in their extension.
     """
     if path.is_dir():
         root, (names, ignored) = path, list_images(path)
@@ -169,7 +169,7 @@ def open_files(path: Path, reader: ImageReader, *, keep_names: bool, manifest: m
         return manifest.sha256(root / names[number]) if manifest else None
 
     identity = hashlib.sha256()
-    # Ordered part by part, so that the images of a split follow each other.
+    # The names are ordered part by part, so the images of a split are consecutive.
     counts: dict[str, int] = {}
     for name in names:
         split = name.split("/")[0] if depth == 2 else ""
@@ -197,16 +197,17 @@ def open_files(path: Path, reader: ImageReader, *, keep_names: bool, manifest: m
 def open_tfds(path: Path, splits: Sequence[str], reader: ImageReader, *, checks: bool = True) -> Images:
     """Opens a data set that tensorflow-datasets has prepared as array_record files.
 
-    Images of one fixed size keep it, to be resized as in training; those of several sizes are resized by the reader.
+    Images of one fixed size keep it and are resized later, as in training. Images of several sizes are resized by the
+    reader.
 
     Args:
       path: the folder of a version, from `ppvit_jax.data.tfds_source.find_prepared`.
-      splits: their names; none for all that there are.
+      splits: names of splits; an empty sequence stands for all splits.
       reader: decodes the images.
-      checks: compare the files with their manifest, if there is one.
+      checks: True compares the files with their manifest, if there is one.
 
     Raises:
-      UserError: there is no such split, or the data set or its manifest is damaged.
+      UserError: a split does not exist, or the data set or its manifest is damaged.
     """
     if checks and (manifest := manifests.read(path)):
         manifest.check_files()
@@ -229,7 +230,7 @@ def open_tfds(path: Path, splits: Sequence[str], reader: ImageReader, *, checks:
 
 
 def _depth_of_classes(names: Sequence[str]) -> int:
-    """Counts the folders of each path that are splits and classes."""
+    """Counts the leading folders of each path that name splits and classes: 0, 1 or 2."""
     shallowest = min(name.count("/") for name in names)
     if shallowest > 1 and {name.split("/")[0] for name in names} <= SPLIT_NAMES:
         return 2

@@ -1,4 +1,4 @@
-"""Batches of a source: stateless in the step, so that resuming needs only the step number."""
+"""Batches of a source. They depend only on the step, so resuming needs only the step number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppvit_jax.data.source import ArraySource, Source
 from ppvit_jax.errors import UserError
 
 _PADDING = -1
-# Where the numbers of test images begin, so that no training image has one of them.
+# First number of the test images, so that no training image has the same number.
 _FIRST_TEST_NUMBER = 2**31
 _MAX_THREADS = 16
 
@@ -23,13 +23,13 @@ class BatchOptions:
     """Size and content of the batches that a process reads.
 
     Attributes:
-        batch_size: examples in a global batch, a multiple of `process_count`.
-        process_index: this process, from 0.
-        process_count: processes that share a batch.
-        index_only: batches have each image's index in its source instead of the image.
+      batch_size: examples in a global batch, a multiple of `process_count`.
+      process_index: index of this process, from 0.
+      process_count: number of processes that share a batch.
+      index_only: True puts each image's index in its source into the batch, instead of the image.
 
     Raises:
-        UserError: sizes that do not fit.
+      UserError: the sizes do not fit each other.
     """
 
     batch_size: int
@@ -48,15 +48,15 @@ class BatchOptions:
 
     @property
     def local_size(self) -> int:
-        """Examples in a process's share of a batch."""
+        """Number of examples in a process's share of a batch."""
         return self.batch_size // self.process_count
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Returns the number of full batches in `count` examples; the incomplete last one is dropped.
+    """Returns the number of full batches in `count` examples; an incomplete last batch is dropped.
 
     Raises:
-        UserError: there is not one full batch, or the batch size is not positive.
+      UserError: there is no full batch, or the batch size is not positive.
     """
     if batch_size < 1:
         raise UserError(f"the batch size is {batch_size}: give at least 1")
@@ -66,7 +66,7 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 def epoch_permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    """Returns the order of the examples in an epoch: int64 [count], a function of (count, seed, epoch) alone."""
+    """Returns the order of the examples in an epoch: int64 [count]. It depends only on the arguments."""
     sequence = np.random.SeedSequence([seed, epoch])
     return np.random.Generator(np.random.Philox(sequence)).permutation(count)
 
@@ -76,30 +76,30 @@ def train_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields the batches of steps start_step .. stop_step - 1.
 
-    Each epoch visits the examples in a new order, drawn from (seed, epoch), and drops the incomplete last
-    batch. A process takes its contiguous part of each global batch, so the batch is the same whatever the
-    number of processes.
+    Each epoch visits the examples in a new order, drawn from (seed, epoch), and drops an incomplete last batch. A
+    process takes its contiguous part of each global batch, so the global batch does not depend on the number of
+    processes.
 
     Args:
-        source: the training images.
-        options: size and content of the batches.
-        seed: the seed of the order.
-        start_step: the first step, counted from 0 over all epochs.
-        stop_step: the step to stop before.
+      source: the training images.
+      options: size and content of the batches.
+      seed: seed of the order.
+      start_step: the first step, counted from 0 over all epochs.
+      stop_step: the step to stop before.
 
     Yields:
-        {"image": uint8 [b, height, width, 3], "label": int32 [b], "number": uint32 [b]}, with b = options.local_size;
-        the number tells an image from every other one, test images included. With `index_only`
-        {"index": int32 [b], "label": ..., "number": ...}.
+      {"image": uint8 [b, height, width, 3], "label": int32 [b], "number": uint32 [b]}, with b = options.local_size.
+      The number identifies an image among all training and test images. With `index_only`, the batch is
+      {"index": int32 [b], "label": ..., "number": ...}.
 
     Raises:
-        UserError: at once, on sizes that do not fit; while iterating, on an image that cannot be read.
+      UserError: the sizes do not fit each other (raised at once), or an image cannot be read (raised while iterating).
     """
     local = options.local_size
     per_epoch = steps_per_epoch(len(source), options.batch_size)
     if seed < 0 or start_step < 0:
         raise UserError(f"the seed is {seed} and the first step {start_step}: give numbers from 0 on")
-    # Threads work across the end of an epoch, so two orders are alive at a time.
+    # Threads read across the end of an epoch, so two orders are in use at a time.
     order = functools.lru_cache(maxsize=2)(functools.partial(epoch_permutation, len(source), seed))
 
     def indices(step: int) -> np.ndarray:
@@ -119,16 +119,16 @@ def test_batches(source: Source, options: BatchOptions) -> Iterator[dict[str, np
     Every process yields the same number of batches, ceil(n / batch_size).
 
     Args:
-        source: the test images.
-        options: size and content of the batches.
+      source: the test images.
+      options: size and content of the batches.
 
     Yields:
-        {"image": uint8 [b, height, width, 3], "label": int32 [b], "number": uint32 [b], "mask": float32 [b]}, with
-        b = options.local_size and mask 1 for an example, 0 for padding. With `index_only` "index" instead of "image",
-        as `train_batches`.
+      {"image": uint8 [b, height, width, 3], "label": int32 [b], "number": uint32 [b], "mask": float32 [b]}, with
+      b = options.local_size. The mask is 1 for an example and 0 for padding. With `index_only`, "index" replaces
+      "image", as in `train_batches`.
 
     Raises:
-        UserError: while iterating, on an image that cannot be read.
+      UserError: an image cannot be read (raised while iterating).
     """
     count, batch_size, local = len(source), options.batch_size, options.local_size
 
@@ -143,7 +143,7 @@ def test_batches(source: Source, options: BatchOptions) -> Iterator[dict[str, np
     return _gather_with(extra, source, options, indices, range(-(-count // batch_size)))
 
 
-# pytest would otherwise collect it wherever a test imports it.
+# Otherwise pytest would collect this function in every module that imports it.
 test_batches.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
 
 
@@ -161,7 +161,7 @@ def _gather_with(
 def _gather(
     source: Source, options: BatchOptions, indices: Callable[[int], np.ndarray], steps: range
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields {"image" or "index", "label"} of each step's indices, zeros for _PADDING."""
+    """Yields {"image" or "index", "label"} for each step's indices, with zeros for _PADDING."""
     local = options.local_size
     images = source.images if isinstance(source, ArraySource) and not options.index_only else None
     if options.index_only or images is not None:
@@ -174,7 +174,7 @@ def _gather(
             yield batch
         return
 
-    import grain  # Takes a second to import, which data in memory need not pay.
+    import grain  # imported here, because it takes a second and data in memory does not need it
 
     threads = min(_MAX_THREADS, 2 * (os.cpu_count() or 1))
     reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * local, 2 * threads))
@@ -183,12 +183,12 @@ def _gather(
     try:
         yield from iterator
     finally:
-        # The reading threads of an abandoned iterator would go on for a while.
+        # The reading threads of an abandoned iterator would otherwise continue for a while.
         iterator.close()
 
 
 class _Examples:
-    """The examples of all steps in one sequence, for Grain's reading threads."""
+    """Sequence of the examples of all steps, for Grain's reading threads."""
 
     def __init__(self, source: Source, indices: Callable[[int], np.ndarray], steps: range, local: int):
         self._source, self._indices, self._steps, self._local = source, indices, steps, local

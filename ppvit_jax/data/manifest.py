@@ -1,8 +1,8 @@
-"""Manifest of a folder that `ppvit encrypt` or `decrypt` wrote: its encryption, its sizes, and every file's SHA-256.
+"""Manifest of a folder written by `ppvit encrypt` or `decrypt`: the encryption, the sizes and every file's SHA-256.
 
-`manifest.json` lies at the top of the folder and is its last file to be written. Its own SHA-256 is at its end,
-against accidents and carelessness; so is a message authentication code under the owner's key, which the owner's
-programs check, and which nobody else can make.
+`manifest.json` is at the top of the folder and is written last. It ends with its own SHA-256, which detects accidental
+changes, and with a message authentication code under the owner's key, which detects deliberate ones: the owner's
+commands check it, and computing it needs the key.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.files import written_aside
 
 NAME = "manifest.json"
-# The list of finished work: as long as it exists, the folder is not complete.
+# List of finished work; while it exists, the folder is incomplete.
 JOURNAL = ".unfinished.jsonl"
-# Files being written, and the notes of a pipeline's workers, for as long as the journal exists.
+# Files being written and notes of a pipeline's workers; both exist only as long as the journal.
 UNFINISHED = ".unfinished"
 FORMAT, VERSION = "ppvit-images", 1
-# Names in the file that differ from the attributes of `Header`.
+# Attributes of `Header` whose names in the file differ.
 _FIELD_NAMES = {"block_size": "patch_size"}
 
 
@@ -35,11 +35,11 @@ class Header:
     """Description of a folder's images.
 
     Attributes:
-      encryption: "none" or a method with its options, as `ppvit_jax.encryption.create` reads it.
-      key_fingerprint: of the key that encrypted them; None for plain images.
+      encryption: "none", or a method with its options, as `ppvit_jax.encryption.create` reads it.
+      key_fingerprint: fingerprint of the key that encrypted the images; None for plain images.
       image_size, block_size: side of every image and of its blocks, in pixels.
-      origin: identifies the input images and the options that made the folder; under the owner's key, so that it
-        tells nobody else anything.
+      origin: identifier of the input images and the options that made the folder. It is computed under the owner's key,
+        so that it reveals nothing to others.
     """
 
     encryption: str
@@ -49,15 +49,15 @@ class Header:
     origin: str
 
     def fields(self) -> dict[str, str | int | None]:
-        """Returns the fields by their names in the file."""
+        """Returns the fields under their names in the file."""
         return {_FIELD_NAMES.get(name, name): value for name, value in vars(self).items()}
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Header:
-        """Inverse of `fields`; further ones are ignored.
+        """Inverts `fields`, and ignores other fields.
 
         Raises:
-          KeyError: one is missing.
+          KeyError: a field is missing.
         """
         return cls(
             **{field.name: fields[_FIELD_NAMES.get(field.name, field.name)] for field in dataclasses.fields(cls)}
@@ -66,14 +66,14 @@ class Header:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """A manifest that was read and agrees with itself.
+    """Manifest that was read from a file and whose SHA-256 is right.
 
     Attributes:
-      folder: the folder that it lies in, an absolute path.
-      header: see `Header`.
-      files: the SHA-256 of each file, in hexadecimal, by its path inside the folder, with "/".
-      digest: SHA-256 over header and files, in hexadecimal.
-      authentication: HMAC of the digest under the owner's key, or None.
+      folder: absolute path of the manifest's folder.
+      header: description of the images.
+      files: SHA-256 of each file, in hexadecimal, by its path inside the folder, with "/".
+      digest: SHA-256 of header and files, in hexadecimal.
+      authentication: HMAC of the digest under the owner's key; None for plain images written without a key.
     """
 
     folder: Path
@@ -83,18 +83,18 @@ class Manifest:
     authentication: str | None
 
     def sha256(self, path: Path) -> str:
-        """Returns the SHA-256 of a file, in hexadecimal; "", which no content has, for a file that it does not list."""
+        """Returns the SHA-256 of a file, in hexadecimal; "", which matches no content, if the file is not listed."""
         return self.files.get(self._name(path), "")
 
     def check_listing(self, present: Iterable[str], below: Path) -> None:
-        """Compares the files that are there with those that should be.
+        """Compares the files in a folder with those that the manifest lists.
 
         Args:
-          present: the paths inside `below`.
-          below: the manifest's folder or one inside.
+          present: the files' paths inside `below`.
+          below: the manifest's folder or a folder inside it.
 
         Raises:
-          UserError: the first of those that are missing or too many.
+          UserError: a file is missing or not listed; the message names the first one.
         """
         start = PurePosixPath(self._name(below))
         names = {(start / path).as_posix() for path in present}
@@ -109,7 +109,7 @@ class Manifest:
         """Compares every file with the manifest, reading each in pieces.
 
         Raises:
-          UserError: a file is missing or another.
+          UserError: a file is missing or has other content.
         """
         progress = Progress(f"checking {self.folder}", len(self.files), "files")
         for number, (name, expected) in enumerate(self.files.items(), start=1):
@@ -127,27 +127,27 @@ class Manifest:
         return path.absolute().relative_to(self.folder).as_posix()
 
 
-_REMEDY = "fetch the folder again from its owner"
+_REMEDY = "get the folder again from its owner"
 
 
 def check_content(path: Path, content: bytes, sha256: str) -> None:
     """Compares one file's content with its SHA-256 in the manifest, in hexadecimal.
 
     Raises:
-      UserError: the content is another.
+      UserError: the content differs.
     """
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{path} is not the file that the manifest describes: {_REMEDY}")
 
 
 def read(folder: Path) -> Manifest | None:
-    """Reads the manifest of a folder, or that of one of the two folders above it, if it lists files in this one.
+    """Reads a folder's manifest, or that of one of the two folders above it if it lists files in this folder.
 
     Returns:
-      None for a folder without one: images of any other origin.
+      The manifest; None for a folder without one, whose images come from elsewhere.
 
     Raises:
-      UserError: the manifest is damaged or was changed, or the folder is not complete.
+      UserError: the manifest is damaged or was changed, or the folder is incomplete.
     """
     folder = folder.absolute()
     own = _read(folder)
@@ -155,7 +155,7 @@ def read(folder: Path) -> Manifest | None:
         try:
             candidate = _read(above)
         except UserError:
-            # Another project's file may have that name; and if it is ours, the folder's own command says so.
+            # It may be another project's file of that name. If it is ours, a command on that folder reports the error.
             continue
         prefix = f"{folder.relative_to(above).as_posix()}/"
         if candidate and any(name.startswith(prefix) for name in candidate.files):
@@ -166,18 +166,18 @@ def read(folder: Path) -> Manifest | None:
 def _read(folder: Path) -> Manifest | None:
     path = folder / NAME
     if (folder / JOURNAL).exists():
-        raise UserError(f"{folder} is not complete: run the command that writes it again, it will continue")
+        raise UserError(f"{folder} is not complete: run the command that writes it again, and it resumes")
     try:
         content = json.loads(path.read_bytes())
         if not str(content.get("format", "")).startswith("ppvit"):
             return None
         if content["format"] != FORMAT or content["version"] != VERSION:
-            raise UserError(f"{path} is of another version than this program reads, {VERSION}: update this program")
+            raise UserError(f"{path} has another version than {VERSION}, which this program reads: update this program")
         header = Header.from_fields(content)
         files: dict[str, str] = content["files"]
         digest = _digest(header, files.items()).hex()
         if digest != content["sha256"]:
-            raise UserError(f"{path} was changed or damaged, its SHA-256 does not agree: {_REMEDY}")
+            raise UserError(f"{path} was changed or damaged (its SHA-256 does not match): {_REMEDY}")
         manifest = Manifest(folder, header, files, digest, content["authentication"])
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -186,7 +186,7 @@ def _read(folder: Path) -> Manifest | None:
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{path} is damaged, or not a manifest of this program: {_REMEDY}") from None
+        raise UserError(f"{path} is damaged, or not a manifest of ppvit: {_REMEDY}") from None
     _check_values(path, manifest)
     return manifest
 
@@ -194,13 +194,13 @@ def _read(folder: Path) -> Manifest | None:
 def write(
     folder: Path, header: Header, files: Iterable[tuple[str, str]], authenticate: Callable[[bytes], str] | None
 ) -> None:
-    """Writes a folder's manifest, whole or not at all, in constant memory.
+    """Writes a folder's manifest in constant memory; the file is complete or absent.
 
     Args:
-      folder: where the files lie.
-      header: their description.
-      files: (path inside the folder, SHA-256) of each; iterated once.
-      authenticate: the owner's `SecretKey.authenticate`, or None without a key.
+      folder: the folder with the images.
+      header: description of the images.
+      files: (path inside the folder, SHA-256) of each file; iterated once.
+      authenticate: the owner's `SecretKey.authenticate`; None without a key.
     """
     with written_aside(folder / NAME) as aside, aside.open("w") as file:
         fields = {"format": FORMAT, "version": VERSION, **header.fields()}
@@ -228,7 +228,7 @@ def _digest(header: Header, files: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _check_values(path: Path, manifest: Manifest) -> None:
-    """Checks the values, for the SHA-256 has no secret: whoever changes a manifest on purpose can make it agree."""
+    """Checks the values. The SHA-256 is not enough, because anyone who changes a manifest can recompute it."""
     header = manifest.header
     sizes = (header.image_size, header.block_size)
     if not all(isinstance(size, int) and size > 0 for size in sizes) or header.image_size % header.block_size:

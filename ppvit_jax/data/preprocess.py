@@ -1,7 +1,7 @@
-"""Device-side preprocessing: augmentation and resizing of uint8 images, and normalization.
+"""Device-side preprocessing: augmentation, resizing and normalization of uint8 images.
 
-`preprocess` returns rounded uint8 at the model's size, before encryption, so that encryption on the device
-and offline (to PNG) agree bit for bit.
+`preprocess` returns rounded uint8 images at the model's size, before encryption. Encryption on the device and offline
+(to PNG) therefore gives identical bits.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from ppvit_jax.data.augmentation import AUGMENTATIONS
 from ppvit_jax.data.rand_augment import rand_augment
 
-_PADDING = 8  # crops move by up to 1/8 of the side: 4 pixels of CIFAR's 32, as usual there
+_PADDING = 8  # crops shift by up to 1/8 of the side: 4 pixels at 32x32, as is usual for CIFAR
 _AREA = (0.35, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
 
@@ -27,18 +27,19 @@ def preprocess(
 
     Args:
       images: uint8 [batch, height, width, 3].
-      image_size: side of the result.
-      augmentation: "none"; "flip" (horizontal, probability 1/2); "crop" (zero-padding by 1/8 of the side, then
-        a random window of the original size); "flip+crop"; "flip+crop+rand" (then RandAugment, two operations of
-        magnitude 12); "random_resized_crop" (Inception's, area 0.35 to 1, aspect 3/4 to 4/3, and a flip).
-      rng: a key, needed unless the augmentation is "none".
+      image_size: side of the result in pixels.
+      augmentation: "none"; "flip" (horizontal, with probability 1/2); "crop" (zero padding by 1/8 of the side, then a
+        random window of the original size); "flip+crop"; "flip+crop+rand" (then RandAugment with two operations of
+        magnitude 12); or "random_resized_crop" (Inception's, with area 0.35 to 1 and aspect ratio 3/4 to 4/3, and a
+        flip).
+      rng: random key, needed unless the augmentation is "none".
 
     Returns:
-      uint8 [batch, image_size, image_size, 3]: bilinear with antialiasing, rounded. Images of that size
-      already come back unchanged, bit for bit.
+      uint8 [batch, image_size, image_size, 3], resized bilinearly with antialiasing and rounded. Images that already
+      have this size keep every bit.
 
     Raises:
-      ValueError: an unknown augmentation.
+      ValueError: the augmentation is unknown.
     """
     chex.assert_shape(images, (None, None, None, 3))
     chex.assert_type(images, jnp.uint8)
@@ -64,7 +65,7 @@ def preprocess(
     if (height, width) == (image_size, image_size):
         return images
     shape = (batch, image_size, image_size, channels)
-    # Not jax.image.resize, whose weights, and so a few pixels, depend on whether JAX's float64 is enabled.
+    # jax.image.resize is not used: its weights, and so a few pixels, depend on whether float64 is enabled in JAX.
     scale = jnp.array([image_size / height, image_size / width], jnp.float32)
     start = jnp.zeros(2, jnp.float32)
     images = images.astype(jnp.float32)
@@ -74,16 +75,16 @@ def preprocess(
 def normalize_images(
     images: jax.Array | np.ndarray, mean: Sequence[float], std: Sequence[float], dtype: DTypeLike
 ) -> jax.Array:
-    """Computes (x / 255 - mean) / std; with mean and std 0.5 this is x / 127.5 - 1.
+    """Normalizes images: (x / 255 - mean) / std. With mean and std 0.5 this is x / 127.5 - 1.
 
     Args:
-      images: [..., 3], uint8 or encrypted values of that range.
-      mean: one number a channel, in units of the full range.
-      std: likewise.
+      images: [..., 3], uint8 or encrypted values of the same range.
+      mean: one number per channel, in units of the full range.
+      std: one number per channel, in units of the full range.
       dtype: floating point type of the result; the arithmetic is in at least float32.
 
     Returns:
-      dtype [..., 3].
+      [..., 3] in `dtype`.
     """
     chex.assert_axis_dimension(images, -1, 3)
     precise = jnp.promote_types(dtype, jnp.float32)

@@ -1,4 +1,4 @@
-"""Progress of long work, in one line on stderr."""
+"""Progress of long work, reported in one line on stderr."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ _LOG_INTERVAL = 10.0
 
 
 class Progress:
-    """Reports rate and remaining time, but only on work that takes more than 3 seconds.
+    """Reports the rate and the remaining time of work that takes more than 3 seconds.
 
-    A terminal gets one line that is rewritten, anything else a line every 10 seconds. A total of 0 means an
-    unknown one. Work that was done before (`begun`) does not count for the rate.
+    On a terminal, one line is rewritten; elsewhere, a line is printed every 10 seconds.
+
+    Args:
+      activity: description of the work, such as "decoding".
+      total: number of units of work; 0 if unknown.
+      unit: name of the units.
+      stream: stream to write to; None for stderr.
+      begun: units that were done before; they do not count for the rate.
     """
 
     def __init__(self, activity: str, total: int, unit: str = "images", stream: TextIO | None = None, begun: int = 0):
@@ -27,7 +33,7 @@ class Progress:
         self._begun = begun
 
     def update(self, done: int) -> None:
-        """Reports that `done` of the total are done."""
+        """Reports that `done` units are done."""
         now = time.monotonic()
         if now < self._next:
             return

@@ -1,9 +1,9 @@
-"""RandAugment on the device (Cubuk et al. 2019, arXiv 1909.13719), with the operations and magnitudes of
-torchvision.transforms.RandAugment.
+"""RandAugment on the device (Cubuk et al. 2019, arXiv 1909.13719), with torchvision's operations and magnitudes.
 
-The arithmetic is in integers, or in float32 with a nudge over the boundary where exact results would lie on one, so
-that pixels do not depend on whether JAX's float64 is enabled nor, but for rare cases, on the device. torchvision's
-rounding errors take some such results to the other side: a pixel further, or a gray level down.
+The reference is torchvision.transforms.RandAugment. The arithmetic is in integers, or in float32 with a small nudge
+past a rounding boundary where exact results would lie on one. Pixels therefore do not depend on whether float64 is
+enabled in JAX nor, except in rare cases, on the device. torchvision's rounding errors put some of these results on the
+other side of the boundary: one pixel further, or one gray level lower.
 """
 
 import math
@@ -32,20 +32,20 @@ OPERATIONS = (
 BINS = 31
 _SIGNED = OPERATIONS[1:10]
 _INDEX = {name: index for index, name in enumerate(OPERATIONS)}
-_NUDGE = 2.0**-12  # more than float32's rounding errors here, less than anyone sees
+_NUDGE = 2.0**-12  # above float32's rounding errors here, below anything visible
 
 
 def rand_augment(images: jax.Array, rng: jax.Array, *, operations: int = 2, magnitude: int = 12) -> jax.Array:
-    """Applies random operations to each image, drawn uniformly and independently, one after the other.
+    """Applies random operations, drawn uniformly and independently, to each image in turn.
 
-    Geometry samples the nearest pixel and fills with zeros. The work is done for the whole batch at once: every
-    image passes through one resampling, one blend and one tone curve an operation, of which it keeps one.
+    Geometric operations sample the nearest pixel and fill with zeros. The whole batch is processed at once: for each
+    operation, every image passes through one resampling, one blend and one tone curve, and keeps one of the results.
 
     Args:
       images: uint8 [batch, height, width, 3].
-      rng: a key.
-      operations: how many operations an image gets.
-      magnitude: their strength, a bin of 0 to 30; see `magnitudes`.
+      rng: random key.
+      operations: number of operations per image.
+      magnitude: strength of the operations, a bin from 0 to 30; see `magnitudes`.
 
     Returns:
       uint8 [batch, height, width, 3].
@@ -54,7 +54,7 @@ def rand_augment(images: jax.Array, rng: jax.Array, *, operations: int = 2, magn
     chex.assert_type(images, jnp.uint8)
     batch, height, width, _ = images.shape
     index_rng, sign_rng = jax.random.split(rng)
-    # The default types, and so the draws, would change with JAX's float64.
+    # Without explicit types, the draws would depend on whether float64 is enabled in JAX.
     indices = jax.random.randint(index_rng, (operations, batch), 0, len(OPERATIONS), jnp.int32)
     negative = jax.random.randint(sign_rng, (operations, batch), 0, 2, jnp.int32) == 1
     table = jnp.asarray(magnitudes(height, width, magnitude))
@@ -68,12 +68,19 @@ def rand_augment(images: jax.Array, rng: jax.Array, *, operations: int = 2, magn
 
 
 def magnitudes(height: int, width: int, magnitude: int) -> np.ndarray:
-    """Returns the magnitude that torchvision's RandAugment gives each operation at a bin of 0 to 30, before the sign.
+    """Returns the magnitude that torchvision's RandAugment gives each operation, before the sign.
+
+    Args:
+      height, width: sides of an image in pixels.
+      magnitude: a bin from 0 to 30.
 
     Returns:
-      float32 [14], in the order of OPERATIONS: shears as tangents, translations in pixels, the rotation in degrees
-      counter-clockwise, blends as the factor's distance from 1, Posterize in bits kept, Solarize as its threshold;
-      0 for the three operations without a magnitude.
+      float32 [14], in the order of OPERATIONS. Shears are tangents, translations are in pixels, the rotation is in
+      degrees counterclockwise, blends are the factor's distance from 1, Posterize is the number of bits kept, and
+      Solarize is its threshold. The three operations without a magnitude have 0.
+
+    Raises:
+      ValueError: the bin is out of range.
     """
     if not 0 <= magnitude < BINS:
         raise ValueError(f"magnitude is {magnitude}, not in 0 to {BINS - 1}")
@@ -117,7 +124,7 @@ def _move(image: jax.Array, operation: jax.Array, value: jax.Array) -> jax.Array
     y, x = rows - middle_row, columns - middle_column
     angle = only("Rotate") * (math.pi / 180)
     cosine, sine = jnp.cos(angle), jnp.sin(angle)
-    # Shears keep the image's upper left corner, the rotation its middle.
+    # Shears keep the image's upper left corner in place; the rotation keeps its center.
     source_y = sine * x + cosine * y + only("ShearY") * (columns + 0.5) - jnp.trunc(only("TranslateY")) + middle_row
     source_x = cosine * x - sine * y + only("ShearX") * (rows + 0.5) - jnp.trunc(only("TranslateX")) + middle_column
     row, column = (jnp.floor(source + (0.5 + _NUDGE)).astype(jnp.int32) for source in (source_y, source_x))
@@ -138,7 +145,7 @@ def _blend(image: jax.Array, operation: jax.Array, value: jax.Array) -> jax.Arra
 
 
 def _smooth(image: jax.Array) -> jax.Array:
-    """Computes the mean over 3 x 3 pixels, the middle one five times, rounded; the border stays."""
+    """Computes the rounded mean over 3 x 3 pixels, with the middle one counted five times; the border stays."""
     columns = image[:, :-2] + image[:, 1:-1] + image[:, 2:]
     total = columns[:-2] + columns[1:-1] + columns[2:] + 4 * image[1:-1, 1:-1]
     return image.at[1:-1, 1:-1].set((total + 6) // 13)
@@ -151,7 +158,7 @@ def _tone(image: jax.Array, operation: jax.Array, value: jax.Array) -> jax.Array
     solarized = jnp.where(whole >= value, 255 - whole, whole)
     lowest = jnp.min(whole, (0, 1))
     span = jnp.max(whole, (0, 1)) - lowest
-    # torchvision's rounding errors make some whole results one smaller, the 255 at the highest value among them.
+    # torchvision's rounding errors make some integer results smaller by one, such as 255 at the highest value.
     stretched = jnp.where(span > 0, (whole - lowest) * 255 // jnp.maximum(span, 1), whole)
     result = jnp.where(operation == _INDEX["Posterize"], posterized, solarized)
     result = jnp.where(operation == _INDEX["AutoContrast"], stretched, result)

@@ -1,4 +1,4 @@
-"""Settings of a data set, typed and checked: the fields of `config.data`."""
+"""Typed and checked settings of a data set: the fields of `config.data`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ppvit_jax.data.images import MAX_PIXELS_LIMIT, RESIZES, ImageReader, Resize
+from ppvit_jax.data.images import MAX_PIXELS_LIMIT, RESIZE_NAMES, RESIZES, ImageReader, Resize
 from ppvit_jax.data.source import from_text, subset
 from ppvit_jax.errors import UserError
 
@@ -19,16 +19,16 @@ class DataSettings:
 
     Attributes:
       name: the tfds name, such as "cifar10" or "imagenette/320px-v2"; "photographs" or "digits" for embedded.
-      dir: the folder; for tfds the folder of data sets or one version's, empty for tfds' default.
-      train_split, test_split: names of splits, or of sub-folders.
-      test_fraction: the part of each class to test on, for an image folder without these sub-folders.
-      resize: see `ImageReader`; for images of varying size.
-      max_pixels: images of more pixels are rejected.
-      train_examples, test_examples: sizes of random subsets, 0 for all.
-      in_memory: True, False or "auto": if the images are of one size and take less than 4 GiB.
-      image_size: height and width to resize images of varying size to. Images of one fixed size (CIFAR,
-        Tiny-ImageNet, embedded ones) keep it, to be resized on the device.
-      seed: the seed of the subsets, and of the split by `test_fraction`.
+      dir: the image folder. For tfds, the folder of data sets or of one version; "" for tfds' default.
+      train_split, test_split: names of splits, or of subfolders.
+      test_fraction: share of each class to test on, for an image folder without these subfolders.
+      resize: how to resize images of varying size; see `ImageReader`.
+      max_pixels: images with more pixels are rejected.
+      train_examples, test_examples: sizes of random subsets; 0 for all examples.
+      in_memory: True, False or "auto", which means True if the images have one size and take less than 4 GiB.
+      image_size: height and width to which images of varying size are resized. Images of one fixed size (CIFAR,
+        Tiny-ImageNet, embedded ones) keep it and are resized on the device.
+      seed: seed of the subsets, and of the split by `test_fraction`.
     """
 
     name: str
@@ -49,13 +49,15 @@ class DataSettings:
         """Reads the fields of a configuration.
 
         Raises:
-          UserError: a wrong value.
+          UserError: a value is wrong.
         """
         names = {field.name for field in dataclasses.fields(cls)} - {"image_size", "seed"}
         fields: dict[str, Any] = {name: getattr(data, name) for name in names}
         fields["in_memory"] = from_text(fields["in_memory"])
+        fields["resize"] = RESIZE_NAMES.get(str(data.resize), data.resize)
+        if fields["resize"] not in RESIZES:
+            check_choice("resize", data.resize, tuple(RESIZE_NAMES))
         settings = cls(**fields, image_size=image_size, seed=seed)
-        check_choice("resize", settings.resize, RESIZES)
         check_choice("in_memory", settings.in_memory, ("auto", True, False))
         if image_size < 1:
             raise UserError(f"the image size is {image_size}: give at least 1")
@@ -69,7 +71,7 @@ class DataSettings:
 
     @property
     def reader(self) -> ImageReader:
-        """The reader of images of varying size."""
+        """Reader of images of varying size."""
         return ImageReader(self.image_size, self.resize, self.max_pixels)
 
     def choose_train(self, count: int) -> np.ndarray:

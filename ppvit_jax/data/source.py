@@ -1,4 +1,4 @@
-"""A data set: two sources of labeled uint8 images, in memory or decoded on access."""
+"""Data sets: sources of labeled uint8 images for training and testing, in memory or decoded on access."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
 
 _CHUNK = 256
-_MAX_THREADS = 8  # More contend for the interpreter lock without decoding faster.
+_MAX_THREADS = 8  # more threads contend for the interpreter lock without decoding faster
 
 
 class Source(Protocol):
@@ -23,35 +23,35 @@ class Source(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """The class of each image: int32 [n]."""
+        """Class of each image: int32 [n]."""
         ...
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, 3) of what `fetch` returns."""
+        """Shape of an image, (height, width, 3)."""
         ...
 
     def __len__(self) -> int: ...
 
     def fetch(self, index: int) -> np.ndarray:
-        """Image `index`, uint8 [height, width, 3].
+        """Returns image `index`, uint8 [height, width, 3].
 
         Raises:
-            UserError: the image cannot be read.
+          UserError: the image cannot be read.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set.
+    """Data set with training and test images.
 
     Attributes:
-        name: its name, such as "cifar10", "digits" or the name of the folder.
-        train: the images to train on.
-        test: the images to evaluate on.
-        class_names: the name of class i at place i.
-        manifest: what the images' folder says of them, such as how they are encrypted; None where it says nothing.
+      name: its name, such as "cifar10", "digits" or the name of a folder.
+      train: the training images.
+      test: the test images.
+      class_names: the name of class i at index i.
+      manifest: the manifest of the images' folder, which describes their encryption; None if the folder has none.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
-    """A source whose images lie decoded in memory.
+    """Source with decoded images in memory.
 
     Attributes:
-        images: uint8 [n, height, width, 3].
-        labels: int32 [n].
+      images: uint8 [n, height, width, 3].
+      labels: int32 [n].
     """
 
     images: np.ndarray
@@ -82,18 +82,18 @@ class ArraySource:
         return len(self.images)
 
     def fetch(self, index: int) -> np.ndarray:
-        """Image `index`, uint8 [height, width, 3]."""
+        """Returns image `index`, uint8 [height, width, 3]."""
         return self.images[index]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StreamSource:
-    """A source that decodes an image each time it is asked for.
+    """Source that decodes an image each time it is fetched.
 
     Attributes:
-        labels: int32 [n].
-        image_shape: (height, width, 3) of every image.
-        read: index -> uint8 [height, width, 3]; called from several threads at once.
+      labels: int32 [n].
+      image_shape: (height, width, 3) of every image.
+      read: index -> uint8 [height, width, 3]. Several threads call it at once.
     """
 
     labels: np.ndarray
@@ -104,38 +104,38 @@ class StreamSource:
         return len(self.labels)
 
     def fetch(self, index: int) -> np.ndarray:
-        """Image `index`, uint8 [height, width, 3].
+        """Returns image `index`, uint8 [height, width, 3].
 
         Raises:
-            UserError: the image cannot be read.
+          UserError: the image cannot be read.
         """
         return self.read(index)
 
 
 def from_text(choice: str | bool) -> str | bool:
-    """The value of a field that is "auto", True or False: the command line gives all three as text."""
+    """Converts the text "True" or "False" to a bool; the command line gives all values as text."""
     return {"True": True, "False": False}.get(choice, choice) if isinstance(choice, str) else choice
 
 
-def subset(count: int, examples: int, seed: int, what: str) -> np.ndarray:
-    """Draws which of `count` examples a quick trial uses, in ascending order.
+def subset(count: int, examples: int, seed: int, field: str) -> np.ndarray:
+    """Draws a random subset of examples for a quick trial, in ascending order.
 
-    A smaller subset of the same seed lies within a larger one.
+    A smaller subset with the same seed is contained in a larger one.
 
     Args:
-        count: how many examples there are.
-        examples: how many to keep; 0 keeps all.
-        seed: the seed of the draw.
-        what: the configuration field that asked for it, for the message.
+      count: number of examples.
+      examples: size of the subset; 0 keeps all examples.
+      seed: seed of the draw.
+      field: name of the configuration field, for the message.
 
     Returns:
-        int64 [examples], or [count] for examples = 0.
+      int64 [examples], or [count] for examples = 0.
 
     Raises:
-        UserError: fewer than `examples` examples exist, or a number is negative.
+      UserError: there are fewer than `examples` examples, or a number is negative.
     """
     if not 0 <= examples <= count:
-        raise UserError(f"{what} is {examples}, but there are {count} examples: give 0 (all) to {count}")
+        raise UserError(f"{field} is {examples}, but there are {count} examples: give 0 (all) to {count}")
     if seed < 0:
         raise UserError(f"the seed is {seed}: give a number from 0 on")
     if examples == 0:
@@ -145,7 +145,7 @@ def subset(count: int, examples: int, seed: int, what: str) -> np.ndarray:
 
 
 def map_chunks(count: int, work: Callable[[Sequence[int]], None], progress: Progress) -> None:
-    """Calls `work` on consecutive chunks of range(count) in threads; the first exception ends it."""
+    """Calls `work` on consecutive chunks of range(count) in threads; the first exception ends the work."""
     chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     executor = futures.ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
     try:

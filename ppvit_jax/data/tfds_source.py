@@ -1,4 +1,4 @@
-"""The data source "tfds": array_record files prepared by tensorflow-datasets, read without TensorFlow."""
+"""Data source "tfds": array_record files prepared by tensorflow-datasets, read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _IN_MEMORY_BYTES = 4 * 2**30
 
 
 def load(settings: DataSettings) -> Dataset:
-    """Opens the prepared data set `settings.name`. Its files are compared with its manifest, if it has one.
+    """Opens the prepared data set `settings.name`, and compares its files with its manifest, if it has one.
 
     Raises:
-      UserError: a missing or damaged data set, or a wrong split or subset.
+      UserError: the data set is missing or damaged, or a split or a subset is wrong.
     """
     path = find_prepared(settings.name, settings.dir)
     manifest = manifests.read(path)
     if manifest:
         manifest.check_files()
-    # Both are opened first: a misspelt test split should not wait for the training images to be decoded.
+    # Both splits are opened first, so that a misspelled test split is reported before the training images are decoded.
     train, test = Records(path, settings.train_split), Records(path, settings.test_split)
     train_source, test_source = [
         make_source(records, chosen, settings.reader, in_memory=settings.in_memory)
@@ -44,19 +44,19 @@ def load(settings: DataSettings) -> Dataset:
 
 
 def data_root(data_dir: str) -> Path:
-    """Returns the folder of prepared data sets: `data_dir`, or tfds' default if that is empty."""
+    """Returns the folder of prepared data sets: `data_dir`, or tfds' default if it is empty."""
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def find_prepared(name: str, data_dir: str) -> Path:
-    """Finds the folder ROOT/NAME/VERSION of a prepared data set, in its newest version unless the name fixes one.
+    """Finds the folder ROOT/NAME/VERSION of a prepared data set, with the newest version unless the name fixes one.
 
     Args:
-      name: such as "cifar10", "imagenette/320px-v2" or, to fix the version, "cifar10:3.0.2".
-      data_dir: ROOT; or a version folder itself; empty for tfds' default.
+      name: the data set, such as "cifar10", "imagenette/320px-v2" or, with a fixed version, "cifar10:3.0.2".
+      data_dir: ROOT, or a version folder itself; "" for tfds' default.
 
     Raises:
-      UserError: there is none, or the folder holds another data set.
+      UserError: there is no such data set, or the folder holds another one.
     """
     root = data_root(data_dir)
     name, _, version = name.partition(":")
@@ -75,7 +75,7 @@ def find_prepared(name: str, data_dir: str) -> Path:
         choices = ", ".join(f"{name}/{variant}" for variant in variants)
         raise UserError(f"{root / name} holds several variants: choose one in data.name ({choices})")
     command = (
-        f"python -m ppvit_jax prepare {name} --data-dir {root}"
+        f"ppvit prepare {name} --data-dir {root}"
         if name in cifar.NAMES
         else f"tfds build {name} --data_dir={root} --file_format=array_record"
     )
@@ -86,7 +86,7 @@ def find_prepared(name: str, data_dir: str) -> Path:
 
 
 def split_names(folder: Path) -> list[str]:
-    """Returns the splits of a prepared data set, in its own order.
+    """Returns the names of a prepared data set's splits, in the order of the data set.
 
     Raises:
       UserError: the folder is damaged.
@@ -95,24 +95,24 @@ def split_names(folder: Path) -> list[str]:
 
     try:
         return list(tfds.builder_from_directory(folder).info.splits)
-    except Exception as error:  # tfds documents no type for a damaged folder
+    except Exception as error:  # tfds documents no exception type for a damaged folder
         raise _damaged(str(folder), error) from error
 
 
 class Records:
-    """One split of a prepared data set, its images still encoded.
+    """Split of a prepared data set, with encoded images.
 
     Attributes:
       name: the data set's name.
-      native_shape: (height, width) of the images, None if they differ.
-      class_names: the name of class i at place i.
+      native_shape: (height, width) of the images; None if it varies.
+      class_names: the name of class i at index i.
     """
 
     def __init__(self, folder: Path, split: str):
         """Opens a split.
 
         Raises:
-          UserError: the folder is damaged, of another file format, without images and labels, or without the split.
+          UserError: the folder is damaged, has another file format, or lacks images and labels or the split.
         """
         import tensorflow_datasets as tfds
 
@@ -122,7 +122,7 @@ class Records:
             features: Any = builder.info.features
             file_format = builder.info.file_format
             splits = sorted(builder.info.splits)
-        except Exception as error:  # tfds documents no type for a damaged folder
+        except Exception as error:  # tfds documents no exception type for a damaged folder
             raise _damaged(self._title, error) from error
         if file_format is None or file_format.value != "array_record":
             raise UserError(
@@ -152,27 +152,32 @@ class Records:
         return len(self._data)
 
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
-        """Reads records.
+        """Reads the records with these indices.
 
         Returns:
-          The encoded image and the class of each.
+          (encoded image, class) of each record.
 
         Raises:
           UserError: a file is damaged.
         """
         try:
             return [(record["image"], int(record["label"])) for record in self._data.__getitems__(indices)]
-        except Exception as error:  # as above
+        except Exception as error:  # array_record, as in __init__
             raise _damaged(self._title, error) from error
 
     def decode(self, index: int, content: bytes, reader: ImageReader) -> np.ndarray:
-        """Decodes the image of record `index`; images of one fixed size keep it, others are resized by the reader.
+        """Decodes the image of a record. Images of one fixed size keep it; others are resized by the reader.
+
+        Args:
+          index: the record's index, for messages.
+          content: the encoded image.
+          reader: decodes and resizes the image.
 
         Returns:
           uint8 [height, width, 3].
 
         Raises:
-          UserError: the image cannot be read, or has another size than the data set promises.
+          UserError: the image cannot be read, or its size is not the one that the data set states.
         """
         name = f"image {index} of {self._title}"
         if self.native_shape is None:
@@ -189,20 +194,19 @@ class Records:
 def make_source(
     records: Records, chosen: np.ndarray, reader: ImageReader, *, in_memory: bool | str
 ) -> ArraySource | StreamSource:
-    """Makes a source of some of the records.
+    """Creates a source of some of the records.
 
-    Images of one fixed size keep it; others are resized by the reader. With in_memory "auto", those of a fixed size
-    are decoded once into memory if they take less than 4 GiB. Images not in memory are decoded at each access, after
-    one pass over the records for the labels.
+    Images of one fixed size keep it; others are resized by the reader. In memory, images are decoded once. Otherwise
+    one pass over the records reads the labels, and images are decoded at each access.
 
     Args:
       records: the split.
-      chosen: int [n], the places of the records.
+      chosen: int [n], the indices of the records.
       reader: decodes the images.
-      in_memory: True, False or "auto".
+      in_memory: True, False or "auto", which means True if the images have one size and take less than 4 GiB.
 
     Raises:
-      UserError: a damaged record.
+      UserError: a record is damaged.
     """
     if records.native_shape is None:
         assert reader.image_size is not None
@@ -231,7 +235,7 @@ def make_source(
 
 
 def _list_prepared(folder: Path, between: str = "") -> list[Path]:
-    # A folder that tfds has not finished is named otherwise ("incomplete...").
+    # A folder that tfds has not finished has another name ("incomplete...").
     folders = [path.parent for path in folder.glob(f"{between}*/dataset_info.json")]
     return [path for path in folders if _VERSION.fullmatch(path.name)]
 

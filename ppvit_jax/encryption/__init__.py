@@ -1,8 +1,10 @@
-"""Encryptions of images with a secret key, one file a method: pure functions on numpy and JAX arrays.
+"""Image encryptions with a secret key, one file per method: pure functions on numpy and JAX arrays.
 
-method = encryption.create("etc:shared=True", block_size=16)
-secret = method.derive(key, height=224, width=224)
-encrypted = method.encrypt(images, secret)  # and decrypt
+Example:
+  method = encryption.create("etc:shared=True", block_size=16)
+  secret = method.derive(key, height=224, width=224)
+  encrypted = method.encrypt(images, secret)
+  plain = method.decrypt(encrypted, secret)
 """
 
 import dataclasses
@@ -46,16 +48,29 @@ METHODS: dict[str, type[Encryption]] = {
 
 
 def create(spec: str, block_size: int) -> Encryption | None:
-    """Reads an encryption as `parse` does; None for "none"."""
+    """Returns the encryption that `parse` reads, or None for "none".
+
+    Args:
+      spec: "none", or a spec as for `parse`.
+      block_size: side of a block in pixels.
+
+    Raises:
+      UserError: see `parse`.
+    """
     return None if spec == "none" else parse(spec, block_size)
 
 
 def parse(spec: str, block_size: int) -> Encryption:
-    """Reads "NAME" or "NAME:option=value,option=value", such as "bs+ps" or "etc:shared=True,sub_block_size=8".
+    """Reads the spec of an encryption: "NAME" or "NAME:option=value,option=value".
+
+    Args:
+      spec: a method's name, and the options that differ from their defaults; for example "bs+ps" or
+        "etc:shared=True,sub_block_size=8".
+      block_size: side of a block in pixels.
 
     Raises:
-      UserError: "none", which is no method; an unknown name, option or value; or a block size that the method cannot
-        have.
+      UserError: the spec is "none", which is not a method; the name, an option or a value is unknown; or the method
+        does not support this block size.
     """
     name, _, rest = spec.partition(":")
     if spec == "none":
@@ -67,33 +82,37 @@ def parse(spec: str, block_size: int) -> Encryption:
     options = {}
     for assignment in filter(None, rest.split(",")):
         option, equals, text = assignment.partition("=")
-        if not equals or option not in defaults:
-            choices = ", ".join(f"{option}={value}" for option, value in defaults.items()) or "none"
+        field = method.spellings.get(option, option)
+        if not equals or field not in defaults:
+            shown = {field: spelling for spelling, field in method.spellings.items()}
+            choices = ", ".join(f"{shown.get(name, name)}={value}" for name, value in defaults.items()) or "none"
             raise UserError(
-                f"encryption {spec!r}: {name} has no option {assignment!r}; its options and defaults: {choices}"
+                f"encryption {spec!r}: {name} has no option {assignment!r}; its options and defaults are: {choices}"
             )
-        options[option] = _read_value(spec, option, text, type(defaults[option]))
+        options[field] = _read_value(spec, option, text, type(defaults[field]))
     return method(block_size=block_size, **options)
 
 
 def usual_block_size(spec: str, patch_size: int) -> int:
-    """Returns the block size that a method's authors use, such as 4 pixels for LE; else the model's patch size."""
+    """Returns the block size that the method's authors use, such as 4 pixels for LE, or else the model's patch size."""
     method = METHODS.get(spec.partition(":")[0], Encryption)
     return method.usual_block_size or patch_size
 
 
 def derive_permutations(randomness: Randomness, spec: str, *, image_size: int, block_size: int) -> Permutations:
-    """Derives the permutations that a model absorbs from a key, for an encryption of square images.
+    """Derives from a key the permutations by which a model absorbs an encryption of square images.
+
+    A model absorbs an encryption if it can be adapted to it exactly (see `ppvit_jax.adaptation`).
 
     Args:
       randomness: a `ppvit_jax.keys.SecretKey`.
       spec: as for `create`; "none" gives the identity.
       image_size: side of an image in pixels.
-      block_size: side of a block in pixels: the patch size of the model that absorbs the encryption.
+      block_size: side of a block in pixels, which is the patch size of the model.
 
     Raises:
-      UserError: an unknown encryption, one that no model can absorb, or an image size that is not a multiple of the
-        block size.
+      UserError: the encryption is unknown, no model can absorb it, or the image size is not a multiple of the block
+        size.
     """
     if image_size <= 0 or block_size <= 0 or image_size % block_size:
         raise UserError(f"image size {image_size} is not a multiple of the block size {block_size}")
@@ -103,19 +122,19 @@ def derive_permutations(randomness: Randomness, spec: str, *, image_size: int, b
 
 
 def encrypt(images: Array, permutations: Permutations, block_size: int = 0, *, patch_size: int = 0) -> Array:
-    """Moves and inverts values by `permutations`, fused into one gather.
+    """Permutes and inverts the values of images, in one gather.
 
     Args:
-      images: numpy or JAX array [..., height, width, channels], uint8, or of any dtype if no value is inverted.
+      images: [..., height, width, channels], a numpy or JAX array of uint8, or of any dtype if no value is inverted.
       permutations: see `Permutations`.
       block_size: side of a block in pixels.
-      patch_size: the former name of `block_size`.
+      patch_size: the former name of `block_size`, still accepted.
 
     Returns:
-      An array like `images`. The same for numpy and JAX, bit for bit.
+      An array of the shape and dtype of `images`. Numpy and JAX give identical bits.
 
     Raises:
-      UserError: sides that are not multiples of `block_size`, or permutations of other sizes.
+      UserError: the image's sides are not multiples of `block_size`, or the permutations are for another size.
     """
     height, width, channels = images.shape[-3:]
     secret = make_secret(permutations, height, width, block_size or patch_size, channels)
@@ -133,8 +152,8 @@ def _read_value(spec: str, option: str, text: str, dtype: type) -> bool | int | 
             return {"True": True, "False": False}[text]
         return dtype(text)
     except (ValueError, KeyError):
-        wanted = "True or False" if dtype is bool else "a whole number"
-        raise UserError(f"encryption {spec!r}: {option} is {text!r}, give {wanted}") from None
+        choices = "True or False" if dtype is bool else "a whole number"
+        raise UserError(f"encryption {spec!r}: {option} is {text!r}: give {choices}") from None
 
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Block scrambling, pixel shuffling and negative-positive transform: Qi, MaungMaung and Kiya, the paper's [23].
 
-Source: an outline of arXiv 2208.02556; there is no public code. That blocks share their key is inferred.
+Source: an outline of arXiv 2208.02556. There is no public code; we inferred that all blocks share one key.
 """
 
 import dataclasses
@@ -14,9 +14,11 @@ from ppvit_jax.encryption.permutations import Permutations
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BlockPixelNegativePositive(BlockWise):
-    """A reconstruction.
+    """Scrambles blocks, then shuffles and inverts values inside each block (a reconstruction).
 
-    shared: one pixel permutation and one mask for all blocks, which the model can absorb; or one for each.
+    Attributes:
+      shared: True uses one pixel permutation and one inversion mask for all blocks, which a model can absorb; False
+        draws new ones for each block.
     """
 
     shared: bool = True

@@ -1,4 +1,4 @@
-"""Block scrambling: the blocks of an image change places (the paper's equation 2)."""
+"""Block scrambling: permutes the blocks of an image (the paper's equation 2)."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from ppvit_jax.encryption.permutations import Permutations
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BlockScrambling(BlockWise):
-    """Absorbed by the position embedding: the paper's equation 18."""
+    """Permutes the blocks of an image. The position embedding absorbs it: the paper's equation 18."""
 
     name = "bs"
     title = "Block scrambling"

@@ -9,7 +9,10 @@ from ppvit_jax.encryption.permutations import Permutations
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BlockScramblingPixelShuffling(BlockWise):
-    """Absorbed by the position and patch embeddings: the paper's equations 18 and 19."""
+    """Permutes blocks, and the values inside them.
+
+    The position embedding absorbs the first (the paper's equation 18), the patch embedding the second (equation 19).
+    """
 
     name = "bs+ps"
     title = "Block scrambling + pixel shuffling"

@@ -1,4 +1,4 @@
-"""Encryptions that move the values of an image and invert some: one gather and one exclusive or."""
+"""Encryptions that permute the values of an image and invert some: one gather and one exclusive or."""
 
 import math
 
@@ -11,9 +11,10 @@ from ppvit_jax.errors import UserError
 
 
 class Gather(Encryption):
-    """An encryption whose secret is {"index": int32 [values]}, and {"mask": uint8 [values]} if it inverts any.
+    """Encryption by one gather.
 
-    `encrypted.reshape(-1) = image.reshape(-1)[index] ^ mask`, where the mask is 255 for inverted values and else 0.
+    `encrypted.reshape(-1) = image.reshape(-1)[index] ^ mask`, where the mask is 255 for inverted values, 0 for others.
+    The secret is {"index": int32 [values]}, with {"mask": uint8 [values]} if the method inverts values.
     """
 
     def encrypt(self, images: Array, secret: Secret, numbers: ArrayLike | None = None) -> Array:
@@ -21,7 +22,9 @@ class Gather(Encryption):
         index, mask = secret["index"], secret.get("mask")
         flat = images.reshape(*images.shape[:-3], math.prod(images.shape[-3:]))
         if flat.shape[-1] != index.shape[0]:
-            raise UserError(f"an index for {index.shape[0]} values does not fit images of {images.shape[-3:]}")
+            raise UserError(
+                f"an index for {index.shape[0]} values does not fit images of {images.shape[-3:]}: derive another"
+            )
         moved = xp.take(flat, index, axis=-1, mode="clip")
         if mask is not None:
             if images.dtype != np.uint8:
@@ -34,10 +37,10 @@ class Gather(Encryption):
 
 
 class BlockWise(Gather):
-    """An encryption that is the `Permutations` of a key."""
+    """Encryption that is described by `Permutations`, derived from a key."""
 
     def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
-        """Derives the secret block by block; see `derive` for arguments and errors."""
+        """Derives the block and pixel permutations and the inversions; arguments and errors as for `derive`."""
         raise NotImplementedError
 
     @property
@@ -51,24 +54,33 @@ class BlockWise(Gather):
         permutations = self.permutations(randomness, height=height, width=width)
         if not permutations.alike:
             raise UserError(
-                f"a model cannot be adapted to {self.spec}: what it does inside a block differs from block to block, "
-                "and a patch embedding is the same for all of them"
+                f"a model cannot be adapted to {self.spec}: the encryption inside a block differs from block to block, "
+                "and one patch embedding serves all blocks; share the key among blocks, by the option `shared`"
             )
         return permutations
 
     def count(self, height: int, width: int) -> tuple[int, int]:
-        """Counts the blocks of an image, and the values of a block."""
+        """Returns the number of blocks in an image and the number of values in a block."""
         check_size(height, width, self.block_size)
         return (height // self.block_size) * (width // self.block_size), self.block_size**2 * 3
 
 
 def make_secret(permutations: Permutations, height: int, width: int, block_size: int, channels: int = 3) -> Secret:
-    """Returns the secret of `Gather` that moves and inverts values by permutations.
+    """Converts permutations to the secret of `Gather`.
 
-    Block scrambling and pixel shuffling (the paper's equations 2 and 15) commute where all blocks are treated alike.
+    Block scrambling and pixel shuffling (the paper's equations 2 and 15) commute if all blocks are treated alike.
+
+    Args:
+      permutations: see `Permutations`.
+      height, width: sides of an image in pixels.
+      block_size: side of a block in pixels.
+      channels: values per pixel.
+
+    Returns:
+      {"index": int32 [values]}, with {"mask": uint8 [values]} if values are inverted.
 
     Raises:
-      UserError: sides that are not multiples of the block size, or permutations of other sizes.
+      UserError: the image's sides are not multiples of the block size, or the permutations are for another size.
     """
     check_size(height, width, block_size)
     places = np.arange(height * width * channels, dtype=np.int32).reshape(height, width, channels)
@@ -81,7 +93,7 @@ def make_secret(permutations: Permutations, height: int, width: int, block_size:
     ):
         if array is not None and array.shape not in shapes:
             raise UserError(
-                f"the {name} has shape {array.shape}, and images of {height}x{width} with "
+                f"the {name} has shape {array.shape}, but images of {height}x{width} with "
                 f"blocks of {block_size} need {shapes[0]}: derive it for this size"
             )
 
@@ -100,11 +112,14 @@ def make_secret(permutations: Permutations, height: int, width: int, block_size:
 
 
 def undo(secret: Secret) -> Secret:
-    """Returns the secret of the inverse of one that is an "index" and perhaps a "mask"; of the same dtypes."""
+    """Inverts a secret that consists of an "index" and perhaps a "mask"; the dtypes stay the same."""
     back = secret["index"].argsort().astype(secret["index"].dtype)
     return {"index": back} if "mask" not in secret else {"index": back, "mask": secret["mask"][back]}
 
 
 def mostly_half(permutation: np.ndarray) -> np.ndarray:
-    """Returns bool [n], `permutation > n / 2`: as the public code of these methods chooses n / 2 - 1 of n to invert."""
+    """Returns bool [n], `permutation > n / 2`.
+
+    The public code of these methods chooses the values to invert in this way: n / 2 - 1 of n.
+    """
     return permutation > len(permutation) / 2

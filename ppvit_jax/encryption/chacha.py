@@ -1,4 +1,4 @@
-"""ChaCha20 (RFC 8439) on numpy and JAX arrays: keys of its own for every image, also inside a compiled step."""
+"""ChaCha20 (RFC 8439) on numpy and JAX arrays: derives a separate key for every image, also inside a compiled step."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,13 @@ _DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
 
 
 def stream(key: "np.ndarray | jax.Array", numbers: Array, count: int) -> Array:
-    """Computes the first words of the keystream of each number.
+    """Computes the first words of each number's keystream.
 
     Args:
       key: uint32 [8], the 256-bit key as little-endian words; numpy or JAX.
-      numbers: uint32 [...], each the first 4 bytes (little-endian) of a nonce whose other 8 bytes are 0; the block
-        counter begins at 0.
-      count: words for each number, at most 2**36.
+      numbers: uint32 [...]. Each is the first 4 bytes (little-endian) of a nonce whose other 8 bytes are 0; the block
+        counter starts at 0.
+      count: words per number, at most 2**36.
 
     Returns:
       uint32 [..., count].
@@ -39,7 +39,7 @@ def stream(key: "np.ndarray | jax.Array", numbers: Array, count: int) -> Array:
         for number in range(10):
             state = _double_round(number, state)
     else:
-        from jax import lax  # Encrypting with numpy needs no JAX.
+        from jax import lax  # imported here, because encrypting with numpy needs no JAX
 
         state = lax.fori_loop(0, 10, _double_round, tuple(first))
     words = xp.stack([word + begin for word, begin in zip(state, first, strict=True)], axis=-1)
@@ -47,7 +47,16 @@ def stream(key: "np.ndarray | jax.Array", numbers: Array, count: int) -> Array:
 
 
 def permutations(key: "np.ndarray | jax.Array", numbers: Array, length: int) -> Array:
-    """Derives a permutation for each number: int32 [..., length], which sorts the number's words stably."""
+    """Derives a permutation for each number: the order that sorts the number's words stably.
+
+    Args:
+      key: uint32 [8], as for `stream`.
+      numbers: uint32 [...], as for `stream`.
+      length: places of a permutation.
+
+    Returns:
+      int32 [..., length].
+    """
     words = stream(key, numbers, length)
     xp = words.__array_namespace__()
     return xp.argsort(words, axis=-1, stable=True).astype(xp.int32)

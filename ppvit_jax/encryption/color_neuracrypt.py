@@ -1,4 +1,4 @@
-"""Color-NeuraCrypt (Qi, AprilPyone and Kiya, 2023), a reconstruction: only its abstract was at hand."""
+"""Color-NeuraCrypt (Qi, AprilPyone and Kiya, 2023), reconstructed from its abstract alone."""
 
 import dataclasses
 
@@ -13,13 +13,15 @@ from ppvit_jax.encryption.permutations import Array, check_size, join_blocks
 class ColorNeuraCrypt(RandomEncoder):
     """A reconstruction of Color-NeuraCrypt, not a reproduction.
 
-    The abstract says that NeuraCrypt loses much accuracy on color images and that extended random networks mend
-    it; the accuracy published with ViT-B/16 implies a pre-trained model. All else is inferred: this is NeuraCrypt's
-    network (`RandomEncoder`) as wide as a block has values, 768 for blocks of 16, without a patch order, and an
-    encoded block takes its block's place as an image that a pre-trained model can be fine-tuned on.
+    The abstract says that NeuraCrypt loses much accuracy on color images and that extended random networks repair
+    this. The accuracy published with ViT-B/16 implies a pre-trained model. We inferred the rest: the network is
+    NeuraCrypt's (`RandomEncoder`), its width is the number of values in a block (768 for blocks of 16), and patches
+    keep their order. Each encoded block replaces its block, so that the encoding has the shape of an image and a
+    pre-trained model can be fine-tuned on it.
 
-    separate: a network for each color channel, which gives the same channel of the encoding; its arrays are then
-      "channel_0/embedding/kernel" and so on in the secret, and "channel_1", "channel_2".
+    Attributes:
+      separate: True encodes each color channel by a network of its own. The secret then holds
+        "channel_0/embedding/kernel" and so on, and the same for "channel_1" and "channel_2".
     """
 
     separate: bool = False
@@ -38,13 +40,13 @@ class ColorNeuraCrypt(RandomEncoder):
         return secret
 
     def encrypt(self, images: Array, secret: Secret, numbers: ArrayLike | None = None) -> Array:
-        """Encodes images, uint8 [..., height, width, 3], as float32 of that shape; see `Encryption`.
+        """Encodes images, uint8 [..., height, width, 3], as float32 of the same shape; see `Encryption`.
 
-        The features of a patch are the values of its block in (row, column, channel) order. They are not normalized:
-        their standard deviation is about 0.6 on photographs, near that of normalized images.
+        The features of a patch become the values of its block in (row, column, channel) order. They are not
+        normalized: their standard deviation is about 0.6 on photographs, close to that of normalized images.
 
         Raises:
-          UserError: images of a size that the secret is not for.
+          UserError: the secret is for another image size.
         """
         height, width = images.shape[-3:-1]
         if not self.separate:

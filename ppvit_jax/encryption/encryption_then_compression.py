@@ -1,8 +1,8 @@
 """Encryption-then-compression (EtC): AprilPyone and Kiya, the paper's [9].
 
-Blocks change places; each is rotated and flipped, inverted or not, and its channels change places. Source: outlines of
-Chuman's for the order of the steps and of Hamano, Imaizumi and Kiya's for the sub-blocks; public code of Madono for
-the `legacy` channels.
+The blocks are permuted; each block is rotated and flipped, perhaps inverted, and its channels are permuted. Sources:
+an outline by Chuman for the order of the steps, one by Hamano, Imaizumi and Kiya for the sub-blocks, and Madono's
+public code for the `legacy` channels.
 """
 
 import dataclasses
@@ -15,23 +15,26 @@ from ppvit_jax.encryption.permutations import Permutations, join_blocks, split_b
 from ppvit_jax.encryption.pixel_encryption import CHANNEL_ORDERS
 from ppvit_jax.errors import UserError
 
-# The remains of each order when channels are assigned one after another in place: two of three are the same.
+# The result of each order if the channels are assigned one after another in place: two of three are the same.
 LEGACY_ORDERS = np.array([(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 1), (2, 2, 2), (2, 1, 2)], np.int32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncryptionThenCompression(BlockWise):
-    """Steps, in this order: block permutation, rotation and flip, inversion, channels.
+    """Permutes blocks, then rotates and flips them, inverts them, and permutes their channels, in this order.
 
-    sub_block_size: side of sub-blocks, on which all but the block permutation is done, and which change places inside
-      their block (Hamano et al.); 0 treats a block as a whole (AprilPyone and Kiya, with blocks of the model's patch).
-    shared: one key for the inside of all blocks, which a model absorbs exactly (as Hamano et al. chose keys, inferred
-      from their outline); or, the default, a key for each block.
-    rotation: rotate by multiples of 90 degrees and flip: one of the 8 symmetries of a square, uniformly.
-    negative_positive: invert whole (sub-)blocks.
-    channels: "permuted", uniformly; "legacy", the assignment in place of Madono's public code, which duplicates a
-      channel for 5 of 6 codes and so destroys information, for comparison with numbers that were published with it;
-      or "none".
+    Attributes:
+      sub_block_size: side of the sub-blocks in pixels. Sub-blocks are permuted inside their block, and every step but
+        the block permutation works on them (Hamano et al.). 0 treats a block as a whole (AprilPyone and Kiya, with
+        blocks as large as the model's patches).
+      shared: True uses one key inside all blocks, which a model absorbs exactly (the choice of Hamano et al., inferred
+        from their outline). False, the default, uses a key for each block.
+      rotation: True applies one of the 8 symmetries of a square (rotations by multiples of 90 degrees, with or
+        without a flip), drawn uniformly.
+      negative_positive: True inverts whole (sub-)blocks, each with probability 1/2.
+      channels: "permuted" draws one of the 6 orders uniformly. "legacy" assigns the channels in place, as Madono's
+        public code does; this duplicates a channel for 5 of 6 codes and so destroys information. It serves to compare
+        with results published with that code. "none" leaves the channels alone.
     """
 
     sub_block_size: int = 0
@@ -54,7 +57,7 @@ class EncryptionThenCompression(BlockWise):
         blocks, values = self.count(height, width)
         side = self.sub_block_size or self.block_size
         sub_blocks = (self.block_size // side) ** 2
-        # Shared keys are those of one block, and otherwise every block has its own.
+        # Shared keys are drawn for one block; otherwise every block has its own.
         keyed = 1 if self.shared else blocks
         inside = split_blocks(np.arange(values, dtype=np.int32).reshape(self.block_size, self.block_size, 3), side)
         inside = np.tile(inside.reshape(1, sub_blocks, side, side, 3), (keyed, 1, 1, 1, 1))
@@ -71,7 +74,7 @@ class EncryptionThenCompression(BlockWise):
             inside = np.take_along_axis(inside, channels[codes][:, None, None, :], axis=3)
 
         def join(array: np.ndarray) -> np.ndarray:
-            """Joins sub-blocks to the values of a block: [values], or [blocks, values]."""
+            """Joins sub-blocks into the values of blocks: [values] if shared, else [blocks, values]."""
             joined = join_blocks(array.reshape(keyed, sub_blocks, -1), self.block_size, self.block_size, side)
             return joined.reshape(-1) if self.shared else joined.reshape(keyed, values)
 
@@ -91,12 +94,13 @@ class EncryptionThenCompression(BlockWise):
     def absorb(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         if self.channels == "legacy":
             raise UserError(
-                f"a model cannot be adapted to {self.spec}: the legacy channels destroy information that it needs"
+                f"a model cannot be adapted to {self.spec}: the legacy channels destroy information that it needs; "
+                "use channels=permuted"
             )
         return super().absorb(randomness, height=height, width=width)
 
 
 def _turn(block: np.ndarray, code: int) -> np.ndarray:
-    """Applies one of the 8 symmetries of a square: quarter turns, and from code 4 on flipped left to right."""
+    """Applies one of the 8 symmetries of a square: `code % 4` quarter turns, then a horizontal flip from code 4 on."""
     turned = np.rot90(block, code % 4)
     return turned[:, ::-1] if code >= 4 else turned

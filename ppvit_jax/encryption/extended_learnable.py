@@ -1,7 +1,7 @@
 """Extended learnable image encryption (ELE): Madono, Tanaka, Onishi and Ogawa, the paper's [8].
 
-Learnable encryption with a key for each block, then block scrambling. Source: Madono's public code, in which the key
-belongs to the block of the plain image; the keys here follow from ours and not from its files.
+Learnable encryption with a key for each block, then block scrambling. Source: Madono's public code, in which each key
+belongs to a block of the plain image. Here the keys derive from the secret key, not from the files of that code.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from ppvit_jax.encryption.permutations import check_size
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExtendedLearnableEncryption(Nibbles):
-    """Learnable encryption with a key for each block, whose blocks change places."""
+    """Permutes and inverts the nibbles of each block by the block's own key, then permutes the blocks."""
 
     name = "ele"
     title = "Extended learnable image encryption (ELE)"

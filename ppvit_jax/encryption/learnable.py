@@ -1,7 +1,7 @@
 """Learnable image encryption (LE): Tanaka, the paper's [6].
 
-Every value of a block is split into its low and its high four bits; these nibbles change places, alike in all blocks,
-and some are inverted. Source: public code of Tanaka, of Madono and of Ito, which agree.
+Every value of a block is split into two nibbles, its low and its high four bits. The nibbles are permuted and some are
+inverted, in the same way in all blocks. Sources: the public code of Tanaka, of Madono and of Ito, which agree.
 """
 
 import dataclasses
@@ -17,15 +17,16 @@ from ppvit_jax.errors import UserError
 
 
 class Nibbles(Encryption):
-    """An encryption that permutes and inverts nibbles.
+    """Encryption that permutes and inverts nibbles.
 
-    Its secret is {"index": int32 [nibbles], "mask": uint8 [nibbles], 15 or 0}: an image as blocks in row-major order,
-    each as the low nibbles of its values in (row, column, channel) order and then their high ones.
+    Its secret is {"index": int32 [nibbles], "mask": uint8 [nibbles], 15 or 0}. The nibbles of an image are in this
+    order: blocks in row-major order; in a block, the low nibbles of its values in (row, column, channel) order, then
+    the high nibbles.
     """
 
     def encrypt(self, images: Array, secret: Secret, numbers: ArrayLike | None = None) -> Array:
         if images.dtype != np.uint8:
-            raise UserError(f"encryption {self.name} is of uint8 images, and not of {images.dtype}")
+            raise UserError(f"encryption {self.name} cannot encrypt {images.dtype}: give uint8 images")
         xp = images.__array_namespace__()
         index, mask = secret["index"], secret["mask"]
         *batch, height, width, _ = images.shape
@@ -33,7 +34,9 @@ class Nibbles(Encryption):
         nibbles = xp.concatenate([blocks & np.uint8(15), blocks >> np.uint8(4)], axis=-1)
         flat = nibbles.reshape(*batch, math.prod(nibbles.shape[-2:]))
         if flat.shape[-1] != index.shape[0]:
-            raise UserError(f"a secret of {index.shape[0]} nibbles does not fit images of {height}x{width}")
+            raise UserError(
+                f"a secret for {index.shape[0]} nibbles does not fit images of {height}x{width}: derive another"
+            )
         nibbles = (xp.take(flat, index, axis=-1, mode="clip") ^ mask).reshape(nibbles.shape)
         low, high = xp.split(nibbles, 2, axis=-1)
         return join_blocks(low | (high << np.uint8(4)), height, width, self.block_size)
@@ -43,18 +46,19 @@ class Nibbles(Encryption):
 
     def absorb(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         raise UserError(
-            f"a model cannot be adapted to {self.spec}: it tears the low and high four bits of a value apart, "
-            "which is not a linear function of the value"
+            f"a model cannot be adapted to {self.spec}: it separates the low and high four bits of a value, "
+            "which no linear patch embedding can undo; use an encryption that moves whole values, such as bs+ps"
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearnableEncryption(Nibbles):
-    """Learnable encryption, with one key for all blocks.
+    """Permutes and inverts nibbles, with one key for all blocks.
 
-    np_key: "shared", as in all public code: the nibbles to invert are those whose key is above the middle, inverted
-      before and after they move; so the key has log2((2 * values)!) bits and no more. "independent": inverted once,
-      before they move, by bits of their own, as an outline of Chuman's has it.
+    Attributes:
+      np_key: "shared" inverts the nibbles whose key is above the middle, before and after the permutation, as all
+        public code does; the key then has log2((2 * values)!) bits and no more. "independent" inverts nibbles once,
+        before the permutation, by separate random bits, as in an outline by Chuman.
     """
 
     np_key: str = "shared"
@@ -76,9 +80,13 @@ class LearnableEncryption(Nibbles):
 
 
 def invert_twice(key: np.ndarray) -> np.ndarray:
-    """Returns the nibbles that change if those above the middle of the key are inverted before and after they move.
+    """Returns the mask of two inversions, before and after the permutation, of the nibbles above the key's middle.
 
-    bool [n] of int [n].
+    Args:
+      key: int [n], the permutation.
+
+    Returns:
+      bool [n], True for nibbles that end up inverted.
     """
     above = mostly_half(key)
     return above ^ above[key]

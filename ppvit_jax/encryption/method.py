@@ -1,4 +1,4 @@
-"""The interface of an encryption: a frozen description, a secret derived from a key, and functions on arrays."""
+"""Interface of an encryption: a frozen description, a secret derived from a key, and functions on arrays."""
 
 import dataclasses
 from typing import Any, ClassVar, Protocol
@@ -9,67 +9,72 @@ from numpy.typing import ArrayLike
 from ppvit_jax.encryption.permutations import Array, Permutations
 from ppvit_jax.errors import UserError
 
-# Arrays by name, derived from a key. A pytree, so that compiled programs take it as an argument and never hold it.
+# Arrays by name, derived from a key. A pytree: compiled programs take it as an argument, so they never contain it.
 Secret = dict[str, Any]
 
 
 class Randomness(Protocol):
-    """The keyed source that secrets derive from: `ppvit_jax.keys.SecretKey`. A label gives the same at every call."""
+    """Keyed source of randomness, such as `ppvit_jax.keys.SecretKey`. A label gives the same values at every call."""
 
     def permutation(self, label: str, length: int) -> np.ndarray:
-        """Returns int32 [length], out[i] = in[permutation[i]]."""
+        """Returns a permutation, int32 [length], to use as out[i] = in[permutation[i]]."""
         ...
 
     def integers(self, label: str, count: int, bound: int) -> np.ndarray:
-        """Returns int32 [count], uniform in [0, bound)."""
+        """Returns integers drawn uniformly from [0, bound): int32 [count]."""
         ...
 
     def bits(self, label: str, count: int) -> np.ndarray:
-        """Returns bool [count]."""
+        """Returns random bits: bool [count]."""
         ...
 
     def words(self, label: str, count: int) -> np.ndarray:
-        """Returns uint32 [count]."""
+        """Returns random words: uint32 [count]."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Encryption:
-    """An encryption of images; equal ones share a compilation. Its further fields are the options of the method.
+    """Encryption of images: a frozen dataclass, so that equal encryptions share a compilation.
 
-    block_size: side of a block in pixels.
+    The further fields of a subclass are the options of its method.
+
+    Attributes:
+      block_size: side of a block in pixels.
     """
 
     block_size: int
     name: ClassVar[str]
     title: ClassVar[str]
-    # False where the block size does not matter.
+    # False if the block size does not matter.
     blocks: ClassVar[bool] = True
-    # The block size that its authors use; 0 for the patch size of the model.
+    # The block size that the method's authors use; 0 stands for the model's patch size.
     usual_block_size: ClassVar[int] = 0
-    # Encodings (floating point) instead of uint8 images: these are not normalized, and cannot be a PNG.
+    # Further spellings of options that `parse` reads, with the field that each sets. `spec` has the field's own name.
+    spellings: ClassVar[dict[str, str]] = {}
+    # True if the result is an encoding (floating point), which is not normalized and cannot be stored as PNG.
     encodes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.blocks and self.block_size < 1:
-            raise UserError(f"encryption {self.name} has blocks, and their size is {self.block_size}: give at least 1")
+            raise UserError(f"encryption {self.name} has a block size of {self.block_size}: give at least 1")
 
     @property
     def per_image(self) -> bool:
-        """Tells whether every image has keys of its own, which follow from its number."""
+        """True if every image has its own key, derived from the image's number."""
         return False
 
     @property
     def program(self) -> "Encryption":
-        """Encryption whose `encrypt` computes the same with this one's secret.
+        """Encryption whose `encrypt` gives the same result with this encryption's secret.
 
-        Methods with equal programs share compiled ones.
+        Methods with equal programs share a compilation.
         """
         return self
 
     @property
     def spec(self) -> str:
-        """Name with the options that differ from their defaults, as `create` reads it."""
+        """Name and options that differ from their defaults, in the form that `create` reads."""
         options = [
             f"{field.name}={getattr(self, field.name)}"
             for field in dataclasses.fields(self)
@@ -78,10 +83,17 @@ class Encryption:
         return f"{self.name}:{','.join(options)}" if options else self.name
 
     def derive(self, randomness: Randomness, *, height: int, width: int) -> Secret:
-        """Derives the secret for images of one size from a key.
+        """Derives from a key the secret for images of one size.
+
+        Args:
+          randomness: a `ppvit_jax.keys.SecretKey`.
+          height, width: sides of an image in pixels.
+
+        Returns:
+          Arrays by name, as the method's class describes them.
 
         Raises:
-          UserError: sides that are not multiples of the block size, or options that do not fit the size.
+          UserError: the sides are not multiples of the block size, or an option does not fit the size.
         """
         raise NotImplementedError
 
@@ -89,25 +101,26 @@ class Encryption:
         """Encrypts images.
 
         Args:
-          images: uint8 [..., height, width, 3], numpy or JAX array, also under jit and vmap.
-          secret: from `derive`, for this size.
-          numbers: uint32 [...], the number of each image, which differs from that of every other image under this
-            key; needed by methods with keys of their own for every image, and ignored by the others.
+          images: uint8 [..., height, width, 3], a numpy or JAX array, also under jit and vmap.
+          secret: from `derive`, for this image size.
+          numbers: uint32 [...], a number for each image, which no other image under this key has. Methods with a key
+            for every image need it, and the others ignore it.
 
         Returns:
-          An array like `images`; for a method that `encodes`, see there. The same for numpy and JAX, bit for bit
-          unless it encodes.
+          An array of the shape and dtype of `images`, with identical bits for numpy and JAX. A method that `encodes`
+          returns float32; its class describes the shape.
 
         Raises:
-          UserError: images of another size or dtype than the method and its secret are for, or missing numbers.
+          UserError: the images do not have the size or dtype that the method and its secret need, or their numbers are
+            missing.
         """
         raise NotImplementedError
 
     def check_numbers(self, images: Array, numbers: ArrayLike | None) -> Array:
-        """Returns the numbers as uint32 [...], arrays like `images`, for a method that needs them.
+        """Returns the images' numbers as uint32 [...], a numpy or JAX array like `images`.
 
         Raises:
-          UserError: there are none, or not one for every image.
+          UserError: the numbers are missing, or there is not one for every image.
         """
         xp = images.__array_namespace__()
         checked = None if numbers is None else xp.asarray(numbers, dtype=xp.uint32)
@@ -119,7 +132,7 @@ class Encryption:
         """Returns the secret with which `encrypt` decrypts.
 
         Raises:
-          UserError: the method has no inverse, or none that is the same for every image.
+          UserError: the method has no inverse, or its inverse differs from image to image.
         """
         raise NotImplementedError
 
@@ -132,12 +145,16 @@ class Encryption:
         return self.encrypt(images, self.undo(secret), numbers)
 
     def absorb(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
-        """Derives the encryption as block and pixel permutations and inversions.
+        """Derives the encryption in the form that a model can be adapted to: block and pixel permutations, inversions.
 
         A model's patch and position embeddings absorb these exactly (see `ppvit_jax.adaptation`).
 
+        Args:
+          randomness: a `ppvit_jax.keys.SecretKey`.
+          height, width: sides of an image in pixels.
+
         Raises:
-          UserError: the encryption is none of that form, with the reason.
+          UserError: the encryption does not have this form; the message gives the reason.
         """
         raise NotImplementedError
 
@@ -145,4 +162,4 @@ class Encryption:
 def check_choice(name: str, option: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises UserError unless the value of an option is one of the choices."""
     if value not in choices:
-        raise UserError(f"encryption {name}: {option} is {value!r}, use one of {', '.join(choices)}")
+        raise UserError(f"encryption {name}: {option} is {value!r}: use one of {', '.join(choices)}")

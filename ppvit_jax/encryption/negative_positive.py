@@ -1,7 +1,6 @@
-"""Negative-positive transform, block-wise: some values of every block are inverted, the same in all blocks.
+"""Block-wise negative-positive transform: inverts the same values in every block.
 
-Source: MaungMaung and Kiya's block-wise transform, by public code that reimplements it: the mask is
-`permutation > n / 2`.
+Source: public code that reimplements MaungMaung and Kiya's block-wise transform. The mask is `permutation > n / 2`.
 """
 
 import dataclasses
@@ -13,7 +12,10 @@ from ppvit_jax.encryption.permutations import Permutations
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NegativePositive(BlockWise):
-    """x -> 255 - x, a change of sign once images are normalized to [-1, 1]: absorbed by the patch embedding."""
+    """Inverts values: x -> 255 - x.
+
+    In images normalized to [-1, 1] this is a change of sign, which the patch embedding absorbs.
+    """
 
     name = "np"
     title = "Negative-positive transform"

@@ -1,4 +1,4 @@
-"""NeuraCrypt (Yala et al., arXiv 2106.02484): a frozen random network whose weights are the key encodes images."""
+"""NeuraCrypt (Yala et al., arXiv 2106.02484): encodes images by a frozen random network whose weights are the key."""
 
 import dataclasses
 import math
@@ -20,23 +20,25 @@ _REFERENCE_GRID = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RandomEncoder(Encryption):
-    """A random network over patches, which NeuraCrypt and Color-NeuraCrypt share.
+    """Random network over patches, which NeuraCrypt and Color-NeuraCrypt share.
 
-    A patch is embedded by a linear layer and a ReLU; `depth` times a linear layer, a batch normalization (scale 1,
-    offset 0) and a ReLU follow, then a table of positions is added, and a ReLU and a linear layer end it. All are
-    1x1 convolutions in the original, so that patches meet in the statistics alone.
+    A linear layer and a ReLU embed each patch. Then come `depth` hidden layers, each a linear layer, a batch
+    normalization (scale 1, offset 0) and a ReLU. A position embedding is added, and a ReLU and a linear layer follow.
+    In the original all linear layers are 1x1 convolutions, so patches interact only through the batch statistics.
 
-    Its secret holds float32 arrays: "embedding", "layer_0" and so on, and "mixer", each a "/kernel" [inputs, outputs]
-    and a "/bias" [outputs]; "position" [patches, features]; and where statistics are frozen, "layer_0/mean" and
-    "layer_0/variance" [features]. A patch's values are in (row, column, channel) order. Weights are distributed as
-    PyTorch initializes them: uniform in +-1/sqrt(inputs), and the table standard normal.
+    The secret holds float32 arrays. Each of "embedding", "layer_0" and so on, and "mixer" has a "/kernel"
+    [inputs, outputs] and a "/bias" [outputs]. "position" is [patches, features]. Frozen statistics are "layer_0/mean"
+    and "layer_0/variance" [features], and so on. A patch's values are in (row, column, channel) order. The weights
+    have the distributions of PyTorch's initialization: uniform in +-1/sqrt(inputs), and standard normal for the
+    position embedding.
 
-    depth: hidden layers.
-    statistics: those that the batch normalization uses. "batch": the mean and variance over the patches of all
-      images encoded together, as in the original, whose layer keeps no running statistics; an encoding then depends
-      on its batch, and an image under `jax.vmap` is a batch by itself. "frozen": those of a reference batch, so that
-      an encoding depends on its image alone. The reference is our choice: 16 images that the key gives, half of
-      them noise, half of them 8x8 random colors, enlarged, because most patches of a photograph are smooth.
+    Attributes:
+      depth: number of hidden layers.
+      statistics: source of the batch normalization's statistics. "batch" uses the mean and variance over the patches
+        of all images encoded together, as in the original, whose layer keeps no running statistics. An encoding then
+        depends on its batch, and under `jax.vmap` each image is a batch. "frozen" uses the statistics of a reference
+        batch, so that an encoding depends only on its image. The reference is our choice: 16 images drawn from the
+        key, of which 8 are noise and 8 are 8x8 random colors, enlarged (most patches of a photograph are smooth).
     """
 
     depth: int = 4
@@ -47,21 +49,23 @@ class RandomEncoder(Encryption):
         super().__post_init__()
         check_choice(self.name, "statistics", self.statistics, ("frozen", "batch"))
         if self.depth < 0:
-            raise UserError(f"encryption {self.name}: depth is {self.depth}, give at least 0")
+            raise UserError(f"encryption {self.name}: depth is {self.depth}: give at least 0")
 
     def undo(self, secret: Secret) -> NoReturn:
-        """Raises UserError: nothing undoes the encoding."""
-        raise UserError(f"encryption {self.spec} has no inverse: its random network loses a part of every image")
+        """Raises UserError: the encoding has no inverse."""
+        raise UserError(
+            f"encryption {self.spec} has no inverse: its random network loses information about every image"
+        )
 
     def absorb(self, randomness: Randomness, *, height: int, width: int) -> NoReturn:
-        """Raises UserError: the encoding is no permutation."""
+        """Raises UserError: the encoding is not a permutation."""
         raise UserError(
-            f"a model cannot be adapted to {self.spec}: its random network is not linear, and a patch embedding is; "
-            "train on its encodings"
+            f"a model cannot be adapted to {self.spec}: its random network is not linear, but a patch embedding is; "
+            "train a model on the encodings instead"
         )
 
     def _derive(self, randomness: Randomness, reference: np.ndarray, features: int, prefix: str = "") -> Secret:
-        """Derives one network's secret; `reference` is uint8 [images, height, width, channels]."""
+        """Derives the secret of one network; `reference` is uint8 [images, height, width, channels]."""
         patches, values = split_blocks(reference, self.block_size).shape[-2:]
         secret = {}
         for layer, inputs in zip(self._layers(prefix), (values, *[features] * (self.depth + 1)), strict=True):
@@ -86,7 +90,10 @@ class RandomEncoder(Encryption):
         return _linear(xp.maximum(hidden + position, 0), secret, f"{prefix}mixer")
 
     def _hidden(self, images: Array, secret: Secret, prefix: str) -> tuple[Array, Secret]:
-        """Computes the features before the positions, and the statistics: the batch's where the secret holds none."""
+        """Returns the features before the position embedding, and the statistics.
+
+        The statistics are the batch's if the secret holds none.
+        """
         xp = images.__array_namespace__()
         scaled: Any = images.astype(xp.float32) / 127.5 - 1
         embedding, *layers, _ = self._layers(prefix)
@@ -110,15 +117,16 @@ class RandomEncoder(Encryption):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NeuraCrypt(RandomEncoder):
-    """NeuraCrypt (Yala et al., arXiv 2106.02484), as its code computes it: `RandomEncoder` in a random patch order.
+    """NeuraCrypt (Yala et al., arXiv 2106.02484) as its code computes it: `RandomEncoder` and a random patch order.
 
-    The code ends with a linear layer, where its description has a ReLU. At width 2048, depth 4 and blocks of 16, the
-    weights (with the normalization's constants) are 22.97 million for images of 224x224, 23.10 for 256x256.
-    Broken by Carlini et al. (arXiv 2108.07256).
+    The code ends with a linear layer, where the paper describes a ReLU. At width 2048, depth 4 and blocks of 16, the
+    network has 22.97 million weights for images of 224x224 and 23.10 million for 256x256, counting the constants of
+    the normalization. Carlini et al. broke the method (arXiv 2108.07256).
 
-    width: features of an encoded patch.
-    reorder: put each image's patches in an order of its own, from the image's number; its key is "order_key",
-      uint32 [8], in the secret (see `chacha.permutations`). The original draws a new one each time.
+    Attributes:
+      width: features of an encoded patch.
+      reorder: True permutes the patches of each image by the image's number, under "order_key", uint32 [8], in the
+        secret (see `chacha.permutations`). The original draws a new order each time.
     """
 
     width: int = 2048
@@ -129,7 +137,7 @@ class NeuraCrypt(RandomEncoder):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.width < 1:
-            raise UserError(f"encryption {self.name}: width is {self.width}, give at least 1")
+            raise UserError(f"encryption {self.name}: width is {self.width}: give at least 1")
 
     @property
     def per_image(self) -> bool:
@@ -146,8 +154,8 @@ class NeuraCrypt(RandomEncoder):
         """Encodes images, uint8 [..., height, width, 3], as float32 [..., patches, width]; see `Encryption`.
 
         Raises:
-          UserError: no numbers where patches are reordered, or not one for every image; or images of a size that
-            the secret is not for.
+          UserError: patches are reordered and there is not one number for every image, or the secret is for another
+            image size.
         """
         xp = images.__array_namespace__()
         if not self.reorder:
@@ -159,7 +167,7 @@ class NeuraCrypt(RandomEncoder):
 
 
 def reference_images(randomness: Randomness, method: str, height: int, width: int) -> np.ndarray:
-    """Derives the batch whose statistics are frozen, uint8 [16, height, width, 3], whatever is encoded later."""
+    """Derives the batch whose statistics are frozen: uint8 [16, height, width, 3]. It depends on the key alone."""
     half = _REFERENCE_IMAGES // 2
     noise_shape, coarse_shape = (half, height, width, 3), (half, _REFERENCE_GRID, _REFERENCE_GRID, 3)
     count = math.prod(noise_shape)
@@ -173,12 +181,12 @@ def reference_images(randomness: Randomness, method: str, height: int, width: in
 def _linear(x: Array, secret: Secret, layer: str) -> Array:
     xp = x.__array_namespace__()
     kernel, bias = xp.asarray(secret[f"{layer}/kernel"]), xp.asarray(secret[f"{layer}/bias"])
-    # An accelerator's default product keeps fewer bits: encodings made there and by numpy would differ.
+    # By default, accelerators multiply at lower precision: their encodings would differ from numpy's.
     return (x @ kernel if xp is np else xp.matmul(x, kernel, precision="highest")) + bias
 
 
 def _mean(x: Any) -> Any:
-    # First over the patches of an image, then over images: long float32 sums lose bits.
+    # Average over the patches of an image first, then over images: long float32 sums lose precision.
     return x.mean(axis=-2).reshape(-1, x.shape[-1]).mean(axis=0)
 
 
@@ -188,7 +196,7 @@ def _uniform(randomness: Randomness, label: str, shape: tuple[int, ...], bound: 
 
 
 def _normal(randomness: Randomness, label: str, shape: tuple[int, ...]) -> np.ndarray:
-    # Box and Muller's method, in float64 so that the rounded values hardly depend on the mathematics library.
+    # Box-Muller transform, in float64 so that the rounded values hardly depend on the math library.
     count = math.prod(shape)
     words = randomness.words(label, count + count % 2).reshape(-1, 2).astype(np.float64)
     radius = np.sqrt(-2 * np.log((words[:, 0] + 1) * 2.0**-32))

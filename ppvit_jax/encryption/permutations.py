@@ -1,4 +1,4 @@
-"""Permutations of the blocks of an image and of the values of a block, and the layout of blocks."""
+"""Permutations of the blocks in an image and of the values in a block, and the layout of blocks."""
 
 import dataclasses
 from typing import TYPE_CHECKING, TypeVar
@@ -10,21 +10,22 @@ from ppvit_jax.errors import UserError
 if TYPE_CHECKING:
     import jax
 
-# An array of numpy or of JAX. This package imports neither JAX nor chex: an array brings its own namespace.
+# A numpy or JAX array. This package imports neither JAX nor chex: an array brings its own namespace.
 Array = TypeVar("Array", np.ndarray, "jax.Array")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Permutations:
-    """The secret of a block-wise encryption; a field is None where the encryption does not use it.
+    """Secret of a block-wise encryption; a field is None if the encryption does not use it.
 
-    Block i of the encrypted image is block `block[i]` of the plain one, and value j in it is that block's value
-    `pixel[j]`, as 255 minus itself where `negative[j]`.
+    With i a block and j a value in it, `encrypted[i, j] = plain[block[i], pixel[j]]`, and 255 minus that if
+    `negative[j]`.
 
-    block: int [blocks], of the blocks of an image in row-major order.
-    pixel: int [values], of the block_size * block_size * 3 values of a block in (row, column, channel) order, alike in
-      all blocks; or int [blocks, values], by encrypted block.
-    negative: bool [values] or [blocks, values], likewise.
+    Attributes:
+      block: int [blocks], a permutation of the blocks of an image in row-major order.
+      pixel: int [values], a permutation of the block_size * block_size * 3 values of a block in (row, column, channel)
+        order, the same for all blocks; or int [blocks, values], one for each encrypted block.
+      negative: bool [values] or [blocks, values], True for inverted values, likewise.
     """
 
     block: np.ndarray | None = None
@@ -33,7 +34,7 @@ class Permutations:
 
     @property
     def alike(self) -> bool:
-        """Tells whether all blocks are treated alike, but for their places: then a patch embedding can absorb it."""
+        """True if all blocks are treated alike apart from their order, so that one patch embedding can absorb it."""
         return all(array is None or array.ndim == 1 for array in (self.pixel, self.negative))
 
     def inverse(self) -> "Permutations":
@@ -41,7 +42,7 @@ class Permutations:
         block = None if self.block is None else np.argsort(self.block).astype(np.int32)
 
         def reorder(array: np.ndarray | None) -> np.ndarray | None:
-            """Orders by plain block instead of encrypted block."""
+            """Orders rows by plain block instead of encrypted block."""
             return array if array is None or array.ndim == 1 or block is None else array[block]
 
         pixel, negative = reorder(self.pixel), reorder(self.negative)
@@ -57,7 +58,7 @@ def split_blocks(images: Array, block_size: int) -> Array:
     """Splits [..., height, width, channels] into [..., blocks, block_size * block_size * channels], in row-major order.
 
     Raises:
-      UserError: sides that are not multiples of the block size.
+      UserError: the image's sides are not multiples of the block size.
     """
     *batch, height, width, channels = images.shape
     check_size(height, width, block_size)
@@ -68,7 +69,7 @@ def split_blocks(images: Array, block_size: int) -> Array:
 
 
 def join_blocks(blocks: Array, height: int, width: int, block_size: int) -> Array:
-    """Inverts `split_blocks`."""
+    """Inverts `split_blocks`: [..., blocks, values] to [..., height, width, channels]."""
     *batch, _, values = blocks.shape
     channels = values // block_size**2
     shape = (*batch, height // block_size, width // block_size, block_size, block_size, channels)
@@ -77,7 +78,7 @@ def join_blocks(blocks: Array, height: int, width: int, block_size: int) -> Arra
 
 
 def check_size(height: int, width: int, block_size: int) -> None:
-    """Raises UserError unless an image divides into blocks."""
+    """Raises UserError unless the image's sides are multiples of the block size."""
     if block_size <= 0 or height % block_size or width % block_size or height <= 0 or width <= 0:
         raise UserError(
             f"an image of {height}x{width} does not divide into blocks of {block_size}x{block_size}: "

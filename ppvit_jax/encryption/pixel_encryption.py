@@ -1,10 +1,11 @@
 """Pixel-based encryption (PE): Sirichotedumrong, Kinoshita and Kiya, the paper's [7].
 
-Every value is inverted or not, then the three channels of every pixel change places. Source: public code of Chang and
-of scramblekit for the inversion, an outline of Chuman's for the order of the steps.
+Every value is inverted with probability 1/2, then the three channels of every pixel are permuted. Sources: public code
+of Chang and of scramblekit for the inversion, and an outline by Chuman for the order of the steps.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,16 +22,17 @@ CHANNEL_ORDERS = np.array([(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PixelEncryption(Gather):
-    """Encryption of single pixels, in which blocks play no role.
+    """Encrypts each pixel by itself; blocks play no role.
 
-    keys: "shared" by all images, or "per_image", independent of one another, as the paper's [7] has it: then no image
-      tells of another's key, and a model learns from images of any key.
-    colour: shuffle the channels.
-
-    With "per_image" the secret is {"key": uint32 [8]}, and image number n takes the words of
+    With keys="per_image" the secret is {"key": uint32 [8]}. Image number n uses the words of
     `chacha.stream(key, n, ...)`: first a bit for each value in (row, column, channel) order, the lowest bit of a word
-    first, then from the next whole word on a word for each pixel, whose remainder by 6 is its channel order (biased by
-    less than 2**-29).
+    first; then, from the next whole word on, a word for each pixel, whose remainder modulo 6 is the pixel's channel
+    order (with a bias below 2**-29).
+
+    Attributes:
+      keys: "shared" uses one key for all images. "per_image" gives every image an independent key, as in the paper's
+        [7]: then no image reveals another image's key, and a model can learn from images under any key.
+      colour: True permutes the channels. A spec may spell this option "color"; manifests record "colour".
     """
 
     keys: str = "shared"
@@ -38,6 +40,7 @@ class PixelEncryption(Gather):
     name = "pe"
     title = "Pixel-based encryption (PE)"
     blocks = False
+    spellings: ClassVar[dict[str, str]] = {"color": "colour"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,7 +72,7 @@ class PixelEncryption(Gather):
         if self.per_image:
             raise UserError(
                 f"encryption {self.spec} has a key for every image, which follows from the image's number: decrypt in "
-                "Python, by ppvit_jax.encryption, with the numbers"
+                "Python, using ppvit_jax.encryption and the numbers"
             )
         return super().undo(secret)
 
@@ -81,12 +84,16 @@ class PixelEncryption(Gather):
 
     def absorb(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         raise UserError(
-            f"a model cannot be adapted to {self.spec}: every pixel of an image has a key of its own, and a patch "
-            "embedding is the same for all blocks"
+            f"a model cannot be adapted to {self.spec}: every pixel of an image has a key of its own, but one patch "
+            "embedding serves all blocks; use an encryption that treats all blocks alike, such as bs+ps"
         )
 
     def _draw(self, images: Array, secret: Secret, numbers: ArrayLike | None) -> tuple[Array, Array | None]:
-        """Draws the masks uint8 and channel orders of images of these numbers, each [..., height, width, 3]."""
+        """Draws the inversion masks and channel orders of the images with these numbers.
+
+        Returns:
+          The masks, uint8 [..., height, width, 3], and the orders, int32 of that shape; None without channel orders.
+        """
         checked = self.check_numbers(images, numbers)
         if images.dtype != np.uint8:
             raise UserError(f"values of {images.dtype} cannot be inverted: give uint8 images")

@@ -1,8 +1,8 @@
 """Block scrambling and pixel position shuffling: Qi, MaungMaung, Kinoshita and Kiya, the paper's [10].
 
-Blocks change places; inside each block, divided into four sub-blocks, pixels change places with their three channels
-together. Source: the beginning of the method's text, which ends before the shuffling; which sub-blocks share a
-permutation is inferred.
+The blocks are permuted. Each block is divided into four sub-blocks, whose pixels are permuted; a pixel's three channels
+stay together. Source: the beginning of the text that describes the method, which ends before the shuffling. We inferred
+the sub-blocks that share a permutation.
 """
 
 import dataclasses
@@ -17,11 +17,12 @@ from ppvit_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PixelPositionShuffling(BlockWise):
-    """A reconstruction.
+    """Permutes blocks, and the pixels inside their sub-blocks (a reconstruction).
 
-    sub_block: "half" of the block's side, or the "whole" block.
-    shared: a permutation of positions for "all" sub-blocks; for each sub-block, the same in all "blocks"; or "none"
-      shared, which a model cannot absorb.
+    Attributes:
+      sub_block: "half" for sub-blocks with half the block's side, "whole" for one that is the whole block.
+      shared: "all" uses one permutation for all sub-blocks. "blocks" uses one for each of a block's sub-blocks, the
+        same in all blocks. "none" uses a new one everywhere, which a model cannot absorb.
     """
 
     sub_block: str = "half"
@@ -39,7 +40,7 @@ class PixelPositionShuffling(BlockWise):
     def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         blocks, values = self.count(height, width)
         side = self.block_size // 2 if self.sub_block == "half" else self.block_size
-        # [sub-blocks, positions, 3]: where the values of a block lie.
+        # [sub-blocks, positions, 3]: the places of the values in a block.
         block = np.arange(values).reshape(self.block_size, self.block_size, 3)
         places = split_blocks(block, side).reshape(-1, side * side, 3)
 

@@ -1,4 +1,4 @@
-"""Pixel shuffling: the values of every block change places, across channels, alike in all blocks (equation 15)."""
+"""Pixel shuffling: permutes the values inside every block, across channels, alike in all blocks (equation 15)."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from ppvit_jax.encryption.permutations import Permutations
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PixelShuffling(BlockWise):
-    """Absorbed by the patch embedding: the paper's equation 19."""
+    """Permutes the values of every block. The patch embedding absorbs it: the paper's equation 19."""
 
     name = "ps"
     title = "Pixel shuffling"

@@ -1,7 +1,7 @@
-"""Restricted random permutations: block scrambling and pixel shuffling in which some blocks and values stay.
+"""Restricted random permutations: block scrambling and pixel shuffling that leave some blocks and values in place.
 
-Source: arXiv 2408.08529, by public code of third parties: the blocks and values that stay are drawn, and the rest is
-deranged, so that each of it moves.
+Source: arXiv 2408.08529, by the public code of third parties. The blocks and values that stay are drawn at random; the
+others undergo a derangement, a permutation that moves every element.
 """
 
 import dataclasses
@@ -16,10 +16,13 @@ from ppvit_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RestrictedPermutations(BlockWise):
-    """Trained without adaptation where it was published; absorbed as bs+ps is.
+    """Permutes some blocks, and some of the values inside them.
 
-    fixed_blocks: blocks of an image that stay; -1 for the published share, 120 of 196.
-    fixed_pixels: values of a block that stay; -1 for the published share, 500 of 768.
+    The authors train without adapting the model. A model can absorb this encryption as it absorbs bs+ps.
+
+    Attributes:
+      fixed_blocks: number of blocks in an image that stay; -1 for the published share, 120 of 196.
+      fixed_pixels: number of values in a block that stay; -1 for the published share, 500 of 768.
     """
 
     fixed_blocks: int = -1
@@ -36,7 +39,7 @@ class RestrictedPermutations(BlockWise):
         )
 
     def count_fixed(self, blocks: int, values: int) -> tuple[int, int]:
-        """Counts how many of the blocks of an image, and of the values of a block, stay."""
+        """Returns the number of blocks in an image and the number of values in a block that stay."""
         # A single block cannot move: it stays.
         published = blocks * 120 // 196 if blocks > 2 else blocks, values * 500 // 768
         return (
@@ -46,17 +49,17 @@ class RestrictedPermutations(BlockWise):
 
 
 def _restricted(randomness: Randomness, name: str, length: int, fixed: int) -> np.ndarray:
-    """Returns a permutation, int32 [length], of which `fixed` places stay; `name` is "block" or "pixel"."""
+    """Returns a permutation, int32 [length], that keeps `fixed` places; `name` is "block" or "pixel"."""
     if not 0 <= fixed <= length or fixed == length - 1:
         raise UserError(
             f"encryption restricted: of {length} {'blocks' if name == 'block' else 'values'}, {fixed} cannot stay "
             f"while each of the others moves: set fixed_{name}s to {length}"
-            + (f" or to 0 to {length - 2}" if length > 1 else "")
+            + (f" or to a number from 0 to {length - 2}" if length > 1 else "")
         )
     moving = np.sort(randomness.permutation(f"restricted/{name}/{fixed}", length)[fixed:])
     attempt = 0
     while True:
-        # A permutation leaves nothing in its place with probability 1/e.
+        # A random permutation is a derangement with probability about 1/e.
         order = randomness.permutation(f"restricted/{name}/{fixed}/{attempt}", len(moving))
         if not (order == np.arange(len(moving))).any():
             break

@@ -1,1 +1,1 @@
-"""The paper's tables and figures, and those that go beyond it, measured; one file each."""
+"""Reproductions of the paper's tables and figures, and further experiments."""

@@ -1,7 +1,8 @@
-"""Access control: the accuracy of a tuned model with the right key, with a wrong one, and with none.
+"""Access control: the accuracy of a fine-tuned model with the right key, with wrong keys, and without a key.
 
-The paper has no such table; it names the use (its reference [17]). A model that was adapted and tuned on encrypted
-images is accurate for the holder of the key. Here it is tested on images of another key, or of only a part of its own.
+The paper mentions this application (its reference [17]) but has no such table. A model that was adapted and fine-tuned
+on encrypted images is accurate for the holder of the key. This experiment tests it on plain images, and on images that
+are encrypted with another key, or with only the block or the pixel permutation of its own key.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from ppvit_jax.encryption import Permutations, derive_permutations
 from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
-from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config
+from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config, print_written
 from ppvit_jax.experiments.table1 import ARMS, train_arm
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import experiment
@@ -33,7 +34,7 @@ _ADAPTED, _PLAIN = f"{ENCRYPTION}-adapted", "plain"
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A model on one kind of images: the accuracies in percent, one for each set of permutations tried."""
+    """A model, the images it is tested on, and the accuracies in percent, one for each set of permutations."""
 
     model: str
     images: str
@@ -41,13 +42,18 @@ class Measurement:
 
 
 def run(config: Config, output: Path, wrong_keys: int) -> None:
-    """Trains the two models, unless Table I in the same folder has, tests them, and writes table and picture.
+    """Trains the plain and the adapted model, tests them, and writes access.md, access.json and access.png.
 
-    Every test counts every test image once. Wrong keys follow from `config.seed`, so that the table repeats; they are
-    for this experiment alone.
+    Models that Table I has trained in the same folder are reused. Every accuracy is over all test images. The wrong
+    keys are derived from `config.seed`, so that the table is reproducible; they are for this experiment only.
+
+    Args:
+      config: configuration of the runs; its encryption and adaptation are ignored.
+      output: folder of the results.
+      wrong_keys: number of wrong keys to try, at least 1.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: a mistake that the user can correct.
     """
     if wrong_keys < 1:
         raise UserError(f"--wrong-keys is {wrong_keys}: give at least 1")
@@ -82,12 +88,11 @@ def run(config: Config, output: Path, wrong_keys: int) -> None:
         [(row.model, row.images, row.accuracies) for row in rows], chance, output / "access.png", described
     )
     print(f"\n{text}")
-    for name in ("access.md", "access.json", "access.png"):
-        print(output / name)
+    print_written(output, "access.md", "access.json", "access.png")
 
 
 def wrong_key(seed: int, number: int) -> keys.SecretKey:
-    """Returns a key that anybody can derive: for this experiment alone, and never the right one."""
+    """Returns a wrong key. It is for this experiment only, because anyone can derive it."""
     return keys.SecretKey(hashlib.sha256(f"ppvit access control, seed {seed}, wrong key {number}".encode()).digest())
 
 
@@ -97,7 +102,7 @@ def markdown(rows: list[Measurement], chance: float, described: str) -> str:
     for row in rows:
         values = (sum(row.accuracies) / len(row.accuracies), min(row.accuracies), max(row.accuracies))
         lines.append(f"| {row.model} | {row.images} | {' | '.join(f'{value:.2f}' for value in values)} |")
-    lines += ["", f"Test accuracy in percent; always saying the most frequent class gives {chance:.2f}.", ""]
+    lines += ["", f"Test accuracy in percent; always predicting the most frequent class gives {chance:.2f}.", ""]
     return "\n".join([*lines, f"- Measured: {described}.", ""])
 
 
@@ -122,7 +127,7 @@ def _measure(
     config = config.copy_and_resolve_references()
     config.encryption, config.block_size = ENCRYPTION, patch
     eval_step = compile_steps(model_config, config, total_steps=1).eval_step
-    progress = Progress("asking", sum(len(tried) for _, _, tried in tests), "times")
+    progress = Progress("testing", sum(len(tried) for _, _, tried in tests), "tests")
     rows, done = [], 0
     for arm, images, tried in tests:
         path = output / "arms" / arm / "checkpoint.npz"
@@ -130,7 +135,7 @@ def _measure(
         params = jax.device_put(checkpoint.to_params(arrays, model_config, keep_head=True, where=str(path)))
         accuracies = []
         for permutations in tried:
-            # Also for plain images, so that everything is computed by one program.
+            # Plain images use the identity, so that one compiled program computes all tests.
             secret = jax.device_put(make_secret(permutations, size, size, patch))
             sums: list[Any] = [
                 eval_step(params, {}, batch, secret)
@@ -149,13 +154,14 @@ def _measure(
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser)
     parser.add_argument(
-        "--wrong-keys", type=int, default=10, metavar="N", help="wrong keys to try (default: %(default)s)"
+        "--wrong-keys", type=int, default=10, metavar="N", help="number of wrong keys to try (default: %(default)s)"
     )
 
 
 REPRODUCTION = Reproduction(
     "access",
-    "a tuned model's accuracy with the right key, wrong keys and none",
+    "a table of a tuned model's accuracy with the right key, wrong keys and none",
     _add_arguments,
     lambda arguments, output: run(load_config(arguments), output, arguments.wrong_keys),
+    ("--config", "configs/demo.py"),
 )

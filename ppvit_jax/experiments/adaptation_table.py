@@ -1,7 +1,8 @@
-"""The cost of every encryption once the model is adapted: every one of them on one model, adapted and not.
+"""Adaptation table: the accuracy of one model under every encryption, adapted and not adapted.
 
-The paper adapts to its own encryption alone. Others are absorbed as exactly (see `Encryption.absorb`): here they are
-trained with adaptation and without it, beside those that no model can absorb.
+The paper adapts models to its own encryption only. A model can absorb (be adapted exactly to) several others as well,
+see `Encryption.absorb`. This experiment trains with and without adaptation; encryptions that cannot be absorbed are
+trained without it.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from ppvit_jax.config import Config, make_model
 from ppvit_jax.encryption import METHODS, parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
-from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config
+from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config, print_written
 from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.experiments.table1 import Arm, train_arm
 from ppvit_jax.files import write_json, write_text
@@ -26,7 +27,7 @@ _MORE = ("etc:shared=True", "bs+ps+np:shared=False", "pe:keys=per_image")
 _PLAIN = Arm("none", False)
 
 
-# Every encryption whose output a ViT takes in place of images, also with the options that decide if it is absorbed.
+# Every encryption whose output a ViT accepts in place of images, also with options that change if it can be absorbed.
 SPECS = tuple(
     spec
     for name in METHODS
@@ -36,7 +37,13 @@ SPECS = tuple(
 
 
 def is_absorbed(spec: str, image_size: int, patch_size: int) -> bool:
-    """Returns True if a model absorbs an encryption exactly."""
+    """Returns True if a model can be adapted exactly to an encryption.
+
+    Args:
+      spec: the encryption, such as "etc:shared=True".
+      image_size: side of the images in pixels.
+      patch_size: side of the model's patches, and of the encryption's blocks, in pixels.
+    """
     method = parse(spec, patch_size)
     try:
         method.absorb(SecretKey(bytes(32)), height=image_size, width=image_size)
@@ -46,21 +53,22 @@ def is_absorbed(spec: str, image_size: int, patch_size: int) -> bool:
 
 
 def run(config: Config, output: Path, rows: str) -> None:
-    """Trains plain, and every encryption adapted, where it can be, and not; writes table and picture anew after each.
+    """Trains on plain images, and on every encryption not adapted and, if possible, adapted.
 
-    One key serves all: `config.key_file`, or secret.key in the output folder. Complete runs are not trained again.
+    Table and picture are updated after each run. All runs share one key: `config.key_file`, or secret.key in the output
+    folder. Complete runs are not trained again.
 
     Args:
-      config: of a model with patches.
+      config: configuration of the runs, with a model that has patches.
       output: folder of the results.
-      rows: encryptions with semicolons between them; "" for all.
+      rows: encryptions, separated by semicolons; "" for all.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: a mistake that the user can correct.
     """
     patch_size = make_model(config, num_classes=1).patch_size
     if not patch_size:
-        raise UserError(f"{config.model} has no patches that blocks could be: use a ViT or a ConvMixer")
+        raise UserError(f"{config.model} has no patches to use as blocks: choose a ViT or a ConvMixer")
     chosen = rows.split(";") if rows else list(SPECS)
     arms = [_PLAIN]
     for spec in chosen:
@@ -74,7 +82,7 @@ def run(config: Config, output: Path, rows: str) -> None:
     for name in announce_runs("run", ((name, output / "arms" / name) for name in by_name)):
         arm = by_name[name]
         results[arm] = train_arm(config, arm, output, dataset)
-        # Each method has a program of its own, and none is used again.
+        # Every encryption compiles its own program, which later runs do not use.
         jax.clear_caches()
         described = _describe(results[_PLAIN])
         write_text(output / "adaptation.md", markdown(results, arms, chance, described))
@@ -98,12 +106,11 @@ def run(config: Config, output: Path, rows: str) -> None:
         if bars:
             figures.draw_adaptation(bars, accuracies[_PLAIN], chance, output / "adaptation.png", described)
     print(f"\n{(output / 'adaptation.md').read_text()}")
-    for name in ("adaptation.md", "adaptation.json", "adaptation.png"):
-        print(output / name)
+    print_written(output, "adaptation.md", "adaptation.json", "adaptation.png")
 
 
 def markdown(results: dict[Arm, Result], arms: list[Arm], chance: float, described: str) -> str:
-    """Returns the content of adaptation.md; `arms` are all that are to be run."""
+    """Returns the content of adaptation.md; `arms` includes those that have not run yet."""
     plain = 100 * _accuracy(results[_PLAIN])
     lines = [
         "| Encryption | `--encryption` | Adapted | difference to plain | Not adapted | difference to plain |",
@@ -121,8 +128,8 @@ def markdown(results: dict[Arm, Result], arms: list[Arm], chance: float, describ
         lines.append(f"| {METHODS[spec.partition(':')[0]].title} | `{spec}` | {' | '.join(cells)} |")
     notes = [
         "",
-        f"Test accuracy in percent; always saying the most frequent class gives {chance:.2f}. Where a model cannot be "
-        "adapted, no patch and position embedding absorbs the encryption; the error of `ppvit adapt` says why.",
+        f"Test accuracy in percent; always predicting the most frequent class gives {chance:.2f}. A model cannot be "
+        "adapted if no change of its patch and position embedding undoes the encryption; `ppvit adapt` prints why.",
         "",
         f"- Measured: {described}.",
         "",
@@ -144,13 +151,14 @@ def _describe(result: Result) -> str:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser)
-    text = f"with semicolons between them, such as {' ; '.join(SPECS)} (default: these)"
+    text = f"encryptions to try, separated by semicolons (default: {' ; '.join(SPECS)})"
     parser.add_argument("--rows", default="", metavar="ENCRYPTIONS", help=text)
 
 
 REPRODUCTION = Reproduction(
     "adaptation",
-    "every encryption, adapted and not, on one model",
+    "a table of one model under every encryption, adapted and not",
     _add_arguments,
     lambda arguments, output: run(load_config(arguments), output, arguments.rows),
+    ("--config", "configs/demo.py"),
 )

@@ -1,4 +1,4 @@
-"""Scaled-down runs of a table: as many images as a budget of minutes allows, the same for every row."""
+"""Scaled-down runs of a table: the largest number of images that fits a time budget, the same for every row."""
 
 import dataclasses
 import time
@@ -18,7 +18,7 @@ from ppvit_jax.training.step import compile_steps
 _BATCH = 32
 _EPOCHS = 2
 _SMALLEST = 64
-# Time of a run besides its steps: new parameters, the key, checkpoints, the curves.
+# Time of a run outside its steps: initial parameters, the key, checkpoints, pictures.
 _OVERHEAD_SECONDS = 6.0
 
 
@@ -26,9 +26,9 @@ _OVERHEAD_SECONDS = 6.0
 class Plan:
     """The scale of a scaled-down run, the same for every row.
 
-    minutes: the budget for all rows together.
-    train_examples, test_examples, epochs, batch_size: of every row.
-    replaces_vit: fine-tune the package's ViT-Micro/8 at 64x64 where a row's pre-trained checkpoint is absent.
+    minutes: time budget for all rows together.
+    train_examples, test_examples, epochs, batch_size: size of every row.
+    replaces_vit: True to replace models that start from a checkpoint by the package's ViT-Micro/8 at 64x64.
     """
 
     minutes: float
@@ -39,7 +39,7 @@ class Plan:
     replaces_vit: bool
 
     def overrides(self, config: Config) -> list[str]:
-        """Returns the arguments that scale a row's configuration down."""
+        """Returns the command-line arguments that scale down a row's configuration."""
         rate = config.optimizer.learning_rate * self.batch_size / config.batch_size
         arguments = {
             "data.train_examples": self.train_examples,
@@ -60,33 +60,36 @@ class Plan:
         return [f"--config.{name}={value}" for name, value in arguments.items()]
 
     def described(self) -> str:
-        """Returns one sentence for the table."""
+        """Returns a description of the plan for the table."""
         replaced = (
-            ", and in place of ViT-B/16, whose pre-trained weights were not at hand, the package's ViT-Micro/8 at "
-            "64x64 (learning rate 0.01, cosine)"
+            " The pre-trained weights of ViT-B/16 were missing, so the package's ViT-Micro/8 at 64x64 replaces it "
+            "(learning rate 0.01, cosine schedule)."
             if self.replaces_vit
             else ""
         )
         return (
             f"A scaled-down run within {self.minutes:g} minutes: {self.epochs} epochs of {self.train_examples:,} "
-            f"training images in batches of {self.batch_size} and {self.test_examples:,} test images for every row, "
-            f"learning rates in proportion to the batch{replaced}. It shows that every row trains, and not how "
-            "accurate the methods are: networks trained from scratch need hundreds of epochs."
+            f"training images in batches of {self.batch_size} and {self.test_examples:,} test images for every row. "
+            f"Learning rates are proportional to the batch size.{replaced} The run shows that every row trains, not "
+            "how accurate the methods are: networks that are trained from scratch need hundreds of epochs."
         )
 
 
 def make_plan(sources: list[str], overrides: list[str], minutes: float) -> Plan:
-    """Times training and evaluation steps of every row, and chooses how many images the minutes are enough for.
+    """Times training and evaluation steps of every row, and chooses the number of images that fits the budget.
 
-    The programs that it compiles are those that the rows then run.
+    The rows later reuse the programs that are compiled here.
 
     Args:
-      sources: the rows' configurations, such as configs/table2.py:etc_vit.
-      overrides: "--config.name=value" that win over the plan's.
-      minutes: for all rows together.
+      sources: configurations of the rows, such as configs/table2.py:etc_vit.
+      overrides: arguments such as "--config.name=value", which take precedence over the plan.
+      minutes: time budget for all rows together.
+
+    Returns:
+      The plan for all rows.
 
     Raises:
-      UserError: too few minutes for the least that makes sense.
+      UserError: the budget is too small for the smallest plan.
     """
     if minutes <= 0:
         raise UserError(f"--budget is {minutes:g} minutes: give a positive number")
@@ -100,7 +103,7 @@ def make_plan(sources: list[str], overrides: list[str], minutes: float) -> Plan:
     for number, (source, config) in enumerate(zip(sources, configs, strict=True), start=1):
         scaled = configuration.load(source, least.overrides(config) + overrides)
         training, evaluation = _time(scaled, dataset)
-        # Half as many test images as training images, tested after every epoch.
+        # Every epoch ends with a test on half as many images.
         per_image += _EPOCHS * (training + 0.5 * evaluation) / _BATCH
         fixed += _OVERHEAD_SECONDS
         progress.update(number)
@@ -111,19 +114,19 @@ def make_plan(sources: list[str], overrides: list[str], minutes: float) -> Plan:
         needed = (spent + _SMALLEST * per_image) / 60
         raise UserError(
             f"--budget={minutes:g} is not enough for {len(sources)} rows of {_SMALLEST} images on this machine: give "
-            f"at least {int(needed) + 1} minutes, or fewer rows by --rows"
+            f"at least {int(needed) + 1} minutes, or choose fewer rows with --rows"
         )
     return dataclasses.replace(least, train_examples=count, test_examples=min(count // 2, len(dataset.test)))
 
 
 def _time(config: Config, dataset: data.Dataset) -> tuple[float, float]:
-    """Returns the seconds of a training step and of an evaluation step, without compilation."""
+    """Returns the duration of a training step and of an evaluation step in seconds, without compilation."""
     model_config = configuration.make_model(config, len(dataset.class_names))
     model, method = models.build(model_config), configuration.make_encryption(config, model_config)
     replicated, batch_sharded = shardings()
     init_state, train_step, eval_step = compile_steps(model_config, config, total_steps=1)
     shapes = [jax.eval_shape(init, jax.random.key(0)) for init in (model.init, model.init_statistics)]
-    # As numpy arrays, and placed, as a run's own: then it is a run's program.
+    # Like a run's state, these are placed NumPy arrays: then the run reuses the compiled program.
     params, statistics = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     state = jax.device_put(init_state(params, statistics), replicated)
     secret = None

@@ -1,18 +1,19 @@
-"""The pictures of the results, drawn by matplotlib without a display."""
+"""Figures of the results, drawn with matplotlib without a display."""
 
+import functools
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ParamSpec
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from ppvit_jax.files import write_figure
+from ppvit_jax.errors import is_installed
+from ppvit_jax.files import new_figure, write_figure
 from ppvit_jax.training.workdir import MetricsLine
 
-# Okabe and Ito's colors, with a marker each: told apart in grey and by every kind of sight.
+P = ParamSpec("P")
+# Okabe and Ito's colors, each with a marker, so that curves differ in grayscale and for colorblind readers.
 _STYLES = (
     ("#0072B2", "o", "-"),
     ("#E69F00", "s", "--"),
@@ -36,16 +37,29 @@ _ENCRYPTION_TITLES = {
 }
 
 
+def _if_matplotlib_is_installed(draw: Callable[P, None]) -> Callable[P, None]:
+    """Makes a function that draws do nothing without matplotlib: tables need no pictures."""
+
+    @functools.wraps(draw)
+    def draw_or_not(*arguments: P.args, **options: P.kwargs) -> None:
+        if is_installed("matplotlib"):
+            draw(*arguments, **options)
+
+    return draw_or_not
+
+
+@_if_matplotlib_is_installed
 def draw_curves(histories: Mapping[str, Sequence[MetricsLine]], path: Path, subtitle: str) -> None:
-    """Draws accuracy and loss by epoch, training and testing (the paper's Figure 6).
+    """Draws training and test accuracy and loss by epoch (the paper's Figure 6).
 
     Args:
-      histories: curves by label; the "epoch" lines of a run's metrics.jsonl.
-      path: the PNG to write.
-      subtitle: the model and the data.
+      histories: for each label, the "epoch" lines of a run's metrics.jsonl.
+      path: PNG file to write.
+      subtitle: description of model and data.
     """
-    figure = Figure(figsize=(9, 7 if len(histories) <= 4 else 9), layout="constrained")
-    FigureCanvasAgg(figure)
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(9, 7 if len(histories) <= 4 else 9)
     for column, (title, fields) in enumerate(
         (("Training", ("train_accuracy", "train_loss")), ("Testing", ("test_accuracy", "test_loss")))
     ):
@@ -76,17 +90,17 @@ def draw_curves(histories: Mapping[str, Sequence[MetricsLine]], path: Path, subt
     write_figure(path, figure)
 
 
+@_if_matplotlib_is_installed
 def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, block_size: int) -> None:
     """Draws images beside their encryptions (the paper's Figure 4).
 
     Args:
-      rows: a label and images by encryption, uint8 [height, width, 3], for each row.
-      path: the PNG to write.
+      rows: for each row, a label and images by encryption, each uint8 [height, width, 3].
+      path: PNG file to write.
       block_size: side of a block in pixels, for the title.
     """
     columns = list(rows[0][1])
-    figure = Figure(figsize=(2.2 * len(columns) + 0.4, 2.2 * len(rows) + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.2 * len(columns) + 0.4, 2.2 * len(rows) + 0.9)
     for row, (label, images) in enumerate(rows):
         for column, name in enumerate(columns):
             axes = figure.add_subplot(len(rows), len(columns), 1 + row * len(columns) + column)
@@ -101,17 +115,17 @@ def draw_samples(rows: list[tuple[str, dict[str, np.ndarray]]], path: Path, *, b
     write_figure(path, figure)
 
 
+@_if_matplotlib_is_installed
 def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, path: Path, subtitle: str) -> None:
-    """Draws a model's accuracy on images of several keys: a point for each, a bar for their mean.
+    """Draws models' accuracies on images with several keys: a mark for each key, and a bar for the mean.
 
     Args:
-      rows: (model, images, accuracies in percent).
-      chance: accuracy in percent of always saying the most frequent class.
-      path: the PNG to write.
-      subtitle: the model and the data.
+      rows: for each row, the model, its test images, and accuracies in percent.
+      chance: accuracy in percent of always predicting the most frequent class.
+      path: PNG file to write.
+      subtitle: description of model and data.
     """
-    figure = Figure(figsize=(9, 0.55 * len(rows) + 1.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 0.55 * len(rows) + 1.6)
     axes = figure.add_subplot()
     colors = dict(zip(dict.fromkeys(model for model, _, _ in rows), (style[0] for style in _STYLES), strict=False))
     for place, (model, _, accuracies) in enumerate(rows):
@@ -129,20 +143,21 @@ def draw_access(rows: list[tuple[str, str, tuple[float, ...]]], chance: float, p
     write_figure(path, figure)
 
 
+@_if_matplotlib_is_installed
 def draw_adaptation(
     rows: list[tuple[str, float | None, float | None]], plain: float, chance: float, path: Path, subtitle: str
 ) -> None:
-    """Draws the accuracy under every encryption, adapted and not: two bars for each, beside the plain model's accuracy.
+    """Draws the accuracy under every encryption, adapted and not adapted, with lines for plain images and chance.
 
     Args:
-      rows: label, and accuracies in percent of the adapted model and of the one that is not; None where there is none.
+      rows: for each row, a label, and accuracies in percent of the adapted model and of the model that is not adapted;
+        None for a missing run.
       plain: accuracy in percent of the plain model on plain images.
-      chance: accuracy in percent of always saying the most frequent class.
-      path: the PNG to write.
-      subtitle: the model and the data.
+      chance: accuracy in percent of always predicting the most frequent class.
+      path: PNG file to write.
+      subtitle: description of model and data.
     """
-    figure = Figure(figsize=(9, 0.5 * len(rows) + 1.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 0.5 * len(rows) + 1.8)
     axes = figure.add_subplot()
     bars = {"adapted": [row[1] for row in rows], "not adapted": [row[2] for row in rows]}
     for number, (name, values) in enumerate(bars.items()):
@@ -162,19 +177,19 @@ def draw_adaptation(
     write_figure(path, figure)
 
 
+@_if_matplotlib_is_installed
 def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | None]], path: Path, subtitle: str) -> None:
     """Draws one image under many encryptions.
 
     Args:
-      pictures: title, picture (uint8 [height, width, 3], or [rows, columns] of an encoding), its structural
-        similarity and its peak signal-to-noise ratio in dB to the plain image, or None.
-      path: the PNG to write.
-      subtitle: the image and its size.
+      pictures: for each picture, its title, its pixels (uint8 [height, width, 3], or [rows, columns] for an encoding),
+        and its structural similarity and peak signal-to-noise ratio in dB to the plain image, or None.
+      path: PNG file to write.
+      subtitle: description of the image and its size.
     """
     columns = 5
     rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(2.5 * columns, 3.05 * rows + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.5 * columns, 3.05 * rows + 0.5)
     for place, (title, picture, similarity, ratio) in enumerate(pictures, start=1):
         axes = figure.add_subplot(rows, columns, place)
         axes.imshow(picture, interpolation="nearest", cmap="gray", aspect="auto" if picture.ndim == 2 else "equal")
@@ -184,6 +199,6 @@ def draw_gallery(pictures: list[tuple[str, np.ndarray, float | None, float | Non
         if similarity is not None and ratio is not None:
             axes.set_xlabel(f"SSIM {similarity:.3f}, PSNR {ratio:.1f} dB", fontsize=8)
         elif place > 1:
-            axes.set_xlabel("an encoding, values stretched", fontsize=8)
+            axes.set_xlabel("encoding, values stretched", fontsize=8)
     figure.suptitle(subtitle, fontsize=8)
     write_figure(path, figure)

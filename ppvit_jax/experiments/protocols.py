@@ -1,6 +1,6 @@
-"""Training protocols of the methods that the paper compares with, as public code or outlines give them.
+"""Training protocols of the methods that the paper compares with, from public code or published outlines.
 
-Choices that a source does not state are inferred, and called so. The paper's own protocol is
+Choices that a source does not state are marked as inferred. The paper's own protocol is
 `ppvit_jax.config.default_config`.
 """
 
@@ -9,7 +9,13 @@ from ppvit_jax.encryption import usual_block_size
 
 
 def from_scratch(model: str, encryption: str, image_size: int = 32) -> Config:
-    """Returns CIFAR-10 at its own size, a new model, no adaptation; the caller sets the rest of the protocol."""
+    """Returns a configuration for training a new model on CIFAR-10, not adapted; callers set the rest of the protocol.
+
+    Args:
+      model: name of the model.
+      encryption: the encryption, such as "etc", or "none".
+      image_size: side of the images in pixels; the default is CIFAR's own.
+    """
     config = default_config()
     config.checkpoint = ""
     config.model = model
@@ -21,15 +27,18 @@ def from_scratch(model: str, encryption: str, image_size: int = 32) -> Config:
 
 
 def shake_drop(encryption: str) -> Config:
-    """PyramidNet-110 with ShakeDrop by Madono's public code (its paper says 300 epochs and batch 128).
+    """Returns the protocol of PyramidNet-110 with ShakeDrop in Madono's public code.
 
-    The adaptation network is that of the encryption: "le", "ele", or "none" for plain images. SGD with Nesterov
-    momentum 0.9, learning rate 0.1 and a tenth of it from epochs 150 and 225 of 305, weight decay 0.0005, batch 512;
-    crops by 4 pixels and flips before the encryption, no normalization. Its tables report the best test epoch.
+    SGD with Nesterov momentum 0.9, learning rate 0.1, divided by 10 at epochs 150 and 225 of 305, weight decay 0.0005,
+    batch 512; crops by 4 pixels and flips before the encryption, no normalization. Madono's paper differs: 300 epochs
+    and batch 128. Its tables report the best test epoch.
+
+    Args:
+      encryption: "le", "ele" or "none"; it also selects the adaptation network.
     """
     config = from_scratch("PyramidNet-110/270", encryption)
     config.model_options.adaptation_network = encryption
-    # Also set for plain images, which have no blocks.
+    # Plain images have no blocks, but their configuration sets the size as well.
     config.block_size = usual_block_size("le", 0)
     config.mean, config.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     config.optimizer.learning_rate = 0.1
@@ -42,10 +51,10 @@ def shake_drop(encryption: str) -> Config:
 
 
 def resnet(encryption: str) -> Config:
-    """ResNet-18. All inferred: the source's numbers could not be had, and these are usual for CIFAR.
+    """Returns the protocol of ResNet-18. It is inferred: the source was not available; this one is usual for CIFAR.
 
-    SGD with momentum 0.9, learning rate 0.1 and a tenth of it from epochs 100 and 150 of 200, weight decay 0.0005,
-    batch 128; the stem of a 3x3 convolution; crops by 4 pixels and flips.
+    SGD with momentum 0.9, learning rate 0.1, divided by 10 at epochs 100 and 150 of 200, weight decay 0.0005, batch
+    128; a stem with a 3x3 convolution; crops by 4 pixels and flips.
     """
     config = from_scratch("ResNet-18", encryption)
     config.optimizer.learning_rate = 0.1
@@ -57,11 +66,16 @@ def resnet(encryption: str) -> Config:
 
 
 def convmixer(encryption: str, model: str = "ConvMixer-256/8", *, image_size: int = 32, patch_size: int = 2) -> Config:
-    """ConvMixer by comments in public code for EtC images: patch 2, kernel 5, triangular learning rate up to 0.05,
-    weight decay 0.005, RandAugment of two operations of magnitude 12, 100 epochs.
+    """Returns the protocol of ConvMixer in the comments of public code for EtC images.
 
-    Inferred: AdamW, batch 512, gradients clipped to norm 1, the peak at two fifths of the run, blocks of the
-    encryption that are the model's patches, and every size but that of ConvMixer-256/8.
+    Patch 2, kernel 5, triangular learning rate with peak 0.05, weight decay 0.005, RandAugment with two operations of
+    magnitude 12, 100 epochs. Inferred: AdamW, batch 512, gradients clipped to norm 1, the peak at two fifths of the
+    run, encryption blocks that equal the model's patches, and all sizes other than those of ConvMixer-256/8.
+
+    Args:
+      encryption: the encryption, such as "etc", or "none".
+      model: name of the model.
+      image_size, patch_size: in pixels.
     """
     config = from_scratch(model, encryption, image_size)
     config.model_options.patch_size = patch_size
@@ -78,9 +92,9 @@ def convmixer(encryption: str, model: str = "ConvMixer-256/8", *, image_size: in
 
 
 def adaptive_convmixer(encryption: str) -> Config:
-    """ConvMixer-512/16 with an adaptive matrix, in patches and blocks of 4.
+    """Returns the protocol of ConvMixer-512/16 with an adaptive matrix, with patches and blocks of 4 pixels.
 
-    All inferred: there is no public code of model or training.
+    It is inferred: there is no public code of the model or its training.
     """
     config = convmixer(encryption, "ConvMixer-512/16", patch_size=4)
     config.model_options.adaptive_matrix = "free"
@@ -88,14 +102,16 @@ def adaptive_convmixer(encryption: str) -> Config:
 
 
 def large_convmixer(encryption: str) -> Config:
-    """ConvMixer-384/8 at 224x224, in patches of 16; mostly inferred from the protocol of ConvMixer-256/8."""
+    """Returns the protocol of ConvMixer-384/8 at 224x224 with patches of 16, mostly inferred from ConvMixer-256/8."""
     return convmixer(encryption, "ConvMixer-384/8", image_size=224, patch_size=16)
 
 
 def neuracrypt() -> Config:
-    """NeuraCrypt by its public code: 256x256, Adam, learning rate 0.0001, weight decay 0.001, batch 128, 25 epochs;
-    encodings depend on their batch, as there. It stops early with a patience of 10 epochs, which we do not (the best
-    test epoch is in `result.json`), and balances the classes of a batch, which CIFAR's are on the whole.
+    """Returns the protocol of NeuraCrypt in its public code.
+
+    256x256, Adam, learning rate 0.0001, weight decay 0.001, batch 128, 25 epochs; encodings depend on their batch. Two
+    things differ from the public code. It stops early with a patience of 10 epochs; we do not, but `result.json` has
+    the best test epoch. It balances the classes of each batch; CIFAR's classes are only balanced overall.
     """
     config = from_scratch("NeuraCrypt-2048/16", "neuracrypt:statistics=batch", image_size=256)
     config.augmentation = "none"
@@ -108,9 +124,9 @@ def neuracrypt() -> Config:
 
 
 def vit_b16(encryption: str) -> Config:
-    """ViT-B/16 by the paper's protocol, not adapted; the weights are ViT-B_16.npz, pre-trained on ImageNet-21k.
+    """Returns the paper's protocol for ViT-B/16, not adapted, with ViT-B_16.npz pre-trained on ImageNet-21k.
 
-    The paper's Table II is assumed to share this protocol between its rows of ViT-B/16.
+    We assume that all ViT-B/16 rows of the paper's Table II share this protocol.
     """
     config = default_config()
     config.encryption = encryption
@@ -119,14 +135,14 @@ def vit_b16(encryption: str) -> Config:
 
 
 def adapted_vit_b16(encryption: str) -> Config:
-    """ViT-B/16 by the paper's protocol, adapted to the encryption."""
+    """Returns the paper's protocol for ViT-B/16, adapted to the encryption."""
     config = vit_b16(encryption)
     config.adapt = True
     return config
 
 
 def imagenette(config: Config) -> Config:
-    """The same protocol on Imagenette; images are cropped to their center square."""
+    """Changes a protocol to Imagenette, with images cropped to their center square, and returns it."""
     config.data.name = "imagenette/320px-v2"
     config.data.test_split = "validation"
     return config

@@ -1,4 +1,4 @@
-"""Runs that follow one another: announces each with its place and the time left."""
+"""Announcements of a sequence of runs."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 def announce_runs(label: str, workdirs: Iterable[tuple[str, Path]]) -> Iterator[str]:
-    """Yields the name of each run, after printing its place and the time left for all.
+    """Yields the name of each run, after printing its number and the estimated time left for all runs.
 
     Args:
-      label: the word for a run, such as "arm".
-      workdirs: name and workdir of each; those that are complete already take no time.
+      label: word for a run, such as "arm".
+      workdirs: name and workdir of each run. Runs that are already complete do not count in the estimate.
     """
     listed = list(workdirs)
     started, trained = time.monotonic(), 0

@@ -15,7 +15,7 @@ from ppvit_jax.data.preprocess import preprocess
 from ppvit_jax.encryption import derive_permutations, encrypt
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
-from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config
+from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config, print_written
 from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import experiment
@@ -76,7 +76,7 @@ def run(config: Config, output: Path, names: list[str]) -> None:
     which gives the key away (see the README): it stays with the owner.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: a mistake that the user can correct.
     """
     arms = {arm.name: arm for arm in ARMS if arm.name in names}
     if len(arms) < len(ARMS):
@@ -93,8 +93,7 @@ def run(config: Config, output: Path, names: list[str]) -> None:
         write_json(output / "table.json", table(results, histories))
         figures.draw_curves(_compared(histories), output / "curves.png", _describe(results))
     print(f"\n{markdown(results)}")
-    for name in ("table.md", "table.json", "curves.png", "samples.png"):
-        print(output / name)
+    print_written(output, "table.md", "table.json", "curves.png", "samples.png")
 
 
 def train_arm(config: Config, arm: Arm, output: Path, dataset: data.Dataset) -> Result:
@@ -207,9 +206,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--arms",
         default=",".join(arm.name for arm in DEFAULT_ARMS),
         metavar="NAMES",
-        help="runs of the table, with commas between them: some of "
-        f"{', '.join(arm.name for arm in ARMS)} (default: the first three); all for the paper's whole table. "
-        "Arms that are complete are not trained again",
+        help=f"runs to train, separated by commas, among {', '.join(arm.name for arm in ARMS)} (default: the first "
+        "three); all trains the paper's whole table. Complete runs are not trained again",
     )
 
 
@@ -218,4 +216,5 @@ REPRODUCTION = Reproduction(
     "the paper's Table I with Figures 4 and 6: plain and encrypted images, adapted and not",
     _add_arguments,
     lambda arguments, output: run(load_config(arguments), output, select_arms(arguments.arms)),
+    ("--config", "configs/demo.py"),
 )

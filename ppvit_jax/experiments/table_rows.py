@@ -1,8 +1,8 @@
-"""Rows of the paper's Tables II and III: an encryption and a model, the published accuracy, and the protocol.
+"""Rows of the paper's Tables II and III: encryption, model, published accuracy and training protocol.
 
-A new row is one entry in `TABLES`: `configs/tableN.py:NAME` loads it, and `ppvit reproduce tableN` trains it. In the
-labels, EtC is encryption-then-compression, PE pixel-based encryption (in Table II with a key for every image), and LE
-and ELE are learnable and extended learnable encryption.
+To add a row, add an entry to `TABLES`: `configs/tableN.py:NAME` loads it, and `ppvit reproduce tableN` trains it. In
+the labels, EtC is encryption-then-compression, PE is pixel-based encryption (in Table II with a key for every image),
+and LE and ELE are learnable and extended learnable encryption.
 """
 
 import dataclasses
@@ -29,12 +29,12 @@ _PIXEL_POSITIONS = "Block scrambling + pixel position shuffling"
 class Row:
     """One row of a table.
 
-    name: on the command line.
+    name: name on the command line.
     encryption, model: labels in the table.
-    published: accuracy in percent by data set.
-    protocol, spec: make the row's configuration, with this encryption.
-    inferred: choices that the method's source does not state, which make the row a reconstruction; "" for none that
-      matters.
+    published: published accuracy in percent, by data set.
+    protocol: function that returns the row's configuration for an encryption.
+    spec: the encryption that is passed to `protocol`.
+    inferred: choices that the method's source does not state, which make the row a reconstruction; "" if none matters.
     """
 
     name: str
@@ -102,15 +102,17 @@ def make_config(number: int, name: str) -> Config:
     """Returns the configuration of a row; the table's configuration file sets the data set.
 
     Args:
-      number: the table, 2 or 3.
-      name: the row's.
+      number: number of the table, 2 or 3.
+      name: name of the row.
 
     Raises:
-      UserError: the table has no such row.
+      UserError: the name is empty, or the table has no such row.
     """
     rows = {row.name: row for row in TABLES[number]}
     if not name:
-        raise UserError(f"name a row, as in configs/table{number}.py:etc_vit; the rows are {', '.join(rows)}")
+        raise UserError(
+            f"--config names no row: name a row, as in configs/table{number}.py:etc_vit, from {', '.join(rows)}"
+        )
     if name not in rows:
         raise UserError(f"table {number} has no row {name!r}: use one of {', '.join(rows)}")
     return rows[name].protocol(rows[name].spec)

@@ -1,4 +1,4 @@
-"""The paper's Tables II and III: every method that the paper compares, with its model, row by row."""
+"""Reproduction of the paper's Tables II and III: every method that the paper compares, with its own model."""
 
 import argparse
 import dataclasses
@@ -12,7 +12,7 @@ from ppvit_jax.config import Config
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments import figures
 from ppvit_jax.experiments.budget import Plan, make_plan
-from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument
+from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, print_written
 from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.experiments.table_rows import TABLES, Row
 from ppvit_jax.files import write_json, write_text
@@ -24,14 +24,14 @@ _ORIGINS = {2: "Table II", 3: "Table III"}
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A table as the user asks for it.
+    """A user's request for a table.
 
-    number: 2 or 3.
+    number: number of the table, 2 or 3.
     file: configuration file that takes the name of a row, such as configs/table2.py.
-    overrides: "--config.name=value", for every row.
+    overrides: arguments such as "--config.name=value", for every row.
     output: folder of the results.
-    rows: names of rows with commas between them; "" for all.
-    budget: minutes for all rows together, to scale the runs down to; None for the whole protocol.
+    rows: names of rows, separated by commas; "" for all.
+    budget: time budget in minutes for all rows together; None for the full protocol.
     """
 
     number: int
@@ -44,7 +44,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A row's configuration, the command that repeats it, its result and its epochs."""
+    """A trained row: its configuration, the command that repeats it, its result, and metrics by epoch."""
 
     config: Config
     command: str
@@ -53,13 +53,13 @@ class Trained:
 
 
 def run(request: Request) -> None:
-    """Trains the rows one after another, writing table and curves anew after each.
+    """Trains the rows one after another, and updates table and curves after each.
 
-    Complete rows are not trained again, and a half-trained one continues; every row has a key of its own in its
-    folder. A budget's plan is made once and kept in the output folder.
+    Complete rows are not trained again, and interrupted rows resume. Every row has its own key in its folder. The plan
+    for a time budget is made once and saved in the output folder.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: a mistake that the user can correct.
     """
     number, output, overrides = request.number, request.output, request.overrides
     rows = _choose_rows(request)
@@ -70,7 +70,7 @@ def run(request: Request) -> None:
     if request.budget is not None:
         plan = _load_or_make_plan(sources, overrides, output, request.budget)
         scaled = {name: plan.overrides(config) for name, config in configs.items()}
-        # The user's overrides come last, and win.
+        # The user's overrides come last, so they take precedence.
         configs = {name: configuration.load(source, scaled[name] + overrides) for name, source in sources.items()}
     trained: dict[str, Trained] = {}
     datasets: dict[str, data.Dataset] = {}
@@ -82,7 +82,7 @@ def run(request: Request) -> None:
         arguments = [f"--config={sources[name]}", *scaled[name], *overrides, f"--workdir={workdir}"]
         trained[name] = Trained(
             config,
-            f"python -m ppvit_jax.main {shlex.join(arguments)}",
+            f"ppvit train {shlex.join(arguments)}",
             experiment.run(config, workdir, datasets[dataset_key]),
             read_history(workdir, "epoch"),
         )
@@ -95,12 +95,11 @@ def run(request: Request) -> None:
         }
         figures.draw_curves(curves, output / "curves.png", _describe(trained, plan))
     print(f"\n{markdown(number, trained, plan)}")
-    for name in ("table.md", "table.json", "curves.png"):
-        print(output / name)
+    print_written(output, "table.md", "table.json", "curves.png")
 
 
 def table(number: int, trained: dict[str, Trained], plan: Plan | None) -> dict[str, object]:
-    """Returns the content of table.json: each row's result beside the published one, in percent."""
+    """Returns the content of table.json: measured and published accuracies of each row, in percent."""
     return {
         "table": number,
         "measured": _describe(trained, plan),
@@ -125,7 +124,7 @@ def table(number: int, trained: dict[str, Trained], plan: Plan | None) -> dict[s
 
 
 def markdown(number: int, trained: dict[str, Trained], plan: Plan | None) -> str:
-    """Returns the content of table.md: measured beside published, and each row's command."""
+    """Returns the content of table.md: measured and published accuracies, and the command of each row."""
     lines = [
         "| Encryption | Model | Measured | best epoch | Published | Inferred |",
         "|---|---|---:|---:|---:|---|",
@@ -145,13 +144,14 @@ def markdown(number: int, trained: dict[str, Trained], plan: Plan | None) -> str
     notes = [
         "",
         *([f"**{plan.described()}**", ""] if plan else []),
-        "Test accuracy in percent. Measured is after the last epoch; LE, ELE and their plain row were published as the "
-        "best test epoch. Inferred is what the method's source does not say: such rows are reconstructions.",
+        "Test accuracy in percent. Measured is the accuracy after the last epoch; the published values of LE, ELE and "
+        "their plain row are those of the best test epoch. Inferred lists choices that the method's source does not "
+        "state: such rows are reconstructions.",
         "",
         f"- Measured: {_describe(trained, plan)}.",
         f"- Published: arXiv 2401.05126, {_ORIGINS[number]}.",
         "",
-        "Each row again:",
+        "To repeat a row:",
         "",
     ]
     return "\n".join([*lines, *notes, *commands, ""])
@@ -161,23 +161,19 @@ def _choose_rows(request: Request) -> list[Row]:
     names = [row.name for row in TABLES[request.number]]
     chosen = request.rows.split(",") if request.rows else names
     if unknown := set(chosen) - set(names):
-        raise UserError(f"unknown rows {', '.join(sorted(unknown))}: use some of {','.join(names)}")
-    if not request.file.is_file():
-        raise UserError(
-            f"there is no file {request.file}: run this where the project's configs are, or name it by --config, such "
-            f"as --config=configs/table{request.number}.py"
-        )
+        raise UserError(f"unknown rows {', '.join(sorted(unknown))}: choose from {','.join(names)}")
+    configuration.find_file(str(request.file))
     return [row for row in TABLES[request.number] if row.name in chosen]
 
 
 def _describe_model(row: Row, trained: Trained) -> str:
-    """Returns the model of a row, and says if it was trained in place of the paper's."""
+    """Returns the model of a row, and mentions if it replaces the paper's model."""
     name = trained.config.model
     return f"{name} in place of {row.model}" if name.startswith("ViT") and name != row.model else row.model
 
 
 def _describe_published(row: Row, dataset: str) -> str:
-    """Returns the published accuracy on the data set, or else on another with its name."""
+    """Returns the published accuracy on the data set, or on another data set with its name."""
     if dataset in row.published:
         return f"{row.published[dataset]:.2f}"
     other, accuracy = next(iter(row.published.items()))
@@ -189,19 +185,19 @@ def _describe(trained: dict[str, Trained], plan: Plan | None) -> str:
     text = f"{result['dataset']}, seed {result['seed']}, {result['test_examples']:,} test images, {result['device']}"
     if plan:
         return f"{text}, {plan.epochs} epochs of {result['train_examples']:,} training images in every row"
-    return f"{text}, each row's whole protocol"
+    return f"{text}, full protocol of each row"
 
 
 def _load_or_make_plan(sources: dict[str, str], overrides: list[str], output: Path, budget: float) -> Plan:
-    """Returns the plan in the output folder, which is made at the first run."""
+    """Loads the plan from the output folder, or makes it on the first run."""
     file = output / "plan.json"
     asked = {"minutes": budget, "rows": sorted(sources), "overrides": overrides}
     if file.exists():
         content = json.loads(file.read_text())
         if content["asked"] != asked:
             raise UserError(
-                f"{output} holds a run of another budget, rows or configuration: use another --output, or the same "
-                "command to continue"
+                f"{output} holds a run with another budget, rows or configuration: use another --output, or the "
+                "original command to resume"
             )
         return Plan(**content["plan"])
     plan = make_plan(list(sources.values()), overrides, budget)
@@ -213,10 +209,17 @@ def _declare(number: int, description: str) -> Reproduction:
     default = f"configs/table{number}.py"
 
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        add_config_argument(parser, f"file that takes the name of a row (default: {default})")
-        text = f"with commas between them, some of {', '.join(row.name for row in TABLES[number])} (default: all)"
+        add_config_argument(parser, f"configuration file that takes the name of a row (default: {default})")
+        text = (
+            f"rows to train, separated by commas, among {', '.join(row.name for row in TABLES[number])} (default: all)"
+        )
         parser.add_argument("--rows", default="", metavar="NAMES", help=text)
-        parser.add_argument("--budget", type=float, metavar="MINUTES", help="scale all rows together down to this time")
+        parser.add_argument(
+            "--budget",
+            type=float,
+            metavar="MINUTES",
+            help="scale all rows together down to this time (default: as published)",
+        )
 
     def run_request(arguments: argparse.Namespace, output: Path) -> None:
         file = Path(arguments.config or default).expanduser()

@@ -1,4 +1,4 @@
-"""Models, one file a family; nothing outside this package imports flax.linen."""
+"""Models, one file per family. Nothing outside this package imports flax.linen."""
 
 from ppvit_jax.models.families import (
     OPTIONS,

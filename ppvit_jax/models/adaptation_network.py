@@ -1,12 +1,13 @@
-"""Adaptation networks: small networks before a classifier that learn to undo a block-wise encryption.
+"""Adaptation networks: small networks in front of a classifier that learn to undo a block-wise encryption.
 
-Each takes encrypted images [batch, size, size, 3], `size` a multiple of 4, and gives features at the images' size
-for the classifier behind it. Read in public code (Madono's repository, and Tanaka's for his own): the layers and their
-order, the slopes, which convolutions lack a bias, the batch normalization of one block at a time, the spectral
-normalization, the free matrix and its initialization, both penalties and their weights.
-Inferred: that blocks are taken in row-major order; biases in Tanaka's convolutions; PyTorch's default initialization
-of all kernels, with biases at zero; every size but 32 (the public code's constants 64, 31 and 32 become the number of
-blocks, size - 1 and size).
+Each takes encrypted images [batch, size, size, 3], with `size` a multiple of 4, and returns features of the same height
+and width for the classifier. From public code (Madono's repository, and Tanaka's for his own network) we took the
+layers and their order, the slopes, the convolutions without a bias, the batch normalization of one block at a time, the
+spectral normalization, the free matrix and its initialization, and both penalties with their weights.
+
+We inferred the following: blocks come in row-major order; Tanaka's convolutions have biases; all kernels have PyTorch's
+default initialization and all biases start at zero; and at sizes other than 32, the public code's constants 64, 31 and
+32 become the number of blocks, size - 1 and size.
 """
 
 import math
@@ -28,9 +29,9 @@ _block_kernels = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", ba
 class LEAdaptNet(nn.Module):
     """Madono's adaptation network for LE: images [batch, size, size, 3] to [batch, size, size, 16] in `dtype`.
 
-    All blocks share a 4x4 convolution to 256 channels, which here is a matrix "projection" [48, 256] whose rows are
-    (row, column, channel), and one batch normalization, through which they go one after another; then LeakyReLU 0.1
-    and PixelShuffle.
+    All blocks share a 4x4 convolution to 256 channels, here a matrix "projection" [48, 256] with rows in
+    (row, column, channel) order. They also share one batch normalization, which they pass one after another. LeakyReLU
+    with slope 0.1 and PixelShuffle follow.
     """
 
     dtype: DTypeLike = jnp.float32
@@ -48,8 +49,8 @@ class LEAdaptNet(nn.Module):
 class TanakaAdaptNet(nn.Module):
     """Tanaka's adaptation network for LE: images [batch, size, size, 3] to [batch, size, size, 32] in `dtype`.
 
-    Three times batch normalization (ordinary, over the positions too) and a layer that the blocks share: 4x4
-    convolution to 48 and ReLU, 1x1 to 48 and ReLU, 1x1 to 512; then PixelShuffle.
+    Three ordinary batch normalizations (also over positions) alternate with three convolutions that all blocks share:
+    4x4 to 48 channels and ReLU, 1x1 to 48 and ReLU, 1x1 to 512. PixelShuffle follows.
     """
 
     dtype: DTypeLike = jnp.float32
@@ -69,11 +70,12 @@ class TanakaAdaptNet(nn.Module):
 class ELEAdaptNet(nn.Module):
     """Madono's adaptation network for ELE: images [batch, size, size, 3] to [batch, size, size, 16] in `dtype`.
 
-    Each of the N blocks has its own spectrally normalized 4x4 convolution to 256 channels, batch normalization and
-    LeakyReLU 0.2. A free matrix "mixing" [N, N] (source, target) recombines the blocks, which PixelShuffle unfolds.
+    Each of the N blocks has its own spectrally normalized 4x4 convolution to 256 channels and its own batch
+    normalization, followed by LeakyReLU with slope 0.2. A free matrix "mixing" [N, N] (source, target) recombines the
+    blocks, and PixelShuffle unfolds them.
 
-    In training it sows into "penalties" penalty_weight * L_U, which draws the mixing toward a permutation, and
-    smoothness_weight * L_s, which draws neighboring pixels together.
+    In training the network sows two terms into "penalties": penalty_weight * L_U, which pulls the matrix toward a
+    permutation, and smoothness_weight * L_s, which pulls neighboring pixels together.
     """
 
     penalty_weight: float = 1e-3
@@ -95,14 +97,16 @@ class ELEAdaptNet(nn.Module):
 
 
 def smoothness_penalty(features: jax.Array) -> jax.Array:
-    """Sums squared forward differences of 3 channels, without the last row and column: L_s of Madono's public code.
+    """Computes L_s of Madono's public code: squared forward differences of the first 3 channels.
+
+    L_s = sum((x[i + 1, j] - x[i, j])^2 + (x[i, j + 1] - x[i, j])^2) / ((size - 1) * size * channels * batch),
+    without the last row and column. The divisor has all channels, although the sum has 3, as in the public code.
 
     Args:
       features: [batch, size, size, channels], floating point.
 
     Returns:
-      Their sum divided by (size - 1) * size * channels and by the batch, although it is over 3 channels; a scalar
-      in at least float32.
+      A scalar in at least float32.
     """
     chex.assert_type(features, float)
     chex.assert_shape(features, (None, features.shape[-2], None, None))
@@ -114,10 +118,10 @@ def smoothness_penalty(features: jax.Array) -> jax.Array:
 
 
 class _BlockBatchNorm(nn.Module):
-    """Batch normalization of blocks [batch, blocks, features], each by its own mean and variance over the batch.
+    """Normalizes each block of [batch, blocks, features] by its own mean and variance over the batch.
 
-    With `shared`, as if the blocks went through one layer one after another: parameters and statistics [features],
-    and the running ones move once for each block. Otherwise each block has its own, [blocks, features].
+    If `shared`, the blocks pass through one layer one after another: parameters and statistics are [features], and the
+    running statistics are updated once per block. Otherwise each block has its own, [blocks, features].
     """
 
     shared: bool
@@ -147,19 +151,19 @@ class _BlockBatchNorm(nn.Module):
         keep = 1 - self.momentum
         if not self.shared:
             return (keep * running + self.momentum * new).astype(running.dtype)
-        # The recurrence over the blocks, solved: the last block was forgotten least.
+        # Closed form of one update per block: the last block has the largest weight.
         blocks = len(new)
         weights = self.momentum * keep ** np.arange(blocks - 1, -1, -1)
         return (keep**blocks * running + (weights[:, None] * new).sum(0)).astype(running.dtype)
 
 
 class _SpectralDense(nn.Module):
-    """A matrix for each block, divided by its largest singular value as torch.nn.utils.spectral_norm estimates it.
+    """Multiplies each block by its own matrix, divided by an estimate of the matrix's largest singular value.
 
-    Blocks [batch, blocks, inputs] to [batch, blocks, features]; parameter "kernel" [blocks, inputs, features].
-    Statistics "u" [blocks, features] and "v" [blocks, inputs] are the singular vectors, which one power iteration
-    improves at each training step; they start at random, so that a model never trained divides by noise, as in
-    PyTorch.
+    The estimate is that of torch.nn.utils.spectral_norm. Blocks [batch, blocks, inputs] become
+    [batch, blocks, features]; the parameter "kernel" is [blocks, inputs, features]. The statistics "u"
+    [blocks, features] and "v" [blocks, inputs] estimate the singular vectors. They start at random, and each training
+    step improves them by one power iteration, so the estimate of an untrained model is noise, as in PyTorch.
     """
 
     features: int
@@ -190,7 +194,7 @@ def _unit(vectors: jax.Array) -> jax.Array:
 
 
 def _split(images: jax.Array) -> jax.Array:
-    """Splits [batch, size, size, 3] into blocks [batch, N, 48], row by row, as (row, column, channel)."""
+    """Splits [batch, size, size, 3] into row-major blocks [batch, N, 48] in (row, column, channel) order."""
     chex.assert_shape(images, (None, images.shape[-2], None, 3))
     chex.assert_is_divisible(images.shape[-2], BLOCK)
     batch, height, width, channels = images.shape
@@ -199,7 +203,7 @@ def _split(images: jax.Array) -> jax.Array:
 
 
 def _pixel_shuffle(blocks: jax.Array) -> jax.Array:
-    """Unfolds blocks [batch, N, channels * 16], as (channel, row, column), to [batch, size, size, channels]."""
+    """Unfolds blocks [batch, N, channels * 16] in (channel, row, column) order to [batch, size, size, channels]."""
     batch, count, features = blocks.shape
     side, channels = math.isqrt(count), features // BLOCK**2
     grid = blocks.reshape(batch, side, side, channels, BLOCK, BLOCK)

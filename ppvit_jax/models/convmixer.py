@@ -1,8 +1,8 @@
 """ConvMixer of Trockman and Kolter (arXiv 2201.09792), with an optional adaptive matrix over its patches.
 
 The network is that of the paper's listing. The adaptive matrix is a *reconstruction* of the adaptive permutation
-matrix of arXiv 2208.02556, of which we know the outline and no public code: where it multiplies, its normalization,
-its initialization and its penalty are choices of this project.
+matrix of arXiv 2208.02556. We know an outline of it and no public code, so its place in the network, its normalization,
+its initialization and its penalty are our choices.
 """
 
 import dataclasses
@@ -24,14 +24,19 @@ _SINKHORN_ROUNDS = 20
 
 @dataclasses.dataclass(frozen=True)
 class ConvMixerConfig:
-    """The shape of a ConvMixer: ConvMixer-256/8 has `hidden_size` 256 and `depth` 8.
+    """Shape of a ConvMixer.
 
-    patch_size: side of a patch in pixels.
-    kernel_size: side of the depthwise convolutions in patches.
-    adaptive_matrix: one of ADAPTIVE_MATRICES. Other than "none", a learned matrix over the patches: the parameter
-      itself ("free"), its rows under a softmax ("softmax"), or made nearly doubly stochastic ("sinkhorn").
-    penalty_weight: of the adaptive matrix's penalty in the loss.
-    dtype: the compute dtype; the parameters keep theirs.
+    Attributes:
+      hidden_size: features of a patch; 256 for ConvMixer-256/8.
+      depth: number of layers; 8 for ConvMixer-256/8.
+      patch_size: side of a patch in pixels.
+      kernel_size: side of the depthwise convolutions in patches.
+      image_size: side of an image in pixels.
+      num_classes: outputs of the head.
+      adaptive_matrix: form of a learned matrix that mixes the patches: "none"; "free", the parameter itself; "softmax",
+        a softmax over each row of it; or "sinkhorn", the parameter made nearly doubly stochastic.
+      penalty_weight: weight in the loss of the adaptive matrix's penalty.
+      dtype: compute dtype; the parameters keep theirs.
     """
 
     hidden_size: int
@@ -46,24 +51,27 @@ class ConvMixerConfig:
 
     @property
     def grid_size(self) -> int:
-        """Patches along one side of the image."""
+        """Number of patches along one side of the image."""
         return self.image_size // self.patch_size
 
 
 def build(config: ConvMixerConfig) -> Model:
-    """Returns the functions of a ConvMixer.
+    """Builds a ConvMixer.
 
-    Parameters: "embedding" (kernel [patch_size, patch_size, 3, hidden_size]), "embedding_norm", "block_0" and so on
-    with "depthwise", "depthwise_norm", "pointwise" and "pointwise_norm", and "head"; with an adaptive matrix also
-    "adaptive_matrix" [grid_size**2, grid_size**2].
+    Its parameters are "embedding" (kernel [patch_size, patch_size, 3, hidden_size]), "embedding_norm", "block_0" and so
+    on, each with "depthwise", "depthwise_norm", "pointwise" and "pointwise_norm", and "head". With an adaptive matrix
+    there is also "adaptive_matrix" [grid_size**2, grid_size**2].
 
     Raises:
-      UserError: an unknown adaptive matrix, no kernel, or an image size that is not a multiple of the patch size.
+      UserError: the adaptive matrix is unknown, the kernel size is below 1, or the image size is not a multiple of the
+        patch size.
     """
     if config.adaptive_matrix not in ADAPTIVE_MATRICES:
-        raise UserError(f"adaptive matrix {config.adaptive_matrix!r}: use one of {', '.join(ADAPTIVE_MATRICES)}")
+        raise UserError(
+            f"unknown adaptive matrix {config.adaptive_matrix!r}: use one of {', '.join(ADAPTIVE_MATRICES)}"
+        )
     if config.kernel_size < 1:
-        raise UserError(f"kernel size {config.kernel_size} of the ConvMixer: give at least 1")
+        raise UserError(f"the ConvMixer's kernel size is {config.kernel_size}: give at least 1")
     if config.image_size < 1 or config.patch_size < 1 or config.image_size % config.patch_size:
         raise UserError(
             f"image size {config.image_size} is not a multiple of the patch size {config.patch_size} of the ConvMixer"
@@ -72,21 +80,21 @@ def build(config: ConvMixerConfig) -> Model:
 
 
 def _sinkhorn_round(logarithms: jax.Array, _: None) -> tuple[jax.Array, None]:
-    """Normalizes the rows, then the columns, of a matrix given by its entries' logarithms."""
+    """Normalizes the rows, then the columns, of a matrix in log space."""
     return jax.nn.log_softmax(jax.nn.log_softmax(logarithms, axis=1), axis=0), None
 
 
-def _effective(parameter: jax.Array, kind: str) -> jax.Array:
-    """Returns the matrix that multiplies the patches, from its parameter; both [patches, patches]."""
-    if kind == "softmax":
+def _mixing_matrix(parameter: jax.Array, form: str) -> jax.Array:
+    """Computes the matrix that mixes the patches from its parameter; both are [patches, patches]."""
+    if form == "softmax":
         return jax.nn.softmax(parameter, axis=1)
-    if kind == "sinkhorn":
+    if form == "sinkhorn":
         return jnp.exp(jax.lax.scan(_sinkhorn_round, parameter, length=_SINKHORN_ROUNDS)[0])
     return parameter
 
 
 class _DepthwiseConvolution(nn.Module):
-    """A convolution of every channel by itself, "SAME" padding; "kernel" [size, size, 1, channels], "bias"."""
+    """Depthwise convolution with "SAME" padding: "kernel" [size, size, 1, channels] and "bias" [channels]."""
 
     size: int
     dtype: Any
@@ -102,7 +110,7 @@ class _DepthwiseConvolution(nn.Module):
             return bias + jax.lax.conv_general_dilated(
                 x, kernel, (1, 1), "SAME", dimension_numbers=dimensions, feature_group_count=channels
             )
-        # XLA's grouped convolution on a CPU takes four times as long as a sum of shifted products.
+        # On a CPU, XLA's grouped convolution takes four times as long as a sum of shifted products.
         before = (size - 1) // 2
         sides = (before, size - 1 - before)
         padded = jnp.pad(x, ((0, 0), sides, sides, (0, 0)))
@@ -132,7 +140,7 @@ class _ConvMixer(nn.Module):
         dtype = jnp.dtype(config.dtype)
         batch, _, _, channels = images.shape
         patch, grid = config.patch_size, config.grid_size
-        # One matrix product over (row, column, channel) of each patch: a convolution whose stride is its size.
+        # A convolution whose stride is its size: one matrix product over (row, column, channel) of each patch.
         patches = images.reshape(batch, grid, patch, grid, patch, channels)
         patches = patches.swapaxes(2, 3).reshape(batch, grid**2, patch, patch, channels)
         x = nn.DenseGeneral(config.hidden_size, axis=(-3, -2, -1), dtype=dtype, name="embedding")(patches)
@@ -140,7 +148,7 @@ class _ConvMixer(nn.Module):
         if config.adaptive_matrix != "none":
             parameter = self.param("adaptive_matrix", pytorch_kernel_init, (grid**2, grid**2), jnp.float32)
             precise = parameter.astype(jnp.promote_types(dtype, jnp.float32))
-            matrix = _effective(precise, config.adaptive_matrix)
+            matrix = _mixing_matrix(precise, config.adaptive_matrix)
             if train:
                 self.sow("penalties", "adaptive_matrix", config.penalty_weight * permutation_penalty(matrix))
             x = jnp.einsum("ij,bjd->bid", matrix.astype(dtype), x)
@@ -154,32 +162,32 @@ class _ConvMixer(nn.Module):
 
 
 def infer_config(stored: Stored) -> ConvMixerConfig:
-    """Reads the shape off a checkpoint's arrays, and off its metadata what they do not tell.
+    """Infers the shape from a checkpoint's arrays and metadata.
 
-    Those are the kind of the adaptive matrix, and without a matrix the images' size. `num_classes` is 0 for a
-    checkpoint without a head.
+    The metadata must record the form of the adaptive matrix, or the image size if there is no matrix. `num_classes` is
+    0 for a checkpoint without a head.
 
     Raises:
-      UserError: an array is missing or of another rank, or the metadata lacks what is needed.
+      UserError: an array is missing or has another rank, or the metadata lacks a field that is needed.
     """
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
         return stored.shape(name, rank, "ConvMixer")
 
     patch_size, _, _, hidden_size = shape(FAMILY.patch_kernel, 4)
-    image_size, kind = stored.image_size, "none"
+    image_size, form = stored.image_size, "none"
     if FAMILY.mixing_matrix in stored.arrays:
         image_size = math.isqrt(shape(FAMILY.mixing_matrix, 2)[1]) * patch_size
-        kind = stored.options.get("adaptive_matrix")
-        if kind not in ADAPTIVE_MATRICES[1:]:
+        form = stored.options.get("adaptive_matrix")
+        if form not in ADAPTIVE_MATRICES[1:]:
             raise UserError(
-                f"{stored.where} does not say the kind of its adaptive matrix, {', '.join(ADAPTIVE_MATRICES[1:])}: "
-                "load it in a run with its config.model_options.adaptive_matrix, whose checkpoint says it"
+                f"{stored.where} does not record the form of its adaptive matrix ({', '.join(ADAPTIVE_MATRICES[1:])}): "
+                "train from it with config.model_options.adaptive_matrix set; the new checkpoint records the form"
             )
     if not image_size:
         raise UserError(
-            f"{stored.where} does not say the size of its images: load it in a run with its config.image_size, "
-            "whose checkpoint says it"
+            f"{stored.where} does not record the size of its images: train from it with config.image_size set; "
+            "the new checkpoint records the size"
         )
     return ConvMixerConfig(
         hidden_size=hidden_size,
@@ -188,7 +196,7 @@ def infer_config(stored: Stored) -> ConvMixerConfig:
         kernel_size=shape("block_0/depthwise/kernel", 4)[0],
         image_size=image_size,
         num_classes=shape("head/kernel", 2)[1] if "head/kernel" in stored.arrays else 0,
-        adaptive_matrix=kind,
+        adaptive_matrix=form,
         dtype=stored.dtype,
     )
 
@@ -208,7 +216,7 @@ FAMILY = Family(
     config=ConvMixerConfig,
     build=build,
     name=lambda config: f"ConvMixer-{config.hidden_size}/{config.depth}",
-    # Sides of a patch in pixels and of the convolutions in patches; one of ADAPTIVE_MATRICES.
+    # Side of a patch in pixels, side of the convolutions in patches, and one of ADAPTIVE_MATRICES.
     options={"patch_size": 2, "kernel_size": 5, "adaptive_matrix": "none"},
     recorded=("adaptive_matrix",),
     infer=infer_config,

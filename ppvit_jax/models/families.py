@@ -1,4 +1,4 @@
-"""All families of models under one name: a new one is a file that declares its FAMILY, and a place in the tuple."""
+"""All model families behind one interface. To add one, declare FAMILY in a new file and list it in FAMILIES."""
 
 import functools
 import math
@@ -23,7 +23,7 @@ FAMILIES: tuple[Family[Any], ...] = (
     pyramidnet.FAMILY,
     neuracrypt.FAMILY,
 )
-# Options that a model's name leaves open, with their defaults: `config.model_options`.
+# Options that a model's name does not fix, with their defaults: the fields of `config.model_options`.
 OPTIONS: dict[str, str | int] = {name: value for family in FAMILIES for name, value in family.options.items()}
 
 
@@ -39,19 +39,20 @@ def parse_name(
     """Reads a model's name.
 
     Args:
-      name: "ViT-B/16" (or "ViT-B_16"); "ConvMixer-256/8", width and depth; "ResNet-18"; "PyramidNet-110/270", depth
-        and widening, with ShakeDrop; "NeuraCrypt-2048/16", the classifier of encodings of this width and patch.
+      name: "ViT-B/16" (or "ViT-B_16"): size and patch size. "ConvMixer-256/8": width and depth. "ResNet-18".
+        "PyramidNet-110/270": depth and widening, with ShakeDrop. "NeuraCrypt-2048/16": width and patch size of the
+        encodings that it classifies.
       image_size: side of an image in pixels.
       num_classes: outputs of the head.
-      representation_size: of a ViT; see `ViTConfig`.
-      dtype: the compute dtype.
-      options: those of OPTIONS that differ.
+      representation_size: width of a ViT's `pre_logits` layer; see `ViTConfig`.
+      dtype: compute dtype.
+      options: the entries of OPTIONS that differ from their defaults.
 
     Returns:
-      The configuration of one family.
+      The model's shape, a configuration of one family.
 
     Raises:
-      UserError: an unknown name or option, or sizes that do not fit.
+      UserError: the name or an option is unknown, or the sizes do not fit each other.
     """
     chosen = {**OPTIONS, **(options or {})}
     if unknown := sorted(chosen.keys() - OPTIONS.keys()):
@@ -71,18 +72,19 @@ def parse_name(
 
 
 def family_of(config: ModelConfig) -> Family[Any]:
-    """Returns the family of a model's shape."""
+    """Returns the family that a model's shape belongs to."""
     return {family.config: family for family in FAMILIES}[type(config)]
 
 
 def recognize(params: Mapping[str, Any]) -> Family[Any] | None:
-    """Finds the family of a model by the names of its parameters.
+    """Finds a model's family by the names of its parameters.
 
     Args:
-      params: a nested tree, of a part of a model too, or arrays by their full names.
+      params: a nested tree, or arrays by their full names; part of a model is enough.
 
     Returns:
-      The family that has most of its described names among them, of several the first; None if none has any.
+      The family with the most described names among the parameters (the first, if several have as many), or None if
+      no family has any.
     """
 
     def count(family: Family[Any]) -> int:
@@ -101,33 +103,34 @@ def infer_config(
     image_size: int = 0,
     options: Options | None = None,
 ) -> ModelConfig:
-    """Reads the shape of a model off its checkpoint.
+    """Infers the shape of a model from its checkpoint.
 
     Args:
-      arrays: by name, such as "Transformer/encoderblock_0/LayerNorm_0/scale".
+      arrays: the parameters by name, such as "Transformer/encoderblock_0/LayerNorm_0/scale".
       where: the checkpoint's name, for messages.
-      dtype: the compute dtype to set.
-      image_size, options: what the checkpoint's metadata says, for what arrays cannot tell; see `recorded_options`.
+      dtype: compute dtype to set.
+      image_size, options: values from the checkpoint's metadata, for facts that the arrays do not show; see
+        `recorded_options`.
 
     Returns:
-      The configuration of one family; `num_classes` is 0 for a checkpoint without a head.
+      The model's shape; `num_classes` is 0 for a checkpoint without a head.
 
     Raises:
-      UserError: the family's checkpoints do not tell the shape, or this one does not: an array is missing or of another
-        rank, or the metadata lacks what is needed.
+      UserError: the shape cannot be inferred for this family, an array is missing or has another rank, or the metadata
+        lacks a field that is needed.
     """
     family = recognize(arrays) or FAMILIES[0]
     if family.infer is None:
         readable = " or ".join(family.names for family in FAMILIES if family.infer is not None)
         raise UserError(
-            f"{where} is a {family.title}, whose shape cannot be read off a checkpoint, and to which no encryption can "
-            f"be adapted, for {family.limits}: use {readable}"
+            f"{where} is a {family.title}: its shape cannot be inferred from a checkpoint, and it cannot be adapted, "
+            f"because {family.limits}; use {readable}"
         )
     return family.infer(Stored(arrays, where, dtype, image_size, options or {}))
 
 
 def recorded_options(config: ModelConfig) -> dict[str, str | int]:
-    """Returns the options that a checkpoint's metadata must keep, those at their defaults left out."""
+    """Returns the options that a checkpoint's metadata must record, except those at their defaults."""
     family = family_of(config)
     options = {name: getattr(config, name) for name in family.recorded}
     return {name: value for name, value in options.items() if value != family.options[name]}
@@ -139,10 +142,10 @@ def model_name(config: ModelConfig) -> str:
 
 
 def build(config: ModelConfig) -> Model:
-    """Returns the functions of a model of any family.
+    """Builds a model of any family.
 
     Raises:
-      UserError: a shape that the family cannot have.
+      UserError: the family has no model of this shape.
     """
     return family_of(config).build(config)
 
@@ -154,7 +157,7 @@ def input_shape(config: ModelConfig) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=32)
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of a model's parameters, by name ("Transformer/encoder_norm/bias").
+    """Returns the shapes of a model's parameters by name, such as "Transformer/encoder_norm/bias".
 
     Raises:
       UserError: see `build`.
@@ -164,7 +167,7 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def abstract_statistics(config: ModelConfig) -> Statistics:
-    """Returns shapes and dtypes in place of a model's statistics.
+    """Returns the shapes and dtypes of a model's statistics, in a tree of the same structure.
 
     Raises:
       UserError: see `build`.
@@ -173,13 +176,13 @@ def abstract_statistics(config: ModelConfig) -> Statistics:
 
 
 def _abstract(config: ModelConfig, init: Callable[[jax.Array], dict[str, Any]]) -> dict[str, Any]:
-    # Where float64 is not enabled, JAX would warn.
+    # JAX would warn if float64 were not enabled.
     with jax.enable_x64(config.dtype == "float64"):
         return jax.eval_shape(init, jax.random.key(0))
 
 
 def unused_layers(config: ModelConfig, *, keep_head: bool) -> tuple[str, ...]:
-    """Returns beginnings of names, such as "head/", of what a checkpoint may have and the model does not take of it."""
+    """Returns the prefixes of parameters, such as "head/", that a checkpoint may have and the model does not use."""
     family = family_of(config)
     lacking = [
         layer for layer in family.optional if not any(name.startswith(f"{layer}/") for name in parameter_shapes(config))
@@ -188,10 +191,10 @@ def unused_layers(config: ModelConfig, *, keep_head: bool) -> tuple[str, ...]:
 
 
 def resize_positions(arrays: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:
-    """Interpolates the position embedding among a checkpoint's arrays to the model's grid, where it is of another one.
+    """Interpolates the position embedding among a checkpoint's arrays to the model's grid, if the grids differ.
 
     Raises:
-      UserError: it is not of a square grid.
+      UserError: the embedding does not belong to a square grid.
     """
     family = family_of(config)
     embedding, wanted = arrays.get(family.positions), parameter_shapes(config).get(family.positions)

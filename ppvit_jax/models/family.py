@@ -1,4 +1,4 @@
-"""The description of a model family: its names, its functions, and where a model of it meets the image."""
+"""Description of a model family: its names, its functions, and the parameters that touch the image."""
 
 import dataclasses
 import re
@@ -16,13 +16,14 @@ ConfigT = TypeVar("ConfigT", bound=ModelConfig)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stored:
-    """A checkpoint from which the shape of its model is to be read.
+    """Checkpoint from which a model's shape is inferred.
 
-    arrays: the parameters by their names, such as "Transformer/encoder_norm/bias".
-    where: the checkpoint's name, for messages.
-    dtype: the compute dtype to set.
-    image_size: side of an image in pixels as the checkpoint's metadata has it; 0 if it is unknown.
-    options: the metadata's options of the model, see `Family.recorded`.
+    Attributes:
+      arrays: the parameters by name, such as "Transformer/encoder_norm/bias".
+      where: the checkpoint's name, for messages.
+      dtype: compute dtype to set.
+      image_size: side of an image in pixels, from the checkpoint's metadata; 0 if unknown.
+      options: the model's options, from the checkpoint's metadata; see `Family.recorded`.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -34,56 +35,61 @@ class Stored:
     def shape(self, name: str, rank: int, title: str) -> tuple[int, ...]:
         """Returns the shape of an array.
 
+        Args:
+          name: the array's name.
+          rank: the number of axes that it must have.
+          title: the family's title, for the message.
+
         Raises:
-          UserError: it is missing or of another rank, so that the checkpoint is of no `title`.
+          UserError: the array is missing or has another rank, so the checkpoint does not belong to the family.
         """
         shape = self.arrays[name].shape if name in self.arrays else None
         if shape is None or len(shape) != rank:
-            problem = "lacks" if shape is None else f"has another shape, {shape}, of"
+            problem = "lacks" if shape is None else f"has the wrong shape {shape} for"
             raise UserError(f"{self.where} is not a {title}: it {problem} {name}")
         return shape
 
     def count(self, pattern: str) -> int:
-        """Returns one more than the highest number that the pattern's group finds at the beginning of a name."""
+        """Returns 1 + the highest number that the pattern's group matches at the start of a name; 1 if none does."""
         numbers = [int(match[1]) for match in map(re.compile(pattern).match, self.arrays) if match]
         return 1 + max(numbers, default=0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Family(Generic[ConfigT]):
-    """A family of models, declared as FAMILY in its own file.
+    """Family of models, declared as FAMILY in its own file.
 
     Names:
-      title: of the family, for messages.
+      title: the family's name, for messages.
       names: form of its models' names, such as "ConvMixer-WIDTH/DEPTH".
-      pattern: regular expression of a name. Each named group is an integer field of `config`, from 1 on.
-      options: what a name leaves open, with the defaults: fields of `config`, by names that no other family uses.
+      pattern: regular expression of a name. Each named group is an integer field of `config`, at least 1.
+      options: fields of `config` that a name does not fix, with their defaults. No other family uses their names.
 
     Functions:
-      config: the class of its models' shapes, a frozen dataclass that no other family uses.
+      config: class of its models' shapes, a frozen dataclass that no other family uses.
       build: shape -> model.
-      parse: (name, representation_size=, image_size=, num_classes=, dtype=, and the options) -> shape, for names that
-        hold more than numbers.
-      name: shape -> the model's name; "" for a shape that has none.
-      input_shape: shape -> that of one example.
-      infer: checkpoint -> shape; None for a family whose checkpoints do not tell it.
+      parse: (name, representation_size=, image_size=, num_classes=, dtype=, and the options) -> shape. Needed only if
+        names contain more than numbers.
+      name: shape -> the model's name; "" for a shape without a name.
+      input_shape: shape of a model -> shape of one example.
+      infer: checkpoint -> shape; None if the family's checkpoints do not determine it.
       describe: shape -> facts for `ppvit info`.
-      recorded: those options that a checkpoint's arrays do not tell, and its metadata must.
-      limits: for a family without `infer`, the reason why it cannot be adapted.
+      recorded: options that a checkpoint's arrays do not show, so that its metadata must record them.
+      limits: the reason that a family without `infer` cannot be adapted.
 
-    Where a model meets the image, as names of parameters, "" for none:
-      patch_kernel: [patch, patch, 3, hidden], its rows in the order of a patch's values.
+    Parameters that touch the image, by name; "" if the family has none:
+      patch_kernel: [patch, patch, 3, hidden], with rows in the order of a patch's values.
       patch_bias: [hidden].
-      positions: [1, prefix_tokens + blocks, hidden], blocks in row-major order.
-      prefix_tokens: the number of tokens before the patches, such as a class token.
-      mixing_matrix: [blocks, blocks], its columns in the order of the blocks.
+      positions: [1, prefix_tokens + blocks, hidden], with blocks in row-major order.
+      prefix_tokens: number of tokens before the patches, such as a class token.
+      mixing_matrix: [blocks, blocks], with columns in the order of the blocks.
 
-    Other parts:
-      head: the layer that gives the logits.
-      optional: layers that a checkpoint may have and the model lack.
-      landmarks: parameters that every model of the family has, by which it is recognized.
-      encoder: the subtree whose kernels no key moves.
-      encoder_outputs: how the names of those kernels end that have the hidden units at their output.
+    Other parameters:
+      head: the layer that computes the logits.
+      optional: layers that a checkpoint may have although the model lacks them.
+      landmarks: parameters that every model of the family has and that identify the family.
+      encoder: the subtree whose kernels adaptation leaves unchanged.
+      encoder_outputs: endings of the names of kernels in `encoder` whose outputs are the hidden units.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Layers that several families share."""
+"""Layers shared by several model families."""
 
 import chex
 import flax.linen as nn
@@ -11,22 +11,23 @@ pytorch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform
 
 
 def permutation_penalty(matrix: jax.Array) -> jax.Array:
-    """Measures the distance of a matrix from a permutation, whose rows and columns have one element each.
+    """Measures the distance of a matrix from a permutation matrix: L_U of Madono's public code.
 
-    sum(l1 norm - l2 norm) over rows and columns / number of elements: L_U of Madono's public code.
+    L_U = sum over rows and columns of (l1 norm - l2 norm), divided by n^2. A vector's norms are equal if it has at most
+    one nonzero element.
 
     Args:
       matrix: [n, n], floating point.
 
     Returns:
-      A scalar, 0 for a permutation.
+      A scalar, 0 for a permutation matrix.
     """
     chex.assert_type(matrix, float)
     chex.assert_shape(matrix, (matrix.shape[-1],) * 2)
     total = jnp.zeros((), matrix.dtype)
     for axis in (0, 1):
         squares = jnp.square(matrix).sum(axis)
-        # The root has no gradient at 0, where the squares of a nearly one-hot softmax underflow to.
+        # The square root has no gradient at 0, and the squares of a nearly one-hot softmax underflow to 0.
         positive = squares > 0
         norm = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
         total += (jnp.abs(matrix).sum(axis) - norm).sum()
@@ -36,11 +37,11 @@ def permutation_penalty(matrix: jax.Array) -> jax.Array:
 class BatchNorm(nn.Module):
     """Batch normalization over all axes but the last, as PyTorch computes it.
 
-    In training the batch's own mean and (biased) variance normalize, and the running ones move by `momentum`
-    toward the mean and the *unbiased* variance; in evaluation the running ones normalize. Flax's own layer keeps
-    the biased variance. Reference: torch.nn.BatchNorm2d.
+    In training, the batch's mean and (biased) variance normalize, and the running statistics move by `momentum` toward
+    the mean and the *unbiased* variance. In evaluation, the running statistics normalize. Flax's own layer tracks the
+    biased variance. Reference: torch.nn.BatchNorm2d.
 
-    Parameters "scale" and "bias" [features]; statistics "mean" and "variance" [features].
+    The parameters are "scale" and "bias" [features], the statistics "mean" and "variance" [features].
     """
 
     momentum: float = 0.1

@@ -1,4 +1,4 @@
-"""Models as pure functions on dict pytrees, whatever their family."""
+"""Models of every family as pure functions on dict pytrees."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ Statistics = dict[str, Any]
 
 
 class ModelConfig(Protocol):
-    """The shape of a model of any family: a frozen dataclass, so that equal shapes share a compilation."""
+    """Shape of a model of any family: a frozen dataclass, so that equal shapes share a compilation."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def patch_size(self) -> int:
-        """Side of a patch in pixels: of the blocks that an encryption can share with it; 0 for none."""
+        """Side of a patch in pixels, and so of the blocks that an encryption may have; 0 without patches."""
         ...
 
     @property
@@ -31,7 +31,7 @@ class ModelConfig(Protocol):
 
     @property
     def num_classes(self) -> int:
-        """Outputs of the head."""
+        """Number of outputs of the head."""
         ...
 
     @property
@@ -41,11 +41,12 @@ class ModelConfig(Protocol):
 
 
 class TrainOutput(NamedTuple):
-    """Result of a model that is being trained.
+    """Result of a model in training mode.
 
-    logits: [batch, num_classes].
-    statistics: those of the next step.
-    penalty: a scalar to add to the loss; 0 for most families.
+    Attributes:
+      logits: [batch, num_classes].
+      statistics: the statistics for the next step.
+      penalty: a scalar to add to the loss; 0 for most families.
     """
 
     logits: jax.Array
@@ -55,16 +56,18 @@ class TrainOutput(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model as pure functions.
+    """Model as pure functions.
 
-    init(rng) -> params.
-    init_statistics(rng) -> statistics: what training moves without a gradient, such as a batch normalization's
-      running mean; {} for a Vision Transformer.
-    apply(params, images, statistics) -> logits, in evaluation mode.
-    train(params, statistics, images, rng) -> TrainOutput, in training mode.
+    Statistics are arrays that training updates without a gradient, such as the running mean of a batch normalization.
+    `images` is [batch, image_size, image_size, 3], normalized, floating point. `logits` is [batch, num_classes] in
+    float32 (float64 if the compute dtype is float64).
 
-    `images` is [batch, image_size, image_size, 3], normalized, floating point; `logits` is
-    [batch, num_classes] in float32 (float64 if the compute dtype is float64).
+    Attributes:
+      config: the model's shape.
+      init: init(rng) -> params.
+      init_statistics: init_statistics(rng) -> statistics; {} for a Vision Transformer.
+      apply: apply(params, images, statistics) -> logits, in evaluation mode.
+      train: train(params, statistics, images, rng) -> TrainOutput, in training mode.
     """
 
     config: ModelConfig
@@ -75,11 +78,11 @@ class Model:
 
 
 def leaf(params: Mapping[str, Any], name: str) -> Any:
-    """Returns a parameter by its name, such as "Transformer/encoder_norm/bias"; None if there is none of that name.
+    """Returns a parameter by its name, such as "Transformer/encoder_norm/bias", or None if there is none.
 
     Args:
       params: a nested tree, or arrays by their full names.
-      name: the path in the tree, joined by "/"; "" is the name of no parameter.
+      name: the path in the tree, joined by "/"; no parameter has the name "".
     """
     if name in params:
         return params[name]
@@ -89,19 +92,19 @@ def leaf(params: Mapping[str, Any], name: str) -> Any:
 
 
 def replace_leaf(params: Params, name: str, value: Any) -> Params:
-    """Returns a nested tree with another value under a name; it shares the other leaves, and `params` stays."""
+    """Returns a copy of a nested tree with one leaf replaced. The copy shares all other leaves with `params`."""
     branch, _, rest = name.partition("/")
     return {**params, branch: replace_leaf(params[branch], rest, value) if rest else value}
 
 
 def from_linen(config: ModelConfig, module: nn.Module, input_shape: tuple[int, ...]) -> Model:
-    """Returns the functions of a Linen module.
+    """Wraps a Linen module as pure functions.
 
     Args:
       config: the model's shape.
-      module: its `__call__(images, train)` gives logits. It keeps statistics in the collection "statistics",
-        sows penalties, already weighted, into "penalties", and draws from the stream "random" when it trains.
-      input_shape: of one example.
+      module: a module whose `__call__(images, train)` returns logits. It keeps statistics in the collection
+        "statistics", sows weighted penalties into "penalties", and in training draws from the stream "random".
+      input_shape: shape of one example.
     """
 
     def variables(rng: jax.Array) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""NeuraCrypt's classifier: a DeepViT (Zhou et al., arXiv 2103.11886) of one layer on encoded patches."""
+"""NeuraCrypt's classifier: a one-layer DeepViT (Zhou et al., arXiv 2103.11886) on encoded patches."""
 
 import dataclasses
 from typing import Any
@@ -18,13 +18,17 @@ _HEAD_SIZE = 64
 
 @dataclasses.dataclass(frozen=True)
 class NeuraCryptConfig:
-    """The shape of the classifier; its input is what `ppvit_jax.encryption.neuracrypt.NeuraCrypt` encodes.
+    """Shape of a classifier of the encodings that `ppvit_jax.encryption.neuracrypt.NeuraCrypt` computes.
 
-    image_size: side of an image in pixels, before it is encoded.
-    encoding_patch_size: side of an encoded patch in pixels: the encryption's block size.
-    width: features of an encoded patch, and of the model.
-    mlp_ratio: the MLP's hidden size, in widths.
-    dtype: compute dtype; the parameters keep theirs.
+    Attributes:
+      image_size: side of an image in pixels, before it is encoded.
+      num_classes: outputs of the head.
+      encoding_patch_size: side of an encoded patch in pixels, which is the encryption's block size.
+      width: features of an encoded patch, and of the model.
+      layers: number of layers.
+      heads: attention heads of a layer.
+      mlp_ratio: the MLP's hidden size as a multiple of the width.
+      dtype: compute dtype; the parameters keep theirs.
     """
 
     image_size: int
@@ -49,22 +53,22 @@ class NeuraCryptConfig:
 
     @property
     def patches(self) -> int:
-        """Encoded patches of an image."""
+        """Number of encoded patches of an image."""
         return (self.image_size // self.encoding_patch_size) ** 2
 
 
 def build(config: NeuraCryptConfig) -> Model:
-    """Builds a classifier of encodings, floating point [batch, patches, width], whose order is immaterial.
+    """Builds a classifier of encodings, floating point [batch, patches, width]; the order of patches does not matter.
 
-    A class token is put before the patches, and no position is added. Each layer is residual and normalizes first:
-    attention with re-attention, then an MLP. Re-attention mixes the heads' attention maps by a learned matrix and
-    normalizes the result over the heads. A layer norm and a linear head on the class token give the logits. It
-    trains as it evaluates, without statistics.
+    A class token precedes the patches, and there is no position embedding. Each layer consists of attention with
+    re-attention and an MLP, both residual and with the normalization first. Re-attention mixes the heads' attention
+    maps by a learned matrix and normalizes the result over the heads. A layer norm and a linear head on the class token
+    give the logits. Training and evaluation compute the same function, without statistics.
 
-    The published description leaves open, and we inferred from the common PyTorch implementations of DeepViT: heads
-    of 64 features whatever the width, no biases of query, key and value, a layer norm (learned, epsilon 1e-5) as
-    re-attention's norm, the exact GELU, no dropout, and PyTorch's initialization (uniform in +-1/sqrt(inputs);
-    standard normal for the class token and re-attention's matrix).
+    The published description leaves some choices open. We inferred them from the common PyTorch implementations of
+    DeepViT: heads have 64 features at any width; query, key and value have no biases; re-attention normalizes by a
+    learned layer norm with epsilon 1e-5; GELU is exact; there is no dropout; and the initialization is PyTorch's
+    (uniform in +-1/sqrt(inputs); standard normal for the class token and re-attention's matrix).
     """
     return from_linen(config, _Classifier(config), (config.patches, config.width))
 
@@ -139,6 +143,6 @@ FAMILY = Family(
     build=build,
     name=lambda config: f"NeuraCrypt-{config.width}/{config.encoding_patch_size}",
     input_shape=lambda config: (config.patches, config.width),
-    limits="it takes encodings in place of images",
+    limits="it takes encodings instead of images",
     landmarks=("class_token", "layer_0/attention/mixing"),
 )

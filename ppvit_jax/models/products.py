@@ -1,11 +1,11 @@
-"""The matrix products of a Vision Transformer, in the forms that run fast.
+"""Matrix products of a Vision Transformer, written so that they run fast.
 
-"bfloat16" means bfloat16 operands and float32 accumulation everywhere. An accelerator rounds the sums to bfloat16, for
-half the memory traffic; a processor keeps them in float32, since it computes in nothing smaller.
+"bfloat16" means bfloat16 operands and float32 accumulation everywhere. An accelerator rounds the sums to bfloat16,
+which halves the memory traffic; a CPU keeps them in float32, because it computes in nothing smaller.
 
-On a processor, XLA (0.10 and 0.11) multiplies bfloat16 fast only where the left operand's rows are what is summed over
-its last axis, and runs batched products on one core. So the gradients are written out here: the narrower operand is
-transposed, and attention goes in independent parts, which XLA computes side by side.
+On a CPU, XLA (0.10 and 0.11) multiplies bfloat16 fast only if the left operand is summed over its last axis, and it
+runs batched products on one core. The gradients are therefore written out here: the narrower operand is transposed, and
+attention is split into independent parts, which XLA computes in parallel.
 """
 
 import math
@@ -18,29 +18,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-# Attention is computed in up to so many parts on a processor; more take longer to compile than they save.
+# Largest number of parts into which attention is split on a CPU; more take longer to compile than they save.
 _MAX_PARTS = 8
-# Rows that keep XLA from folding a transposition into a product, for which it would leave bfloat16.
+# Extra rows that keep XLA from folding a transposition into a product, which would then not run in bfloat16.
 _EXTRA_ROWS = 8
 
 
 def on_processor() -> bool:
-    """Tells whether programs are compiled for a CPU."""
+    """Returns True if programs are compiled for a CPU."""
     return jax.default_backend() == "cpu"
 
 
 def activation_dtype(dtype: DTypeLike) -> np.dtype:
-    """Returns the dtype of the values between the products, for a compute dtype."""
+    """Returns the dtype of the values between products, given the compute dtype."""
     return jnp.promote_types(dtype, jnp.float32) if on_processor() else jnp.dtype(dtype)
 
 
 def dense(x: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Multiplies all rows by a matrix.
+    """Multiplies the last axis of an array by a matrix.
 
     Args:
       x: [..., inputs], floating point.
       kernel: [inputs, outputs], floating point.
-      dtype: the compute dtype, of the operands.
+      dtype: compute dtype, to which the operands are cast.
 
     Returns:
       [..., outputs] in `activation_dtype(dtype)`.
@@ -55,12 +55,12 @@ def dense(x: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
 def attention(query: jax.Array, key: jax.Array, value: jax.Array, dtype: DTypeLike, implementation: str) -> jax.Array:
     """Computes scaled dot-product attention, with the softmax in float32 or more.
 
-    softmax(query key^T / sqrt(values)) value: equation 1 of arXiv 1706.03762.
+    The result is softmax(query key^T / sqrt(values)) value: equation 1 of arXiv 1706.03762.
 
     Args:
       query, key, value: [batch, tokens, heads, values], floating point.
-      dtype: the compute dtype, of the operands.
-      implementation: "xla", or on a CUDA device in bfloat16 "cudnn", the flash attention of cuDNN.
+      dtype: compute dtype, to which the operands are cast.
+      implementation: "xla"; or "cudnn", the flash attention of cuDNN, on a CUDA device in bfloat16.
 
     Returns:
       [batch, tokens, heads, values] in `activation_dtype(dtype)`.
@@ -73,13 +73,13 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, dtype: DTypeLi
         untyped: Any = implementation
         return jax.nn.dot_product_attention(*operands, implementation=untyped)
     by_head = [array.swapaxes(1, 2) for array in operands]
-    # Parts of a batch that lies on several devices would have to be moved between them.
+    # Splitting a batch that is sharded over several devices would move data between them.
     count = math.gcd(len(query), min(_MAX_PARTS, 2 * (os.cpu_count() or 1))) if jax.device_count() == 1 else 1
     pieces = [_attention(*piece) for piece in zip(*(jnp.split(array, count) for array in by_head), strict=True)]
     return jnp.concatenate(pieces).swapaxes(1, 2)
 
 
-# Operands in the compute dtype, sums and results in float32 or more.
+# Operands are in the compute dtype; sums and results are in float32 or more.
 def _sum(equation: str, *operands: jax.Array) -> jax.Array:
     wide = jnp.promote_types(operands[0].dtype, jnp.float32)
     return jnp.einsum(equation, *operands, preferred_element_type=wide)

@@ -1,9 +1,9 @@
-"""The PyramidNet with ShakeDrop of Han et al. (arXiv 1610.02915) and Yamada et al. (arXiv 1802.02375).
+"""PyramidNet with ShakeDrop: Han et al. (arXiv 1610.02915) and Yamada et al. (arXiv 1802.02375).
 
-Read in public code (Madono's repository): the layers and widths, the bias of the stem, the
-shortcut, the drop probabilities, one gate a layer and batch with multipliers a sample, and the convolutions'
-initialization. Inferred: the initialization of the head (PyTorch's default) and of the biases (zero); that an
-adaptation network comes before the stem rather than in its place.
+From public code (Madono's repository) we took the layers and widths, the bias of the stem, the shortcut, the drop
+probabilities, one gate per layer and batch with multipliers per sample, and the initialization of the convolutions. We
+inferred the initialization of the head (PyTorch's default) and of the biases (zero), and that an adaptation network
+precedes the stem instead of replacing it.
 """
 
 import dataclasses
@@ -26,12 +26,18 @@ _he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PyramidNetConfig:
-    """The shape of a PyramidNet with ShakeDrop.
+    """Shape of a PyramidNet with ShakeDrop.
 
-    `depth` counts convolutions and the head, 6n + 2; `alpha` is the growth of the width from 16 over the 3n blocks.
-    `adaptation_network` comes before the stem: "none", "le" or "ele" (Madono's), "le-tanaka" (Tanaka's).
-    `penalty_weight` and `smoothness_weight` are those of L_U and L_s, the penalties of "ele". `final_drop` is the
-    last block's drop probability. `dtype` is the compute dtype; the parameters keep theirs.
+    Attributes:
+      depth: number of convolutions and the head, 6n + 2.
+      alpha: growth of the width, from 16, over the 3n blocks.
+      image_size: side of an image in pixels.
+      num_classes: outputs of the head.
+      adaptation_network: network before the stem: "none", "le" or "ele" (Madono's), or "le-tanaka" (Tanaka's).
+      penalty_weight: weight of L_U, a penalty of "ele".
+      smoothness_weight: weight of L_s, a penalty of "ele".
+      final_drop: drop probability of the last block.
+      dtype: compute dtype; the parameters keep theirs.
     """
 
     depth: int = 110
@@ -46,12 +52,12 @@ class PyramidNetConfig:
 
     @property
     def patch_size(self) -> int:
-        """0: a convolutional network has no patches."""
+        """Always 0: a convolutional network has no patches."""
         return 0
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each block's output: 16 + ceil(alpha / 3n * (i + 1)) for i from 0, rounded exactly."""
+        """Channels of each block's output: 16 + ceil(alpha / 3n * (i + 1)), computed exactly, for i from 0."""
         blocks = (self.depth - 2) // 2
         return tuple(16 - (-self.alpha * (i + 1) // blocks) for i in range(blocks))
 
@@ -60,12 +66,12 @@ def build(config: PyramidNetConfig) -> Model:
     """Builds a PyramidNet.
 
     Raises:
-      UserError: no PyramidNet has this depth, image size or adaptation network.
+      UserError: the depth, the image size or the adaptation network is not possible.
     """
     if config.depth < 8 or config.depth % 6 != 2:
-        raise UserError(f"a PyramidNet's depth is 6n + 2, such as 20 or 110, not {config.depth}")
+        raise UserError(f"a PyramidNet cannot have depth {config.depth}: use 6n + 2, such as 20 or 110")
     if config.image_size < 4 or config.image_size % 4:
-        raise UserError(f"a PyramidNet's image size is a multiple of 4, not {config.image_size}")
+        raise UserError(f"a PyramidNet cannot have image size {config.image_size}: use a multiple of 4")
     if config.adaptation_network not in ADAPTATION_NETWORKS:
         raise UserError(
             f"unknown adaptation network {config.adaptation_network!r}: use one of {', '.join(ADAPTATION_NETWORKS)}"
@@ -74,16 +80,18 @@ def build(config: PyramidNetConfig) -> Model:
 
 
 def shake_drop(branch: jax.Array, rng: jax.Array, survival: float) -> jax.Array:
-    """Perturbs a residual branch forward and, differently, backward: ShakeDrop in training.
+    """Applies ShakeDrop in training: scales a residual branch forward and, by other factors, backward.
+
+    One gate is drawn for the whole batch. If it is on, the branch is unchanged. Otherwise each sample is multiplied by
+    a number from U(-1, 1), and its gradient by another from U(0, 1).
 
     Args:
       branch: [batch, height, width, channels], floating point.
-      rng: a key; it decides the gate and the multipliers.
-      survival: the probability that the gate is on.
+      rng: key from which the gate and the multipliers are drawn.
+      survival: probability that the gate is on.
 
     Returns:
-      The branch itself where the gate is on, which is decided once for the batch. Otherwise each sample times a
-      number from U(-1, 1), and in its gradient times another from U(0, 1). Same shape and dtype.
+      An array of the shape and dtype of `branch`.
     """
     chex.assert_rank(branch, 4)
     chex.assert_type(branch, float)
@@ -114,7 +122,7 @@ _scale.defvjp(_scale_forward, _scale_backward)
 
 
 def _convolution(width: int, stride: int, dtype: DTypeLike, name: str, use_bias: bool = False) -> nn.Conv:
-    # Explicit padding: "SAME" with stride 2 pads only one side, where PyTorch pads both.
+    # Padding is explicit because "SAME" with stride 2 pads only one side, and PyTorch pads both.
     return nn.Conv(
         width,
         (3, 3),
@@ -180,8 +188,8 @@ FAMILY = Family(
     config=PyramidNetConfig,
     build=build,
     name=lambda config: f"PyramidNet-{config.depth}/{config.alpha}",
-    # The network before it.
+    # One of ADAPTATION_NETWORKS.
     options={"adaptation_network": "none"},
-    limits="its convolutions reach across the borders of blocks and values",
+    limits="its convolutions reach across the borders of blocks",
     landmarks=("final_norm/scale", "block_0/conv_0/kernel"),
 )

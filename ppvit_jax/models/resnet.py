@@ -1,4 +1,4 @@
-"""ResNet-18 of He et al. (arXiv 1512.03385), with the stem for ImageNet or the one in use for CIFAR."""
+"""ResNet-18 of He et al. (arXiv 1512.03385), with the stem for ImageNet or the usual one for CIFAR."""
 
 import dataclasses
 
@@ -13,18 +13,21 @@ from ppvit_jax.models.layers import BatchNorm
 from ppvit_jax.models.model import Model, from_linen
 
 STEMS = ("cifar", "imagenet")
-# Width and stride of the four stages, each of two blocks: table 1 of the paper.
+# Width and stride of the four stages, which have two blocks each: table 1 of the paper.
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 _BLOCKS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class ResNetConfig:
-    """The shape of a ResNet-18.
+    """Shape of a ResNet-18.
 
-    stem: "imagenet", a 7x7 convolution of stride 2 and a 3x3 max pooling of stride 2, or "cifar", a 3x3 convolution
-      of stride 1 alone.
-    dtype: the compute dtype; the parameters keep theirs.
+    Attributes:
+      stem: "imagenet", a 7x7 convolution of stride 2 and a 3x3 max pooling of stride 2; or "cifar", one 3x3 convolution
+        of stride 1.
+      image_size: side of an image in pixels.
+      num_classes: outputs of the head.
+      dtype: compute dtype; the parameters keep theirs.
     """
 
     stem: str
@@ -34,26 +37,29 @@ class ResNetConfig:
 
     @property
     def patch_size(self) -> int:
-        """0: a ResNet has no patches that blocks of an encryption could be."""
+        """Always 0: a convolutional network has no patches."""
         return 0
 
 
 def build(config: ResNetConfig) -> Model:
     """Builds a ResNet-18.
 
-    Parameters: "stem", "stem_norm", "layer1_0" to "layer4_1" with "conv1", "norm1", "conv2", "norm2" and, where the
-    shape changes, "shortcut" and "shortcut_norm", and "head".
+    Its parameters are "stem", "stem_norm", "layer1_0" to "layer4_1" and "head". Each layer has "conv1", "norm1",
+    "conv2" and "norm2", and also "shortcut" and "shortcut_norm" if the shape changes.
 
     Raises:
-      UserError: an unknown stem.
+      UserError: the stem is unknown.
     """
     if config.stem not in STEMS:
-        raise UserError(f"stem {config.stem!r} of the ResNet: use one of {', '.join(STEMS)}")
+        raise UserError(f"unknown stem {config.stem!r} of the ResNet: use one of {', '.join(STEMS)}")
     return from_linen(config, _ResNet(config), (config.image_size, config.image_size, 3))
 
 
 def _convolution(features: int, size: int, stride: int, dtype: DTypeLike, name: str) -> nn.Conv:
-    """Makes a convolution padded symmetrically as in PyTorch; Flax's "SAME" pads one side more when the stride is 2."""
+    """Creates a convolution with symmetric padding, as in PyTorch.
+
+    Flax's "SAME" pads one side more if the stride is 2.
+    """
     return nn.Conv(
         features,
         (size, size),
@@ -110,6 +116,6 @@ FAMILY = Family(
     build=build,
     name=lambda config: "ResNet-18",
     options={"stem": "cifar"},
-    limits="its convolutions reach across the borders of blocks and values",
+    limits="its convolutions reach across the borders of blocks",
     landmarks=("stem_norm/scale", "layer1_0/conv1/kernel"),
 )

@@ -1,8 +1,8 @@
-"""The Vision Transformer of Dosovitskiy et al. (arXiv 2010.11929), with Google's parameter names.
+"""Vision Transformer of Dosovitskiy et al. (arXiv 2010.11929), with Google's parameter names.
 
-The parameter tree is the key set of the published `.npz` files (those of Flax before Linen:
-`LayerNorm_0`, `MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3`), so that loading a
-checkpoint is unflattening it. Reference implementation: google-research/vision_transformer.
+The parameter tree has exactly the keys of the published `.npz` files, so that loading a checkpoint is unflattening it.
+The names are those of Flax before Linen: `LayerNorm_0`, `MultiHeadDotProductAttention_1`, `LayerNorm_2`, `MlpBlock_3`.
+Reference implementation: google-research/vision_transformer.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from ppvit_jax.models import products
 from ppvit_jax.models.family import Family, Stored
 from ppvit_jax.models.model import Model, from_linen
 
-# hidden size, layers, heads, MLP size: arXiv 2010.11929 table 1; Ti and S of arXiv 2106.10270;
-# Micro is the shape of the small checkpoint that this project ships.
+# Hidden size, layers, heads and MLP size: table 1 of arXiv 2010.11929. Ti and S are those of arXiv 2106.10270; Micro is
+# the shape of the small checkpoint in this package.
 SIZES = {
     "Micro": (128, 6, 4, 512),
     "Ti": (192, 12, 3, 768),
@@ -34,11 +34,20 @@ SIZES = {
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig:
-    """The shape of a Vision Transformer.
+    """Shape of a Vision Transformer.
 
-    `representation_size` is the width of the `pre_logits` layer (a dense layer and tanh between the class
-    token and the head), or None for a model without one. `dtype` is the compute dtype; the parameters keep
-    theirs. `attention` is the implementation, see `ppvit_jax.models.products.attention`.
+    Attributes:
+      patch_size: side of a patch in pixels.
+      hidden_size: features of a token.
+      layers: number of encoder blocks.
+      heads: attention heads of a block.
+      mlp_size: hidden units of a block's MLP.
+      image_size: side of an image in pixels.
+      num_classes: outputs of the head.
+      representation_size: width of the `pre_logits` layer (a dense layer and tanh between the class token and the
+        head), or None for a model without this layer.
+      dtype: compute dtype; the parameters keep theirs.
+      attention: implementation of attention; see `ppvit_jax.models.products.attention`.
     """
 
     patch_size: int
@@ -54,7 +63,7 @@ class ViTConfig:
 
     @property
     def grid_size(self) -> int:
-        """Patches along one side of the image."""
+        """Number of patches along one side of the image."""
         return self.image_size // self.patch_size
 
 
@@ -67,22 +76,26 @@ def parse_name(
     dtype: str = "float32",
     attention: str = "xla",
 ) -> ViTConfig:
-    """Reads a model name such as `ViT-B/16` (or `ViT-B_16`, as the files are called).
+    """Reads a model name such as `ViT-B/16` (or `ViT-B_16`, as the published files are named).
+
+    Args:
+      name: size and patch size of the model.
+      image_size, num_classes, representation_size, dtype, attention: see `ViTConfig`.
 
     Raises:
-      UserError: an unknown name, or an image size that is not a multiple of the patch size.
+      UserError: the name is unknown, or the image size is not a multiple of the patch size.
     """
     match = re.fullmatch(r"ViT-([A-Za-z]+)[/_](\d+)", name)
     if match is None or match[1] not in SIZES or int(match[2]) == 0:
         raise UserError(
-            f"unknown model {name!r}: use ViT-SIZE/PATCH with SIZE one of {', '.join(SIZES)}, e.g. ViT-B/16"
+            f"unknown model {name!r}: use ViT-SIZE/PATCH with SIZE one of {', '.join(SIZES)}, for example ViT-B/16"
         )
     patch_size = int(match[2])
     if image_size <= 0 or image_size % patch_size:
         below = max(image_size // patch_size, 1) * patch_size
         raise UserError(
             f"image size {image_size} is not a multiple of the patch size {patch_size} of {name}: "
-            f"use for example {below} or {below + patch_size}"
+            f"use, for example, {below} or {below + patch_size}"
         )
     hidden_size, layers, heads, mlp_size = SIZES[match[1]]
     return ViTConfig(
@@ -100,10 +113,10 @@ def parse_name(
 
 
 def infer_config(stored: Stored) -> ViTConfig:
-    """Reads the shape off a checkpoint's arrays; `num_classes` is 0 for one without a head.
+    """Infers the shape from a checkpoint's arrays; `num_classes` is 0 for a checkpoint without a head.
 
     Raises:
-      UserError: an array without which the shape is unknown is missing or of another rank.
+      UserError: an array that determines the shape is missing or has another rank.
     """
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
@@ -132,23 +145,21 @@ def _name(config: ViTConfig) -> str:
 
 
 def build(config: ViTConfig) -> Model:
-    """Returns the functions of a Vision Transformer.
+    """Builds a Vision Transformer.
 
     Raises:
-      UserError: an attention that is unknown, or that the device or the compute dtype does not have.
+      UserError: the attention is unknown, or it does not support the device or the compute dtype.
     """
     if config.attention not in ("xla", "cudnn"):
         raise UserError(f"unknown attention {config.attention!r}: use xla or cudnn")
     here = jax.default_backend() if config.attention == "cudnn" else ""
     if here and (here, config.dtype) != ("gpu", "bfloat16"):
-        raise UserError(
-            f"attention cudnn needs a GPU by CUDA and dtype bfloat16, not {here} and {config.dtype}: use xla"
-        )
+        raise UserError(f"attention cudnn needs a CUDA GPU and dtype bfloat16, not {here} and {config.dtype}: use xla")
     return from_linen(config, _VisionTransformer(config), (config.image_size, config.image_size, 3))
 
 
 class _Dense(nn.Module):
-    """Flax's DenseGeneral, parameters and initialization, over the last `axes` axes."""
+    """Dense layer over the last `axes` axes, with the parameters and initialization of Flax's DenseGeneral."""
 
     features: tuple[int, ...]
     dtype: str
@@ -237,7 +248,7 @@ class _VisionTransformer(nn.Module):
         config = self.config
         batch, height, width, channels = images.shape
         patch = config.patch_size
-        # One matrix product over (row, column, channel) of each patch: a convolution whose stride is its size.
+        # A convolution whose stride is its size: one matrix product over (row, column, channel) of each patch.
         patches = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
         patches = patches.swapaxes(2, 3).reshape(batch, -1, patch, patch, channels)
         x = _Dense((config.hidden_size,), config.dtype, axes=3, name="embedding")(patches)
@@ -264,7 +275,7 @@ FAMILY = Family(
     pattern=r"ViT(?![A-Za-z])(?s:.*)",
     config=ViTConfig,
     build=build,
-    # "xla", or on a CUDA device in bfloat16 "cudnn".
+    # "xla"; or "cudnn" on a CUDA device in bfloat16.
     options={"attention": "xla"},
     parse=parse_name,
     name=_name,

@@ -1,12 +1,12 @@
 """Encryption as an Apache Beam pipeline, for data sets that outgrow one machine.
 
-The pipeline writes the images or shards, by the functions of `ppvit_jax.offline.outputs` that one machine runs; the
-program that starts it has the journal and writes the manifest. Program and workers see the same folders, by the same
-paths. Workers note their results in the output's folder of unfinished work, from which a repeated command continues,
-with or without a pipeline.
+The pipeline writes the images or shards with the functions of `ppvit_jax.offline.outputs`, which a single machine runs
+too. The program that starts it keeps the journal and writes the manifest. Program and workers see the same folders
+under the same paths. Workers record their results in the output's folder of unfinished work, from which the command
+resumes when it is repeated, with or without a pipeline.
 
-The graph of a pipeline goes to the runner's service, and its elements through it. They hold paths, options and
-numbers: no key, nothing derived from one but its fingerprint, and no name of an image. Workers open the key's file.
+The runner's service receives the graph of a pipeline, and passes its elements on. Both hold paths, options and numbers,
+but no key, nothing derived from a key except its fingerprint, and no name of an image. Workers open the key file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ppvit_jax.offline.journal import Journal, Record
 from ppvit_jax.offline.outputs import list_shards
 from ppvit_jax.offline.worker import Task, offsets, open_task, write_list
 
-# Beam's DirectRunner is this one, after it has tried to download another.
+# DirectRunner is this class, but first tries to download another runner.
 _RUNNER_CLASSES = {"DirectRunner": "apache_beam.runners.portability.fn_api_runner.FnApiRunner"}
 _ERROR = "error"
 _POLL_SECONDS = 2.0
@@ -40,13 +40,13 @@ _POLL_SECONDS = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class BeamPipeline:
-    """Encryption of a task's images on a runner's workers.
+    """Encryption of the images of a task on the workers of a runner.
 
     Attributes:
       task: description of the work for the workers.
       images: the input.
       runner: the name of one of Beam's runners.
-      options: Beam's own, such as "region=europe-west1", without dashes.
+      options: options of Beam, such as "region=europe-west1", without dashes.
     """
 
     task: Task
@@ -55,10 +55,10 @@ class BeamPipeline:
     options: Sequence[str] = ()
 
     def run(self, journal: Journal) -> None:
-        """Encrypts what the journal lacks, and has the journal take the workers' records.
+        """Encrypts the images that the journal lacks, and adds the workers' records to the journal.
 
         Raises:
-          UserError: a worker met something that the user can put right, or the pipeline failed.
+          UserError: a worker reported a mistake of the user's, or the pipeline failed.
         """
         task, images = self.task, self.images
         total, unit = (images.count, "images") if task.splits is None else (len(list_shards(images)), "files")
@@ -76,17 +76,17 @@ class BeamPipeline:
                 state = _finish(pipeline)
         except UserError:
             raise
-        # Beam documents no types, and each service has its own.
+        # Beam documents no types of exceptions, and each service has its own.
         except Exception as error:
             state = " ".join(str(error).split())[:300] or type(error).__name__
         if error_file.exists():
             message = error_file.read_text("utf-8", "surrogateescape")
             raise UserError(message) if message else KeyboardInterrupt
         if state != PipelineState.DONE:
-            raise UserError(f"the pipeline failed ({state}): put it right, then run the same command again to continue")
+            raise UserError(f"the pipeline failed ({state}): fix this, then run the same command again to continue")
         journal.take_records(checks=False)
         if lost := sum(journal.record(number) is None for number in missing):
-            raise UserError(f"the workers left {lost:,} {unit} undone: run the same command again to continue")
+            raise UserError(f"the workers have not finished {lost:,} {unit}: run the same command again to continue")
 
 
 def build(
@@ -101,21 +101,21 @@ def build(
 
     Raises:
       UserError: an option has a wrong value.
-      Exception: a runner that is not installed, or options that it rejects, in Beam's words.
+      Exception: the runner is not installed, or rejects its options; the message is Beam's.
     """
     parsed = PipelineOptions([f"--{option.lstrip('-')}" for option in options])
     usage = io.StringIO()
     try:
         with contextlib.redirect_stderr(usage):
             parsed.get_all_options()
-    # As argparse ends a program.
+    # In this way argparse ends a program.
     except SystemExit:
         raise UserError(f"--runner-option: {usage.getvalue().splitlines()[-1].partition('error: ')[2]}") from None
     pipeline = beam.Pipeline(runner=_RUNNER_CLASSES.get(runner, runner), options=parsed)
     elements = pipeline | "Chunks" >> beam.Create(chunks)
     if task.splits is None:
         elements = elements | "Lines" >> beam.FlatMap(offsets, task)
-    # Without this, a runner would do all that follows on the machine that made the numbers.
+    # Without the reshuffle, a runner would do all further work on the machine that made the numbers.
     _ = elements | "Spread" >> beam.Reshuffle() | "Encrypt" >> beam.ParDo(EncryptFn(task))
     return pipeline
 
@@ -131,12 +131,12 @@ class EncryptFn(beam.DoFn):
     def setup(self) -> None:
         """Opens the key and the input, on the worker."""
         if not self._task.unfinished.is_dir():
-            raise FileNotFoundError(f"a worker has no {self._task.output}: mount it there, on every worker")
+            raise FileNotFoundError(f"a worker has no folder {self._task.output}: mount it on every worker")
         with self._reporting_mistakes():
             self._work = open_task(self._task)
 
     def process(self, element: int) -> None:
-        """Encrypts one image or shard, unless a worker has reported a user's mistake already."""
+        """Encrypts one image or shard, unless a worker has already reported a mistake of the user's."""
         if self._work is None or (self._task.unfinished / _ERROR).exists():
             return
         with self._reporting_mistakes():
@@ -147,14 +147,14 @@ class EncryptFn(beam.DoFn):
             self._records.flush()
 
     def finish_bundle(self) -> None:
-        """Closes the records, for what stores them may only then keep them."""
+        """Closes the file of records, since some file systems store a file only when it is closed."""
         if self._records is not None:
             self._records.close()
             self._records = None
 
     @contextlib.contextmanager
     def _reporting_mistakes(self) -> Generator[None]:
-        # Raised, it would be tried again, and come out as Beam's traceback; an interrupt, which has no text, as well.
+        # If this were raised, Beam would try again, and print a traceback. The text of an interrupt is empty.
         try:
             yield
         except (UserError, KeyboardInterrupt) as error:
@@ -173,7 +173,7 @@ def _finish(pipeline: beam.Pipeline) -> str:
 
 @contextlib.contextmanager
 def _reporting_progress(unfinished: Path, progress: Progress, begun: int) -> Generator[None]:
-    """Reports how many records there are, while the pipeline runs."""
+    """Reports the number of records while the pipeline runs."""
     sizes: dict[Path, int] = {path: path.stat().st_size for path in unfinished.glob("*.jsonl")}
     ended = threading.Event()
 
@@ -186,7 +186,7 @@ def _reporting_progress(unfinished: Path, progress: Progress, begun: int) -> Gen
                     new = file.read()
                 sizes[path] = sizes.get(path, 0) + len(new)
                 done += new.count(b"\n")
-            # A cluster takes minutes to start, which tell nothing of the rate.
+            # A cluster takes minutes to start, which say nothing about the rate.
             if done > begun:
                 progress.update(done)
 

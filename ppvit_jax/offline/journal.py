@@ -1,4 +1,4 @@
-"""Journal of an output folder: its finished work, so that an interrupted command continues, and the final manifest."""
+"""Journal of an output folder: the list of finished work, from which a command resumes, and the final manifest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Record:
     left_out: list[str]
 
     def line(self, number: int) -> bytes:
-        """Returns the note of a pipeline's worker; `number` is the place of its entry in the journal."""
+        """Returns the record as a line of a worker's file; `number` is the place of its entry in the journal."""
         return f"{json.dumps([number, self.files, self.left_out])}\n".encode()
 
 
@@ -38,17 +38,17 @@ class Journal:
 
     Attributes:
       folder: the output folder.
-      done: number of entries that are there already.
-      complete: True if the folder is complete, by the same command.
-      unfinished: a folder inside for files being written and for the records of workers; removed by `finish`.
+      done: number of entries that the journal has.
+      complete: True if the same command has completed the folder.
+      unfinished: a folder inside, for files being written and for the records of workers; `finish` removes it.
     """
 
     def __init__(self, folder: Path, header: manifests.Header, authenticate: Callable[[bytes], str] | None):
-        """Opens the folder, or makes it.
+        """Opens the folder, or creates it.
 
         Raises:
-          UserError: it holds other files or another command's output, another process writes it, or it cannot be
-            written.
+          UserError: the folder holds other files or the output of another command, another process is writing to it,
+            or it cannot be written.
         """
         self.folder, self._header, self._authenticate = folder, header, authenticate
         self.done, self.complete = 0, False
@@ -65,7 +65,7 @@ class Journal:
                 if self.complete:
                     return
                 raise UserError(
-                    f"{folder} holds other files already, or other images or options made it: choose a new folder"
+                    f"{folder} already holds other files, or the output of another command: choose a new folder"
                 )
             self._file = self._path.open("r+b" if begun else "xb")
             _lock(self._file, folder)
@@ -94,12 +94,12 @@ class Journal:
             self._file.close()
 
     def add(self, files: dict[str, str]) -> None:
-        """Adds the next entry: its files, by name with their SHA-256, after they have been written."""
+        """Adds the next entry: the SHA-256 of its files by name, after they have been written."""
         self._write(files)
         self.done += 1
 
     def take_records(self, *, checks: bool) -> None:
-        """Reads the records of workers; with `checks` only those whose files are still there and whole."""
+        """Reads the records of workers; with `checks`, only those whose files are still present and whole."""
         progress = Progress(f"checking what is in {self.folder}", 0, "records")
         for path in self.unfinished.glob("*.jsonl"):
             with path.open("rb") as file:
@@ -113,7 +113,7 @@ class Journal:
 
     @property
     def begun(self) -> int:
-        """Number of entries that are there already, or have been noted by workers."""
+        """Number of entries that the journal or the workers' records have."""
         return self.done + len(self._records)
 
     def record(self, number: int) -> Record | None:
@@ -130,7 +130,7 @@ class Journal:
 
     def finish(self) -> None:
         """Writes the manifest and removes the journal."""
-        # First, for a crash here leaves a journal that has all.
+        # This comes first, so that a crash here leaves a journal with every entry.
         shutil.rmtree(self.unfinished, ignore_errors=True)
         files = (item for entry in self.entries() for item in entry.items())
         manifests.write(self.folder, self._header, files, self._authenticate)
@@ -138,7 +138,7 @@ class Journal:
         self._file.close()
 
     def _continue(self) -> None:
-        """Counts the entries whose files are there and whole, and drops the rest, which a kill or a crash cut."""
+        """Counts the entries whose files are present and whole, and drops the rest, which an interruption cut short."""
         progress = Progress(f"checking what is in {self.folder}", 0, "files")
         end = self._file.tell()
         for line in self._file:
@@ -169,7 +169,7 @@ class Journal:
 def _lock(file: BinaryIO, folder: Path) -> None:
     try:
         import fcntl
-    except ImportError:  # Windows has none; there two processes at once are the user's care.
+    except ImportError:  # Windows has no such lock: there, do not run two processes at once.
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def peak_memory() -> str:
-    """Returns the most memory that this process has held at a time, such as "peak memory 350 MiB"."""
+    """Returns the peak memory of this process as text, such as "peak memory 350 MiB"."""
     return f"peak memory {peak_bytes() / 2**20:,.0f} MiB"
 
 
 def peak_bytes() -> int:
-    """Returns the most memory that this process has held at a time, in bytes."""
+    """Returns the peak memory of this process in bytes."""
     try:
-        # The kernel's other count begins with what the parent process held when it started this one.
+        # The kernel's other count begins with the memory of the parent process when it started this one.
         match = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     except OSError:
         match = None

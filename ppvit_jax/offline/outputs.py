@@ -27,11 +27,11 @@ def write_files(images: Images, recipe: Recipe, journal: Journal, *, activity: s
     """Writes PNG files and the manifest; continues the journal.
 
     Args:
-      images: the input; the name "cat/00000012" becomes the file "cat/00000012.png", or with copies
+      images: the input; the image "cat/00000012" becomes the file "cat/00000012.png", or with copies
         "cat/00000012_0.png" and so on.
       recipe: turns each image into its files.
-      journal: of the output folder.
-      activity: for the progress, such as "encrypting".
+      journal: the journal of the output folder.
+      activity: word for the progress line, such as "encrypting".
 
     Returns:
       The messages about images that were left out.
@@ -68,7 +68,7 @@ def write_image(image: np.ndarray, item: Item, recipe: Recipe, folder: Path) -> 
       image: uint8 [height, width, 3].
       item: its number and names.
       recipe: turns the image into its files.
-      folder: of the output. Each file appears in it at once and whole, also if several processes write the same.
+      folder: the output folder. A file appears in it at once and whole, even if several processes write it.
 
     Raises:
       UserError: see `Recipe.apply`.
@@ -88,8 +88,8 @@ def write_image(image: np.ndarray, item: Item, recipe: Recipe, folder: Path) -> 
 def write_tfds(images: Images, recipe: Recipe, journal: Journal, *, activity: str) -> list[str]:
     """Writes array_record files of PNG images that tfds reads, and the manifest; continues the journal.
 
-    The features are `image` and `label` alone. A file holds up to 1,000 images with their copies, and is written or
-    repeated as a whole. Arguments, result and errors are those of `write_files`.
+    The features are `image` and `label` alone. A file holds up to 1,000 images with their copies; it is written, or
+    written again, as a whole. Arguments, result and errors are those of `write_files`.
     """
     shards = list_shards(images)
     left_out: list[str] = []
@@ -111,7 +111,7 @@ class Shard:
     """A file of a data set.
 
     Attributes:
-      name: of the file.
+      name: the file's name.
       split: the split that it belongs to.
       first: the place of its first image among all images.
       members: the places of its images in the split.
@@ -145,8 +145,8 @@ def write_shard(images: Images, shard: Shard, recipe: Recipe, folder: Path, *, u
       images: the input.
       shard: the file, and the places of its images.
       recipe: turns each image into its examples.
-      folder: of the output. The file appears in it at once and whole, also if several processes write the same.
-      update: is called with the number of images that are done, of all.
+      folder: the output folder. The file appears in it at once and whole, even if several processes write it.
+      update: is called with the number of images that are done.
 
     Raises:
       UserError: an image cannot be read, or the disk cannot be written.
@@ -220,7 +220,7 @@ def _write_metadata(images: Images, recipe: Recipe, folder: Path) -> None:
         features=_features(images, recipe),
         split_infos=splits,
         version=images.tfds.version,
-        # It would read with TensorFlow.
+        # The check would read the data with TensorFlow.
         check_data=False,
     )
 
@@ -228,7 +228,7 @@ def _write_metadata(images: Images, recipe: Recipe, folder: Path) -> None:
 def _results(
     work: Callable[[int], T], numbers: Iterable[int], left_out: list[str] | None
 ) -> Generator[tuple[int, T | None]]:
-    """As `run_in_threads`; with a list for messages, an image that cannot be read gives None instead of an end."""
+    """Yields as `run_in_threads` does; with a list for messages, an unreadable image gives None and not an error."""
 
     def guarded(number: int) -> T | UserError:
         try:

@@ -1,4 +1,4 @@
-"""From an image to encrypted PNG files: augmentation, resizing, encryption or decryption, encoding."""
+"""Steps from an image to encrypted PNG files: augmentation, resizing, encryption or decryption, encoding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from ppvit_jax.encryption import Encryption, Secret
 from ppvit_jax.errors import UserError
 
-# uint8 [height, width, 3] and the image's number, which tells it from every other -> an array like the image.
+# uint8 [height, width, 3] and the image's number, which no other image has -> an array like the image.
 Transform = Callable[[np.ndarray, int], np.ndarray]
 
 
@@ -23,8 +23,8 @@ class Augmentation:
 
     Attributes:
       name: one of `ppvit_jax.data.augmentation.AUGMENTATIONS`.
-      copies: of each training image; 0 for the image itself alone.
-      seed: of their randomness.
+      copies: the number of copies of each training image; 0 writes the image itself.
+      seed: the seed of the augmentation.
     """
 
     name: str = "none"
@@ -38,10 +38,10 @@ class Recipe:
 
     Attributes:
       image_size: side of the result in pixels.
-      transform: encrypts or decrypts; see `make_encryptor` and `make_decryptor`.
-      resizes: resize images of other sizes; if False, they are an error.
+      transform: the encryption or decryption; see `make_encryptor` and `make_decryptor`.
+      resizes: True to resize images of other sizes; False to reject them.
       augmentation: see `Augmentation`.
-      skip_unreadable: leave out images that cannot be read, instead of stopping there.
+      skip_unreadable: True to leave out images that cannot be read; False to stop at the first.
     """
 
     image_size: int
@@ -55,12 +55,12 @@ class Recipe:
 
         Args:
           image: uint8 [height, width, 3].
-          number: the image's place among all, which decides its augmentations.
-          name: for messages.
-          augments: make augmented copies.
+          number: the place of the image among all, on which its augmentations depend.
+          name: the image's name, for messages.
+          augments: True to make augmented copies.
 
         Returns:
-          `augmentation.copies` files if it augments, else one.
+          The contents of `augmentation.copies` files if it augments, else of one.
 
         Raises:
           UserError: the image has another size, and this recipe does not resize.
@@ -68,9 +68,9 @@ class Recipe:
         size, copies = (self.image_size, self.image_size), self.augmentation.copies
         if not self.resizes and image.shape[:2] != size:
             height, width = image.shape[:2]
-            raise UserError(f"{name} has {width} x {height} pixels, and an encrypted image has {size[0]} x {size[1]}")
+            raise UserError(f"{name} has {width} x {height} pixels, but encrypted images have {size[0]} x {size[1]}")
         if augments and copies:
-            # Each copy's randomness depends on the image and the copy alone: a run that was interrupted goes on alike.
+            # A copy depends on the image and its own number alone, so that an interrupted run writes the same copies.
             preprocess = _compile_preprocess(self.augmentation.name, self.image_size)
             plain = [preprocess(image, self.augmentation.seed, number, copy) for copy in range(copies)]
         elif image.shape[:2] != size:
@@ -87,7 +87,7 @@ def make_encryptor(method: Encryption, secret: Secret) -> Transform:
 
 
 def make_decryptor(method: Encryption, secret: Secret) -> Transform:
-    """Returns a function that decrypts an image, whatever its number.
+    """Returns a function that decrypts an image, without regard to its number.
 
     Raises:
       UserError: the method has no inverse, or none that is the same for every image.
@@ -98,8 +98,8 @@ def make_decryptor(method: Encryption, secret: Secret) -> Transform:
 
 @functools.lru_cache
 def _compile_preprocess(augmentation: str, image_size: int) -> Callable[[np.ndarray, int, int, int], np.ndarray]:
-    """Compiles the very function of training, so that images encrypted here and on a device agree bit for bit."""
-    import jax  # A folder of images that have their size already needs no JAX.
+    """Compiles the function that training uses, so that images encrypted here and on a device agree bit for bit."""
+    import jax  # A folder of images that have the right size needs no JAX.
 
     from ppvit_jax.data.preprocess import preprocess
 

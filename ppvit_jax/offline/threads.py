@@ -1,4 +1,4 @@
-"""Work in threads whose results come in order."""
+"""Work in threads, with results in order."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 def run_in_threads(work: Callable[[int], T], numbers: Iterable[int]) -> Generator[tuple[int, T]]:
-    """Yields (number, work(number)) in order, some ahead in threads, in constant memory.
+    """Yields (number, work(number)) in order; threads work a little ahead, in constant memory.
 
-    Pillow's decoder and encoder, where most of the time goes, let other threads run.
+    Pillow's decoder and encoder take most of the time, and let other threads run.
     """
     threads = os.cpu_count() or 1
     waiting: collections.deque[tuple[int, futures.Future[T]]] = collections.deque()

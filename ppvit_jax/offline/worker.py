@@ -1,4 +1,4 @@
-"""Work of a pipeline's worker: it opens the key and the input by their paths, and encrypts the images of its task."""
+"""Work of a pipeline's worker, which opens the key and the input by their paths and encrypts the images of its task."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ppvit_jax.offline.outputs import list_shards, write_image, write_shard
 from ppvit_jax.offline.recipe import Augmentation, Recipe, make_encryptor
 
 _LIST = "images"
-# Of the list; as many elements are in the graph, which services limit to some MB.
+# Pieces of the list; each is an element of the graph, whose size services limit to a few MB.
 _MAX_CHUNKS = 1000
 
 
@@ -31,9 +31,9 @@ class KeyFile:
     """Paths that workers open.
 
     Attributes:
-      path: of the key.
-      passphrase_file: of its passphrase, for a sealed key.
-      fingerprint: of the key that should be there.
+      path: path of the key file.
+      passphrase_file: path of the file with the passphrase of a sealed key, or None.
+      fingerprint: fingerprint of the expected key.
     """
 
     path: Path
@@ -47,14 +47,14 @@ class Task:
 
     Attributes:
       output: the output folder.
-      root: the folder of the input; of a tfds data set the version's.
-      splits: of a tfds data set; None for files.
+      root: the folder of the input; for a tfds data set its version folder.
+      splits: the splits of a tfds data set; None for files.
       reader: decodes the images.
       key: the key's file.
-      encryption: name and options.
+      encryption: the encryption's name and options.
       image_size, block_size: in pixels.
       augmentation, skip_unreadable: see `Recipe`.
-      versions: of the packages that decide the bytes of the output.
+      versions: versions of the packages that decide the bytes of the output.
     """
 
     output: Path
@@ -71,27 +71,27 @@ class Task:
 
     @property
     def unfinished(self) -> Path:
-        """Folder of files being written, and of records; see `Journal`."""
+        """Folder of files being written and of records; see `Journal`."""
         return self.output / UNFINISHED
 
 
 def open_task(task: Task) -> Callable[[int], tuple[int, Record]]:
-    """Opens key and input.
+    """Opens the key and the input.
 
     Returns:
       A function that writes one image, given the offset of its line in the list, or one shard, given its number. It
       returns the place of the entry in the journal, and the entry. It raises UserError for images that cannot be read.
 
     Raises:
-      UserError: the key cannot be opened or is another, or the worker's packages are others.
+      UserError: the key cannot be opened or is not the expected one, or the worker's packages have other versions.
     """
     if (versions := _versions()) != task.versions:
-        raise UserError(f"a worker has {versions}, and this machine {task.versions}: install the same")
+        raise UserError(f"a worker has {versions}, but this machine has {task.versions}: install the same versions")
     passphrase = keys.read_passphrase(task.key.passphrase_file) if task.key.passphrase_file else None
     key = keys.load(task.key.path, passphrase)
     if key.fingerprint != task.key.fingerprint:
         raise UserError(
-            f"{task.key.path} on a worker has fingerprint {key.fingerprint}, and on this machine "
+            f"{task.key.path} on a worker has fingerprint {key.fingerprint}, but on this machine "
             f"{task.key.fingerprint}: give workers the same key"
         )
     method = parse(task.encryption, task.block_size)
@@ -123,7 +123,7 @@ def open_task(task: Task) -> Callable[[int], tuple[int, Record]]:
 
 
 def write_list(task: Task, images: Images, numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Lists images for the workers, one a line; returns (offset, count) of each piece of the list."""
+    """Lists images for the workers, one a line; returns the (offset, count) of each piece of the list."""
     size = -(-len(numbers) // _MAX_CHUNKS)
     chunks = []
     with (task.unfinished / _LIST).open("wb") as file:

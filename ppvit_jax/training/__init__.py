@@ -1,1 +1,1 @@
-"""Fine-tuning: the experiment in one process, the loop, and the compiled step."""
+"""Fine-tuning: the all-in-one experiment, the training loop, and the compiled steps."""

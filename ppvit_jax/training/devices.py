@@ -11,25 +11,29 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ppvit_jax.data.source import ArraySource, Source, from_text
 
 Tree = TypeVar("Tree")
-# Images that take up to this fraction of a device's memory may lie there.
+# Images are kept on a device if they take at most this fraction of its memory.
 _FRACTION_FOR_IMAGES = 1 / 8
-# Tensors of fewer elements stay whole: gathering them would take longer than they save.
+# Tensors with fewer elements are not split: gathering them would cost more than splitting saves.
 _MIN_SHARDED_ELEMENTS = 2**12
 
 
 def shardings() -> tuple[NamedSharding, NamedSharding]:
-    """Returns the two shardings of a run on all devices: replicated, and with the batch axis sharded."""
+    """Returns two shardings over all devices: replicated, and split along the batch axis."""
     mesh = _mesh()
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
 
 
 def state_shardings(state: Tree, sharding: str) -> Tree:
-    """Returns the sharding of each tensor of a training state: a tree of NamedSharding like `state`.
+    """Returns the sharding of each tensor of a training state.
 
     Args:
-      state: a tree of arrays or their shapes.
-      sharding: "data_parallel", whole on each device; or "fully_sharded", every large tensor in equal parts along the
-        longest axis that the devices divide (arXiv 1910.02054, stage 3; XLA gathers a layer where it is used).
+      state: a tree of arrays or of their shapes.
+      sharding: "data_parallel" keeps every tensor whole on each device. "fully_sharded" splits every large tensor into
+        equal parts, along the longest axis whose size is a multiple of the number of devices (ZeRO stage 3,
+        arXiv 1910.02054). XLA gathers a layer where it is used.
+
+    Returns:
+      A tree of NamedSharding with the structure of `state`.
     """
     mesh = _mesh()
 
@@ -41,7 +45,7 @@ def state_shardings(state: Tree, sharding: str) -> Tree:
 
 
 def split_axis(shape: tuple[int, ...], devices: int) -> int | None:
-    """Returns the axis along which a fully sharded tensor is split among the devices, None if it stays whole."""
+    """Returns the axis along which a fully sharded tensor is split among the devices, or None if it is not split."""
     divisible = [axis for axis, size in enumerate(shape) if size % devices == 0]
     if not divisible or math.prod(shape) < _MIN_SHARDED_ELEMENTS:
         return None
@@ -49,7 +53,7 @@ def split_axis(shape: tuple[int, ...], devices: int) -> int | None:
 
 
 def shard_batch(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """Puts a batch on the devices, from this process's share of it."""
+    """Puts a global batch on the devices; each process passes its own part of the examples."""
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 
@@ -57,9 +61,9 @@ def shard_batches(batches: Iterable[dict[str, np.ndarray]], images: jax.Array | 
     """Puts batches on the devices, one after another.
 
     Args:
-      batches: from `data.train_batches` or `data.test_batches`: with "index" if there are images on the devices, else
-        with "image".
-      images: uint8 [n, height, width, 3], from `replicate_images`.
+      batches: output of `data.train_batches` or `data.test_batches`. Each batch has "index" if `images` are on the
+        devices, and "image" otherwise.
+      images: uint8 [n, height, width, 3] from `replicate_images`, or None.
 
     Yields:
       Batches with "image": uint8 [batch, height, width, 3].
@@ -71,15 +75,14 @@ def shard_batches(batches: Iterable[dict[str, np.ndarray]], images: jax.Array | 
 
 
 def replicate_images(source: Source, on_device: str | bool) -> jax.Array | None:
-    """Puts all images of a source on every device, so that a step is sent the indices of its images alone.
+    """Copies all images of a source to every device, so that a step needs only the indices of its images.
 
     Args:
-      source: the images.
-      on_device: "auto", True or False. "auto" puts images on an accelerator with enough memory. Images that are
-        decoded on access stay where they are.
+      source: the images. Images that are decoded on access are never copied.
+      on_device: "auto", True or False. "auto" copies the images to an accelerator with enough memory.
 
     Returns:
-      uint8 [n, height, width, 3], or None where batches bring the images.
+      uint8 [n, height, width, 3], or None if the images come with each batch.
     """
     choice = from_text(on_device)
     if not isinstance(source, ArraySource) or not (_has_room(source) if choice == "auto" else choice):
@@ -89,7 +92,7 @@ def replicate_images(source: Source, on_device: str | bool) -> jax.Array | None:
 
 
 def gather_to_host(tree: Tree) -> Tree:
-    """Returns a tree of numpy arrays, from arrays that may be sharded over the devices of several processes."""
+    """Copies arrays to the host as numpy arrays, even if they are sharded across devices of several processes."""
     replicated, _ = shardings()
     return jax.device_get(jax.jit(lambda arrays: arrays, out_shardings=replicated)(tree))
 
@@ -107,5 +110,5 @@ def _has_room(source: ArraySource) -> bool:
 
 
 def _mesh() -> Mesh:
-    # Explicit axes, the default, refuse the class token's concatenation.
+    # Concatenating the class token fails under Explicit axes, JAX's default.
     return jax.make_mesh((len(jax.devices()),), ("data",), axis_types=(AxisType.Auto,))

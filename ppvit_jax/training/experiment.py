@@ -1,4 +1,4 @@
-"""The all-in-one experiment: key, data, pre-trained model and adaptation, then training, in one process."""
+"""The all-in-one experiment: loads key, data and pre-trained model, adapts the model, and trains, in one process."""
 
 import contextlib
 import dataclasses
@@ -30,16 +30,19 @@ def run(
     dataset: data.Dataset | None = None,
     key_folder: str | Path | None = None,
 ) -> Result:
-    """Runs one experiment and returns the content of its `result.json`.
+    """Runs one experiment.
 
     Args:
-      config: a checked configuration.
-      workdir: folder of the run's files; see `ppvit_jax.training.loop.train`.
-      dataset: the data set, if it is loaded already.
-      key_folder: folder of `secret.key` when `config.key_file` is empty; the workdir by default.
+      config: a configuration that has passed `ppvit_jax.config.check`.
+      workdir: folder for the files of the run; see `ppvit_jax.training.loop.train`.
+      dataset: a data set that is already loaded (default: load the one that `config.data` names).
+      key_folder: folder of `secret.key` if `config.key_file` is empty (default: the workdir).
+
+    Returns:
+      The content of `result.json`.
 
     Raises:
-      UserError: anything that the user can put right.
+      UserError: the user can fix the problem; the message says how.
     """
     workdir = Path(workdir).expanduser()
     with compute_precision(config):
@@ -47,12 +50,12 @@ def run(
 
 
 def compute_precision(config: Config) -> contextlib.AbstractContextManager:
-    """Returns a context in which JAX computes with `config.dtype`: float64 has to be enabled, for this thread alone."""
+    """Returns a context in which JAX can compute in `config.dtype`; it enables float64 for this thread only."""
     return jax.enable_x64(True) if config.dtype == "float64" else contextlib.nullcontext()
 
 
 def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path) -> Run:
-    """Loads what a run starts from, and checks that it belongs together."""
+    """Loads data, model and key, and checks that they match."""
     dataset = dataset or data.load(config.data, config.image_size, config.seed)
     model_config = make_model(config, len(dataset.class_names))
     method = make_encryption(config, model_config)
@@ -75,7 +78,7 @@ def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path)
     check_match(
         LoadedModel(config.checkpoint, metadata, config.image_size, model_config.patch_size),
         LoadedImages(folder, header),
-        # A new model has no key; a plain one on images encrypted here is what config.adapt=False asks for.
+        # A new model has no key. A plain model on images that are encrypted here is the experiment config.adapt=False.
         allow_mismatch=config.allow_mismatch
         or not config.checkpoint
         or (method is not None and metadata.encryption == "none"),
@@ -98,8 +101,8 @@ def _absorbed(config: Config, method: Encryption, key: "keys.SecretKey") -> Perm
     offset = adaptation.inversion_offset(config.mean[0], config.std[0])
     if permutations.negative is not None and offset:
         raise UserError(
-            f"under adaptation to {method.spec}, which inverts values, training is only exact where an inversion is a "
-            f"change of sign: set config.mean to 0.5, it is {config.mean[0]}"
+            f"config.mean is {config.mean[0]}, but {method.spec} inverts values, and training an adapted model is "
+            "exact only if inversion changes the sign: set config.mean to 0.5"
         )
     return permutations
 
@@ -107,7 +110,7 @@ def _absorbed(config: Config, method: Encryption, key: "keys.SecretKey") -> Perm
 def _check_input(
     config: Config, model_config: models.ModelConfig, method: Encryption | None, secret: Secret | None
 ) -> None:
-    """Raises UserError unless the model takes inputs of the shape that the encryption gives."""
+    """Raises UserError unless the encryption produces inputs of the shape that the model takes."""
     expected = models.input_shape(model_config)
     encrypted = shape = (config.image_size, config.image_size, 3)
     if method is not None:
@@ -115,20 +118,19 @@ def _check_input(
         encrypted = jax.eval_shape(method.encrypt, batch, secret, jax.ShapeDtypeStruct((1,), np.uint32)).shape[1:]
     if encrypted != expected:
         raise UserError(
-            f"{config.model} takes inputs of shape {'x'.join(map(str, expected))}, and encryption "
-            f"{config.encryption} gives {'x'.join(map(str, encrypted))}: choose a model and an encryption that go "
-            "together"
+            f"{config.model} takes inputs of shape {'x'.join(map(str, expected))}, but encryption "
+            f"{config.encryption} produces {'x'.join(map(str, encrypted))}: choose a model and an encryption that match"
         )
 
 
 def _pretrained(
     config: Config, model_config: models.ModelConfig
 ) -> tuple[models.Params, models.Statistics, checkpoint.Metadata]:
-    """Returns parameters, statistics, and the checkpoint's metadata."""
+    """Returns the initial parameters and statistics, and the metadata of their checkpoint."""
     model = models.build(model_config)
     rng = jax.random.key(config.seed)
-    # In one program each, for some families have hundreds of layers; it runs once, so that a CPU's compiler need not
-    # spend a minute on making it fast.
+    # Each initialization is one compiled program, because some families have hundreds of layers. It runs only once,
+    # so optimizing it on a CPU, which can take a minute, is not worth the time.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     once = functools.partial(jax.jit, compiler_options=options)
     statistics = jax.device_get(once(model.init_statistics)(rng))
@@ -139,7 +141,7 @@ def _pretrained(
         params = checkpoint.to_params(arrays, model_config, keep_head=True)
         return params, statistics, checkpoint.Metadata(model=config.model, image_size=config.image_size)
     path = checkpoint.resolve(config.checkpoint)
-    # An ImageNet-21k head is a fifth of the file.
+    # An ImageNet-21k head is a fifth of the file: skip it when it will be replaced.
     unused = models.unused_layers(model_config, keep_head=config.head == "keep")
     arrays, metadata = checkpoint.read(path, config.checkpoint_sha256, skip=unused)
     arrays, kept = checkpoint.split(arrays)
@@ -150,8 +152,8 @@ def _pretrained(
         and arrays[positions].shape[1] != models.parameter_shapes(model_config)[positions][1]
     ):
         raise UserError(
-            f"{path} is adapted to encrypted images of {metadata.image_size}x{metadata.image_size}, and its "
-            f"position embedding cannot be resized: use config.image_size={metadata.image_size}, or restore it first"
+            f"{path} is adapted to encrypted images of {metadata.image_size}x{metadata.image_size}, so its position "
+            f"embedding cannot be resized: use config.image_size={metadata.image_size}, or restore the model first"
         )
     params = checkpoint.to_params(arrays, model_config, keep_head=config.head == "keep", where=str(path))
     checkpoint.check_statistics(kept, statistics, str(path))
@@ -159,12 +161,12 @@ def _pretrained(
 
 
 def open_key(config: Config, folder: Path) -> "keys.SecretKey":
-    """Opens the key of `config.key_file`, or of `folder`/secret.key, which is made if there is none.
+    """Opens the key in `config.key_file`, or in `folder`/secret.key, which it generates if the file does not exist.
 
     Raises:
-      UserError: a key file or passphrase that cannot be used.
+      UserError: the key file or the passphrase cannot be used.
     """
-    # The key is imported where one is used: runs on plain or already encrypted images never load this module.
+    # Imported here, so that runs on plain or already encrypted images never load the module.
     from ppvit_jax import keys
 
     passphrase = keys.read_passphrase(config.passphrase_file) if config.passphrase_file else None
@@ -180,14 +182,14 @@ def open_key(config: Config, folder: Path) -> "keys.SecretKey":
 
 
 def _check_encrypted(config: Config, header: Header, folder: str) -> None:
-    """Raises UserError for settings that do not fit images that are encrypted already."""
+    """Raises UserError if a setting does not suit images that are already encrypted."""
     if config.encryption != "none":
         raise UserError(
-            f"the images in {folder} are encrypted already, by {header.encryption!r}: set config.encryption=none"
+            f"the images in {folder} are already encrypted with {header.encryption!r}: set config.encryption=none"
         )
     if config.augmentation != "none":
         raise UserError(
-            f"config.augmentation={config.augmentation} would break the encrypted images in {folder}, as augmentation "
-            "comes before encryption: set it to none, and let their owner encrypt augmented copies"
+            f"config.augmentation={config.augmentation} would break the encrypted images in {folder}, because "
+            "augmentation comes before encryption: set it to none, or let the owner encrypt augmented copies"
         )
     check_normalization(config)

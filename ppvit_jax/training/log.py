@@ -1,4 +1,4 @@
-"""Training log: lines of metrics.jsonl, and progress on standard error."""
+"""Training log: metrics.jsonl, and progress on standard error."""
 
 import math
 import sys
@@ -16,7 +16,7 @@ from ppvit_jax.training.workdir import Workdir
 
 
 class _PendingStep(NamedTuple):
-    """A step whose metrics may still be under way on the devices."""
+    """A step whose metrics the devices may still be computing."""
 
     step: int
     metrics: Metrics
@@ -24,10 +24,11 @@ class _PendingStep(NamedTuple):
 
 
 class Log:
-    """Logs the metrics of a step when the next ones arrive: reading them at once would let the devices wait.
+    """Training log, which writes the metrics of a step one step late, because reading them at once would stall devices.
 
     Attributes:
-        loss, accuracy: of the epoch so far, at the last step that was logged.
+      loss: mean training loss of the current epoch, up to the last step that was logged.
+      accuracy: training accuracy of the current epoch, up to the same step.
     """
 
     def __init__(self, files: Workdir, schedule: optax.Schedule, *, batch_size: int, epochs: int, total_steps: int):
@@ -43,24 +44,28 @@ class Log:
 
     @property
     def rate(self) -> float | None:
-        """Images a second of training alone: evaluation, saving and the first step's compilation are left out."""
+        """Training speed in images per second, without evaluation, saving and the compilation in the first step."""
         seconds = self._seconds + (time.perf_counter() - self._resumed_at if self._resumed_at else 0.0)
         steps = self._last_step - (self._last_step if self._first_step is None else self._first_step)
         return steps * self._batch_size / seconds if steps > 0 and seconds > 0 else None
 
     def start(self, step: int, state: State) -> None:
-        """Waits for the run's first step, in which programs are compiled, and starts the clock after it."""
+        """Starts the clock after the first step of the run, which compiles the programs."""
         if self._first_step is None:
             jax.block_until_ready(state)
             self._first_step, self._last_step, self._resumed_at = step, step, time.perf_counter()
 
     def step(self, step: int, metrics: Metrics) -> None:
-        """Takes the sums of an epoch's metrics after a step, and logs those that it took before.
+        """Stores the metrics after a step, and logs the metrics that were stored before.
+
+        Args:
+          step: number of steps that are done.
+          metrics: sums since the start of the epoch; see `ppvit_jax.training.step.Metrics`.
 
         Raises:
-          UserError: a loss that is not finite.
+          UserError: the loss is not finite.
         """
-        # The next step overwrites the state's own. What is computed later than this waits for the steps before it.
+        # The next step overwrites the metrics in the state, so keep a copy. Later computations wait for earlier steps.
         copies, learning_rate = jax.tree.map(jnp.copy, metrics), self._schedule(step - 1)
         for copy in jax.tree.leaves(copies):
             copy.copy_to_host_async()
@@ -68,10 +73,10 @@ class Log:
         self._pending = _PendingStep(step, copies, learning_rate)
 
     def flush(self) -> None:
-        """Logs the step that is pending, if there is one.
+        """Logs the pending step, if there is one.
 
         Raises:
-          UserError: a loss that is not finite.
+          UserError: the loss is not finite.
         """
         if self._pending is None:
             return
@@ -82,8 +87,8 @@ class Log:
         self.loss, self.accuracy = loss / count, correct / count
         if not math.isfinite(self.loss):
             raise UserError(
-                f"the training loss is {self.loss} at step {step}: lower config.optimizer.learning_rate or clip "
-                "with config.optimizer.clip_norm"
+                f"the training loss is {self.loss} at step {step}: lower config.optimizer.learning_rate, or clip "
+                "gradients with config.optimizer.clip_norm"
             )
         per_epoch = self._total_steps // self._epochs
         self._files.log(
@@ -101,7 +106,7 @@ class Log:
         )
 
     def epoch(self, step: int, test_loss: float, test_accuracy: float, test_examples: int) -> None:
-        """Logs the evaluation at the end of an epoch, whose last step has been logged."""
+        """Logs the evaluation at the end of an epoch; the last step of the epoch must be logged already."""
         epoch = step * self._epochs // self._total_steps
         self._files.log(
             "epoch",
@@ -121,7 +126,7 @@ class Log:
         )
 
     def pause(self, state: State) -> None:
-        """Logs the pending step, waits for the steps that are under way, and stops the clock."""
+        """Logs the pending step, waits until the devices are idle, and stops the clock."""
         self.flush()
         jax.block_until_ready(state)
         if self._resumed_at is not None:

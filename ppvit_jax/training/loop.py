@@ -1,4 +1,4 @@
-"""The training loop: batches of uint8 images in, a tuned checkpoint, metrics and a result out."""
+"""The training loop: trains on batches of uint8 images, and writes a tuned checkpoint, metrics and a result."""
 
 import dataclasses
 import math
@@ -25,19 +25,21 @@ from ppvit_jax.training.step import State, compile_steps, zero_metrics
 from ppvit_jax.training.workdir import MetricsLine, Result, Workdir
 
 
-# Without a text of its own: the secret is never printed.
+# No generated repr: it would print the secret.
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """Everything that a run starts from; `ppvit_jax.training.experiment` builds it.
+    """All inputs of a run; `ppvit_jax.training.experiment` builds them.
 
-    config: see `ppvit_jax.config.default_config`.
-    dataset: training and test images.
-    model_config: the model's shape.
-    params, statistics: the model at the start, numpy arrays.
-    secret: derived from the key by `config.encryption`, to encrypt each image on the device; None for plain images and
-      for images that are encrypted already.
-    metadata: of `checkpoint.npz`.
-    images: encryption and key fingerprint of the images that the model sees, whoever encrypts them.
+    Attributes:
+      config: the configuration; see `ppvit_jax.config.default_config`.
+      dataset: training and test images.
+      model_config: the model's shape.
+      params: initial parameters, numpy arrays.
+      statistics: initial running statistics, numpy arrays.
+      secret: arrays that `config.encryption` derives from the key, to encrypt each image on the device. None for plain
+        images and for images that are already encrypted.
+      metadata: metadata for `checkpoint.npz`.
+      images: encryption and key fingerprint of the images that the model sees.
     """
 
     config: Config
@@ -51,20 +53,20 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches of training images."""
+        """Number of full batches of training images."""
         return steps_per_epoch(len(self.dataset.train), self.config.batch_size)
 
     @property
     def total_steps(self) -> int:
-        """Steps of all epochs."""
+        """Number of steps in all epochs."""
         return self.steps_per_epoch * self.config.epochs
 
 
 def train(run: Run, workdir: str | Path) -> Result:
-    """Trains, evaluates every epoch, and writes the workdir; resumes a run that the workdir holds.
+    """Trains a model, evaluates it after every epoch, and writes the workdir; resumes the run in an existing workdir.
 
     Args:
-      run: everything that the run starts from.
+      run: the inputs of the run.
       workdir: folder for `config.json`, `metrics.jsonl`, `result.json`, `checkpoint.npz`, `checkpoints/` and
         TensorBoard events.
 
@@ -72,12 +74,12 @@ def train(run: Run, workdir: str | Path) -> Result:
       The content of `result.json`.
 
     Raises:
-      UserError: sizes that do not fit, a workdir of another configuration, a loss that is not finite.
+      UserError: the sizes do not fit, the workdir holds a run with another configuration, or the loss is not finite.
     """
     _check_sizes(run)
     with Workdir(workdir, run.config, run.metadata, run.images) as files:
         if result := files.result():
-            print(f"{files.path} is complete already: nothing to do", file=sys.stderr)
+            print(f"the run in {files.path} is already complete: nothing to do", file=sys.stderr)
             return result
         state = _train_all_steps(run, files)
         result = _summarize(run, files.history("epoch"))
@@ -86,7 +88,7 @@ def train(run: Run, workdir: str | Path) -> Result:
 
 
 def _check_sizes(run: Run) -> None:
-    """Raises UserError unless the images fill a batch and the devices can share it."""
+    """Raises UserError unless the images fill a batch and the devices can share it equally."""
     steps_per_epoch(len(run.dataset.train), run.config.batch_size)
     count = len(jax.devices())
     for name, parts in (("batch_size", run.config.accumulation), ("eval_batch_size", 1)):
@@ -98,7 +100,7 @@ def _check_sizes(run: Run) -> None:
 
 
 def _train_all_steps(run: Run, files: Workdir) -> State:
-    """Trains from the workdir's latest state, or from the start, to the last step; returns the last state."""
+    """Trains to the last step, from the latest state in the workdir if there is one; returns the final state."""
     config, dataset = run.config, run.dataset
     replicated, _ = shardings()
     init_state, train_step, eval_step = compile_steps(run.model_config, config, run.total_steps)
@@ -106,7 +108,7 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
     state = files.restore(jax.device_put(state, state_shardings(state, config.sharding)))
     step = int(state["step"])
     secret = None if run.secret is None else jax.device_put(run.secret, replicated)
-    # Made on all devices at once: device_put does not send a random key to other processes.
+    # Created on all devices at once, because device_put does not send a random key to other processes.
     rng = jax.jit(jax.random.key, static_argnums=0, out_shardings=replicated)(config.seed)
 
     processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
@@ -128,7 +130,7 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
         epochs=config.epochs,
         total_steps=run.total_steps,
     )
-    # Nothing in this loop waits for the devices, but for the ends of epochs and saving.
+    # This loop waits for the devices only at the end of an epoch and before saving.
     for batch in shard_batches(batches, train_images):
         state = train_step(state, batch, rng, secret)
         step += 1
@@ -149,7 +151,7 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
 
 
 def _summarize(run: Run, epochs: list[MetricsLine]) -> Result:
-    """Returns the content of result.json, from the lines that metrics.jsonl has of the epochs."""
+    """Returns the content of result.json, from the epoch lines of metrics.jsonl."""
     config, last, devices = run.config, epochs[-1], jax.devices()
     return {
         "dataset": run.dataset.name,

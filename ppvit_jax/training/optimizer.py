@@ -1,4 +1,4 @@
-"""The optimizer of a run, as an optax transformation built from `config.optimizer`."""
+"""Optimizer and learning-rate schedule of a run, as optax objects built from `config.optimizer`."""
 
 import re
 
@@ -13,11 +13,17 @@ from ppvit_jax.errors import UserError
 
 
 def make_schedule(optimizer: Config, total_steps: jax.typing.ArrayLike) -> optax.Schedule:
-    """Returns the learning rate by step: linear warm-up from 0 over `warmup_steps`, then as `schedule` says.
+    """Returns the learning rate as a function of the step: linear warm-up from 0 over `warmup_steps`, then a schedule.
 
-    "constant"; "cosine" to 0; "step", multiplied by `decay` at each of `milestones`, parts of the run; "triangular",
-    from 0 to the rate at the first milestone and back to 0 at the end. `total_steps`, the steps of the run, may be an
-    array inside a compiled program.
+    `optimizer.schedule` is one of:
+      "constant": stays at the rate.
+      "cosine": decays to 0.
+      "step": is multiplied by `decay` at each of `milestones`, which are fractions of the run.
+      "triangular": rises from 0 to the rate at the first milestone, and falls to 0 at the end.
+
+    Args:
+      optimizer: `config.optimizer`.
+      total_steps: number of steps in the run; inside a compiled program it may be an array.
     """
     rate, warmup = optimizer.learning_rate, optimizer.warmup_steps
     rest = jnp.maximum(total_steps - warmup, 1)
@@ -44,22 +50,27 @@ def make_schedule(optimizer: Config, total_steps: jax.typing.ArrayLike) -> optax
 def make_optimizer(
     optimizer: Config, total_steps: jax.typing.ArrayLike, params: models.Params, freeze: tuple[str, ...] = ()
 ) -> optax.GradientTransformation:
-    """Builds the optimizer.
+    """Builds the optimizer of a run.
 
-    "sgd": the weight decay is a term of the loss, weight_decay/2 * |w|^2 over all parameters, so it is added to
-    the gradient before the momentum (as in PyTorch's SGD, and as the paper means it). "adam": the same term, before
-    Adam's moments (as in PyTorch's Adam). "adamw": decoupled weight decay (arXiv 1711.05101), on kernels only, as
-    big_vision does it. Every step is elementwise, up to the norm used for clipping, so adaptation commutes with
-    training.
+    Weight decay depends on `optimizer.name`:
+      "sgd": adds weight_decay/2 * |w|^2 over all parameters to the loss, so that its gradient enters the momentum, as
+        in PyTorch's SGD and in the paper.
+      "adam": adds the same term, so that its gradient enters Adam's moments, as in PyTorch's Adam.
+      "adamw": decouples weight decay from the gradient (arXiv 1711.05101) and applies it to kernels only, as in
+        big_vision.
+    All updates are elementwise, apart from the global norm used for clipping, so adaptation commutes with training.
 
     Args:
       optimizer: `config.optimizer`.
-      total_steps: steps of the run, the end of its schedule; see `make_schedule`.
-      params: the parameter tree, for the names.
-      freeze: regular expressions; parameters whose whole name one matches stay as they are.
+      total_steps: number of steps in the run; see `make_schedule`.
+      params: the parameter tree; only its names are used.
+      freeze: regular expressions. A parameter is frozen if one of them matches its whole name.
+
+    Returns:
+      A gradient transformation.
 
     Raises:
-      UserError: an expression of `freeze` that is invalid or matches nothing.
+      UserError: an expression in `freeze` is invalid or matches nothing.
     """
     schedule = make_schedule(optimizer, total_steps)
     steps = []
@@ -72,7 +83,7 @@ def make_optimizer(
     elif optimizer.name == "adam":
         steps.append(optax.adam(schedule, b1=optimizer.b1, b2=optimizer.b2))
     else:
-        # By name: the biases of an attention layer have two axes as well, heads and values.
+        # Select kernels by name: the biases of an attention layer have two axes as well, heads and values.
         kernels = unflatten_dict({name: name[-1] == "kernel" for name in flatten_dict(params)})
         steps.append(
             optax.adamw(
@@ -94,6 +105,6 @@ def make_optimizer(
         except re.error as error:
             raise UserError(f"config.freeze has an invalid regular expression {pattern!r}: {error}") from None
         if not matched:
-            raise UserError(f"config.freeze: no parameter's name is matched by {pattern!r} as a whole")
+            raise UserError(f"config.freeze: {pattern!r} matches no parameter's name as a whole; correct or remove it")
         labels |= dict.fromkeys(matched, "freeze")
     return optax.multi_transform({"train": chain, "freeze": optax.set_to_zero()}, unflatten_dict(labels, sep="/"))

@@ -1,4 +1,4 @@
-"""Memory, traffic and FLOPs of training a Vision Transformer on one or many devices, by arithmetic."""
+"""Estimates of memory, traffic and FLOPs for training a Vision Transformer on one or many devices."""
 
 import dataclasses
 import math
@@ -10,10 +10,10 @@ from ppvit_jax.models import ViTConfig
 from ppvit_jax.models.vit import FAMILY
 from ppvit_jax.training.devices import split_axis
 
-# Copies of the parameters that an optimizer keeps: momentum; first and second moment.
+# Copies of the parameters in the optimizer state: momentum, or first and second moment.
 OPTIMIZER_COPIES = {"sgd": 1, "adam": 2, "adamw": 2}
 _ELEMENT_BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
-# Bytes of an element of parameters, gradients and optimizer state, whatever the compute dtype.
+# Bytes per element of parameters, gradients and optimizer state, for every compute dtype.
 _FLOAT32 = 4
 
 
@@ -21,14 +21,19 @@ _FLOAT32 = 4
 class StepCost:
     """Memory, traffic and computation of one training step on one device.
 
-    parameters, gradients, optimizer: bytes of float32.
-    accumulated: bytes of the sum of the gradients of the parts of a batch, where there are several.
-    working_copy: bytes of the whole parameters in the compute dtype, where the step computes with others than it keeps:
-      those of fully sharded parameters, gathered, or of float32 ones, rounded.
-    activations: bytes that the forward pass keeps for the backward pass; see `activation_bytes`.
-    attention_weights: those of them that grow with the square of the number of tokens.
-    sent: bytes over the links, see `sent_bytes`.
-    flops: of matrix products; see `forward_flops`.
+    All sizes are in bytes.
+
+    Attributes:
+      parameters: float32 parameters.
+      gradients: float32 gradients.
+      accumulated: sum of the gradients, if a batch is computed in several parts.
+      optimizer: float32 optimizer state.
+      working_copy: all parameters in the compute dtype. It exists if parameters are gathered from a fully sharded
+        state, or rounded from float32.
+      activations: values that the forward pass keeps for the backward pass; see `activation_bytes`.
+      attention_weights: the part of `activations` that grows with the square of the number of tokens.
+      sent: traffic over the links; see `sent_bytes`.
+      flops: floating-point operations of the matrix products; see `forward_flops`.
     """
 
     parameters: int
@@ -43,24 +48,26 @@ class StepCost:
 
     @property
     def memory(self) -> int:
-        """Bytes at the peak: what was kept for the backward pass leaves as fast as gradients come, or faster."""
+        """Peak memory in bytes: activations are freed at least as fast as gradients are allocated."""
         kept = self.parameters + self.accumulated + self.optimizer + self.working_copy
         return kept + max(self.gradients, self.activations)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setup:
-    """The setup of a training step.
+    """Setup of a training step.
 
-    batch_size: images in a batch, over all devices and all parts of an accumulation.
-    devices: number of devices that share the batch.
-    sharding: "data_parallel", every device keeps all parameters; or "fully_sharded", every large tensor of
-      parameters, gradients and optimizer state is kept in parts (ZeRO, arXiv 1910.02054, stage 3).
-    optimizer: one of OPTIMIZER_COPIES.
-    accumulation: parts of a batch that are computed one after another.
+    Attributes:
+      batch_size: images in a global batch, over all devices and all parts of an accumulation.
+      devices: number of devices that share the batch.
+      sharding: "data_parallel": every device keeps all parameters. "fully_sharded": every large tensor of parameters,
+        gradients and optimizer state is split among the devices (ZeRO stage 3, arXiv 1910.02054).
+      optimizer: a key of OPTIMIZER_COPIES.
+      accumulation: number of parts of a batch that are computed one after another.
 
     Raises:
-      UserError: an unknown sharding, a batch that devices and accumulation do not divide, or numbers below 1.
+      UserError: the sharding is unknown, a number is below 1, or the batch size is not a multiple of devices times
+        accumulation.
     """
 
     batch_size: int
@@ -73,7 +80,7 @@ class Setup:
         if self.sharding not in SHARDINGS:
             raise UserError(f"unknown sharding {self.sharding!r}: use {' or '.join(SHARDINGS)}")
         if min(self.batch_size, self.devices, self.accumulation) < 1:
-            raise UserError("batch size, devices and accumulation need at least 1")
+            raise UserError("batch size, devices and accumulation must be at least 1")
         if self.batch_size % (self.devices * self.accumulation):
             raise UserError(
                 f"a batch of {self.batch_size} cannot be shared by {self.devices} devices in {self.accumulation} "
@@ -82,7 +89,7 @@ class Setup:
 
 
 def step_cost(config: ViTConfig, setup: Setup) -> StepCost:
-    """Returns the cost of a training step of a model of this shape and compute dtype on each device."""
+    """Returns the cost of a training step on each device, for a model with this shape and compute dtype."""
     devices, accumulation = setup.devices, setup.accumulation
     images = setup.batch_size // (devices * accumulation)
     sharded = setup.sharding == "fully_sharded"
@@ -102,11 +109,11 @@ def step_cost(config: ViTConfig, setup: Setup) -> StepCost:
 
 
 def forward_flops(config: ViTConfig) -> int:
-    """Returns the floating-point operations of one image's forward pass: a multiplication and an addition are two.
+    """Returns the floating-point operations of the forward pass of one image.
 
-    Matrix products alone, 2 * m * n * k each: patch embedding, queries, keys and values, attention logits, attention
-    values, projection, MLP, the layer before the head if any, head. The gradients take twice as many, so that a
-    training step takes 3 * forward_flops * batch (Kaplan et al., arXiv 2001.08361, section 2.1).
+    Counts matrix products only, 2 * m * n * k each: patch embedding, queries, keys and values, attention logits,
+    attention values, projection, MLP, the layer before the head if there is one, and head. The gradients take twice as
+    many, so a training step takes 3 * forward_flops * batch (Kaplan et al., arXiv 2001.08361, section 2.1).
     """
     hidden, patches = config.hidden_size, config.grid_size**2
     tokens = patches + FAMILY.prefix_tokens
@@ -118,7 +125,7 @@ def forward_flops(config: ViTConfig) -> int:
 
 
 def _shapes(config: ViTConfig) -> list[tuple[int, ...]]:
-    # What attention is computed by changes no parameter, and need not be here.
+    # The attention kernel changes no parameter, and this machine may lack the one that the config names.
     return list(models.parameter_shapes(dataclasses.replace(config, attention="xla")).values())
 
 
@@ -128,7 +135,7 @@ def parameter_count(config: ViTConfig) -> int:
 
 
 def kept_parameters(config: ViTConfig, devices: int) -> int:
-    """Returns how many parameters each of `devices` keeps if they share each large tensor with an axis they divide."""
+    """Returns the number of parameters that each device keeps if every large tensor is split where it can be."""
 
     def kept(shape: tuple[int, ...]) -> int:
         return math.prod(shape) // (1 if split_axis(shape, devices) is None else devices)
@@ -137,12 +144,15 @@ def kept_parameters(config: ViTConfig, devices: int) -> int:
 
 
 def activation_bytes(config: ViTConfig) -> int:
-    """Returns the bytes that one image's forward pass keeps for the backward pass, an estimate.
+    """Returns an estimate of the bytes that the forward pass of one image keeps for the backward pass.
 
-    In each block 12 arrays [tokens, hidden] (of each layer normalization the centered, the normalized and the result;
-    queries, keys and values; what attention gives; the residual stream twice), 3 arrays [tokens, MLP] (GELU's input,
-    its tanh and its result) and the attention weights: what XLA keeps on a CPU without rematerialization. They have the
-    compute dtype, but the normalizations' centered and normalized ones at least float32. Besides, the image in patches.
+    XLA on a CPU, without rematerialization, keeps these arrays in each block:
+      12 arrays [tokens, hidden]: the centered input, the normalized input and the output of both layer normalizations;
+        queries, keys and values; the output of attention; the residual stream twice.
+      3 arrays [tokens, MLP]: GELU's input, its tanh and its output.
+      The attention weights; see `attention_weight_bytes`.
+    All have the compute dtype, except that centered and normalized inputs are at least float32. The image in patches is
+    kept as well.
     """
     element = _ELEMENT_BYTES[config.dtype]
     patches = config.grid_size**2
@@ -153,10 +163,10 @@ def activation_bytes(config: ViTConfig) -> int:
 
 
 def attention_weight_bytes(config: ViTConfig) -> int:
-    """Returns the bytes of one image's attention weights [heads, tokens, tokens] of all blocks, an estimate.
+    """Returns an estimate of the bytes of one image's attention weights [heads, tokens, tokens] in all blocks.
 
-    Those after the softmax, which is in float32 or more, and those that are rounded to a smaller compute dtype. The
-    attention "cudnn" computes them again in the backward pass (FlashAttention, arXiv 2205.14135) and keeps none.
+    Counts the output of the softmax, which is at least float32, and its rounded copy if the compute dtype is smaller.
+    Attention "cudnn" recomputes the weights in the backward pass (FlashAttention, arXiv 2205.14135) and keeps none.
     """
     if config.attention == "cudnn":
         return 0
@@ -167,12 +177,14 @@ def attention_weight_bytes(config: ViTConfig) -> int:
 
 
 def sent_bytes(config: ViTConfig, devices: int, sharding: str) -> int:
-    """Returns the bytes that a device sends for each part of a batch, by collective operations in a ring.
+    """Returns the bytes that a device sends for each part of a batch, with collective operations in a ring.
 
-    Data parallel: an all-reduce of the gradients, 2 (n - 1) / n of their bytes (Patarasuk and Yuan, 2009). Fully
-    sharded: parameters gathered for the forward and again for the backward pass, gradients reduced and scattered,
-    (n - 1) / n each (ZeRO, arXiv 1910.02054, section 7.2). All in float32. A compiler that keeps what it gathered for
-    the forward pass sends a third less; then the working copy stays for the whole step.
+    All values are sent in float32:
+      data parallel: all-reduces the gradients, 2 (n - 1) / n of their bytes (Patarasuk and Yuan, 2009).
+      fully sharded: gathers the parameters for the forward and again for the backward pass, and reduce-scatters the
+        gradients, (n - 1) / n each (ZeRO, arXiv 1910.02054, section 7.2).
+    A compiler that keeps the gathered parameters for the backward pass sends a third less; then the working copy lives
+    for the whole step.
     """
     times = 3 if sharding == "fully_sharded" else 2
     return times * (devices - 1) * _FLOAT32 * parameter_count(config) // devices

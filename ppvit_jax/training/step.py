@@ -1,4 +1,4 @@
-"""Compiled functions of a run: the initial state, one training step, one evaluation step."""
+"""Compiled functions of a run: initial state, training step and evaluation step."""
 
 import functools
 import json
@@ -20,20 +20,23 @@ from ppvit_jax.encryption import Encryption, Secret
 from ppvit_jax.training.devices import Tree, state_shardings
 from ppvit_jax.training.optimizer import make_optimizer
 
-# "image": uint8 [batch, height, width, 3]; "label": int [batch]; "number": uint32 [batch], different for every image,
-# for encryptions with a key per image; in evaluation "mask": float [batch], 0 for padding.
+# "image": uint8 [batch, height, width, 3]. "label": int [batch]. "number": uint32 [batch], unique for each image, for
+# encryptions with a key per image. "mask": float [batch], 0 for padding, in evaluation only.
 Batch: TypeAlias = Mapping[str, jax.Array | np.ndarray]
 # Sums over examples, float []: "loss", "correct", "count".
 Metrics: TypeAlias = Mapping[str, jax.Array | np.ndarray]
 
 
 class State(TypedDict):
-    """Training state: all that a step changes, and the run's length.
+    """Training state: everything that a step changes, and the length of the run.
 
-    params, statistics: see `ppvit_jax.models.Model`.
-    opt_state: of the optimizer.
-    step, total_steps: int32 [], steps that are done and steps of the run.
-    metrics: sums since the start of the epoch.
+    Attributes:
+      params: parameters; see `ppvit_jax.models.Model`.
+      statistics: running statistics; see `ppvit_jax.models.Model`.
+      opt_state: optimizer state.
+      step: int32 [], number of steps that are done.
+      total_steps: int32 [], number of steps in the run.
+      metrics: sums since the start of the epoch.
     """
 
     params: models.Params
@@ -47,10 +50,12 @@ class State(TypedDict):
 class Steps(NamedTuple):
     """Pure functions of a run.
 
-    init_state(params, statistics) -> state.
-    train_step(state, batch, rng, secret) -> state; the state that it is given is donated.
-    eval_step(params, statistics, batch, secret) -> sums over the batch's examples.
-    `secret` is derived from a key by the configured encryption; None leaves images as they are.
+    `secret` holds arrays that the configured encryption derives from a key; None leaves images as they are.
+
+    Attributes:
+      init_state: (params, statistics) -> state.
+      train_step: (state, batch, rng, secret) -> state; donates its input state.
+      eval_step: (params, statistics, batch, secret) -> sums over the examples of the batch.
     """
 
     init_state: Callable[[models.Params, models.Statistics], State]
@@ -59,19 +64,22 @@ class Steps(NamedTuple):
 
 
 def compile_steps(model_config: models.ModelConfig, config: Config, total_steps: int) -> Steps:
-    """Builds the functions of a run.
+    """Builds the compiled functions of a run.
 
-    Runs that differ only in data, key, parameters and length share one compilation; so do block-wise encryptions.
+    Runs that differ only in data, key, parameters and length share one compilation, and so do all block-wise
+    encryptions.
 
     Args:
       model_config: the model's shape.
-      config: see `ppvit_jax.config.default_config`; of its fields those of the optimizer, `freeze`, `encryption`,
-        `block_size`, `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`, `sharding` and
-        `dtype` matter here.
-      total_steps: steps of the run, the end of a schedule.
+      config: the configuration; see `ppvit_jax.config.default_config`. Only `optimizer`, `freeze`, `encryption`,
+        `block_size`, `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`, `sharding` and `dtype` are used.
+      total_steps: number of steps in the run, where its schedule ends.
+
+    Returns:
+      The functions.
 
     Raises:
-      UserError: an unknown encryption, or an expression of `config.freeze` that is invalid or matches nothing.
+      UserError: the encryption is unknown, or an expression in `config.freeze` is invalid or matches nothing.
     """
     names = (
         "optimizer",
@@ -106,14 +114,14 @@ def _compiled(
     def optimizer(total_steps: jax.typing.ArrayLike) -> optax.GradientTransformation:
         return make_optimizer(config.optimizer, total_steps, names, tuple(config.freeze))
 
-    # An expression of `freeze` that is wrong is found here.
+    # Raises an error now if an expression in `freeze` is wrong.
     optimizer(1)
     dtype = jnp.dtype(config.dtype)
 
     def constrain_sharding(tree: Tree) -> Tree:
         if config.sharding == "data_parallel":
             return tree
-        # Left to itself, XLA may choose other parts than the state came in.
+        # Without this constraint, XLA may choose a different sharding than the input state has.
         return jax.lax.with_sharding_constraint(tree, state_shardings(tree, config.sharding))
 
     def init_state(params: models.Params, statistics: models.Statistics, total_steps: int) -> State:
@@ -135,7 +143,7 @@ def _compiled(
         images = preprocess(batch["image"], model_config.image_size, augmentation, rng)
         if method is None or secret is None:
             return images
-        # The secret is an argument, not a constant: a compiled program or its cache never holds the key.
+        # The secret is an argument, not a constant, so neither a compiled program nor its cache holds the key.
         return method.encrypt(images, secret, batch.get("number"))
 
     def to_model_input(images: jax.Array) -> jax.Array:
@@ -169,7 +177,7 @@ def _compiled(
                 grads, (statistics, *sums) = gradient(state["params"], statistics, *part)
                 return (jax.tree.map(jnp.add, total, (grads, sums)), statistics), None
 
-            # Each part takes every parts-th example, so that every device keeps its own examples.
+            # Each part takes every `parts`-th example, so that no example moves to another device.
             split = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), (images, labels))
             first, rest = (jax.tree.map(lambda a, c=cut: a[c], (*split, model_rngs)) for cut in (0, slice(1, None)))
             grads, (statistics, *sums) = gradient(state["params"], state["statistics"], *first)

@@ -1,15 +1,13 @@
-"""Files of a run: configuration, metrics, Orbax checkpoints for resuming, result."""
+"""Files of a run: configuration, metrics, Orbax checkpoints for resuming, and result."""
 
 import contextlib
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import jax
-import orbax.checkpoint as ocp
-from tensorboardX import SummaryWriter
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.config import Config
@@ -17,8 +15,11 @@ from ppvit_jax.data.manifest import Header
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import write_json, write_text
 
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
+
 Tree = TypeVar("Tree")
-# Fields that may differ when a run is resumed: paths, logging, and how the run fits its devices.
+# Fields that may change when a run is resumed: paths, logging, and the use of devices.
 _CHANGEABLE_FIELDS = (
     "key_file",
     "passphrase_file",
@@ -34,9 +35,9 @@ _CHANGEABLE_FIELDS = (
 
 
 class MetricsLine(TypedDict):
-    """A line of metrics.jsonl, of an epoch so far or at its end; accuracies from 0 to 1.
+    """A line of metrics.jsonl, with means over the current epoch; accuracies are from 0 to 1.
 
-    Lines of the kind "step" have no `test_...`, and those of the kind "epoch" no `learning_rate`.
+    Lines of kind "step" have no `test_...` fields, and lines of kind "epoch" have no `learning_rate`.
     """
 
     kind: str
@@ -52,7 +53,7 @@ class MetricsLine(TypedDict):
 
 
 class Result(TypedDict):
-    """The content of result.json: the last epoch's losses and accuracies, from 0 to 1, and the run's settings."""
+    """Content of result.json: losses and accuracies (from 0 to 1) of the last epoch, and settings of the run."""
 
     dataset: str
     model: str
@@ -77,20 +78,22 @@ class Result(TypedDict):
 
 
 class Workdir:
-    """The folder of one run. Only process 0 writes, apart from Orbax, which needs every process."""
+    """Folder of one run. Only process 0 writes to it, apart from Orbax, which needs every process."""
 
     def __init__(self, path: str | Path, config: Config, metadata: checkpoint.Metadata, images: Header):
-        """Opens the folder, or makes it.
+        """Opens the folder, or creates it.
 
         Args:
           path: the folder.
-          config: the run's configuration.
-          metadata: of `checkpoint.npz`.
+          config: configuration of the run.
+          metadata: metadata for `checkpoint.npz`.
           images: encryption and key fingerprint of the training images.
 
         Raises:
-          UserError: the folder holds a run of another configuration or key, or cannot be written.
+          UserError: the folder holds a run with another configuration or key, or cannot be written.
         """
+        import orbax.checkpoint as ocp  # Takes 0.3 s to import, which readers of a workdir need not pay.
+
         self.path = Path(path).expanduser().absolute()
         self.writes = jax.process_index() == 0
         self._metadata = metadata
@@ -110,12 +113,12 @@ class Workdir:
             raise UserError(f"{file} is damaged: use another workdir") from None
         if recorded is not None and (differences := _differences(recorded, current)):
             raise UserError(
-                f"the workdir {self.path} holds a run of another configuration ({'; '.join(differences)}): "
-                "use another workdir, or the same configuration to continue"
+                f"the workdir {self.path} holds a run with another configuration ({'; '.join(differences)}): "
+                "use another workdir, or the same configuration to continue that run"
             )
         if self.writes and recorded is None:
             write_json(file, current)
-        self._events = SummaryWriter(str(self.path)) if self.writes and config.tensorboard else None
+        self._events = _open_events(self.path) if self.writes and config.tensorboard else None
         self._manager = ocp.CheckpointManager(
             self.path / "checkpoints", options=ocp.CheckpointManagerOptions(max_to_keep=1)
         )
@@ -124,24 +127,26 @@ class Workdir:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # Waits for a state that is being written.
+        # Waits until the latest state is written.
         self._manager.close()
 
     def result(self) -> Result | None:
-        """Returns the result of a complete run, or None."""
+        """Returns the result if the run is complete, else None."""
         file = self.path / "result.json"
         return json.loads(file.read_text()) if file.exists() else None
 
     def restore(self, state: Tree) -> Tree:
-        """Returns the latest saved state, or `state`; forgets the metrics logged after it was saved.
+        """Returns the latest saved state, or `state` if none was saved; drops metrics that were logged after it.
 
         Raises:
           UserError: the saved state is damaged.
         """
+        import orbax.checkpoint as ocp
+
         step = self._manager.latest_step()
         if step is not None:
             abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-            with reading_state(self.path / "checkpoints" / str(step), "; remove checkpoints/ to begin the run again"):
+            with reading_state(self.path / "checkpoints" / str(step), "; remove checkpoints/ to start the run again"):
                 restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
                 state = restored
         file = self.path / "metrics.jsonl"
@@ -151,17 +156,19 @@ class Workdir:
         return state
 
     def save(self, step: int, state: object) -> None:
-        """Saves the state for resuming: copies it, and writes in the background while training goes on.
+        """Saves the state for resuming: copies it, and writes it in the background during training.
 
         Raises:
-          UserError: the disk has no room for it; the state saved before stays.
+          UserError: the disk is too full; the previous state is kept.
         """
+        import orbax.checkpoint as ocp
+
         # Asked beforehand, because Orbax on a full disk fails in many threads at once.
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if self.writes and (free := shutil.disk_usage(self.path).free) < needed:
             raise UserError(
-                f"no room for the state at step {step} in {self.path}: {needed / 2**20:.1f} MiB are needed and "
-                f"{free / 2**20:.1f} MiB are free; make room, then run the same command again to continue"
+                f"no room for the state at step {step} in {self.path}: it needs {needed / 2**20:.1f} MiB, and "
+                f"{free / 2**20:.1f} MiB are free; free some space, then run the same command again to continue"
             )
         self._manager.save(step, args=ocp.args.StandardSave(state))
 
@@ -177,7 +184,7 @@ class Workdir:
                     self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def history(self, kind: str | None = None) -> list[MetricsLine]:
-        """See `read_history`."""
+        """Returns the lines of metrics.jsonl; see `read_history`."""
         return read_history(self.path, kind)
 
     def finish(self, result: Result, params: models.Params) -> None:
@@ -191,25 +198,36 @@ class Workdir:
         write_json(self.path / "result.json", result)
 
 
+def _open_events(path: Path) -> "SummaryWriter":
+    # tensorboardX imports PyTorch wherever it is installed, which takes a second that only a run should take.
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(path))
+
+
 @contextlib.contextmanager
 def reading_state(path: Path, advice: str = "") -> Iterator[None]:
-    """Turns whatever Orbax raises while it reads a state into one line.
+    """Converts any error that Orbax raises in this context into a one-line UserError.
+
+    Args:
+      path: folder of the state, for the message.
+      advice: end of the message.
 
     Raises:
-      UserError: the files in `path` are damaged; ends in `advice`.
+      UserError: the files in `path` are damaged.
     """
     try:
         yield
-    # Orbax documents no type for damaged files.
+    # Orbax documents no exception type for damaged files.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"cannot read {path} ({reason}): it is damaged, or of another version of Orbax{advice}"
+            f"cannot read {path} ({reason}): it is damaged, or written by another version of Orbax{advice}"
         ) from None
 
 
 def read_history(workdir: Path, kind: str | None = None) -> list[MetricsLine]:
-    """Returns the lines of metrics.jsonl, of one kind or of all, without a last line that a kill cut short."""
+    """Returns the lines of metrics.jsonl of one kind or of all; skips a last line that an interruption cut short."""
     file = workdir / "metrics.jsonl"
     lines = []
     for text in file.read_text().splitlines() if file.exists() else []:

@@ -2,7 +2,7 @@ from ppvit_jax.audit import matrix
 from ppvit_jax.audit.methods import Comparison, Record
 
 
-def test_median_and_range():
+def test_tables_show_median_and_range():
     assert matrix.spread([0.25, 1.0, 0.5]) == "0.500 (0.250 to 1)"
     assert matrix.spread([1.0, 1.0]) == "1"
     assert matrix.spread([]) == ""

@@ -58,7 +58,7 @@ def test_only_attacks_that_the_material_allows_are_tried(images):
     assert {record.attack for record in on_images.records} == {"known-plaintext", "dictionary", "ciphertext-only"}
     repetitions = {(record.method, record.repetition) for record in on_images.records}
     assert repetitions == {(spec, number) for spec in ("bs", "np") for number in (0, 1)}
-    # One picture of every method and attack, of the first key.
+    # There is one picture for every method and attack, for the first key only.
     assert len(on_images.pictures) == 4 and on_images.refused == {}
     base = random_params(tiny_model(image_size=32))
     material = Material(None, None, COUNTS, models=Models(base, base, 4, 32))
@@ -68,7 +68,7 @@ def test_only_attacks_that_the_material_allows_are_tried(images):
 
 
 def test_noise_comes_before_the_encryption(images):
-    """The owner's noise is in what pairs decrypt to, and the scoring of ciphertexts compares with images without it."""
+    """Known pairs include the owner's noise; ciphertext-only attacks are scored against images without it."""
     material = Material(images, None, Counts(pairs=(2,), images=(6,)), noise=25.0)
     (noisy,), _ = _try(parse("bs", BLOCK), material, ["ciphertext-only"])
     clean = dataclasses.replace(material, noise=0.0)

@@ -1,4 +1,4 @@
-"""Which checkpoints are known to be public, and the warning of `ppvit adapt` and `ppvit encrypt`."""
+"""The list of public checkpoints, and the warnings of `ppvit adapt` and `ppvit encrypt`."""
 
 import hashlib
 import subprocess
@@ -18,10 +18,10 @@ from ppvit_jax.checkpoint import Metadata
 EMBEDDED = checkpoint.resolve("embedded")
 NAME = "ppvit's embedded ViT-Micro/8"
 WARNING = (
-    "warning: {}: whoever has it and the adapted model reads the key's permutations off the two in under a second: "
+    "warning: {}; anyone who has it and the adapted model can compute the key's permutations in under a second: "
     "see docs/threat_model.md\n"
 )
-ASSUMED = WARNING.format("the base checkpoint is assumed to be public (else --no-base-is-public)")
+ASSUMED = WARNING.format("the base checkpoint is assumed to be public (if it is not, give --no-base-is-public)")
 SAID = WARNING.format("the base checkpoint is public")
 KNOWN = WARNING.format(f"the base checkpoint is public ({NAME})")
 
@@ -32,7 +32,7 @@ def test_the_tables_hold_digests():
         assert len(set(table.values())) == len(table)
 
 
-def test_a_known_file_is_known_by_its_bytes(tmp_path):
+def test_a_public_file_is_identified_by_its_bytes(tmp_path):
     copy = tmp_path / "other name.npz"
     copy.write_bytes(EMBEDDED.read_bytes())
     assert identify(copy, {}) == NAME
@@ -40,13 +40,13 @@ def test_a_known_file_is_known_by_its_bytes(tmp_path):
     assert identify(copy, {}) is None
 
 
-def test_a_known_patch_embedding_is_known_in_any_file(tmp_path):
+def test_a_public_patch_embedding_is_identified_in_any_file(tmp_path):
     arrays, _ = checkpoint.read(EMBEDDED)
     path = tmp_path / "written again.npz"
     checkpoint.write(path, {name: array for name, array in arrays.items() if not name.startswith("head/")}, Metadata())
     written, _ = checkpoint.read(path)
     assert identify(path, written) == NAME
-    # Other byte order and precision, no other values.
+    # The byte order and the precision differ, but not the values.
     kernel = written["embedding/kernel"]
     for same in (kernel.astype(">f4"), kernel.astype(np.float64), np.asfortranarray(kernel)):
         assert identify(path, {"embedding/kernel": same}) == NAME
@@ -86,7 +86,7 @@ def test_adapt_warns_of_a_public_base(tmp_path, capsys, known, extra, expected):
         ([], ASSUMED),
         (["--base-is-public"], SAID),
         (["--no-base-is-public"], ""),
-        # No model is adapted to these, so that none gives them away.
+        # No model can be adapted to these, so no model reveals the key.
         (["--encryption=pe"], ""),
         (["--encryption=etc"], ""),
         (["--encryption=etc:shared=True"], ASSUMED),
@@ -99,7 +99,7 @@ def test_encrypt_warns_by_the_argument_alone(tmp_path, capsys, extra, expected):
     assert capsys.readouterr().err == expected
 
 
-def test_encrypt_warns_without_what_takes_time_to_import(tmp_path):
+def test_encrypt_warns_without_slow_imports(tmp_path):
     write_images(tmp_path / "in", ["a/1.png"])
     options = ["encrypt", "--key", make_key(tmp_path), "--input", tmp_path / "in", "--output", tmp_path / "out"]
     program = (

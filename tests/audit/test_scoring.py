@@ -19,7 +19,7 @@ def _secret(spec, key=1):
 
 
 def _seen(secret, flip, turn, order, negative):
-    """The estimate of an attacker to whom the picture looks flipped, turned, recoloured and inverted."""
+    """Returns the estimate of an attacker to whom the picture looks flipped, turned, recolored and inverted."""
     places = np.arange(SIZE * SIZE * 3).reshape(SIZE, SIZE, 3)
     view = np.rot90(places.swapaxes(0, 1) if flip else places, turn)[..., list(order)].ravel()
     estimate = {"index": np.argsort(view)[secret["index"]]}
@@ -41,7 +41,7 @@ def test_every_symmetry_of_the_truth_is_exact(spec):
         np.testing.assert_array_equal(scoring.align(recovered, plain), plain)
 
 
-def test_what_is_wrong_is_counted():
+def test_errors_in_an_estimate_are_counted():
     permutations = BlockPixelNegativePositive(block_size=BLOCK).permutations(
         SecretKey(bytes([1] * 32)), height=SIZE, width=SIZE
     )
@@ -61,8 +61,8 @@ def test_what_is_wrong_is_counted():
     assert found.values == pytest.approx(44 / 48)
 
 
-def test_neighbours_and_the_largest_component():
-    """Halves exchanged: all neighbours but those across the cut are right."""
+def test_neighbors_and_the_largest_component():
+    """After exchanging the two halves, all neighbors except those across the cut are right."""
     side = SIZE // BLOCK
     cells = np.arange(side**2).reshape(side, side)
     truth = make_secret(Permutations(cells.ravel()), SIZE, SIZE, BLOCK)

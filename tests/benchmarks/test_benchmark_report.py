@@ -5,13 +5,13 @@ from benchmarks import report
 
 def test_tables_tell_numbers_with_their_units_and_json_has_all(tmp_path):
     row = {"what": "copy", "seconds": 0.0123, "quartiles": (2e-6, 3e-6), "ratio": 1.0, "images_per_second": 12345.6}
-    columns = {"what": "What", "seconds": "Median", "quartiles": "quartiles", "ratio": "Ratio", "failed": "Failed"}
+    columns = {"what": "Work", "seconds": "Median", "quartiles": "quartiles", "ratio": "Ratio", "failed": "Failed"}
     rows = [{**row, "turns": [0.0123]}, {"what": "large", "seconds": 2.5, "ratio": (1.5, 20.25), "failed": "no memory"}]
-    table = report.Table("Copies", "Of bytes.", columns, rows)
+    table = report.Table("Copies", "Bytes are copied.", columns, rows)
     report.write(tmp_path, "ppvit benchmark", {"device": "cpu", "cores": 2}, {"copies": [table]})
     text = (tmp_path / "benchmark.md").read_text()
-    assert "device cpu, cores 2." in text and "## Copies\n\nOf bytes.\n" in text
-    assert "| What | Median | quartiles | Ratio | Failed |" in text
+    assert "device cpu, cores 2." in text and "## Copies\n\nBytes are copied.\n" in text
+    assert "| Work | Median | quartiles | Ratio | Failed |" in text
     assert "| copy | 12.3 ms | 2.000 to 3.000 µs | 1.000 |  |" in text
     assert "| large | 2.500 s |  | 1.500 to 20.2 | no memory |" in text
     content = json.loads((tmp_path / "benchmark.json").read_text())

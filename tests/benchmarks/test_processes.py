@@ -1,4 +1,4 @@
-"""What is measured in processes of their own."""
+"""Measurements in separate processes."""
 
 from pathlib import Path
 
@@ -25,6 +25,7 @@ def test_a_pretrained_checkpoint_has_what_published_ones_have(tmp_path):
     assert metadata.model == "ViT-Micro/8"
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_start_says_why(tmp_path):
     fields = {"checkpoint": "nowhere.npz", "model": "ViT-Micro/8", "image_size": 16, "batch_size": 2}
     with pytest.raises(UserError, match=r"does not start: .*cannot read the checkpoint"):

@@ -1,4 +1,4 @@
-"""What is compared does the same work: training steps and encryptions."""
+"""Training steps and encryptions that are compared do the same work."""
 
 import jax
 import numpy as np
@@ -13,11 +13,12 @@ from ppvit_jax.encryption import Permutations, encrypt
 from ppvit_jax.models import vit
 
 
+@pytest.mark.slow
 def test_steps_of_jax_and_pytorch_train_alike():
     config = vit.parse_name("ViT-Micro/8", image_size=16, num_classes=10)
     training = default_config()
     training.optimizer.learning_rate = 0.02
-    # Of different means and deviations, so that a channel that changed its place would show.
+    # The means and deviations differ, so that the test notices channels in other places.
     training.mean, training.std = (0.4, 0.5, 0.6), (0.3, 0.5, 0.7)
     batch = random_batch(4, 16)
     params = random_params(config)

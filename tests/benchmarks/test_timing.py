@@ -16,7 +16,7 @@ def test_works_take_turns_in_an_order_that_rotates():
         return run
 
     seconds = take_turns({name: work(name) for name in "abc"}, 3, "test")
-    # Each has two runs to warm up; then every turn begins with another one.
+    # Each has two runs to warm up; then every turn begins with another work.
     assert [name for name, _ in calls] == [*"aabbcc", *"abc", *"bca", *"cab"]
     assert {name: len(turns) for name, turns in seconds.items()} == {"a": 3, "b": 3, "c": 3}
 

@@ -1,4 +1,4 @@
-"""big_vision `.npz` -> Google `.npz`, against timm's own loader of big_vision's files."""
+"""Conversion of big_vision's `.npz`, compared with timm's own loader of these files."""
 
 import re
 
@@ -19,7 +19,7 @@ _RENAMED = (
 
 
 def _big_vision(stacked=False, prefix="params/"):
-    """Random weights by the names of big_vision/models/vit.py, pool_type="tok"."""
+    """Returns random weights by the names of big_vision/models/vit.py, pool_type="tok"."""
     named = {}
     for name, array in flatten(random_params(CONFIG)).items():
         if name == "Transformer/posembed_input/pos_embedding":
@@ -42,6 +42,7 @@ def _save(path, named):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize("prefix", ["params/", "params/img/", ""])
 def test_the_model_computes_what_timm_makes_of_the_same_file(tmp_path, stacked, prefix):
@@ -53,7 +54,7 @@ def test_the_model_computes_what_timm_makes_of_the_same_file(tmp_path, stacked, 
     model = timm.create_model(
         "vit_tiny_patch16_224", num_classes=5, img_size=64, act_layer="gelu_tanh", no_embed_class=True
     ).eval()
-    # timm's loader takes stacked blocks only of newer versions, and the prefixes "params/" and "params/img/".
+    # Only newer versions of timm load stacked blocks, and the prefixes "params/" and "params/img/".
     reference = source
     if stacked or not prefix:
         reference = _save(tmp_path / "plain.npz", _big_vision())
@@ -82,6 +83,7 @@ MISTAKES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_other_files_give_one_line(tmp_path, capsys, mistake):
     change, message = MISTAKES[mistake]

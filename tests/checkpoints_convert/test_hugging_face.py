@@ -1,4 +1,4 @@
-"""Google `.npz` <-> Hugging Face, against its own models, loader and image processor."""
+"""Conversions between Google's `.npz` and Hugging Face, compared with its models, loader and image processor."""
 
 import json
 import re
@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.convert import CLASSES, arrays, convert, encrypted_files, logits, randomise, tiny_vit, write_model
+from helpers.convert import CLASSES, arrays, convert, encrypted_files, logits, randomize, tiny_vit, write_model
 from helpers.pytorch import torch, transformers
 from helpers.tiny import assert_same_tree, flatten, random_images, random_params
 from PIL import Image
@@ -27,7 +27,7 @@ def _pixels(images):
 
 @pytest.fixture
 def folder(tmp_path):
-    """model.npz and the folder hf made of it."""
+    """A folder with model.npz and the folder hf, made from it."""
     write_model(tmp_path / "model.npz", CONFIG)
     assert convert("npz_to_hf", tmp_path / "model.npz", tmp_path / "hf") == 0
     return tmp_path
@@ -43,9 +43,10 @@ def test_its_loader_loads_what_we_write_whole_and_computes_the_same(folder):
     np.testing.assert_allclose(_logits(model, _pixels(images)), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size", "tolerance"), [("ViT-Ti/16", 64, 1e-5), ("ViT-B/16", 224, 1e-4)])
 def test_an_adapted_model_on_encrypted_files_gives_our_logits(tmp_path, name, size, tolerance):
-    """The files are preprocessed by the folder's own image processor."""
+    """The image processor of the folder preprocesses the files."""
     config = tiny_vit(size, name)
     params, metadata = write_model(tmp_path / "model.npz", config, adapted=True)
     paths, plain = encrypted_files(tmp_path, config)
@@ -74,15 +75,16 @@ def _random_model(kind=None, **fields):
     config = transformers.ViTConfig(
         hidden_size=192, num_hidden_layers=12, num_attention_heads=3, intermediate_size=768, image_size=64, **fields
     )
-    return randomise((kind or transformers.ViTForImageClassification)(config))
+    return randomize((kind or transformers.ViTForImageClassification)(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("safe", [True, False])
 def test_what_it_saves_is_read(tmp_path, safe, capsys):
     model = _random_model(id2label={number: f"kind {number}" for number in range(5)})
     model.save_pretrained(tmp_path / "hf")
     if not safe:
-        # Its older files, which transformers 5 no longer writes.
+        # Older files have this form, which transformers 5 no longer writes.
         from safetensors.torch import load_file
 
         torch.save(load_file(tmp_path / "hf" / "model.safetensors"), tmp_path / "hf" / "pytorch_model.bin")
@@ -99,6 +101,7 @@ def test_what_it_saves_is_read(tmp_path, safe, capsys):
     np.testing.assert_allclose(logits(params, CONFIG, images), theirs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_pooler_is_pre_logits(tmp_path):
     _random_model(transformers.ViTModel, pooler_output_size=24).save_pretrained(tmp_path / "hf")
     assert convert("hf_to_npz", tmp_path / "hf", tmp_path / "model.npz") == 0
@@ -115,6 +118,7 @@ def test_a_pooler_is_pre_logits(tmp_path):
     np.testing.assert_allclose(ours, pooled[:, :5], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_exact_gelu_is_converted_with_a_warning(tmp_path, capsys):
     model = _random_model(hidden_act="gelu")
     model.save_pretrained(tmp_path / "hf")
@@ -161,9 +165,9 @@ MISTAKES = {
     "no configuration": (lambda f: (f / "hf" / "config.json").unlink(), "cannot read .*config.json"),
     "a damaged configuration": (lambda f: (f / "hf" / "config.json").write_text("{"), "is not the configuration"),
     "a list": (lambda f: (f / "hf" / "config.json").write_text("[]"), "is not the configuration"),
-    "another type": (_configuration(model_type="deit"), "is a model of type 'deit', and only 'vit'"),
+    "another type": (_configuration(model_type="deit"), "is a model of type 'deit', but only 'vit'"),
     "another activation": (_configuration(hidden_act="relu"), "has the activation 'relu'"),
-    "impossible heads": (_configuration(num_attention_heads=5), "say by --heads|hidden size of 192"),
+    "impossible heads": (_configuration(num_attention_heads=5), "hidden size of 192"),
     "damaged labels": (_configuration(ppvit=None, id2label={"a": "b"}), "is damaged: its labels"),
     "truncated": (
         lambda f: (f / "hf" / "model.safetensors").write_bytes((f / "hf" / "model.safetensors").read_bytes()[:5000]),
@@ -172,6 +176,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gives_one_line_and_writes_nothing(folder, capsys, mistake):
     make, message = MISTAKES[mistake]

@@ -1,4 +1,4 @@
-"""Orbax workdir -> Google `.npz`, against Orbax's own restoring and the run's own checkpoint.npz."""
+"""Conversion of a workdir, compared with Orbax's own restoring and the run's own checkpoint.npz."""
 
 import json
 import re
@@ -17,6 +17,8 @@ from helpers.tiny import assert_same_tree, flatten
 from ppvit_jax.config import load
 from ppvit_jax.training import experiment
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
@@ -30,7 +32,7 @@ def workdir(tmp_path_factory):
 
 
 def test_it_is_the_checkpoint_that_the_run_ends_with(workdir, tmp_path):
-    """In a process with one device, whatever the run had."""
+    """The process of the conversion has one device, that of the run four."""
     target = tmp_path / "model.npz"
     command = [sys.executable, "-m", "checkpoints_convert.orbax_to_npz", str(workdir), str(target)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -73,7 +75,7 @@ def test_what_cannot_be_read_gives_one_line(workdir, tmp_path, capsys, damage):
 
 
 def test_a_damaged_checkpoint_gives_one_line(workdir, tmp_path):
-    """In a process of its own, for Orbax's threads may print as well."""
+    """The script is a process of its own, since Orbax's threads may print as well."""
     shutil.copytree(workdir, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "checkpoints" / "16" / "default" / "d")
     command = [

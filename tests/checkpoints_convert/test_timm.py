@@ -1,11 +1,11 @@
-"""Google `.npz` <-> timm, against timm's own models and loaders."""
+"""Conversions between Google's `.npz` and timm, compared with timm's own models and loaders."""
 
 import re
 
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers.convert import CLASSES, arrays, convert, encrypted_files, logits, randomise, tiny_vit, write_model
+from helpers.convert import CLASSES, arrays, convert, encrypted_files, logits, randomize, tiny_vit, write_model
 from helpers.pytorch import timm, torch
 from helpers.tiny import assert_same_tree, flatten, random_images, random_params
 from PIL import Image
@@ -28,6 +28,7 @@ def _logits(model, images):
         return model(torch.tensor(images.astype(np.float32).transpose(0, 3, 1, 2) / 127.5 - 1)).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 def test_timm_loads_what_we_write_and_computes_the_same(tmp_path, ending):
     source, target = tmp_path / "model.npz", tmp_path / f"model{ending}"
@@ -43,6 +44,7 @@ def test_timm_loads_what_we_write_and_computes_the_same(tmp_path, ending):
     np.testing.assert_allclose(_logits(model, images), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-Ti/16", "ViT-S/16"])
 def test_our_state_dict_is_that_of_timms_own_loader_of_the_npz(tmp_path, name):
     config = tiny_vit(name=name)
@@ -57,14 +59,15 @@ def test_our_state_dict_is_that_of_timms_own_loader_of_the_npz(tmp_path, name):
     assert_same_tree(load_file(target), theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".safetensors", ".pth", ".pt"])
 def test_what_timm_saves_is_read(tmp_path, ending):
-    model = randomise(_timm(NAME, CONFIG))
+    model = randomize(_timm(NAME, CONFIG))
     source, target = tmp_path / f"model{ending}", tmp_path / "model.npz"
     if ending == ".safetensors":
         save_file({name: tensor.numpy() for name, tensor in model.state_dict().items()}, source)
     else:
-        # As timm's training script wraps it.
+        # timm's training script wraps its weights so.
         torch.save({"state_dict": model.state_dict()} if ending == ".pth" else model.state_dict(), source)
     assert convert("timm_to_npz", source, target) == 0
     found, metadata = arrays(target)
@@ -84,17 +87,18 @@ def test_there_and_back_is_the_same_file(tmp_path, ending, adapted):
     assert convert("npz_to_timm", source, there) == 0
     assert convert("timm_to_npz", there, back) == 0
     assert_same_tree(arrays(back)[0], arrays(source)[0])
-    # PyTorch's file has no place for it.
+    # PyTorch's file has no place for the metadata.
     expected = metadata if ending == ".safetensors" else checkpoint.Metadata("ViT-Ti/16", 64)
     assert arrays(back)[1] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "timm_name", "tolerance"),
     [("ViT-Ti/16", 64, NAME, 1e-5), ("ViT-B/16", 224, "vit_base_patch16_224", 1e-4)],
 )
 def test_an_adapted_model_on_encrypted_files_gives_our_logits(tmp_path, name, size, timm_name, tolerance):
-    """The files are preprocessed by timm, with mean and standard deviation 0.5."""
+    """timm preprocesses the files, with mean and standard deviation 0.5."""
     config = tiny_vit(size, name)
     source, target = tmp_path / "model.npz", tmp_path / "model.safetensors"
     params, _ = write_model(source, config, adapted=True)
@@ -107,10 +111,11 @@ def test_an_adapted_model_on_encrypted_files_gives_our_logits(tmp_path, name, si
         theirs = model(torch.stack([transform(Image.open(path)) for path in paths])).numpy()
     encrypted = np.stack([np.asarray(Image.open(path)) for path in paths])
     np.testing.assert_allclose(theirs, logits(params, config, encrypted), rtol=0, atol=tolerance)
-    # And those are the plain model's on plain images.
+    # These are also the plain model's logits on plain images.
     np.testing.assert_allclose(theirs, logits(random_params(config), config, plain), rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_a_file_without_head_gives_a_checkpoint_for_fine_tuning(tmp_path):
     source, there, back = tmp_path / "model.npz", tmp_path / "model.safetensors", tmp_path / "back.npz"
     write_model(source, tiny_vit(representation_size=24))
@@ -145,6 +150,7 @@ def test_the_pre_logits_of_older_files_are_read(tmp_path):
         np.testing.assert_array_equal(found[name], params[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])
 def test_half_precision_is_kept(tmp_path, dtype):
     source, there, back = tmp_path / "model.npz", tmp_path / "model.safetensors", tmp_path / "back.npz"
@@ -163,7 +169,7 @@ def test_another_number_of_heads_can_be_said(tmp_path, capsys):
     checkpoint.write(source, random_params(config), checkpoint.Metadata())
     assert convert("npz_to_timm", source, there) == 0
     assert convert("timm_to_npz", there, back) == 1
-    assert "has a hidden size of 48: say by --heads" in capsys.readouterr().err
+    assert "has a hidden size of 48: give its number of attention heads" in capsys.readouterr().err
     assert convert("timm_to_npz", there, back, "--heads=3") == 0
     assert_same_tree(arrays(back)[0], arrays(source)[0])
 
@@ -214,12 +220,12 @@ MISTAKES = {
     "layer scale": (
         lambda f: _change(f, **{"blocks.0.ls1.gamma": np.ones(192, np.float32)}),
         ["timm_to_npz", "timm.safetensors", "out.npz"],
-        r"it has also blocks.0.ls1.gamma",
+        r"it also has blocks.0.ls1.gamma",
     ),
     "register tokens": (
         lambda f: _change(f, reg_token=np.ones((1, 4, 192), np.float32)),
         ["timm_to_npz", "timm.safetensors", "out.npz"],
-        "it has also reg_token",
+        "it also has reg_token",
     ),
     "two class tokens": (
         lambda f: _change(f, pos_embed=np.ones((1, 18, 192), np.float32)),
@@ -243,6 +249,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gives_one_line_and_writes_nothing(tmp_path, capsys, mistake):
     make, (script, source, target), message = MISTAKES[mistake]

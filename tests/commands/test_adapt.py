@@ -1,4 +1,4 @@
-"""`ppvit keygen`, `adapt`, `restore` and `rekey`."""
+"""Tests of `ppvit keygen`, `adapt`, `restore` and `rekey`."""
 
 import re
 import stat
@@ -104,7 +104,7 @@ def test_metadata_that_another_program_lost_can_be_said(tmp_path, plain, key, ca
     checkpoint.write(tmp_path / "lost.npz", adaptation.adapt(PARAMS, _permutations(key, "bs")), Metadata())
     options = ["restore", "--key", key, "--checkpoint", tmp_path / "lost.npz", "--output", tmp_path / "out.npz"]
     assert _run(*options) == 1
-    assert "does not say that it is adapted" in capsys.readouterr().err
+    assert "has no metadata of an adaptation" in capsys.readouterr().err
     assert _run(*options, "--encryption=bs") == 0
     assert_same_tree(_read(tmp_path / "out.npz")[0], PARAMS)
 
@@ -129,25 +129,25 @@ MISTAKES = {
     "no checkpoint": ("adapt", ["--checkpoint=no.npz"], "cannot read the checkpoint no.npz"),
     "not a checkpoint": ("adapt", ["--checkpoint={tmp}/1.key"], "is truncated, damaged or not a .npz file"),
     "not a transformer": ("adapt", ["--checkpoint={tmp}/other.npz"], "is not a Vision Transformer .* lacks embedding"),
-    "adapted already": ("adapt", ["--checkpoint={tmp}/adapted.npz"], "is adapted already, to bs\\+ps"),
+    "adapted already": ("adapt", ["--checkpoint={tmp}/adapted.npz"], "is already adapted to bs\\+ps"),
     "size": ("adapt", ["--image-size=17"], "--image-size 17 is not a multiple of the model's patch size 4"),
     "output exists": ("adapt", ["--output={tmp}/plain.npz"], "plain.npz exists: choose another name"),
     "output nowhere": ("adapt", ["--output={tmp}/no/out.npz"], "there is no folder"),
     "sealed key": ("adapt", ["--key={tmp}/sealed.key"], "is sealed: give its passphrase"),
-    "no passphrase": ("adapt", ["--passphrase-file={tmp}/empty"], "its first line should be the passphrase"),
-    "plain model": ("restore", [], "does not say that it is adapted"),
+    "no passphrase": ("adapt", ["--passphrase-file={tmp}/empty"], "write it on the first line of the file"),
+    "plain model": ("restore", [], "has no metadata of an adaptation"),
     "another key": (
         "restore",
         ["--checkpoint={tmp}/adapted.npz", "--key={tmp}/2.key"],
-        r"fingerprint \w+, and the key",
+        r"fingerprint \w+, but --key",
     ),
     "another encryption": ("restore", ["--checkpoint={tmp}/adapted.npz", "--encryption=bs"], "--encryption is bs"),
     "rekey with another key": (
         "rekey",
         ["--checkpoint={tmp}/adapted.npz", "--key={tmp}/2.key", "--new-key={tmp}/1.key"],
-        r"fingerprint \w+, and the key given",
+        r"fingerprint \w+, but --key has",
     ),
-    "rekey a plain model": ("rekey", ["--new-key={tmp}/2.key"], "does not say that it is adapted"),
+    "rekey a plain model": ("rekey", ["--new-key={tmp}/2.key"], "has no metadata of an adaptation"),
 }
 
 

@@ -55,6 +55,7 @@ def _arguments(folder, *names):
     return [known[name] for name in names]
 
 
+@pytest.mark.slow
 def test_everything_in_one_report(folder, tmp_path, capsys):
     arguments = _arguments(folder, "base", "model", "second", "plain", "encrypted", "key", "images")
     compared = ["--methods", "bs", "np", "pe"]
@@ -79,7 +80,7 @@ def test_everything_in_one_report(folder, tmp_path, capsys):
     assert report.CAVEAT in text and "![" in text and "## Methods by attacks" in text
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert [row.split("`")[1] for row in rows] == ["bs", "np", "pe"]
-    # Rows of the weights, and images from ciphertexts alone.
+    # The first column shows the rows of the weights, the last the images from ciphertexts alone.
     assert rows[0].startswith("| `bs` | 1 |") and rows[0].endswith("| 1 |")
     for picture in ("known-plaintext.png", "ciphertext-only.png"):
         with Image.open(tmp_path / "report" / picture) as image:
@@ -125,6 +126,7 @@ def test_a_private_base_does_not_fail_the_pipeline(folder):
     assert run_ppvit("audit", "weights", *arguments) == 0
 
 
+@pytest.mark.slow
 def test_methods_are_compared(tmp_path, capsys):
     arguments = ["--plain=photographs", f"--image-size={SIZE}", f"--patch-size={BLOCK}", "--keys=2", "--images=4"]
     arguments += ["--candidates=8", "--pairs=1,2", "--methods", "bs", "le", "etc:shared=True", "ele"]
@@ -138,7 +140,7 @@ def test_methods_are_compared(tmp_path, capsys):
 
 
 def test_methods_of_a_tuned_model(folder, tmp_path):
-    """The model is made plain by its key and adapted again with new keys."""
+    """The key makes the model plain, and new keys adapt it again."""
     arguments = [*_arguments(folder, "base", "model", "key"), "--attacks=weights,link", "--keys=2", "--seed=3"]
     assert run_ppvit("audit", "methods", *arguments, "--methods", "bs+ps", "np", "pe", f"--output={tmp_path}") == 0
     content = json.loads((tmp_path / "matrix.json").read_text())
@@ -149,7 +151,7 @@ def test_methods_of_a_tuned_model(folder, tmp_path):
 
 @pytest.fixture
 def brightness(monkeypatch):
-    """An attack that no part of the program knows but the list."""
+    """Adds an attack to the list, which is all of the program that knows it."""
 
     def run(inputs):
         rows = [{"step": step, "brightness": inputs.encrypted.images.mean() + step} for step in (1, 2)]
@@ -179,12 +181,13 @@ def test_a_new_attack_is_one_entry_of_the_list(brightness, folder, tmp_path, cap
     with pytest.raises(SystemExit) as status:
         run_ppvit("audit", "brightness", *arguments, "--fail-on=brightness")
     assert status.value.code == EXIT_BROKEN
-    # Its own flags alone, and those that it needs are required.
+    # It takes its own flags alone, and requires those that it needs.
     for wrong in (["--images=3", *arguments], arguments[1:]):
         with pytest.raises((SystemExit, UserError)):
             commands.main(["audit", "brightness", *wrong])
 
 
+@pytest.mark.slow
 def test_a_new_attack_is_in_the_report_and_the_matrix(brightness, folder, tmp_path):
     arguments = [*_arguments(folder, "plain", "encrypted", "images"), "--candidates=3", "--methods", "bs", "np"]
     assert run_ppvit("audit", "all", *arguments, f"--output={tmp_path / 'report'}") == 0
@@ -192,7 +195,7 @@ def test_a_new_attack_is_in_the_report_and_the_matrix(brightness, folder, tmp_pa
     (entry,) = [entry for entry in content["attacks"] if entry["attack"] == "brightness"]
     assert entry["attacker_has"] == "eyes" and [row["step"] for row in entry["rows"]] == [1, 2]
     text = (tmp_path / "report" / "audit.md").read_text()
-    # After the known pairs, whose place is the same, and before the dictionary.
+    # The column comes after that of the known pairs, whose place is the same, and before the dictionary's.
     assert "| method | known plaintext: SSIM | brightness: mean | dictionary: identified |" in text
     only = ["--plain=photographs", "--image-size=32", "--patch-size=8", "--pairs=1", "--images=2", "--candidates=3"]
     only += ["--attacks=brightness", "--keys=2", "--methods", "bs", "np", f"--output={tmp_path / 'matrix'}"]
@@ -225,24 +228,29 @@ def test_an_orthogonal_matrix_is_recovered(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["methods", "--output={out}"], "attacks on images need some"),
+        (["methods", "--output={out}"], "the attacks on images need plain ones"),
         (["orthogonal", "--output={out}", "--plain={plain}", "--keys=0"], "--keys is 0: give at least 1"),
+        (["methods", "--output={out}", "--plain=photographs", "--keys=0"], "--keys is 0: give at least 1"),
+        (["methods", "--output={out}", "--plain=photographs", "--noise=-1"], "--noise is -1.0: give at least 0"),
         (["methods", "--output={out}", "--base={base}", "--model={model1}", "--attacks=link"], "give its --key"),
         (["weights", "--base={base}", "--model=nowhere.npz"], "cannot read the checkpoint nowhere.npz"),
         (["weights", "--base={base}", "--model={model1}", "--key={key2}"], "the model is adapted with the key"),
         (["ciphertext-only", "--encrypted={plain}"], "has no manifest.json"),
         (["ciphertext-only", "--encrypted={encrypted}", "--key={key2}"], "are encrypted with the key of fingerprint"),
         (["ciphertext-only", "--encrypted={encrypted}", "--encryption=bs"], "not by 'bs'"),
-        (["ciphertext-only", "--encrypted={encrypted}", "--fail-on=gravity"], "has no attack 'gravity'"),
+        (["ciphertext-only", "--encrypted={encrypted}", "--fail-on=gravity"], "the unknown attack 'gravity'"),
         (["dictionary", "--encrypted={encrypted}", "--plain={few}"], "has 3 images and the encrypted folder 14"),
         (["known-plaintext", "--encrypted={encrypted}", "--plain=nowhere"], "there is no nowhere"),
-        (["known-plaintext", "--encrypted={encrypted}", "--plain={encrypted}"], "are encrypted, by their manifest"),
+        (
+            ["known-plaintext", "--encrypted={encrypted}", "--plain={encrypted}"],
+            "are encrypted, according to their manifest",
+        ),
         (["dictionary", "--encrypted={encrypted}", "--plain={plain}", "--candidates=0"], "--candidates is 0"),
         (["dictionary", "--encrypted={encrypted}", "--plain={plain}", "--seed=-1"], "--seed is -1"),
         (["methods", "--plain=photographs", "--output={out}", "--image-size=-16"], "--image-size is -16"),
-        (["link", "--model={model1}"], "give it once for each of two models"),
+        (["link", "--model={model1}"], "give --model once for each of two models"),
         (["all", "--output={out}"], "no attack could run"),
-        (["methods", "--plain=photographs", "--output={out}", "--attacks=luck"], "--attacks has no 'luck'"),
+        (["methods", "--plain=photographs", "--output={out}", "--attacks=luck"], "the unknown attack 'luck'"),
         (["methods", "--plain=photographs", "--output={out}", "--methods", "rot13"], "unknown encryption 'rot13'"),
         (["methods", "--plain=photographs", "--output={out}", "--image-size=600"], "at most 427"),
     ],

@@ -19,6 +19,7 @@ def measure(folder, *arguments):
     return content, {table["title"]: table["rows"] for tables in content["sections"].values() for table in tables}
 
 
+@pytest.mark.slow
 def test_compares_steps_and_encryptions(tmp_path, capsys):
     content, tables = measure(tmp_path, "--only=steps,encrypted,encryption", "--compare", "--dtype=float32")
     assert list(content["sections"]) == ["steps", "encrypted", "encryption"]
@@ -45,6 +46,7 @@ def test_compares_steps_and_encryptions(tmp_path, capsys):
     assert jax.config.values["jax_enable_compilation_cache"]
 
 
+@pytest.mark.slow
 def test_measures_input_loading_and_growth(tmp_path, monkeypatch):
     for module, name, fewer in ((loading, "_STARTS", 1), (input_path, "_PHOTOGRAPHS", 40), (growth, "_MOST_IMAGES", 8)):
         monkeypatch.setattr(module, name, fewer)
@@ -72,13 +74,14 @@ def test_measures_input_loading_and_growth(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch-size=0"], "--batch-size and --repeats need at least 1"),
-        (["--batch-size=many"], "--batch-size many: give whole numbers"),
-        (["--dtype=float64"], "--dtype float64: use float32 or bfloat16"),
+        (["--batch-size=0"], "--batch-size is 0: give at least 1"),
+        (["--repeats=0"], "--repeats is 0: give at least 1"),
+        (["--batch-size=many"], "--batch-size is many: give whole numbers"),
+        (["--dtype=float64"], "--dtype is float64: use float32 or bfloat16"),
         (["--image-size=17"], "image size 17 is not a multiple"),
         (["--model=VGG"], "unknown model 'VGG'"),
-        (["--model=ResNet-18"], "ResNet-18 is none"),
-        (["--only=steps,speed"], "there is no such section"),
+        (["--model=ResNet-18"], "ResNet-18 is not a Vision Transformer"),
+        (["--only=steps,speed"], "names an unknown section"),
         (["--device=tpu"], "JAX has no tpu here"),
         (["--only=input", "--tfds=nothing", "--data-dir=nowhere"], "no prepared data set 'nothing'"),
     ],
@@ -89,6 +92,7 @@ def test_what_cannot_be_measured_gives_one_line(tmp_path, capsys, arguments, mes
     assert len(errors) == 1 and message in errors[0]
 
 
+@pytest.mark.slow
 def test_without_pytorch_a_comparison_says_what_to_install(tmp_path):
     program = (
         "import sys; sys.modules['torch'] = None; from ppvit_jax.__main__ import main; "
@@ -97,4 +101,4 @@ def test_without_pytorch_a_comparison_says_what_to_install(tmp_path):
     command = [sys.executable, "-c", program, *SMALL, f"--output={tmp_path}", "--compare"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "error: --compare needs PyTorch and timm: pip install 'ppvit-jax[benchmark]'\n"
+    assert done.stderr == "error: --compare needs PyTorch: run pip install 'ppvit-jax[benchmark]'\n"

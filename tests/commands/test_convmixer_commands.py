@@ -1,4 +1,4 @@
-"""`ppvit adapt`, `restore`, `rekey`, `predict` and `info` on models that are no Vision Transformers."""
+"""Tests of `ppvit adapt`, `restore`, `rekey`, `predict` and `info` on models other than Vision Transformers."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def _model(kind, name="ConvMixer-16/2"):
 
 
 def _write(path, config, **fields):
-    """A checkpoint of random parameters and statistics."""
+    """Writes a checkpoint of random parameters and statistics."""
     random, model = np.random.default_rng(1), models.build(config)
     shapes = flatten(jax.eval_shape(model.init_statistics, jax.random.key(0)))
     statistics = {name: random.uniform(0.5, 1.5, leaf.shape).astype(np.float32) for name, leaf in shapes.items()}
@@ -50,7 +50,7 @@ def _adapt(folder, encryption, output="adapted.npz"):
 
 
 def _logits(folder, model, images, number=1, encryption="none"):
-    """The answers of `ppvit predict`, on images encrypted with a key."""
+    """Returns the logits of `ppvit predict` on images encrypted with a key."""
     output = folder / f"{model}.{images}.{number}.npz".replace("/", ".")
     if encryption != "none":
         options = ["--image-size=16", "--patch-size=4", "--encryption", encryption, "--input", folder / "images"]
@@ -60,6 +60,7 @@ def _logits(folder, model, images, number=1, encryption="none"):
     return np.load(output)["logits"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "encryption"),
     [("none", "ps"), ("none", "np"), ("free", "bs+ps"), ("softmax", "bs+ps"), ("sinkhorn", "bs+ps+np")],
@@ -88,6 +89,7 @@ def test_a_convmixer_goes_through_every_command_and_back(folder, kind, encryptio
     assert moved == {"embedding/kernel"} | ({"adaptive_matrix"} if kind != "none" else set())
 
 
+@pytest.mark.slow
 def test_a_convmixer_that_a_run_trained_is_restored_by_what_its_checkpoint_says(folder):
     config = default_config()
     config.update({"checkpoint": "", "model": "ConvMixer-8/1", "image_size": 16, "encryption": "bs+ps", "epochs": 1})
@@ -124,8 +126,13 @@ def test_options_are_in_the_file_only_where_they_are_needed(folder):
 
 
 MISTAKES = {
-    "kind unknown": ("free", {"model_options": {}}, [], "does not say the kind of its adaptive matrix, free, softmax"),
-    "size unknown": ("none", {"image_size": 0}, None, "does not say the size of its images"),
+    "kind unknown": (
+        "free",
+        {"model_options": {}},
+        [],
+        "does not record the form of its adaptive matrix .free, softmax",
+    ),
+    "size unknown": ("none", {"image_size": 0}, None, "does not record the size of its images"),
     "another size": ("free", {}, ["--image-size=32"], "by a matrix, which cannot be resized: give --image-size 16"),
     "a patch too small": (
         "none",
@@ -133,7 +140,7 @@ MISTAKES = {
         ["--image-size=18"],
         "--image-size 18 is not a multiple of the model's patch size",
     ),
-    "blocks without a matrix": ("none", {}, ["--encryption=bs+ps"], "no position embedding, so that nothing in it"),
+    "blocks without a matrix": ("none", {}, ["--encryption=bs+ps"], "no position embedding, so it cannot be adapted"),
     "damaged options": ("free", {"model_options": 3}, [], "damaged"),
     "damaged values": ("free", {"model_options": {"adaptive_matrix": [1]}}, [], "damaged"),
 }
@@ -146,7 +153,7 @@ def test_a_mistake_gives_one_line_and_writes_nothing(folder, capsys, mistake):
     before = {path.name for path in folder.iterdir()}
     options = ["--checkpoint", folder / "plain.npz", "--output", folder / "out.npz"]
     if extra is None:
-        # `adapt` is told the size.
+        # `adapt` gets the size as an argument, `predict` does not.
         command = ["predict", *options, "--input", folder / "images"]
     else:
         command = ["adapt", *options, "--key", folder / "1.key", "--image-size=16", *extra]

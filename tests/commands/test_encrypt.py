@@ -1,4 +1,4 @@
-"""`ppvit encrypt` and `ppvit decrypt`: what they do."""
+"""Tests of `ppvit encrypt` and `ppvit decrypt` on good input."""
 
 import csv
 import os
@@ -96,7 +96,7 @@ def test_one_image_there_and_back(tmp_path, key):
     one = tmp_path / "out" / "00000000.png"
     assert _run("decrypt", "--key", key, "--input", one, "--output", tmp_path / "back") == 0
     np.testing.assert_array_equal(read_images(tmp_path / "back")["00000000.png"], original)
-    # Without a manifest the sizes have to be said.
+    # Without a manifest, the sizes must be given.
     shutil.copy(one, tmp_path / "alone.png")
     assert _run("decrypt", *options, "--input", tmp_path / "alone.png", "--output", tmp_path / "again") == 0
     np.testing.assert_array_equal(read_images(tmp_path / "again")["alone.png"], original)
@@ -159,17 +159,32 @@ def test_a_tfds_data_set_there_and_back(tmp_path, key, fixed):
             np.testing.assert_array_equal(one["image"], expected)
 
 
+def test_center_crop_has_two_spellings_and_one_manifest(tmp_path, key, capsys):
+    written = write_images(tmp_path / "in", ["a/1.png", "a/2.png"], size=32)
+    Image.fromarray(np.tile(next(iter(written.values())), (1, 2, 1))).save(tmp_path / "in" / "a" / "1.png")
+    options = ["encrypt", "--key", key, "--input", tmp_path / "in", *SIZES]
+    for name in ("center_crop", "centre_crop", "squash"):
+        assert _run(*options, f"--resize={name}", "--output", tmp_path / name) == 0
+    assert contents(tmp_path / "center_crop") == contents(tmp_path / "centre_crop") != contents(tmp_path / "squash")
+    capsys.readouterr()
+    assert _run(*options, "--output", tmp_path / "centre_crop") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        _run(*options, "--resize=pad", "--output", tmp_path / "pad")
+    assert "choose center_crop or squash" in capsys.readouterr().err
+
+
 def test_a_complete_folder_is_left_as_it_is_and_another_run_is_refused(tmp_path, key, capsys):
     write_images(tmp_path / "in", FILES)
     options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "out", *SIZES]
     assert _run(*options) == 0
     before = contents(tmp_path / "out")
     assert _run(*options) == 0
-    assert "complete already: nothing to do" in capsys.readouterr().out
+    assert "already complete: there is nothing to do" in capsys.readouterr().out
     changes = (["--encryption=bs"], ["--keep-names"], ["--augmentations=2"], [f"--key={make_key(tmp_path, 2)}"])
     for change in changes:
         assert _run(*options, *change) == 1
-        assert "or other images or options made it: choose a new folder" in capsys.readouterr().err
+        assert "or the output of another command: choose a new folder" in capsys.readouterr().err
     write_images(tmp_path / "in", ["test/cat/another.png"])
     assert _run(*options) == 1
     assert contents(tmp_path / "out") == before
@@ -193,7 +208,7 @@ def test_what_cannot_be_read_can_be_left_out(tmp_path, key, capsys):
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take text alone")
 def test_names_need_not_be_text(tmp_path, key):
-    """In a process of its own, whose output is a file."""
+    """The command runs in a process of its own, whose output is a pipe."""
     write_images(tmp_path, ["1.png"])
     odd = tmp_path / "in" / os.fsdecode(b"caf\xe9\n")
     odd.mkdir(parents=True)
@@ -235,5 +250,5 @@ def test_block_size_and_patch_size_are_two_spellings_of_one_option(tmp_path, key
         options = ["decrypt", "--key", key, "--input", tmp_path / spelling, "--output", tmp_path / f"{spelling} back"]
         capsys.readouterr()
         assert _run(*options, f"--{spelling}-size=8") == 1
-        assert "says that its block_size is 4, and --block-size is 8" in capsys.readouterr().err
+        assert "has the block_size 4, not 8: leave --block-size out" in capsys.readouterr().err
         assert _run(*options, f"--{spelling}-size=4") == 0

@@ -1,4 +1,4 @@
-"""`ppvit encrypt`: interrupted, killed, on a full disk, and on many images."""
+"""Tests of `ppvit encrypt` that is interrupted or killed, on a full disk, and on many images."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def key(tmp_path):
 
 
 def _start(*arguments):
-    # Who runs the tests in the background of a shell has them ignore interrupts, which would be inherited.
+    # Tests that run in the background of a shell ignore interrupts, and the process would inherit this.
     program = (
         "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "runpy.run_module('ppvit_jax', run_name='__main__', alter_sys=True)"
@@ -35,7 +35,7 @@ def _start(*arguments):
 
 
 def _stop_in_the_middle(process, journal, lines, how):
-    """Sends the signal as soon as the journal has so many lines; what the process says."""
+    """Sends the signal as soon as the journal has `lines` lines; returns the errors that the process prints."""
     while process.poll() is None:
         if journal.exists() and journal.read_bytes().count(b"\n") >= lines:
             process.send_signal(how)
@@ -46,6 +46,7 @@ def _stop_in_the_middle(process, journal, lines, how):
     return errors
 
 
+@pytest.mark.slow
 def test_interrupted_it_says_how_to_go_on_and_does(tmp_path, key):
     write_images(tmp_path / "in", [f"a/{i}.png" for i in range(200)])
     options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--image-size=224"]
@@ -58,6 +59,7 @@ def test_interrupted_it_says_how_to_go_on_and_does(tmp_path, key):
     assert contents(stopped) == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_killed_and_continued_it_is_the_same_file_for_file(tmp_path, key, capsys):
     names = [f"{split}/{label}/{i}.png" for split in ("train", "test") for label in "ab" for i in range(50)]
     write_images(tmp_path / "in", names)
@@ -68,7 +70,7 @@ def test_killed_and_continued_it_is_the_same_file_for_file(tmp_path, key, capsys
     _stop_in_the_middle(_start(*options, "--output", killed), journal, 20, signal.SIGKILL)
     assert not (killed / "manifest.json").exists()
     done = journal.read_bytes()
-    # What a crash of the machine may leave as well: a file cut short, and half a line.
+    # A crash of the machine may also leave a file cut short and half a line.
     *_, last = done.splitlines()
     (killed / next(iter(json.loads(last)))).write_bytes(b"half")
     journal.write_bytes(done + b'{"half')
@@ -76,7 +78,7 @@ def test_killed_and_continued_it_is_the_same_file_for_file(tmp_path, key, capsys
     assert _run(*options, "--image-size=32", "--output", killed) == 1
     assert "was begun with another key, other images or other options" in capsys.readouterr().err
     assert _run(*options, "--output", killed) == 0
-    assert "continued where it had stopped" in capsys.readouterr().out
+    assert "resumed after an interruption" in capsys.readouterr().out
     assert contents(killed) == contents(tmp_path / "whole")
 
 
@@ -114,8 +116,9 @@ def test_two_at_once_do_not_mix(tmp_path, key, capsys):
     assert "another process is writing to" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path, key):
-    """A process of its own; a decoded image of 224x224 takes 0.14 MiB, so that 600 held at once would show."""
+    """A decoded image of 224x224 takes 0.14 MiB, so the test would notice 600 of them in memory."""
     write_images(tmp_path / "first", ["a/0.png"])
     peaks = []
     for count in (100, 700):
@@ -166,7 +169,7 @@ def test_a_full_disk_gives_one_line_and_the_command_continues(tmp_path, key, mon
     options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "files", *SIZES]
     monkeypatch.setattr(Path, "write_bytes", full)
     assert _run(*options) == 1
-    assert "error: No space left on device; put it right" in capsys.readouterr().err
+    assert "error: No space left on device; fix this" in capsys.readouterr().err
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     assert _run(*options) == 0
     assert len(read_images(tmp_path / "files")) == 1

@@ -1,4 +1,4 @@
-"""`ppvit encrypt` and `ppvit decrypt`: hostile and mistaken input."""
+"""Tests of `ppvit encrypt` and `ppvit decrypt` on hostile and mistaken input."""
 
 import re
 import shutil
@@ -49,10 +49,10 @@ HOSTILE = {
     "no key": (lambda f: (f.parent / "1.key").unlink(), [], "cannot read the key file"),
     "an output that is a file": (lambda f: (f.parent / "out").write_text("x"), [], "cannot write to .*out: "),
     "an output of other files": (lambda f: write_images(f.parent / "out", ["mine.png"]), [], "holds other files"),
-    "names in another file": (lambda f: None, ["--names={tmp}/1.key"], "exists and is another list"),
-    "negative copies": (lambda f: None, ["--augmentations=-1"], "need 0 or more"),
+    "names in another file": (lambda f: None, ["--names={tmp}/1.key"], "exists with other content"),
+    "negative copies": (lambda f: None, ["--augmentations=-1"], "--augmentations is -1: give at least 0"),
     "no pixels": (lambda f: None, ["--max-pixels=0"], "--max-pixels is 0"),
-    "options of tfds": (lambda f: None, ["--splits=train"], "are for --tfds"),
+    "options of tfds": (lambda f: None, ["--splits=train"], "need --tfds"),
     "an unknown argument": (lambda f: None, ["--keys=3"], "unknown arguments --keys=3"),
 }
 
@@ -86,7 +86,7 @@ def _edit_manifest(folder):
 
 
 def _forge_manifest(folder):
-    """By somebody without the key, who makes its SHA-256 agree."""
+    """Forges a manifest whose SHA-256 agrees, without the key."""
     manifest = manifests.read(folder)
     assert manifest is not None
     manifests.write(folder, manifest.header, manifest.files.items(), lambda digest: "00" * 32)
@@ -98,16 +98,16 @@ def _swap(folder):
 
 
 DAMAGES = {
-    "another key": (lambda f: None, ["--key={tmp}/2.key"], r"fingerprint \w+, and the key given has fingerprint \w+"),
-    "an edited manifest": (_edit_manifest, [], "its SHA-256 does not agree"),
-    "a forged manifest": (_forge_manifest, [], "not made with this key, or was changed since"),
+    "another key": (lambda f: None, ["--key={tmp}/2.key"], r"fingerprint \w+, but --key has fingerprint \w+"),
+    "an edited manifest": (_edit_manifest, [], "its SHA-256 does not match"),
+    "a forged manifest": (_forge_manifest, [], "not written with this key, or has changed"),
     "an image in another's place": (_swap, [], "is not the file that the manifest describes"),
     "an image less": (lambda f: next(f.rglob("*.png")).unlink(), [], "is missing, but in the manifest"),
     "an image more": (lambda f: write_images(f, ["a/new.png"]), [], "is not in the manifest"),
-    "another encryption": (lambda f: None, ["--encryption=bs"], "its encryption is bs\\+ps, and --encryption is bs"),
-    "another size": (lambda f: None, ["--image-size=64"], "its image_size is 32, and --image-size is 64"),
+    "another encryption": (lambda f: None, ["--encryption=bs"], "the encryption bs\\+ps, not bs: leave --encryption"),
+    "another size": (lambda f: None, ["--image-size=64"], "the image_size 32, not 64: leave --image-size"),
     "an unfinished folder": (lambda f: (f / manifests.JOURNAL).write_text(""), [], "is not complete"),
-    "no manifest and another size": (lambda f: (f / "manifest.json").unlink(), [], "32 x 32 pixels, and an encrypted"),
+    "no manifest and another size": (lambda f: (f / "manifest.json").unlink(), [], "32 x 32 pixels, but encrypted"),
 }
 
 
@@ -132,7 +132,7 @@ def test_encrypting_twice_and_decrypting_twice_are_refused(tmp_path, key, capsys
     options = ["--key", key, *SIZES]
     assert _run("encrypt", *options, "--input", tmp_path / "in", "--output", tmp_path / "out") == 0
     assert _run("encrypt", *options, "--input", tmp_path / "out", "--output", tmp_path / "twice") == 1
-    assert "are encrypted already" in capsys.readouterr().err
+    assert "are already encrypted" in capsys.readouterr().err
     assert _run("decrypt", "--key", key, "--input", tmp_path / "out" / "a", "--output", tmp_path / "back") == 0
     assert _run("decrypt", *options, "--input", tmp_path / "back", "--output", tmp_path / "twice") == 1
     assert "are not encrypted" in capsys.readouterr().err

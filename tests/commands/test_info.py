@@ -1,4 +1,4 @@
-"""`ppvit info`."""
+"""Tests of `ppvit info`."""
 
 import json
 from base64 import b64encode
@@ -78,8 +78,8 @@ def test_what_is_unknown_gives_one_line(tmp_path, capsys):
         "zip.npz": "truncated, damaged or not a .npz file",
         "other.npz": "is not a Vision Transformer",
         "open.key": "can be read by others",
-        "run": "is not a run's workdir",
-        "bare": "nothing is known about it",
+        "run": "is not the workdir of a run",
+        "bare": "has neither a manifest.json nor",
     }.items():
         errors = str(_info(tmp_path / name, capsys, expected=1))
         assert message in errors and errors.count("\n") == 1, name

@@ -1,4 +1,4 @@
-"""`ppvit predict`."""
+"""Tests of `ppvit predict`."""
 
 import csv
 import re
@@ -23,7 +23,7 @@ FILES = ["cat/a.png", "cat/b.jpg", "dog/c.png", "dog/sub/d.png", "e f/g.png"]
 
 @pytest.fixture
 def folder(tmp_path):
-    """A plain and an adapted model, plain and encrypted images, two keys."""
+    """A folder with a plain and an adapted model, plain and encrypted images, and two keys."""
     key = make_key(tmp_path, 1)
     make_key(tmp_path, 2)
     permutations = keys.load(key).permutations("bs+ps", image_size=32, patch_size=8)
@@ -143,20 +143,20 @@ def _tampered(folder):
 
 
 MISTAKES = {
-    "plain model, encrypted images": (None, "plain.npz", "encrypted", [], "is a plain model, and the images in .*bs"),
+    "plain model, encrypted images": (None, "plain.npz", "encrypted", [], "is a plain model, but the images in .*bs"),
     "adapted model, plain images": (
         None,
         "adapted.npz",
         "images",
         [],
-        "are plain, as far as there is no manifest.json",
+        "count as plain, because they have no manifest.json",
     ),
-    "another size": (_other_size, "adapted.npz", "encrypted", [], "32x32 pixels and the model 16x16"),
+    "another size": (_other_size, "adapted.npz", "encrypted", [], "32x32 pixels but the model takes 16x16"),
     "another size all the same": (_other_size, "adapted.npz", "encrypted", ["--allow-mismatch"], "cannot be resized"),
     "no head": (_headless, "plain.npz", "images", [], "has no head"),
     "pickled objects": (_pickled, "plain.npz", "images", [], "holds pickled Python objects"),
     "a path as a name": (_path_as_name, "plain.npz", "images", [], "has a path as an array's name"),
-    "a tampered manifest": (_tampered, "adapted.npz", "encrypted", [], "its SHA-256 does not agree"),
+    "a tampered manifest": (_tampered, "adapted.npz", "encrypted", [], "its SHA-256 does not match"),
     "no images": (lambda f: (f / "none").mkdir(), "plain.npz", "none", [], "has no images"),
     "no folder": (None, "plain.npz", "nowhere", [], "there is no .*nowhere"),
     "another ending": (None, "plain.npz", "images", ["--output={tmp}/out.txt"], "ends neither in .npz nor in .csv"),

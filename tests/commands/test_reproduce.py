@@ -11,7 +11,7 @@ from ppvit_jax.config import default_config
 from ppvit_jax.experiments import budget, table_rows, tables_2_and_3
 
 NAMES = ("table1", "table2", "table3", "access", "adaptation", "gallery")
-# Every flag of a subcommand but --output, with the subcommands that have it.
+# Every flag of a subcommand except --output, with the subcommands that have the flag.
 FLAGS = {
     "--config": ("table1", "table2", "table3", "access", "adaptation"),
     "--config.epochs": ("table1", "table2", "table3", "access", "adaptation"),
@@ -28,7 +28,7 @@ FLAGS = {
 
 @pytest.fixture
 def ran(monkeypatch):
-    """The name, arguments and output folder of each reproduction that a test runs, which then measures nothing."""
+    """Records the name, arguments and output folder of each reproduction, which then measures nothing."""
     calls = []
 
     def record(name):
@@ -116,7 +116,7 @@ def _make_new_row(spec):
 
 @pytest.fixture
 def new_row(monkeypatch):
-    """A row that is added to Table III by one entry in its list."""
+    """Adds a row to Table III by one entry in its list."""
     row = table_rows.Row(
         "np_vit", "Negative-positive", "ViT-B/16", {"imagenette": 12.5}, _make_new_row, "np", "everything"
     )
@@ -132,6 +132,7 @@ def test_a_row_in_the_list_is_a_configuration_and_a_choice_of_rows(new_row, caps
     assert "np_vit" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_row_in_the_list_is_trained_into_the_table(new_row, tmp_path, monkeypatch):
     plan = budget.Plan(5.0, 64, 32, 1, 32, True)
     monkeypatch.setattr(tables_2_and_3, "make_plan", lambda sources, overrides, minutes: plan)
@@ -148,5 +149,5 @@ def test_a_row_in_the_list_is_trained_into_the_table(new_row, tmp_path, monkeypa
     (row,) = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert (row["name"], row["encryption"], row["model"]) == ("np_vit", "Negative-positive", "ViT-B/16")
     assert (row["published"], row["reconstruction"]) == (None, "everything")
-    assert row["command"].startswith(f"python -m ppvit_jax.main --config={ROOT / 'configs' / 'table3.py'}:np_vit ")
+    assert row["command"].startswith(f"ppvit train --config={ROOT / 'configs' / 'table3.py'}:np_vit ")
     assert "| 12.50 on imagenette | everything |" in (tmp_path / "table.md").read_text()

@@ -1,16 +1,18 @@
-"""`ppvit scaling`, and the files of docs/scaling.md."""
+"""Tests of `ppvit scaling`, and of the files of docs/scaling.md."""
 
 import os
 import re
 import shlex
 import subprocess
 
+import jax
 import pytest
 import yaml
 from helpers.command import ROOT, run_ppvit
 
 from ppvit_jax import config as configuration
 from ppvit_jax import main
+from ppvit_jax.training import experiment
 
 FILES = sorted((ROOT / "docs" / "scaling").glob("*.*"))
 
@@ -28,7 +30,7 @@ def test_a_row_for_each_model_sharding_and_number_of_devices(capsys):
     assert len(rows) == 2 * 2 * 2
     base = rows[5]
     assert (base["model"], base["sharding"], base["devices"]) == ("ViT-B/16", "data_parallel", "8")
-    # 85,798,656 parameters and a head of 1,000 classes.
+    # The model has 85,798,656 parameters and a head of 1,000 classes.
     assert base["parameters GB"] == f"{(85_798_656 + 769_000) * 4 / 1e9:.3f}"
     assert float(base["computing ms"]) == pytest.approx(float(base["TFLOP"]) / 100 * 1000, rel=1e-3)
     assert float(base["sending ms"]) == pytest.approx(float(base["sent GB"]) / 50 * 1000, rel=1e-3)
@@ -54,7 +56,7 @@ def test_what_is_impossible_gives_one_line(capsys, argument, message):
 
 
 def _commands(path):
-    """The arguments of every `python -m ppvit_jax.main` in a file to submit."""
+    """Returns the arguments of every `python -m ppvit_jax.main` in a file to submit."""
     text = path.read_text()
     if path.suffix == ".yaml":
         sets = [part for part in yaml.safe_load_all(text) if part["kind"] == "JobSet"]
@@ -70,8 +72,8 @@ def _commands(path):
 )
 def test_files_to_submit_run_what_the_program_accepts(path, monkeypatch):
     given = []
-    monkeypatch.setattr(main.jax.distributed, "initialize", lambda *a, **k: given.append("distributed"))
-    monkeypatch.setattr(main, "run", lambda config, workdir: given.append((config, workdir)) or {})
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: given.append("distributed"))
+    monkeypatch.setattr(experiment, "run", lambda config, workdir: given.append((config, workdir)) or {})
     monkeypatch.chdir(ROOT)
     commands = _commands(path)
     assert len(commands) == 1
@@ -90,7 +92,7 @@ def _stub(folder, name, script):
 
 
 def test_the_slurm_job_starts_a_process_a_node_with_all_its_gpus(tmp_path):
-    """A dry run: srun is a stub that says what it was given."""
+    """A stub of srun prints its arguments."""
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "activate").touch()
     _stub(tmp_path, "srun", 'printf "%s\\n" "$JAX_LOCAL_DEVICE_IDS" "$JAX_COMPILATION_CACHE_DIR" "$@"')
@@ -115,7 +117,7 @@ def test_the_slurm_job_starts_a_process_a_node_with_all_its_gpus(tmp_path):
 
 
 def test_the_tpu_script_reaches_all_hosts(tmp_path):
-    """A dry run: gcloud is a stub that says what it was given."""
+    """A stub of gcloud prints its arguments."""
     _stub(tmp_path, "gcloud", 'printf "%s\\n" "$*"')
     given = {"PROJECT": "p", "ZONE": "z", "TPU_NAME": "t", "NFS": "host:/share"}
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"} | given

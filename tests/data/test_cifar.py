@@ -1,4 +1,4 @@
-"""Preparing CIFAR from a synthetic archive, read back through plain tfds."""
+"""Preparation of CIFAR from a synthetic archive, read back through plain tfds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NAMES = {
 
 
 def records(name: str, count: int, seed: int) -> np.ndarray:
-    """Raw records: the label bytes, then red, green and blue planes of 32x32."""
+    """Returns raw records: the label bytes, then red, green and blue planes of 32x32."""
     generator = np.random.default_rng(seed)
     limits = [10] if name == "cifar10" else [20, 100]
     labels = np.stack([generator.integers(0, limit, count) for limit in limits], 1)
@@ -103,7 +103,7 @@ def test_checksums_are_those_that_tfds_publishes():
 
 
 def test_no_tensorflow(tmp_path, archives):
-    """Even where TensorFlow is installed, neither preparing nor reading may import it."""
+    """Neither preparing nor reading may import TensorFlow, even if it is installed."""
     fake = tmp_path / "modules/tensorflow/__init__.py"
     fake.parent.mkdir(parents=True)
     fake.write_text("raise AssertionError('TensorFlow is imported')")

@@ -1,4 +1,4 @@
-"""`load`: each kind of source behind the one configuration."""
+"""`load`: every data source behind one configuration."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sklearn import datasets
 
 from ppvit_jax import data
 from ppvit_jax.data import dataset
+from ppvit_jax.data.settings import DataSettings
 from ppvit_jax.data.source import ArraySource
 from ppvit_jax.errors import UserError
 
@@ -60,7 +61,7 @@ def test_digits_are_scikit_learns():
             assert (image == image[..., :1]).all()
             found.append((image[..., 0], source.labels[index]))
 
-    # 0..16 to 0..255: within half a step of the exact value, and as many of each as there were.
+    # Values 0 to 16 become 0 to 255, within half a step of the exact value, and each keeps its frequency.
     def keys(pairs, scale):
         return sorted((tuple(np.rint(values.ravel() * scale).astype(int)), int(label)) for values, label in pairs)
 
@@ -116,7 +117,7 @@ def test_image_folder_subset_and_splits(tmp_path):
     ("changes", "message"),
     [
         ({"source": "web"}, r"data\.source is 'web': choose among 'tfds', 'image_folder', 'embedded'"),
-        ({"resize": "pad"}, r"data\.resize is 'pad': choose among 'centre_crop', 'squash'"),
+        ({"resize": "pad"}, r"data\.resize is 'pad': choose among 'center_crop', 'squash'"),
         ({"in_memory": "yes"}, r"data\.in_memory is 'yes'"),
         ({"max_pixels": 0}, r"data\.max_pixels is 0"),
         ({"max_pixels": 10**9}, r"data\.max_pixels is 1000000000: .*Pillow's own limit"),
@@ -130,6 +131,11 @@ def test_wrong_fields(changes, message):
     with pytest.raises(UserError, match=message) as caught:
         data.load(config(**changes), 32)
     assert "\n" not in str(caught.value)
+
+
+def test_center_crop_has_two_spellings_and_one_value():
+    names = ("center_crop", "centre_crop")
+    assert {DataSettings.from_config(config(resize=name), 32, 0).resize for name in names} == {"centre_crop"}
 
 
 def test_wrong_size_and_seed():

@@ -1,4 +1,4 @@
-"""Decoding of every kind of image, against formulas in NumPy."""
+"""Decoding of every kind of image, checked by formulas in NumPy."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def noise(*shape: int, top: int = 256, dtype: type = np.uint8) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF"])
 def test_lossless_kinds_keep_every_value(kind):
-    # A GIF has a palette, so few colours.
+    # A GIF has a palette, so it gets few colors.
     pixels = noise(9, 7, 3) if kind != "GIF" else noise(9, 7, 1, top=16) * np.array([16, 5, 1], np.uint8)
     np.testing.assert_array_equal(decoded(encoded(Image.fromarray(pixels), kind)), pixels)
 
 
-def test_greyscale_becomes_three_equal_channels():
-    grey = noise(5, 6)
-    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(grey))), np.stack([grey] * 3, -1))
+def test_grayscale_becomes_three_equal_channels():
+    gray = noise(5, 6)
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(gray))), np.stack([gray] * 3, -1))
 
 
 def test_one_bit_becomes_black_and_white():
@@ -56,8 +56,8 @@ def test_one_bit_becomes_black_and_white():
 def test_alpha_is_composited_on_white(channels):
     pixels = noise(16, 16, channels)
     pixels[0, 0, -1], pixels[0, 1, -1] = 0, 255
-    colour, alpha = pixels[..., :-1].astype(float), pixels[..., -1:] / 255
-    expected = np.broadcast_to(colour * alpha + 255 * (1 - alpha), (16, 16, channels - 1))
+    color, alpha = pixels[..., :-1].astype(float), pixels[..., -1:] / 255
+    expected = np.broadcast_to(color * alpha + 255 * (1 - alpha), (16, 16, channels - 1))
     if channels == 2:
         expected = np.repeat(expected, 3, -1)
     result = decoded(encoded(Image.fromarray(pixels, {2: "LA", 4: "RGBA"}[channels])))
@@ -67,15 +67,15 @@ def test_alpha_is_composited_on_white(channels):
 
 
 def test_palette():
-    colours, index = noise(16, 3), noise(6, 5, top=16)
+    colors, index = noise(16, 3), noise(6, 5, top=16)
     image = Image.fromarray(index)
-    image.putpalette(colours.tobytes())
-    np.testing.assert_array_equal(decoded(encoded(image)), colours[index])
-    colours[3] = 255
-    np.testing.assert_array_equal(decoded(encoded(image, transparency=3)), colours[index])
+    image.putpalette(colors.tobytes())
+    np.testing.assert_array_equal(decoded(encoded(image)), colors[index])
+    colors[3] = 255
+    np.testing.assert_array_equal(decoded(encoded(image, transparency=3)), colors[index])
 
 
-def test_transparent_colour_becomes_white():
+def test_transparent_color_becomes_white():
     pixels = noise(4, 4, 3)
     expected = pixels.copy()
     expected[2, 1] = 255
@@ -121,12 +121,12 @@ def test_cmyk():
 
 
 def test_first_frame_of_an_animation():
-    first, second = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+    first, second = (Image.new("RGB", (4, 4), color) for color in ("red", "blue"))
     result = decoded(encoded(first, "GIF", save_all=True, append_images=[second]))
     np.testing.assert_array_equal(result, np.broadcast_to([255, 0, 0], (4, 4, 3)))
 
 
-# What a viewer does to the stored rows and columns, from the EXIF specification's table of orientations.
+# Operations by which a viewer turns the stored rows and columns upright: the EXIF specification's orientations.
 UPRIGHT = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -188,7 +188,7 @@ def test_an_image_of_the_size_is_untouched(resize):
 
 
 @pytest.mark.parametrize("shape", [(24, 40), (24, 41), (40, 24), (57, 24)])
-def test_crop_of_the_right_shorter_side_copies_the_centre(shape):
+def test_crop_of_the_right_shorter_side_copies_the_center(shape):
     pixels = noise(*shape, 3)
     top, left = (shape[0] - 24) // 2, (shape[1] - 24) // 2
     np.testing.assert_array_equal(
@@ -210,7 +210,7 @@ def test_squash_sees_the_whole_image():
     pixels = np.zeros((20, 60, 3), np.uint8)
     pixels[:, 20:40] = 200
     squashed = images.fit(Image.fromarray(pixels), 30, "squash")
-    # Ten of thirty columns come from the centre.
+    # Ten of thirty columns come from the center.
     assert (squashed[:, 12:18] == 200).all() and (squashed[:, :8] == 0).all() and (squashed[:, 22:] == 0).all()
 
 
@@ -246,7 +246,7 @@ def test_a_reader_compares_a_file_with_the_manifests_sha256(tmp_path):
     reader = images.ImageReader(None, "squash", LIMIT)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     np.testing.assert_array_equal(reader.read(path, sha256), noise(8, 8, 3))
-    # The empty text stands for a file that the manifest lacks.
+    # The empty string stands for a file that is not in the manifest.
     for wrong in ("0" * 64, ""):
         with pytest.raises(UserError, match=r"x\.png is not the file that the manifest describes"):
             reader.read(path, wrong)

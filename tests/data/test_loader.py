@@ -1,4 +1,4 @@
-"""The loader's promises as properties, for sources in memory and decoded on access."""
+"""Properties that the loader promises, for sources in memory and sources decoded on access."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppvit_jax.errors import UserError
 
 
 def numbered(count: int) -> ArraySource:
-    """A source whose image i holds i in its bytes, and whose label is 3 i."""
+    """Builds a source whose image i has i in its bytes and the label 3 i."""
     numbers = np.arange(1, count + 1)
     images = np.zeros((count, 2, 1, 3), np.uint8)
     images[:, 0, 0, 0], images[:, 1, 0, 2] = numbers % 256, numbers // 256
@@ -36,7 +36,7 @@ def numbers(batch) -> np.ndarray:
 
 
 def train(source, start, stop, batch_size, seed=0, process_count=1) -> list[np.ndarray]:
-    """The numbers in each global batch, the processes' parts joined."""
+    """Returns the numbers in each global batch, joined from the processes' parts."""
     parts = [
         [
             numbers(batch)
@@ -91,7 +91,7 @@ def test_a_restart_goes_on_with_the_same_batches(size, start):
 
 
 def test_every_example_is_seen_over_epochs():
-    """What one epoch drops, another trains on: the dropped ones are not always the same."""
+    """The dropped examples differ from epoch to epoch, so every example is used."""
     assert set(np.concatenate(train(numbered(10), 0, 20, 7))) == set(range(1, 11))
 
 
@@ -124,7 +124,7 @@ def test_test_batches_hold_every_example_once(wrap, count, local, process_count)
             assert batch["image"].shape == (local, 2, 1, 3)
             assert batch["mask"].dtype == np.float32 and batch["mask"].shape == (local,)
             found = numbers(batch)
-            # Padding is zeros, and no example's number is 0.
+            # Padding is zeros, and no example has the number 0.
             np.testing.assert_array_equal(found != 0, batch["mask"] == 1)
             np.testing.assert_array_equal(batch["mask"] == 0, found == 0)
             seen += list(found[batch["mask"] == 1])
@@ -143,7 +143,7 @@ def test_every_image_has_a_number_of_its_own_whatever_the_number_of_processes(wr
             wrap(numbered(count)), options, seed=0, start_step=start, stop_step=start + 4
         ):
             assert batch["number"].dtype == np.uint32
-            # Image i holds i + 1.
+            # Image i contains i + 1.
             np.testing.assert_array_equal(batch["number"], numbers(batch) - 1)
             train_numbers |= set(batch["number"].tolist())
         for batch in loader.test_batches(wrap(numbered(test_count)), options):
@@ -157,7 +157,7 @@ def test_every_image_has_a_number_of_its_own_whatever_the_number_of_processes(wr
 
 @pytest.mark.parametrize("wrap", [lambda source: source, streamed])
 def test_batches_of_indices_are_those_of_images_without_reading_any(wrap, monkeypatch):
-    """Padding has index 0, where a batch of images has zeros."""
+    """Padding has index 0; in a batch of images it is zeros."""
     source = wrap(numbered(10))
     with_images = [
         *loader.train_batches(source, BatchOptions(4), seed=1, start_step=0, stop_step=5),
@@ -220,7 +220,7 @@ def test_reading_runs_ahead_but_not_without_bound_and_ends_with_the_iterator():
     batches.close()  # pyright: ignore[reportAttributeAccessIssue]
     reads.clear()
     time.sleep(0.1)
-    # At most those that were being read.
+    # At most the images that were being read.
     assert len(reads) <= loader._MAX_THREADS
 
 

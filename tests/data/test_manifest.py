@@ -61,7 +61,7 @@ def test_a_folder_inside_finds_the_manifest_above(folder):
     assert _read(folder / "cat") == _read(folder)
     (folder / "other").mkdir()
     assert manifests.read(folder / "other") is None
-    # A damaged manifest above is nothing to a folder that may not belong to it.
+    # A damaged manifest above does not matter to a folder that may not belong to it.
     (folder / "manifest.json").write_text("{")
     assert manifests.read(folder / "cat") is None
 
@@ -89,17 +89,17 @@ def test_files_that_are_missing_changed_or_too_many_are_named(folder):
 
 
 def _agreeing(content):
-    """A manifest changed on purpose: its SHA-256 agrees again."""
+    """Changes a manifest deliberately, so that its SHA-256 matches again."""
     header = Header.from_fields(content)
     content["sha256"] = manifests._digest(header, content["files"].items()).hex()
     return json.dumps(content)
 
 
 TAMPERINGS = {
-    "another encryption": (lambda c: json.dumps(c | {"encryption": "bs"}), "its SHA-256 does not agree"),
-    "another key": (lambda c: json.dumps(c | {"key_fingerprint": "00"}), "its SHA-256 does not agree"),
-    "another file": (lambda c: json.dumps(c | {"files": c["files"] | {"cat/0.png": "00"}}), "does not agree"),
-    "a file less": (lambda c: json.dumps(c | {"files": dict(list(c["files"].items())[1:])}), "does not agree"),
+    "another encryption": (lambda c: json.dumps(c | {"encryption": "bs"}), "its SHA-256 does not match"),
+    "another key": (lambda c: json.dumps(c | {"key_fingerprint": "00"}), "its SHA-256 does not match"),
+    "another file": (lambda c: json.dumps(c | {"files": c["files"] | {"cat/0.png": "00"}}), "does not match"),
+    "a file less": (lambda c: json.dumps(c | {"files": dict(list(c["files"].items())[1:])}), "does not match"),
     "cut short": (lambda c: json.dumps(c)[:-100], "damaged"),
     "empty": (lambda c: "", "damaged"),
     "a list": (lambda c: "[]", "damaged"),

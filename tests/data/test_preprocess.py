@@ -15,6 +15,8 @@ from ppvit_jax.data.rand_augment import apply_operation, rand_augment
 from ppvit_jax.encryption import encrypt
 from ppvit_jax.keys import SecretKey
 
+_compute: Any = jax.jit(preprocess, static_argnums=(1, 2))
+
 
 def _images(count, height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
@@ -22,7 +24,7 @@ def _images(count, height, width, seed=0):
 
 def test_images_of_the_right_size_come_back_unchanged():
     images = _images(3, 24, 24)
-    result = preprocess(jnp.asarray(images), 24)
+    result = _compute(jnp.asarray(images), 24)
     assert result.dtype == jnp.uint8
     np.testing.assert_array_equal(result, images)
 
@@ -32,15 +34,16 @@ def test_images_of_the_right_size_come_back_unchanged():
 def test_resizing_agrees_with_pillow(height, width, size):
     images = _images(2, height, width)
     expected = [np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR)) for i in images]
-    # Pillow rounds its coefficients to fixed point, and rounds between the two directions.
-    difference = np.asarray(preprocess(jnp.asarray(images), size), np.int32) - np.asarray(expected, np.int32)
+    # Pillow rounds its coefficients to fixed point, and rounds between the horizontal and the vertical pass.
+    difference = np.asarray(_compute(jnp.asarray(images), size), np.int32) - np.asarray(expected, np.int32)
     assert abs(difference).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", [name for name in AUGMENTATIONS if name != "none"])
 def test_augmentation_is_a_function_of_its_random_key(augmentation):
     images = jnp.asarray(_images(16, 32, 32))
-    one, same, other = (preprocess(images, 32, augmentation, jax.random.key(seed)) for seed in (1, 1, 2))
+    one, same, other = (_compute(images, 32, augmentation, jax.random.key(seed)) for seed in (1, 1, 2))
     assert one.dtype == jnp.uint8 and one.shape == images.shape
     np.testing.assert_array_equal(one, same)
     assert (np.asarray(one) != np.asarray(other)).any()
@@ -48,7 +51,7 @@ def test_augmentation_is_a_function_of_its_random_key(augmentation):
 
 def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
     images = _images(200, 8, 8)
-    flipped = np.asarray(preprocess(jnp.asarray(images), 8, "flip", jax.random.key(0)))
+    flipped = np.asarray(_compute(jnp.asarray(images), 8, "flip", jax.random.key(0)))
     mirrored = sum(np.array_equal(a, b[:, ::-1]) for a, b in zip(flipped, images, strict=True))
     kept = sum(np.array_equal(a, b) for a, b in zip(flipped, images, strict=True))
     assert mirrored + kept == 200 and 70 < mirrored < 130
@@ -56,7 +59,7 @@ def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
 
 def test_crop_is_a_window_of_the_zero_padded_image_and_every_window_occurs():
     images = _images(300, 16, 16)
-    cropped = np.asarray(preprocess(jnp.asarray(images), 16, "crop", jax.random.key(0)))
+    cropped = np.asarray(_compute(jnp.asarray(images), 16, "crop", jax.random.key(0)))
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     seen = set()
     for image, whole in zip(cropped, padded, strict=True):
@@ -67,11 +70,11 @@ def test_crop_is_a_window_of_the_zero_padded_image_and_every_window_occurs():
 
 
 def test_random_resized_crop_takes_windows_of_the_stated_area():
-    # On a ramp the slope of the result tells the window's width.
+    # On a ramp, the slope of the result shows the window's width.
     ramp = np.broadcast_to((np.arange(64) * 4)[None, None, :, None], (200, 64, 64, 3)).astype(np.uint8)
     for images, axis in ((ramp, 2), (ramp.swapaxes(1, 2), 1)):
         result = np.asarray(
-            preprocess(jnp.asarray(images), 64, "random_resized_crop", jax.random.key(0)), np.float64
+            _compute(jnp.asarray(images), 64, "random_resized_crop", jax.random.key(0)), np.float64
         ).mean(axis=(3 - axis, 3))
         sides = abs(result[:, 48] - result[:, 16]) / 32 / 4
         assert sides.min() > np.sqrt(0.35 * 3 / 4) - 0.03
@@ -81,7 +84,7 @@ def test_random_resized_crop_takes_windows_of_the_stated_area():
 
 def test_a_flat_image_stays_flat_under_random_resized_crop():
     images = jnp.full((32, 20, 20, 3), 77, jnp.uint8)
-    result = preprocess(images, 16, "random_resized_crop", jax.random.key(0))
+    result = _compute(images, 16, "random_resized_crop", jax.random.key(0))
     assert (np.asarray(result) == 77).all()
 
 
@@ -108,12 +111,12 @@ def test_normalization_commutes_with_encryption_only_if_channels_are_alike(mean,
 
 @pytest.mark.parametrize(("height", "width"), [(8, 9), (100, 100), (32, 32)])
 def test_pixels_do_not_depend_on_the_precision_of_training(height, width):
-    """An owner encrypts in float32, whatever dtype the cloud trains in."""
+    """An owner encrypts in float32, and the cloud may train in any dtype."""
     images = np.random.default_rng(0).integers(0, 256, (16, height, width, 3), np.uint8)
     results = []
     for wide in (False, True):
         with jax.enable_x64(wide):
-            results.append(np.asarray(preprocess(jnp.asarray(images), 64)))
+            results.append(np.asarray(_compute(jnp.asarray(images), 64)))
     np.testing.assert_array_equal(*results)
 
 
@@ -165,11 +168,10 @@ def test_batches_of_one_size_are_traced_once(augmentation):
 
 @functools.cache
 def _compiled(augmentation, size):
-    compute = jax.jit(preprocess, static_argnums=(1, 2))
-    return np.asarray(compute(_images(8, 16, 16), size, augmentation, jax.random.key(1)))
+    return np.asarray(_compute(_images(8, 16, 16), size, augmentation, jax.random.key(1)))
 
 
-# Its own type says too little for a type checker.
+# The declared type is too general for a type checker.
 variants: Any = chex.variants
 
 
@@ -185,7 +187,7 @@ class Variants(chex.TestCase):
 
     @variants(with_jit=True, without_jit=True)
     def test_compiled_or_not_random_resized_crops_differ_by_rounding_alone(self):
-        """Its windows are float32 numbers, whose last bit depends on how XLA fuses the arithmetic."""
+        """The windows are float32 numbers, and their last bit depends on XLA's fusion of the arithmetic."""
         compute = self.variant(preprocess, static_argnums=(1, 2))
         result = compute(_images(8, 16, 16), 16, "random_resized_crop", jax.random.key(1))
         difference = np.abs(np.asarray(result, np.int32) - _compiled("random_resized_crop", 16))

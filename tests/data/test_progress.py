@@ -1,4 +1,4 @@
-"""The progress line, with a clock of our own."""
+"""The progress line, with a clock that the tests control."""
 
 from __future__ import annotations
 

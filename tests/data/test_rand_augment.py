@@ -19,7 +19,7 @@ _apply: Any = jax.jit(jax.vmap(apply_operation, (0, None, None)))
 
 
 class _OneOperation(transforms.RandAugment):
-    """torchvision's, left with one operation at one magnitude."""
+    """torchvision's RandAugment, restricted to one operation at one magnitude."""
 
     def __init__(self, name: str, value: float):
         super().__init__(num_ops=1, magnitude=0)
@@ -49,7 +49,7 @@ def _images(height, width):
 
 
 def _values(name, height, width):
-    """The signed values of several bins."""
+    """Returns the signed values of several bins."""
     bins = [0] if name in WITHOUT_MAGNITUDE else [0, 1, 5, 9, 12, 17, 23, 30]
     values = [float(magnitudes(height, width, bin_)[OPERATIONS.index(name)]) for bin_ in bins]
     return values + ([-value for value in values[1:]] if name in OPERATIONS[1:10] else [])
@@ -64,7 +64,7 @@ def _pairs(name, size):
 
 
 def _between_two_pixels(name, value, height, width):
-    """Where the exact source position lies so near the middle between two pixels that rounding errors decide."""
+    """Marks pixels whose source lies so close to the middle between two pixels that rounding errors decide."""
     y, x = np.mgrid[:height, :width] + 0.5
     if name == "ShearX":
         x = x + value * y
@@ -73,7 +73,7 @@ def _between_two_pixels(name, value, height, width):
     elif name == "Rotate":
         turned = (x - width / 2 + 1j * (y - height / 2)) * np.exp(1j * np.radians(value))
         x, y = turned.real + width / 2, turned.imag + height / 2
-    # The half above turned those middles into whole numbers.
+    # The half added above turns these middles into whole numbers.
     return (abs(x - np.round(x)) < 1e-3) | (abs(y - np.round(y)) < 1e-3)
 
 
@@ -87,6 +87,7 @@ def test_magnitudes_and_signs_are_torchvisions(size, bin_):
     np.testing.assert_allclose(magnitudes(size[0], size[1], bin_), expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", GEOMETRY)
 def test_geometry_is_torchvisions(name, size):
@@ -94,14 +95,14 @@ def test_geometry_is_torchvisions(name, size):
         differ = (ours != expected).any((0, 3))
         ties = _between_two_pixels(name, value, *size)
         assert not (differ & ~ties).any(), value
-        assert ties.mean() < 0.06, value  # at most a row
+        assert ties.mean() < 0.06, value  # at most one row
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", BLENDS)
-def test_blends_are_torchvisions_within_a_grey_level(name, size):
-    # torchvision's rounding errors may take an exact whole result, or its truncated luminance, down by one: often only
-    # where the two blended are equal.
+def test_blends_are_torchvisions_within_a_gray_level(name, size):
+    # torchvision's rounding errors may reduce an exact integer result, or its truncated luminance, by one: often only
+    # where the two blended values are equal.
     for value, ours, expected in _pairs(name, size):
         difference = ours.astype(np.int32) - expected
         assert abs(difference).max() <= 1, value
@@ -116,7 +117,7 @@ def test_tone_curves_are_torchvisions_exactly(name, size):
 
 
 def _ramps():
-    """Images from many lowest to many highest values."""
+    """Returns images with many lowest and many highest values."""
     lowest, highest = np.mgrid[:256, :256].reshape(2, -1)[:, ::7]
     ramps = lowest[:, None] + (highest - lowest)[:, None] * np.arange(256) // 255
     return np.repeat(ramps.astype(np.uint8).reshape(-1, 16, 16, 1), 3, 3)[lowest <= highest]
@@ -159,7 +160,7 @@ def test_pixels_do_not_depend_on_the_precision_of_training():
 
 
 def _outcomes(image, magnitude):
-    """What one operation can make of an image: its bytes, and the (operation, sign) that gives them."""
+    """Returns the possible results of one operation: the image's bytes -> the (operation, sign) that give them."""
     outcomes = {}
     for index, name in enumerate(OPERATIONS):
         value = float(magnitudes(image.shape[0], image.shape[1], magnitude)[index])
@@ -176,12 +177,12 @@ def test_images_draw_operations_and_signs_uniformly_and_each_its_own():
     results = np.asarray(augment(np.broadcast_to(image, (batch, *image.shape)), jax.random.key(0)))
     drawn = [outcomes[result.tobytes()] for result in results]
     counts = np.array([sum(name == wanted for name, _ in drawn) for wanted in OPERATIONS])
-    # Chi-square with 13 degrees of freedom exceeds 34.5 once in a thousand.
+    # Chi-squared with 13 degrees of freedom exceeds 34.5 with probability 0.001.
     assert ((counts - batch / 14) ** 2 / (batch / 14)).sum() < 34.5
     for name, count in zip(OPERATIONS[1:10], counts[1:10], strict=True):
         positive = sum(draw == (name, 1) for draw in drawn)
         assert abs(positive - count / 2) < 4 * np.sqrt(count) / 2, name
-    # Neighbours in the batch agree no more often than independent draws do: 1 in 14.
+    # Neighbors in the batch agree as often as independent draws do: 1 in 14.
     agree = np.mean([one[0] == other[0] for one, other in itertools.pairwise(drawn)])
     assert abs(agree - 1 / 14) < 0.015
 
@@ -197,7 +198,7 @@ def test_an_image_is_augmented_independently_of_the_others_pixels():
 
 @pytest.mark.parametrize("operations", [0, 1, 3])
 def test_operations_follow_one_another(operations):
-    # Enough images that every pair of operations, in either order, differs from a single one for some.
+    # With so many images, every pair of operations, in either order, differs from any single one for some image.
     image = _images(20, 28)[-1]
     images = jnp.asarray(np.broadcast_to(image, (200, *image.shape)))
     results = np.asarray(rand_augment(images, jax.random.key(0), operations=operations))
@@ -210,7 +211,7 @@ def test_operations_follow_one_another(operations):
 
 
 def test_at_magnitude_0_only_operations_without_a_magnitude_change_an_image():
-    # torchvision's Solarize at its threshold of 255 still inverts 255 itself.
+    # At its threshold of 255, torchvision's Solarize still inverts the value 255.
     image = np.minimum(_images(32, 32)[-1], 254)
     untouched, stretched, equalized = (
         np.asarray(_apply(image[None], OPERATIONS.index(name), 0))[0] for name in WITHOUT_MAGNITUDE

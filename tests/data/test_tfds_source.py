@@ -1,4 +1,4 @@
-"""Prepared tfds folders: finding, reading, and refusing damaged ones."""
+"""Prepared tfds folders: finding, reading, and rejecting damaged ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data set
 
 
 def order(folder: Path, split: str) -> list[int]:
-    """The numbers of the examples in the order of the records, as tfds itself reads them."""
+    """Returns the numbers of the examples in the order in which tfds itself reads the records."""
     import tensorflow_datasets as tfds
 
     builder: Any = tfds.builder_from_directory(folder)
@@ -85,8 +85,8 @@ def test_large_sets_are_not_decoded_into_memory_by_themselves(fixed, monkeypatch
     assert isinstance(source(fixed), ArraySource)
 
 
-def test_greyscale_becomes_rgb(tmp_path):
-    folder = build(tmp_path, fixed=True, grey=True)
+def test_grayscale_becomes_rgb(tmp_path):
+    folder = build(tmp_path, fixed=True, gray=True)
     result, numbers = source(folder, "test"), order(folder, "test")
     np.testing.assert_array_equal(result.fetch(2), np.repeat(pixels(numbers[2], (8, 9, 1)), 3, axis=-1))
 
@@ -142,7 +142,7 @@ def test_a_missing_set_says_where_and_how(tmp_path):
     with pytest.raises(UserError) as caught:
         tfds_source.find_prepared("cifar10", str(tmp_path))
     assert f"in {tmp_path}: " in str(caught.value)
-    assert f"`python -m ppvit_jax prepare cifar10 --data-dir {tmp_path}`" in str(caught.value)
+    assert f"`ppvit prepare cifar10 --data-dir {tmp_path}`" in str(caught.value)
     with pytest.raises(UserError, match=r"tfds build imagenette/320px-v2 .*array_record"):
         tfds_source.find_prepared("imagenette/320px-v2", str(tmp_path))
     with pytest.raises(UserError, match=r"data\.name is empty"):
@@ -184,7 +184,7 @@ def test_damaged_files_are_one_clear_line(tmp_path, fixed, damage):
         case "noise":
             records.write_bytes(np.random.default_rng(0).bytes(len(data)))
         case "flip":
-            # Inside the images: the rest of a small file is padding.
+            # The damage must be inside the images: the rest of a small file is padding.
             start = data.index(b"IDAT") + 100
             data[start : start + 8] = bytes(255 - value for value in data[start : start + 8])
             records.write_bytes(data)

@@ -16,7 +16,10 @@ def _words(key):
 
 
 def _keystream(key, number, count):
-    """By the library `cryptography`, whose nonce is the block counter (4 bytes) and the nonce of RFC 8439 (12)."""
+    """Computes the keystream with the library `cryptography`.
+
+    Its nonce is the block counter (4 bytes) followed by the nonce of RFC 8439 (12 bytes).
+    """
     nonce = bytes(4) + int(number).to_bytes(4, "little") + bytes(8)
     return _words(Cipher(ChaCha20(key, nonce), mode=None).encryptor().update(bytes(4 * count)))
 
@@ -58,7 +61,7 @@ def test_the_keystream_is_that_of_another_library(key, numbers, count):
     ],
 )
 def test_known_answers_of_rfc_8439(key, counter, keystream):
-    """Appendix A.1, vectors 1 to 3: those without a nonce."""
+    """Checks vectors 1 to 3 of appendix A.1, whose nonce is zero."""
     stream = chacha.stream(_words(key), np.array(0, np.uint32), 16 * (counter + 1))
     assert stream[16 * counter :].astype("<u4").tobytes().hex() == keystream
 
@@ -105,4 +108,4 @@ def test_every_order_of_three_is_equally_frequent():
     orders = chacha.permutations(_words(bytes(range(32))), np.arange(6000, dtype=np.uint32), 3)
     counts = np.unique(orders, axis=0, return_counts=True)[1]
     assert len(counts) == 6
-    assert ((counts - 1000) ** 2 / 1000).sum() < 20.5  # the 99.9 % quantile for 5 degrees of freedom
+    assert ((counts - 1000) ** 2 / 1000).sum() < 20.5  # the 99.9% quantile for 5 degrees of freedom

@@ -16,7 +16,7 @@ ORDERS = list(itertools.permutations(range(3)))
 
 @st.composite
 def cases(draw):
-    """A method and an image for it."""
+    """Draws a method and an image for it."""
     sub_block, parts = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     size = sub_block * parts
     method = EncryptionThenCompression(
@@ -40,7 +40,7 @@ def _places(height, width, size):
 
 
 def _legacy(block, code):
-    """Madono's code: one channel after another is assigned in place, and so reads what was already written."""
+    """Assigns the channels one after another in place, as Madono's code does, and so reads overwritten ones."""
     block = block.copy()
     for target, source in enumerate(ORDERS[code]):
         block[..., target] = block[..., source]
@@ -48,7 +48,7 @@ def _legacy(block, code):
 
 
 def _loop(image, method, key):
-    """Block permutation; in each block sub-block permutation; then rotate and flip, invert, and move channels."""
+    """Permutes blocks, then sub-blocks in each block; rotates and flips, inverts, and permutes channels."""
     size = method.block_size
     places = _places(image.shape[0], image.shape[1], size)
     side = method.sub_block_size or size
@@ -96,7 +96,7 @@ def test_etc_at_real_size_is_its_definition(sub_block_size):
 
 
 def _blocks(method, pattern, seed=0):
-    """How 1536 blocks that are all the same are encrypted: [1536, size, size, 3]."""
+    """Encrypts 1536 identical blocks: returns uint8 [1536, size, size, 3]."""
     size = method.block_size
     image = np.tile(pattern, (32, 48, 1))
     secret = method.derive(SecretKey(bytes([seed] * 32)), height=32 * size, width=48 * size)
@@ -111,7 +111,7 @@ def test_rotations_and_flips_are_uniform_over_the_symmetries_of_a_square():
     distinct, counts = np.unique(_blocks(method, pattern), axis=0, return_counts=True)
     assert {block.tobytes() for block in distinct} == {block.tobytes() for block in symmetries}
     assert len(counts) == 8
-    assert ((counts - 192) ** 2 / 192).sum() < 24.3  # the 99.9 % quantile for 7 degrees of freedom
+    assert ((counts - 192) ** 2 / 192).sum() < 24.3  # the 99.9% quantile for 7 degrees of freedom
 
 
 def test_channel_orders_are_uniform_and_half_of_the_blocks_are_inverted_as_a_whole():
@@ -126,7 +126,7 @@ def test_channel_orders_are_uniform_and_half_of_the_blocks_are_inverted_as_a_who
     colors[inverted] = 255 - colors[inverted]
     distinct, counts = np.unique(colors // 10 - 1, axis=0, return_counts=True)
     assert sorted(map(tuple, distinct.tolist())) == ORDERS
-    assert ((counts - 256) ** 2 / 256).sum() < 20.5  # the 99.9 % quantile for 5 degrees of freedom
+    assert ((counts - 256) ** 2 / 256).sum() < 20.5  # the 99.9% quantile for 5 degrees of freedom
 
 
 def test_legacy_channels_lose_a_channel_for_five_of_six_codes():

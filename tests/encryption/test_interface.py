@@ -1,4 +1,4 @@
-"""The face of the package: short functions for permutations, and imports that stay away."""
+"""The public interface of the package: short functions for permutations, and imports that it avoids."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def test_le_and_ele_usually_have_blocks_of_4_and_others_those_of_the_model():
     assert {name for name, size in sizes.items() if size == 4} == {"le", "ele"}
     assert set(sizes.values()) == {4, 16}
     assert usual_block_size("le:np_key=independent", 16) == 4
-    # An unknown name is the business of `create`.
+    # `create` reports an unknown name, not this function.
     assert usual_block_size("rot13", 8) == 8
 
 

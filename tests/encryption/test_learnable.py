@@ -24,7 +24,7 @@ def _invert(nibbles, flags):
 
 
 def _scrambled(block, key):
-    """A block as the public code of LE scrambles it, line by line."""
+    """Scrambles a block as the public code of LE does, line by line."""
     flags = [place > len(key) / 2 for place in key]
     nibbles = _invert(_nibbles(block), flags)
     nibbles = [nibbles[place] for place in key]
@@ -88,7 +88,7 @@ def test_ele_scrambles_each_plain_block_by_a_key_of_its_own_and_then_the_blocks(
 
 
 def test_le_inverts_47_of_96_nibbles_before_and_after_they_move():
-    """So that 47.9 of 96 change on average: the flags xor the moved flags."""
+    """On average 47.9 of 96 nibbles then change: the flags xor the permuted flags."""
     changed = []
     for number in range(300):
         key = SecretKey(number.to_bytes(32)).permutation("le/nibbles", 96)
@@ -110,7 +110,7 @@ def test_le_treats_all_blocks_alike_and_ele_each_differently():
 
 
 def test_nibbles_cross_values_channels_and_halves():
-    """A single nibble of the plain image changes a single one of the encrypted, which may be of any other kind."""
+    """A single nibble of the plain image changes a single nibble of the encrypted one, anywhere in the block."""
     method = LearnableEncryption(block_size=4)
     secret = method.derive(SecretKey(bytes(32)), height=4, width=4)
     image = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)

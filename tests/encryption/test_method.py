@@ -20,28 +20,30 @@ def test_defaults_are_not_described(name):
         ("BS", "unknown encryption 'BS'"),
         ("none:shared=True", "unknown encryption 'none:shared=True'"),
         ("bs\nps", "unknown encryption 'bs.nps'"),
-        ("bs:shared=True", "bs has no option 'shared=True'; its options and defaults: none"),
+        ("bs:shared=True", "bs has no option 'shared=True'; its options and defaults are: none"),
         ("etc:shard=True", "etc has no option 'shard=True'; .*sub_block_size=0, shared=False, rotation=True"),
         ("etc:shared", "etc has no option 'shared'"),
         ("etc:block_size=4", "etc has no option 'block_size=4'"),
         ("etc:=4", "etc has no option '=4'"),
-        ("etc:shared=yes", "shared is 'yes', give True or False"),
-        ("etc:shared=", "shared is '', give True or False"),
-        ("etc:rotation=1", "rotation is '1', give True or False"),
-        ("etc:sub_block_size=two", "sub_block_size is 'two', give a whole number"),
-        ("etc:sub_block_size=2.0", "sub_block_size is '2.0', give a whole number"),
+        ("etc:shared=yes", "shared is 'yes': give True or False"),
+        ("etc:shared=", "shared is '': give True or False"),
+        ("etc:rotation=1", "rotation is '1': give True or False"),
+        ("etc:sub_block_size=two", "sub_block_size is 'two': give a whole number"),
+        ("etc:sub_block_size=2.0", "sub_block_size is '2.0': give a whole number"),
         ("etc:sub_block_size=3", "sub-blocks of 3 do not divide blocks of 4"),
         ("etc:sub_block_size=-2", "sub-blocks of -2 do not divide blocks of 4"),
-        ("etc:channels=rgb", "etc: channels is 'rgb', use one of permuted, legacy, none"),
-        ("pe:keys=each", "pe: keys is 'each', use one of shared, per_image"),
-        ("pe:colour=no", "colour is 'no', give True or False"),
-        ("le:np_key=none", "le: np_key is 'none', use one of shared, independent"),
-        ("bs+pps:shared=some", "bs\\+pps: shared is 'some', use one of all, blocks, none"),
-        ("bs+pps:sub_block=third", "bs\\+pps: sub_block is 'third', use one of half, whole"),
-        ("bs+ps+np:shared=0", "shared is '0', give True or False"),
-        ("restricted:fixed_blocks=half", "fixed_blocks is 'half', give a whole number"),
-        ("neuracrypt:width=big", "width is 'big', give a whole number"),
-        ("color-neuracrypt:statistics=none", "color-neuracrypt: statistics is 'none', use one of frozen, batch"),
+        ("etc:channels=rgb", "etc: channels is 'rgb': use one of permuted, legacy, none"),
+        ("pe:keys=each", "pe: keys is 'each': use one of shared, per_image"),
+        ("pe:colour=no", "colour is 'no': give True or False"),
+        ("pe:color=no", "color is 'no': give True or False"),
+        ("pe:colors=True", "pe has no option 'colors=True'; its options and defaults are: keys=shared, color=True"),
+        ("le:np_key=none", "le: np_key is 'none': use one of shared, independent"),
+        ("bs+pps:shared=some", "bs\\+pps: shared is 'some': use one of all, blocks, none"),
+        ("bs+pps:sub_block=third", "bs\\+pps: sub_block is 'third': use one of half, whole"),
+        ("bs+ps+np:shared=0", "shared is '0': give True or False"),
+        ("restricted:fixed_blocks=half", "fixed_blocks is 'half': give a whole number"),
+        ("neuracrypt:width=big", "width is 'big': give a whole number"),
+        ("color-neuracrypt:statistics=none", "color-neuracrypt: statistics is 'none': use one of frozen, batch"),
         ("etc:shared=True,shared=maybe", "shared is 'maybe'"),
     ],
 )
@@ -51,13 +53,26 @@ def test_wrong_names_options_and_values_are_named_in_one_line(spec, message):
     assert "\n" not in str(caught.value)
 
 
+def test_color_has_two_spellings_that_give_the_same_method_and_the_recorded_spec():
+    for options in ("{}=False", "keys=per_image,{}=False", "{}=False,keys=per_image", "{}=True"):
+        american, recorded = (parse(f"pe:{options.format(spelling)}", 4) for spelling in ("color", "colour"))
+        assert american == recorded and american.spec == recorded.spec
+        assert "color=" not in american.spec
+    assert parse("pe:color=False", 4).spec == "pe:colour=False" and parse("pe:color=True", 4).spec == "pe"
+    secrets = [
+        parse(spec, 4).derive(SecretKey(bytes(32)), height=8, width=8) for spec in ("pe:color=False", "pe:colour=False")
+    ]
+    for name in ("index", "mask"):
+        np.testing.assert_array_equal(*(secret[name] for secret in secrets))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_blocks_have_a_size(name):
     for block_size in (0, -4):
         if name == "pe":
-            assert parse(name, block_size).block_size == block_size  # no block has a part in it
+            assert parse(name, block_size).block_size == block_size  # pe has no blocks
             continue
-        with pytest.raises(UserError, match=f"has blocks, and their size is {block_size}: give at least 1"):
+        with pytest.raises(UserError, match=f"has a block size of {block_size}: give at least 1"):
             parse(name, block_size)
 
 

@@ -10,7 +10,7 @@ from ppvit_jax.keys import SecretKey
 
 
 def _inverted(values, mask):
-    """The public code's: invert where the number drawn is above the middle."""
+    """Inverts a value if its drawn number is above the middle, as the public code does."""
     return [255 - int(value) if drawn > len(mask) / 2 else value for value, drawn in zip(values, mask, strict=True)]
 
 
@@ -50,7 +50,7 @@ def test_bs_ps_np_scrambles_blocks_and_moves_and_inverts_the_values_of_each(case
 @pytest.mark.parametrize(("size", "values"), [(4, 48), (16, 768), (1, 3), (3, 27)])
 @pytest.mark.parametrize("method", [NegativePositive, BlockPixelNegativePositive])
 def test_the_values_above_the_middle_are_inverted(method, size, values):
-    """Of n values, n / 2 - 1 where n is even: public code compares `permutation > n / 2`, from 0 on."""
+    """n / 2 - 1 of n values are inverted if n is even: public code compares `permutation > n / 2`, counted from 0."""
     negative = method(block_size=size).absorb(SecretKey(bytes(32)), height=2 * size, width=size).negative
     assert negative.shape == (values,) and negative.dtype == bool
     assert negative.sum() == (values // 2 - 1 if values % 2 == 0 else values // 2)

@@ -26,7 +26,11 @@ def _secret(method, height=32, width=32):
 
 
 def _pytorch(images, secret, *, block_size, depth, prefix=""):
-    """The network as PyTorch's layers, with the secret's weights: tokens [batch, patches, features], not reordered."""
+    """Computes the network with PyTorch's layers and the secret's weights.
+
+    Returns:
+      Tokens [batch, patches, features], not reordered.
+    """
     channels = images.shape[-1]
 
     def convolution(name, size, inputs):
@@ -75,7 +79,7 @@ def test_real_size():
     method = NeuraCrypt(block_size=16, statistics="batch")
     secret = method.derive(KEY, height=224, width=224)
     assert all(array.dtype == np.float32 for name, array in secret.items() if name != "order_key")
-    # Of the original's parameters, the scale and offset of each normalization are constants here.
+    # The original counts the scale and offset of each normalization as parameters; they are constants here.
     weights = sum(array.size for name, array in secret.items() if name != "order_key")
     assert weights + 2 * method.depth * method.width == 22_974_464
     images = random_images(1, 224)
@@ -85,6 +89,7 @@ def test_real_size():
     np.testing.assert_allclose(encoded[0], expected[0, order[0]], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [_small(), _small(statistics="batch"), ColorNeuraCrypt(block_size=8, separate=True)])
 def test_numpy_and_compiled_encodings_agree(method):
     secret, images, numbers = _secret(method), random_images(6, 32), np.arange(6, dtype=np.uint32)
@@ -169,7 +174,7 @@ def test_weights_are_distributed_as_pytorch_initializes_them():
 
 
 def _same_distribution(ours, theirs, tolerance):
-    """The two-sample Kolmogorov-Smirnov statistic."""
+    """Compares two samples by the Kolmogorov-Smirnov statistic."""
     points = np.sort(np.concatenate([ours, theirs]))
     steps = [np.searchsorted(np.sort(sample), points, side="right") / sample.size for sample in (ours, theirs)]
     assert abs(steps[0] - steps[1]).max() < tolerance

@@ -18,7 +18,7 @@ ABSORBED = ["none", "bs", "ps", "bs+ps", "np", "bs+ps+np", "bs+pps", "restricted
 
 
 def _draw(random, blocks, values, *, block, pixel, negative):
-    """Random permutations: `pixel` and `negative` are "none", "alike" in all blocks, or of "each" block."""
+    """Draws random permutations; `pixel` and `negative` are "none", "alike" in all blocks, or different in "each"."""
     return Permutations(
         block=random.permutation(blocks).astype(np.int32) if block else None,
         pixel={
@@ -36,7 +36,7 @@ def _draw(random, blocks, values, *, block, pixel, negative):
 
 @st.composite
 def cases(draw):
-    """Images of any shape, their permutations and the side of a block."""
+    """Draws images of any shape, their permutations and the side of a block."""
     patch = draw(st.integers(1, 6))
     rows, columns, channels = draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.sampled_from([1, 3, 4]))
     batch = draw(st.lists(st.integers(1, 3), max_size=2))
@@ -53,7 +53,7 @@ def cases(draw):
 
 
 def _loop(images, permutations, patch):
-    """The definition, value by value: which place of which block goes where, and whether it is inverted."""
+    """Encrypts value by value, by the definition: looks up the source of each place, and inverts it if so marked."""
     height, width, channels = images.shape[-3:]
     columns = width // patch
     result = np.empty_like(images)

@@ -22,7 +22,7 @@ def _image(height, width, seed=0):
 
 
 def _loop(image, bits, codes):
-    """Pixel by pixel: invert each channel or not, then put the channels into the order of the code."""
+    """Encrypts pixel by pixel: inverts the marked channels, then puts the channels into the order of the code."""
     bits, codes = iter(bits), iter(codes)
     result = np.empty_like(image)
     for row, column in itertools.product(range(image.shape[0]), range(image.shape[1])):
@@ -50,10 +50,10 @@ def test_pe_is_its_definition(height, width, seed, key, colour):
     number=st.integers(0, 2**32 - 1),
     colour=st.booleans(),
 )
-# The bits of 8x8 pixels fill whole words.
+# The bits of 8x8 pixels exactly fill whole words.
 @example(height=8, width=8, seed=0, key=SecretKey(bytes(32)), number=0, colour=True)
 def test_pe_with_a_key_for_every_image_is_its_definition(height, width, seed, key, number, colour):
-    """The bits and codes from the library `cryptography`'s ChaCha20."""
+    """Takes the bits and codes from ChaCha20 of the library `cryptography`."""
     method, image = PixelEncryption(block_size=4, keys="per_image", colour=colour), _image(height, width, seed)
     in_words = -(-height * width * 3 // 32)
     nonce = bytes(4) + number.to_bytes(4, "little") + bytes(8)
@@ -77,12 +77,12 @@ def test_each_channel_is_inverted_by_itself_and_the_orders_are_uniform(keys):
     orders = np.where(inverted, 255 - values, values) // 10 - 1
     distinct, counts = np.unique(orders, axis=0, return_counts=True)
     assert sorted(map(tuple, distinct.tolist())) == ORDERS
-    assert ((counts - 1024) ** 2 / 1024).sum() < 20.5  # the 99.9 % quantile for 5 degrees of freedom
-    # By channel of the plain image.
+    assert ((counts - 1024) ** 2 / 1024).sum() < 20.5  # the 99.9% quantile for 5 degrees of freedom
+    # Sorted by channel of the plain image.
     bits = np.take_along_axis(inverted, orders.argsort(axis=1), axis=1)
     patterns = np.unique(bits, axis=0, return_counts=True)[1]
     assert len(patterns) == 8
-    assert ((patterns - 768) ** 2 / 768).sum() < 24.3  # 7 degrees of freedom
+    assert ((patterns - 768) ** 2 / 768).sum() < 24.3  # the 99.9% quantile for 7 degrees of freedom
 
 
 def test_images_share_a_key_or_have_one_each():
@@ -95,7 +95,7 @@ def test_images_share_a_key_or_have_one_each():
         np.testing.assert_array_equal(encrypted[0], encrypted[3])
 
 
-def test_without_colour_no_value_leaves_its_place():
+def test_without_color_no_value_leaves_its_place():
     for keys in ("shared", "per_image"):
         method, image = PixelEncryption(block_size=4, keys=keys, colour=False), _image(16, 16)
         encrypted = method.encrypt(image, method.derive(SecretKey(bytes(32)), height=16, width=16), np.uint32(3))

@@ -57,7 +57,7 @@ def test_bs_pps_is_its_definition(options, half, rows, columns, seed, key):
 @pytest.mark.parametrize(("sub_block", "shared"), OPTIONS)
 def test_pixels_keep_their_colors_and_their_sub_blocks(sub_block, shared):
     method = PixelPositionShuffling(block_size=8, sub_block=sub_block, shared=shared)
-    # A pixel's number in its three channels: its block, its place in the block, and their sum.
+    # A pixel's three channels hold its block, its place in the block, and the sum of the two.
     block, place = np.divmod(np.arange(24 * 64), 64)
     blocks = np.stack([block, place, block + place], axis=-1).reshape(4, 6, 8, 8, 3).astype(np.uint8)
     image = blocks.swapaxes(1, 2).reshape(32, 48, 3)

@@ -54,7 +54,7 @@ ENCODING = [
     "color-neuracrypt:depth=1,separate=True",
 ]
 ALL = INVERTED + LOSING + ENCODING
-# Those that invert values or take them apart, and so are of bytes alone.
+# Methods that invert values or split them into nibbles, and so work on bytes only.
 OF_BYTES = [
     spec
     for spec in INVERTED + LOSING
@@ -74,13 +74,13 @@ def _other(key):
 
 @st.composite
 def sizes(draw, spec):
-    """A block size, and the height and width of an image that the method is for."""
+    """Draws a block size, and the height and width of an image that the method can encrypt."""
     block_size = draw(st.integers(1, 6))
     rows, columns = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     halved = spec.startswith("bs+pps") and "whole" not in spec
     assume(block_size % 2 == 0 or not (halved or "sub_block_size=2" in spec))
     if spec.startswith("restricted"):
-        # Too few blocks leave none to move with.
+        # With fewer blocks there may be none left to move.
         assume(rows * columns > 3)
     return block_size, rows * block_size, columns * block_size
 
@@ -122,7 +122,7 @@ def test_every_key_gives_another_image_and_the_same_key_the_same(spec):
     method = _create(spec)
     images, numbers = random_images(2, 24)[:, :16], np.arange(2, dtype=np.uint32)
 
-    # The same keys every time: of few values, one pair of keys in some hundreds inverts the same ones by chance.
+    # The keys are fixed: with few values, one pair of keys in some hundreds inverts the same values by chance.
     @settings(deadline=None, max_examples=2 if method.encodes else 10, derandomize=True)
     @given(key=KEYS)
     def check(key):
@@ -140,6 +140,7 @@ def test_every_key_gives_another_image_and_the_same_key_the_same(spec):
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ALL)
 def test_compiled_mapped_and_numpy_images_agree(spec):
     method = _create(spec)
@@ -291,7 +292,7 @@ def test_no_randomness_is_drawn_twice(spec):
 
     _create(spec).derive(Recording(), height=16, width=16)  # pyright: ignore[reportArgumentType]
     assert len(drawn) == len(set(drawn)) > 0
-    # "block" and "pixel" are the permutations that bs, ps and bs+ps share, and what all else is belongs to one method.
+    # bs, ps and bs+ps share the permutations "block" and "pixel"; every other label belongs to one method.
     name = spec.split(":")[0]
     for label in drawn:
         assert label.startswith(f"{name}/") or (name in ("bs", "ps", "bs+ps") and label in ("block/16", "pixel/48"))

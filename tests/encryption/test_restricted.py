@@ -11,7 +11,7 @@ KEYS = st.binary(min_size=32, max_size=32).map(SecretKey)
 
 
 def _restricted(key, name, length, fixed):
-    """The first `fixed` places of one permutation stay; the others change places by the first that moves them all."""
+    """Keeps the first `fixed` places of a permutation; permutes the others by the first derangement drawn."""
     staying = set(key.permutation(f"restricted/{name}/{fixed}", length)[:fixed].tolist())
     moving = [place for place in range(length) if place not in staying]
     result, attempt = list(range(length)), 0
@@ -26,7 +26,7 @@ def _restricted(key, name, length, fixed):
 
 @st.composite
 def counts(draw):
-    """A block size, rows and columns of blocks, and how many blocks and values of a block stay."""
+    """Draws a block size, rows and columns of blocks, and the numbers of blocks and of values in a block that stay."""
     size, rows, columns = draw(st.integers(1, 4)), draw(st.integers(1, 5)), draw(st.integers(1, 5))
 
     def fixed(length):
@@ -84,17 +84,17 @@ def test_which_places_stay_differs_from_key_to_key_and_evenly():
         block = method.absorb(SecretKey(number.to_bytes(32)), height=2, width=5).block
         stayed += block == np.arange(10)
     assert stayed.sum() == 2400
-    # With 4 of 10 drawn, a place's count has the variance 144; the statistic has 9 degrees of freedom.
+    # With 4 of 10 places drawn, a place's count has variance 144; the statistic has 9 degrees of freedom.
     assert ((stayed - 240) ** 2 / 144).sum() * 9 / 10 < 27.9
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fixed_blocks": 5}, "of 4 blocks, 5 cannot stay .* set fixed_blocks to 4 or to 0 to 2"),
+        ({"fixed_blocks": 5}, "of 4 blocks, 5 cannot stay .* set fixed_blocks to 4 or to a number from 0 to 2"),
         ({"fixed_blocks": 3}, "of 4 blocks, 3 cannot stay"),
         ({"fixed_blocks": -2}, "of 4 blocks, -2 cannot stay"),
-        ({"fixed_pixels": 49}, "of 48 values, 49 cannot stay .* set fixed_pixels to 48 or to 0 to 46"),
+        ({"fixed_pixels": 49}, "of 48 values, 49 cannot stay .* set fixed_pixels to 48 or to a number from 0 to 46"),
         ({"fixed_pixels": 47}, "of 48 values, 47 cannot stay"),
     ],
 )

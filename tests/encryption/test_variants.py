@@ -1,4 +1,4 @@
-"""Every encryption on numpy, on a device, compiled and not: one result, and one compilation for all keys."""
+"""Every encryption, with numpy and on a device, compiled or not: one result, and one compilation for all keys."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from ppvit_jax.encryption import METHODS, parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
-# The networks are small ones, and per-image keys are another code path of the same method.
+# The networks are small, and per-image keys take another code path of the same method.
 SPECS = [name for name in METHODS if name != "neuracrypt"] + ["neuracrypt:depth=1,width=16", "pe:keys=per_image"]
 ALL_VARIANTS: Any = chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
 KEYS = [SecretKey(bytes([number] * 32)) for number in range(3)]
 IMAGES, NUMBERS = random_images(2, 12)[:, :8], np.arange(2, dtype=np.uint32)
-# Methods that take one secret "index" without a mask, and so share one compiled program.
+# Methods whose secret is an "index" without a mask, so that they share one compiled program.
 WITHOUT_MASK = ("bs", "ps", "bs+ps", "restricted", "bs+pps")
 
 
@@ -69,6 +69,6 @@ def test_methods_that_only_move_values_share_one_compilation():
     for spec in WITHOUT_MASK:
         method, secret = _derive(spec, KEYS[0])
         _assert_same(method, compiled(IMAGES, secret), method.encrypt(IMAGES, secret))
-    # The guard sees a second compilation.
+    # The guard notices a second compilation.
     with pytest.raises(AssertionError, match="traced > 1 times"):
         compiled(IMAGES, _derive("np", KEYS[0])[1])

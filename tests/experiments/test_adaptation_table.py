@@ -26,13 +26,14 @@ ARGUMENTS = [
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adaptation")
-    # A fixed key: how far a model that is not adapted falls depends on it.
+    # The key is fixed, because the loss of a model that is not adapted depends on it.
     arguments = ["--rows=np;etc:shared=True;le;color-neuracrypt", f"--config.key_file={make_key(folder, 1)}"]
     assert run_command(commands.main, [*ARGUMENTS, *arguments, f"--output={folder}"]) == 0
     return folder
 
 
-def test_what_is_adapted_loses_nothing(output):
+@pytest.mark.slow
+def test_adapted_models_lose_no_accuracy(output):
     runs = {run["run"]: run for run in json.loads((output / "adaptation.json").read_text())["runs"]}
     assert list(runs) == [
         "plain",
@@ -46,7 +47,7 @@ def test_what_is_adapted_loses_nothing(output):
     plain = runs["plain"]["result"]
     for name in ("np-adapted", "etc-shared-True-adapted"):
         result = runs[name]["result"]
-        # A hundred test images: rounding may change one.
+        # Rounding may change one of the hundred predictions.
         assert abs(result["test_accuracy"] - plain["test_accuracy"]) <= 0.01
         assert result["train_loss"] == pytest.approx(plain["train_loss"], abs=1e-4)
     for name in runs:
@@ -56,7 +57,8 @@ def test_what_is_adapted_loses_nothing(output):
         assert run["accuracy"] == 100 * run["result"]["test_accuracy"]
 
 
-def test_the_table_and_picture_show_it(output):
+@pytest.mark.slow
+def test_the_table_and_the_picture_show_the_results(output):
     lines = (output / "adaptation.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
     cells = {row[1].strip("`"): row[2:] for row in rows}

@@ -19,7 +19,7 @@ def _picture(folder, size=64):
 
 
 def _similarity(one, other):
-    """Structural similarity with a uniform window of 7, channel by channel (Wang et al. 2004)."""
+    """Returns the structural similarity with a uniform window of 7, mean over channels (Wang et al. 2004)."""
     values = []
     for x, y in zip(np.moveaxis(one, -1, 0).astype(float), np.moveaxis(other, -1, 0).astype(float), strict=True):
         mean_x, mean_y = uniform_filter(x, 7), uniform_filter(y, 7)

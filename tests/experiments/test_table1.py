@@ -44,6 +44,7 @@ def output(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_table_holds_measured_and_published_values(output):
     table = json.loads((output / "table.json").read_text())
     measured = {arm["arm"]: arm for arm in table["arms"]}
@@ -65,6 +66,7 @@ def test_table_holds_measured_and_published_values(output):
         assert arm["result"] == json.loads((output / "arms" / arm["arm"] / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_arms_share_a_key_and_complete_ones_are_not_trained_again(output, capsys):
     fingerprint = keys.load(output / "secret.key").fingerprint
     for arm in ("bs+ps-adapted", "bs+ps-not-adapted"):
@@ -80,6 +82,7 @@ def test_arms_share_a_key_and_complete_ones_are_not_trained_again(output, capsys
         assert f"{output / name}\n" in printed.out
 
 
+@pytest.mark.slow
 def test_the_former_spelling_continues_the_same_table(output, capsys):
     table = (output / "table.md").read_text()
     former = ["reproduce", "--table=1", *ARGUMENTS[2:]]
@@ -125,6 +128,7 @@ def test_a_table_says_which_arm_of_an_encryption_is_not_run(output):
     )
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn(output):
     for name in ("curves.png", "samples.png"):
         with Image.open(output / name) as picture:
@@ -133,6 +137,7 @@ def test_pictures_are_drawn(output):
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
 
 
+@pytest.mark.slow
 def test_samples_are_the_encryptions_of_the_plain_image(output, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, "draw_samples", lambda rows, path, block_size: drawn.append((rows, block_size)))

@@ -34,7 +34,7 @@ PUBLISHED_CIFAR_100 = [92.58, 75.48, 62.97, 84.42, 83.59, 92.60]
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """A budget run of three rows, small models in place of the real ones."""
+    """Trains three rows with a budget, and returns the output folder."""
     folder = tmp_path_factory.mktemp("table2")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(budget, "make_plan", None)
@@ -57,7 +57,8 @@ def test_rows_are_those_of_the_paper():
     assert published_cifar_100 == PUBLISHED_CIFAR_100
 
 
-def test_every_row_is_trained_alike_and_says_what_it_is(output):
+@pytest.mark.slow
+def test_every_row_is_trained_alike_and_records_its_method(output):
     table = _table(output)
     assert [row["name"] for row in table["rows"]] == ["proposed_vit", "etc_convmixer", "plain_vit"]
     for row in table["rows"]:
@@ -71,10 +72,11 @@ def test_every_row_is_trained_alike_and_says_what_it_is(output):
     assert {by_name[name]["model"] for name in ("proposed_vit", "plain_vit")} == {"ViT-Micro/8"}
     assert by_name["proposed_vit"]["adapt"] and by_name["proposed_vit"]["encryption"] == "bs+ps"
     assert by_name["etc_convmixer"]["encryption"] == "etc" and by_name["plain_vit"]["encryption"] == "none"
-    # Adapted on encrypted images is plain on plain ones, for rounding: 32 images.
+    # Adapted on encrypted images equals plain on plain images, except that rounding may change one of 32 predictions.
     assert abs(by_name["proposed_vit"]["test_accuracy"] - by_name["plain_vit"]["test_accuracy"]) <= 1 / 32
 
 
+@pytest.mark.slow
 def test_the_table_says_that_it_is_scaled_down_and_holds_a_command_for_each_row(output):
     text = (output / "table.md").read_text()
     assert "scaled-down run within 5 minutes: 2 epochs of 64 training images" in text
@@ -88,6 +90,7 @@ def test_the_table_says_that_it_is_scaled_down_and_holds_a_command_for_each_row(
         assert json.loads(config.to_json()) == told
 
 
+@pytest.mark.slow
 def test_a_rows_command_continues_the_row(output, capsys):
     row = _table(output)["rows"][1]
     assert run_command(main.main, shlex.split(row["command"])[3:]) == 0
@@ -96,6 +99,7 @@ def test_a_rows_command_continues_the_row(output, capsys):
     assert json.loads(printed.out) == row["result"]
 
 
+@pytest.mark.slow
 def test_complete_rows_are_not_trained_again_and_another_budget_is_refused(output, capsys):
     before = {path: path.stat().st_mtime_ns for path in output.rglob("checkpoint.npz")}
     assert len(before) == 3
@@ -106,6 +110,7 @@ def test_complete_rows_are_not_trained_again_and_another_budget_is_refused(outpu
     assert "another budget" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -123,7 +128,7 @@ def test_mistakes_give_one_line(tmp_path, capsys, arguments, message):
     assert not any("Traceback" in line for line in errors)
 
 
-def test_a_plan_gives_every_row_what_the_minutes_are_enough_for(monkeypatch):
+def test_a_plan_fits_its_rows_into_the_minutes(monkeypatch):
     sources = [f"{TABLE_2}:{name}" for name in ("plain_vit", "etc_convmixer")]
     monkeypatch.setattr(budget, "_time", lambda config, dataset: (0.64, 0.32))
     plans = [budget.make_plan(sources, OVERRIDES, minutes) for minutes in (1.5, 3.0)]
@@ -136,7 +141,7 @@ def test_a_plan_gives_every_row_what_the_minutes_are_enough_for(monkeypatch):
     assert (everything.train_examples, everything.test_examples) == (1437 // 32 * 32, 360)
 
 
-def test_rates_follow_the_batch_and_the_pretrained_model_is_replaced_where_it_is_absent():
+def test_rates_follow_the_batch_and_a_missing_pretrained_model_is_replaced():
     plan = budget.Plan(5.0, 64, 32, 2, 32, False)
     config = load(f"{TABLE_2}:le_shakedrop")
     assert f"--config.optimizer.learning_rate={0.1 * 32 / 512:g}" in plan.overrides(config)
@@ -146,7 +151,8 @@ def test_rates_follow_the_batch_and_the_pretrained_model_is_replaced_where_it_is
     assert "ViT-Micro/8" not in plan.described()
 
 
-def test_the_plan_compiles_what_its_rows_run(tmp_path, caplog):
+@pytest.mark.slow
+def test_a_plan_compiles_the_programs_that_its_rows_run(tmp_path, caplog):
     source = f"{TABLE_2}:plain_convmixer"
     overrides = [*OVERRIDES, "--config.model=ConvMixer-8/1", "--config.data.train_examples=96"]
     with jax.log_compiles(), caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""The command line in processes of its own, on a small real run."""
+"""Commands in this process or in processes of their own, and the arguments of a small real run."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from ppvit_jax import keys
 from ppvit_jax.commands.shared.command_line import run_command
 
 ROOT = Path(__file__).parents[2]
-# The small checkpoint in the package on some digits; float64, so that only the arithmetic's order is forgiven.
+# Trains the small checkpoint of the package on some digits, in float64, so that only the order of sums may differ.
 SMALL_RUN = [
     f"--config={ROOT / 'configs' / 'digits.py'}",
     "--config.image_size=16",
@@ -27,7 +27,7 @@ SMALL_RUN = [
 
 
 def start(arguments: list[str], **environment: str) -> subprocess.Popen:
-    """Starts `python -m ppvit_jax.main` with these arguments."""
+    """Starts `python -m ppvit_jax.main` with these arguments and environment variables; returns the process."""
     return subprocess.Popen(
         [sys.executable, "-m", "ppvit_jax.main", *arguments],
         cwd=ROOT,
@@ -39,12 +39,12 @@ def start(arguments: list[str], **environment: str) -> subprocess.Popen:
 
 
 def run_ppvit(*arguments: object) -> int:
-    """Runs a command of `ppvit` in this process; the exit status."""
+    """Runs a `ppvit` command in this process and returns its exit status."""
     return run_command(commands.main, [str(argument) for argument in arguments])
 
 
 def finish(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
-    """Waits; the exit status, standard output and standard error of each."""
+    """Waits for processes and returns the exit status, standard output and standard error of each."""
     try:
         outputs = [process.communicate(timeout=300) for process in processes]
     finally:
@@ -54,7 +54,7 @@ def finish(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
 
 
 def make_key(folder: Path, number: int = 0) -> Path:
-    """A key file of a fixed key."""
+    """Writes a key file whose key is 32 times the byte `number`, and returns its path."""
     path = folder / f"{number}.key"
     keys.save(keys.SecretKey(bytes([number] * 32)), path)
     return path

@@ -1,4 +1,4 @@
-"""The conversion scripts, as they are run; and what they are compared on."""
+"""Runs the conversion scripts, and makes the models and images for comparing their results."""
 
 import runpy
 import sys
@@ -20,21 +20,22 @@ CLASSES = tuple(f"class {number}" for number in range(5))
 
 
 def convert(script, *arguments):
-    """Runs `python -m checkpoints_convert.SCRIPT` in this process; the exit status."""
+    """Runs `python -m checkpoints_convert.SCRIPT` in this process and returns its exit status."""
     with mock.patch.object(sys, "argv", [script, *map(str, arguments)]):
         try:
             runpy.run_module(f"checkpoints_convert.{script}", run_name="__main__")
         except SystemExit as status:
             return status.code
-    raise AssertionError("a script ends by sys.exit")
+    raise AssertionError("the script did not end with sys.exit")
 
 
 def tiny_vit(image_size=64, name="ViT-Ti/16", **fields):
+    """Returns the configuration of a small Vision Transformer for CLASSES."""
     return vit.parse_name(name, image_size=image_size, num_classes=len(CLASSES), **fields)
 
 
 def write_model(path, config, *, adapted=False, seed=0):
-    """A checkpoint of random weights; adapted to bs+ps with KEY if asked. Returns its parameters and metadata."""
+    """Writes a checkpoint of random weights, plain or adapted to bs+ps with KEY; returns parameters and metadata."""
     params = random_params(config, seed)
     metadata = Metadata(models.model_name(config), config.image_size, class_names=CLASSES)
     if adapted:
@@ -45,16 +46,17 @@ def write_model(path, config, *, adapted=False, seed=0):
 
 
 def permutations(config):
+    """Returns the permutations of bs+ps with KEY for a model."""
     return KEY.permutations("bs+ps", image_size=config.image_size, patch_size=config.patch_size)
 
 
 def logits(params, config, images):
-    """Of our model; images uint8 [n, height, width, 3]."""
+    """Returns the logits [n, classes] of our model for images, uint8 [n, height, width, 3]."""
     return np.asarray(jax.jit(models.build(config).apply)(params, images.astype(np.float32) / 127.5 - 1))
 
 
 def encrypted_files(folder, config, count=2):
-    """Encrypted images as PNG files, and the plain images."""
+    """Writes encrypted images as PNG files; returns their paths and the plain images."""
     images = random_images(count, config.image_size)
     paths = []
     for number, image in enumerate(encryption.encrypt(images, permutations(config), config.patch_size)):
@@ -64,12 +66,12 @@ def encrypted_files(folder, config, count=2):
 
 
 def arrays(path):
-    """Arrays and metadata of a checkpoint."""
+    """Returns the arrays and the metadata of a checkpoint."""
     return checkpoint.read(path)
 
 
-def randomise(model):
-    """Random weights for a PyTorch model, of sizes with which every part of it matters."""
+def randomize(model):
+    """Sets random weights in a PyTorch model, scaled so that every part of it affects the logits."""
     with torch.no_grad():
         for number, (name, tensor) in enumerate(model.named_parameters()):
             values = np.random.default_rng(number).standard_normal(tensor.shape)

@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def write_images(folder: Path, names: list[str], size: int = 20, seed: int = 0) -> dict[str, np.ndarray]:
-    """Writes smooth random images, PNG or by the name's ending; returns what was written, by name."""
+    """Writes smooth random images in the formats of the names' extensions; returns their values by name."""
     random = np.random.default_rng(seed)
     written = {}
     for name in names:
@@ -21,10 +21,10 @@ def write_images(folder: Path, names: list[str], size: int = 20, seed: int = 0) 
 
 
 def read_images(folder: Path) -> dict[str, np.ndarray]:
-    """All PNG files below a folder, by their paths inside."""
+    """Returns the values of all PNG files below a folder, by relative path."""
     return {path.relative_to(folder).as_posix(): np.asarray(Image.open(path)) for path in sorted(folder.rglob("*.png"))}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too, by its path inside."""
+    """Returns the bytes of every file below a folder, hidden files included, by relative path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

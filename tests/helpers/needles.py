@@ -1,4 +1,4 @@
-"""Bytes of a secret, to search for where none may be."""
+"""Encodings of a secret, to search for in files that must not contain it."""
 
 import base64
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from ppvit_jax.keys import SecretKey
 
 
 def needles(key: SecretKey, *, image_size: int, patch_size: int) -> Iterator[tuple[str, bytes]]:
-    """Yields a key and what is derived from it, in all ways to write these down."""
+    """Yields encodings of a key, its subkeys and its permutations, each with the name of the secret."""
     permutations = derive_permutations(key, "bs+ps", image_size=image_size, block_size=patch_size)
     assert permutations.block is not None
     index = make_secret(permutations, image_size, image_size, patch_size)["index"]
@@ -20,7 +20,7 @@ def needles(key: SecretKey, *, image_size: int, patch_size: int) -> Iterator[tup
     for name, length in (("block", (image_size // patch_size) ** 2), ("pixel", 3 * patch_size**2)):
         secrets[f"{name} subkey"] = key._subkey(f"{name}/{length}".encode(), 32)
     for name, secret in list(secrets.items()):
-        # Whole groups of three bytes: how a last, partial one is written depends on what follows.
+        # Only whole groups of three bytes: the encoding of a partial group depends on the bytes after it.
         whole = [secret[offset : len(secret) - (len(secret) - offset) % 3] for offset in range(3)]
         encoded = {base64.b64encode(part) for part in whole}
         encoded |= {secret.hex().encode(), secret.hex().upper().encode(), str(list(secret))[1:-1].encode()}
@@ -37,7 +37,7 @@ def needles(key: SecretKey, *, image_size: int, patch_size: int) -> Iterator[tup
         "gather": index,
     }
     for name, array in arrays.items():
-        # A part tells as well: 12 consecutive entries at the beginning, in the middle and at the end.
+        # A part of an array is a leak, too: 12 consecutive entries at its start, in its middle and at its end.
         for start in (0, len(array) // 2, len(array) - 12):
             part = array[start : start + 12]
             for dtype in ("u1", "<i2", ">i2", "<i4", ">i4", "<i8", ">i8", "<f4", "<f8"):

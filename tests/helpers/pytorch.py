@@ -1,4 +1,4 @@
-"""PyTorch and what stands on it, the independent references: `from pytorch import timm, torch, transformers`."""
+"""Independent references: `from helpers.pytorch import timm, torch, transformers`."""
 
 import importlib
 from typing import Any
@@ -7,7 +7,8 @@ import torch
 
 from benchmarks.pytorch import import_timm
 
-# First, for it makes torchvision fit, which transformers needs too. The types of both are looser than their use.
+# timm comes first: `import_timm` makes torchvision importable, which transformers needs, too. Both are Any, because
+# their type hints do not fit their use.
 timm: Any = import_timm()
 importlib.import_module("timm.data")
 transformers: Any = importlib.import_module("transformers")

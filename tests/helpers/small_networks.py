@@ -12,7 +12,7 @@ NAMES = {"convmixer": "ConvMixer-16/1", "pyramidnet": "PyramidNet-8/12"}
 
 
 def small_config(kind: str, network: str = "ele", **fields: Any) -> Config:
-    """Returns the checked configuration of a network of this kind, trained from scratch."""
+    """Returns the checked configuration of a run that trains such a network from scratch."""
     config = default_config()
     config.checkpoint = ""
     config.model = NAMES[kind]
@@ -33,7 +33,7 @@ def small_config(kind: str, network: str = "ele", **fields: Any) -> Config:
 
 @functools.cache
 def initial(model_config: models.ModelConfig) -> tuple[models.Params, models.Statistics]:
-    """Returns new parameters and statistics."""
+    """Returns initial parameters and statistics."""
     model = models.build(model_config)
     init = jax.jit(lambda rng: (model.init(rng), model.init_statistics(rng)))
     return jax.device_get(init(jax.random.key(0)))

@@ -8,28 +8,30 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-COUNTS = {"train": 300, "test": 5}  # more than one chunk of reading
+COUNTS = {"train": 300, "test": 5}  # more than the reader takes at once
 
 
 def pixels(index: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the values of example `index`, uint8 `shape`."""
     return np.random.default_rng(index).integers(0, 256, shape).astype(np.uint8)
 
 
 def varying(index: int) -> tuple[int, int, int]:
+    """Returns the shape of example `index` in a data set whose images have various sizes."""
     return (10 + index % 7, 12 + index % 5, 3)
 
 
-def build(root: Path, *, fixed: bool, name: str = "toy", version: str = "1.0.0", grey: bool = False) -> Path:
-    """Prepares a data set "toy" whose example i holds pixels(i), label i % 3 and key i."""
+def build(root: Path, *, fixed: bool, name: str = "toy", version: str = "1.0.0", gray: bool = False) -> Path:
+    """Prepares a data set in which example i has pixels(i), label i % 3 and key i; returns its folder."""
     import tensorflow_datasets as tfds
 
-    channels = 1 if grey else 3
+    channels = 1 if gray else 3
     shape = (8, 9, channels) if fixed else (None, None, channels)
 
     def png(index: int) -> bytes:
         file = io.BytesIO()
         image = pixels(index, (8, 9, channels) if fixed else varying(index))
-        Image.fromarray(image[..., 0] if grey else image).save(file, "PNG")
+        Image.fromarray(image[..., 0] if gray else image).save(file, "PNG")
         return file.getvalue()
 
     def info(self: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Adaptation networks against PyTorch, with a Python loop over the blocks as in the original code."""
+"""Adaptation networks compared with PyTorch, which loops over the blocks as the original code does."""
 
 import chex
 import jax
@@ -6,14 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.pytorch import torch
-from helpers.tiny import flatten, tiny_model
+from helpers.tiny import compiled, flatten, tiny_model
 
-from ppvit_jax.models.adaptation_network import (
-    ELEAdaptNet,
-    LEAdaptNet,
-    TanakaAdaptNet,
-    smoothness_penalty,
-)
+from ppvit_jax.models.adaptation_network import ELEAdaptNet, LEAdaptNet, TanakaAdaptNet, smoothness_penalty
 from ppvit_jax.models.layers import permutation_penalty
 from ppvit_jax.models.model import from_linen
 
@@ -22,13 +17,13 @@ functional = torch.nn.functional
 
 
 def _blocks(images):
-    """Row by row; [batch, 3, size, size] to [batch, 3, 4, 4] each."""
+    """Splits [batch, 3, size, size] into row-major blocks of [batch, 3, 4, 4]."""
     side = images.shape[-1] // 4
     return [images[:, :, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4] for i in range(side) for j in range(side)]
 
 
 def _together(blocks):
-    """[batch, channels * 16, 1, 1] each to [batch, channels, size, size]."""
+    """Joins blocks of [batch, channels * 16, 1, 1] into [batch, channels, size, size]."""
     side = round(len(blocks) ** 0.5)
     rows = [torch.cat(blocks[side * i : side * i + side], dim=3) for i in range(side)]
     return functional.pixel_shuffle(torch.cat(rows, dim=2), 4)
@@ -96,7 +91,7 @@ REFERENCES = {LEAdaptNet: _TorchLE, TanakaAdaptNet: _TorchTanaka, ELEAdaptNet: _
 
 
 def _reference(network, size, dtype=torch.float64):
-    """The PyTorch network with random biases, scales and running statistics too."""
+    """Builds the PyTorch network, with random biases, scales and running statistics too."""
     torch.manual_seed(0)
     reference = REFERENCES[network](size).to(dtype)
     norms = [name for name, module in reference.named_modules() if isinstance(module, nn.BatchNorm2d)]
@@ -110,17 +105,17 @@ def _reference(network, size, dtype=torch.float64):
 
 
 def _rows(weight):
-    """A kernel [outputs, channel, row, column] to [(row, column, channel), outputs]."""
+    """Converts a kernel [outputs, channel, row, column] to [(row, column, channel), outputs]."""
     return weight.transpose(2, 3, 1, 0).reshape(-1, len(weight))
 
 
 def _channels_last(vector):
-    """A right singular vector [(channel, row, column)] to [(row, column, channel)]."""
+    """Reorders a right singular vector [(channel, row, column)] to [(row, column, channel)]."""
     return vector.reshape(3, 4, 4).transpose(1, 2, 0).reshape(-1)
 
 
 def _params(network, arrays):
-    """The parameters (or their gradients) out of PyTorch's, by name."""
+    """Converts PyTorch's parameters (or their gradients), by name."""
     if network is LEAdaptNet:
         return {
             "projection": {"kernel": _rows(arrays["conv.weight"])},
@@ -175,11 +170,12 @@ def _run(reference, images):
     return reference(torch.tensor(images.transpose(0, 3, 1, 2), dtype=parameter.dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", REFERENCES)
 @pytest.mark.parametrize("size", [4, 12, 32])
 def test_float32_in_training_and_evaluation_is_close_to_pytorch(network, size):
     reference, images = _reference(network, size, torch.float32), _images(6, size).astype(np.float32)
-    model = from_linen(tiny_model(), network(), (size, size, 3))
+    model = compiled(from_linen(tiny_model(), network(), (size, size, 3)))
     with torch.no_grad():
         state = _state(reference)
         output = model.train(
@@ -197,14 +193,15 @@ def test_float32_in_training_and_evaluation_is_close_to_pytorch(network, size):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", REFERENCES)
 def test_three_steps_of_training_are_those_of_pytorch(network):
-    """Outputs, penalty, gradients and statistics; the parameters move between the steps."""
+    """Compares outputs, penalty, gradients and statistics; the parameters change between the steps."""
     size = 12
     with jax.enable_x64(True):
         reference = _reference(network, size).train()
         params, statistics = _params(network, _state(reference)), _statistics(network, _state(reference))
-        model = from_linen(tiny_model(), network(dtype=jnp.float64), (size, size, 3))
+        model = compiled(from_linen(tiny_model(), network(dtype=jnp.float64), (size, size, 3)))
 
         @jax.jit
         def step(params, statistics, images, weights):
@@ -247,7 +244,7 @@ def test_the_mixings_penalty_is_zero_for_a_permutation_and_has_a_finite_gradient
     permutation = jnp.eye(6)[np.random.default_rng(0).permutation(6)]
     assert abs(permutation_penalty(permutation)) < 1e-6
     np.testing.assert_allclose(permutation_penalty(jnp.ones((4, 4))), 8 * (4 - 2) / 16, rtol=1e-6)
-    assert np.isfinite(jax.grad(permutation_penalty)(permutation.at[0].set(0))).all()
+    assert np.isfinite(jax.jit(jax.grad(permutation_penalty))(permutation.at[0].set(0))).all()
 
 
 def test_the_smoothness_penalty_sees_only_three_channels_without_the_last_row_and_column():
@@ -261,13 +258,14 @@ def test_the_smoothness_penalty_sees_only_three_channels_without_the_last_row_an
     np.testing.assert_allclose(smoothness_penalty(jnp.asarray(single)), 4 * 4 / (7 * 8 * 16) / 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_penalties_follow_their_weights():
-    model = from_linen(tiny_model(), ELEAdaptNet(), (8, 8, 3))
+    model = compiled(from_linen(tiny_model(), ELEAdaptNet(), (8, 8, 3)))
     params, statistics = model.init(jax.random.key(0)), model.init_statistics(jax.random.key(1))
     images = jnp.asarray(_images(3, 8), jnp.float32)
 
     def penalty(*weights):
-        model = from_linen(tiny_model(), ELEAdaptNet(*weights), (8, 8, 3))
+        model = compiled(from_linen(tiny_model(), ELEAdaptNet(*weights), (8, 8, 3)))
         return float(model.train(params, statistics, images, jax.random.key(2)).penalty)
 
     mixing, smoothness = penalty(1.0, 0.0), penalty(0.0, 1.0)
@@ -287,11 +285,12 @@ def test_kernels_start_as_pytorchs_do_and_directions_have_length_one():
         assert (vectors[0] != vectors[1]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", REFERENCES)
 def test_bfloat16_computes_roughly_the_same(network):
     images = jnp.asarray(_images(6, 8), jnp.float32)
     precise, rough = (
-        from_linen(tiny_model(), network(dtype=dtype), (8, 8, 3)) for dtype in (jnp.float32, jnp.bfloat16)
+        compiled(from_linen(tiny_model(), network(dtype=dtype), (8, 8, 3))) for dtype in (jnp.float32, jnp.bfloat16)
     )
     params, statistics = precise.init(jax.random.key(0)), precise.init_statistics(jax.random.key(1))
     expected, output = (model.train(params, statistics, images, jax.random.key(2)) for model in (precise, rough))

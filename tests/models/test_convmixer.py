@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 from helpers.pytorch import timm, torch
-from helpers.tiny import assert_close_tree, flatten, random_images
+from helpers.tiny import assert_close_tree, compiled, flatten, random_images
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.convmixer import ConvMixerConfig, build
@@ -32,7 +32,7 @@ def _images(count, size, seed=0):
 
 
 class _AdaptiveStem(torch.nn.Module):
-    """A patch embedding whose patches a matrix mixes; Sinkhorn's normalisations outside log space."""
+    """Patch embedding whose patches a matrix mixes; Sinkhorn's normalizations are outside log space."""
 
     def __init__(self, embedding, kind, patches):
         super().__init__()
@@ -61,7 +61,7 @@ class _AdaptiveStem(torch.nn.Module):
 
 
 def _timm(config, seed=0):
-    """timm's ConvMixer of this shape, every parameter and running statistic random."""
+    """Builds timm's ConvMixer of this shape, with random parameters and running statistics."""
     module = timm.models.convmixer.ConvMixer(
         config.hidden_size,
         config.depth,
@@ -78,7 +78,7 @@ def _timm(config, seed=0):
         elif tensor.ndim == 1:
             tensor.normal_(float(name.endswith("weight")), 0.2, generator=generator)
         elif name.endswith("matrix"):
-            # Far from uniform under a softmax, so that it matters which patch is where.
+            # Far from uniform under a softmax, so that the order of the patches matters.
             tensor.normal_(0, 2, generator=generator)
         elif tensor.ndim > 1:
             tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
@@ -86,7 +86,7 @@ def _timm(config, seed=0):
 
 
 def _ours(tensors):
-    """Params and statistics from tensors by timm's names: a state, or gradients."""
+    """Returns params and statistics from tensors by timm's names, which are a state or gradients."""
     trees = {}
     for name, tensor in tensors.items():
         *module, leaf = name.split(".")
@@ -113,8 +113,8 @@ def _ours(tensors):
 
 
 def _assert_trains_as(config, theirs, images, labels, *, steps, tolerance, gradients=True):
-    """Logits in both modes, penalty and running statistics at every step, and all gradients of the first step."""
-    model = build(config)
+    """Compares logits in both modes, penalty and running statistics at every step, and the first step's gradients."""
+    model = compiled(build(config))
     params, statistics = _ours(theirs.state_dict())
     for made, expected in (
         (model.init(jax.random.key(0)), params),
@@ -125,7 +125,7 @@ def _assert_trains_as(config, theirs, images, labels, *, steps, tolerance, gradi
     with torch.no_grad():
         expected = theirs.eval()(pixels).numpy()
     assert expected.std() > 0.1
-    np.testing.assert_allclose(jax.jit(model.apply)(params, images, statistics), expected, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(model.apply(params, images, statistics), expected, rtol=0, atol=tolerance)
 
     def loss(params, statistics):
         output = model.train(params, statistics, jnp.asarray(images), jax.random.key(0))
@@ -156,9 +156,10 @@ def _assert_trains_as(config, theirs, images, labels, *, steps, tolerance, gradi
                 np.testing.assert_allclose(actual[name], leaf, rtol=0, atol=tolerance * scale, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hidden_size", "depth", "patch_size", "kernel_size", "image_size"),
-    # An odd grid and an even kernel; a kernel wider than the grid; a single patch.
+    # The cases: an odd grid and an even kernel; a kernel wider than the grid; a single patch.
     [(6, 2, 2, 3, 8), (5, 1, 3, 4, 15), (4, 1, 4, 7, 8), (3, 2, 8, 5, 8)],
 )
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -169,12 +170,14 @@ def test_training_is_that_of_timm(hidden_size, depth, patch_size, kernel_size, i
         _assert_trains_as(config, _timm(config), images, labels, steps=3, tolerance=1e-9)
 
 
+@pytest.mark.slow
 def test_training_is_that_of_timm_at_real_size():
     config = ConvMixerConfig(256, 8, patch_size=2, kernel_size=5, image_size=32, num_classes=10)
     theirs = _timm(config)
     _assert_trains_as(config, theirs, _images(2, 32), np.array([3, 7]), steps=1, tolerance=1e-4, gradients=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adaptive_matrix_is_that_of_pytorch(kind):
     with jax.enable_x64(True):
@@ -183,13 +186,14 @@ def test_an_adaptive_matrix_is_that_of_pytorch(kind):
         _assert_trains_as(config, _timm(config), images, labels, steps=3, tolerance=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hidden_size", "depth", "patch_size", "kernel_size", "image_size", "num_classes"),
     [(256, 8, 2, 5, 32, 10), (512, 16, 4, 9, 32, 10), (384, 8, 16, 9, 224, 10)],
 )
 def test_parameter_counts_are_those_of_timm(hidden_size, depth, patch_size, kernel_size, image_size, num_classes):
     config = ConvMixerConfig(hidden_size, depth, patch_size, kernel_size, image_size, num_classes)
-    model = build(config)
+    model = compiled(build(config))
     params = jax.eval_shape(model.init, jax.random.key(0))
     statistics = jax.eval_shape(model.init_statistics, jax.random.key(0))
     theirs = timm.models.convmixer.ConvMixer(
@@ -206,10 +210,11 @@ def test_parameter_counts_are_those_of_timm(hidden_size, depth, patch_size, kern
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count + patches**2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_permuted_columns_of_the_adaptive_matrix_undo_a_scrambling_of_blocks(kind):
     config = _tiny(image_size=12, adaptive_matrix=kind)
-    model = build(config)
+    model = compiled(build(config))
     params, statistics = _ours(_timm(config).state_dict())
     images = _images(4, 12)
     permutation = np.random.default_rng(0).permutation(36)
@@ -230,9 +235,10 @@ def test_permuted_columns_of_the_adaptive_matrix_undo_a_scrambling_of_blocks(kin
     assert_close_tree(actual.statistics, expected.statistics, 1e-5)
 
 
+@pytest.mark.slow
 def test_the_penalty_of_a_permutation_matrix_is_zero_and_its_gradient_finite():
     config = _tiny(depth=1, adaptive_matrix="free", penalty_weight=1.0)
-    model = build(config)
+    model = compiled(build(config))
     params, statistics = model.init(jax.random.key(0)), model.init_statistics(jax.random.key(0))
 
     @jax.jit
@@ -247,14 +253,14 @@ def test_the_penalty_of_a_permutation_matrix_is_zero_and_its_gradient_finite():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_adaptive_matrix_is_uniform_up_to_the_root_of_its_fan_in(kind):
-    matrix = build(_tiny(image_size=32, adaptive_matrix=kind)).init(jax.random.key(0))["adaptive_matrix"]
+    matrix = compiled(build(_tiny(image_size=32, adaptive_matrix=kind))).init(jax.random.key(0))["adaptive_matrix"]
     assert matrix.shape == (256, 256)
     assert 0.99 / 16 < abs(matrix).max() <= 1 / 16
     np.testing.assert_allclose(matrix.std(), 1 / 16 / 3**0.5, rtol=0.02)
 
 
 def test_a_model_without_an_adaptive_matrix_has_no_such_parameter_and_no_penalty():
-    model = build(_tiny())
+    model = compiled(build(_tiny()))
     params, statistics = model.init(jax.random.key(0)), model.init_statistics(jax.random.key(0))
     assert params.keys() == {"embedding", "embedding_norm", "block_0", "block_1", "head"}
     assert params["embedding"]["kernel"].shape == (2, 2, 3, 6)
@@ -263,13 +269,14 @@ def test_a_model_without_an_adaptive_matrix_has_no_such_parameter_and_no_penalty
     assert logits.shape == (2, 3) and (logits != 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "sinkhorn"])
 def test_bfloat16_computes_roughly_the_same_and_keeps_statistics_in_float32(kind):
     config = _tiny(adaptive_matrix=kind)
     params, statistics = _ours(_timm(config).state_dict())
     images = _images(8, 8)
-    precise = build(config).train(params, statistics, jnp.asarray(images), jax.random.key(0))
-    rough = build(_tiny(adaptive_matrix=kind, dtype="bfloat16")).train(
+    precise = compiled(build(config)).train(params, statistics, jnp.asarray(images), jax.random.key(0))
+    rough = compiled(build(_tiny(adaptive_matrix=kind, dtype="bfloat16"))).train(
         params, statistics, jnp.asarray(images, jnp.bfloat16), jax.random.key(0)
     )
     dtypes = {leaf.dtype for leaf in jax.tree.leaves((rough.logits, rough.statistics, rough.penalty))}

@@ -115,8 +115,8 @@ def test_an_unknown_name_gives_one_line_with_those_that_are_known(name):
         ("ConvMixer-16/1", {"patch_size": 0}, {}, "patch size 0"),
         ("ConvMixer-16/1", {"adaptive_matrix": "hard"}, {}, "adaptive matrix 'hard': use one of none, free"),
         ("ResNet-18", {"stem": "wide"}, {}, "stem 'wide' of the ResNet: use one of cifar, imagenet"),
-        ("PyramidNet-9/12", {}, {}, "depth is 6n"),
-        ("PyramidNet-8/12", {}, {"image_size": 30}, "multiple of 4, not 30"),
+        ("PyramidNet-9/12", {}, {}, "use 6n"),
+        ("PyramidNet-8/12", {}, {"image_size": 30}, "image size 30: use a multiple of 4"),
         ("PyramidNet-8/12", {"adaptation_network": "pe"}, {}, "unknown adaptation network 'pe': use one of none, le"),
         ("NeuraCrypt-32/5", {}, {}, "image size 32 is not a multiple of the patch size 5"),
     ],
@@ -146,7 +146,7 @@ def test_every_family_initialises_trains_and_applies(name, patch_size, input_sha
     rng = jax.random.key(0)
     params, statistics = jax.eval_shape(model.init, rng), jax.eval_shape(model.init_statistics, rng)
     assert bool(flatten(statistics)) == has_statistics
-    # Whatever the compute dtype.
+    # At any compute dtype.
     assert {leaf.dtype for leaf in jax.tree.leaves((params, statistics))} == {np.dtype("float32")}
     images = jax.ShapeDtypeStruct((2, *input_shape), np.float32)
     logits = jax.eval_shape(model.apply, params, images, statistics)
@@ -174,7 +174,7 @@ def test_model_and_encryption_of_every_configuration_go_together(name, secret_ke
     text = (ROOT / "configs" / file).read_text()
     assert "Command:" in text and "Expected:" in text
     assert f"configs/{file}" in text and f"runs/{file.removesuffix('.py')}" in text
-    # The only one that the model's weights follow.
+    # The only variant that the model's weights follow.
     assert config.adapt == (row == "proposed_vit")
 
     model_config = make_model(config, 10)
@@ -198,7 +198,7 @@ def test_model_and_encryption_of_every_configuration_go_together(name, secret_ke
     [
         (["--config.model=ConvMixer-0/8"], "begin at 1"),
         (["--config.model=NeuraCrypt-0/16"], "begin at 1"),
-        (["--config.model_options.kernel_size=0"], "kernel size 0"),
+        (["--config.model_options.kernel_size=0"], "kernel size is 0"),
         (["--config.model_options.patch_size=5"], "not a multiple of the patch size 5"),
         (["--config.model_options.adaptive_matrix=dense"], "adaptive matrix 'dense'"),
         (["--config.model=ResNet-18", "--config.model_options.stem=wide"], "stem 'wide'"),
@@ -206,7 +206,7 @@ def test_model_and_encryption_of_every_configuration_go_together(name, secret_ke
             ["--config.model=PyramidNet-110/270", "--config.model_options.adaptation_network=x"],
             "adaptation network 'x'",
         ),
-        (["--config.model=PyramidNet-100/270"], "depth is 6n \\+ 2"),
+        (["--config.model=PyramidNet-100/270"], "depth 100: use 6n \\+ 2"),
     ],
 )
 def test_shapes_that_a_family_cannot_have_are_named_before_the_run(overrides, message):

@@ -1,4 +1,4 @@
-"""Each family's description of itself, and the adaptation of a family that only the description makes known."""
+"""Descriptions of the model families, and the adaptation of a family known only by its description."""
 
 import dataclasses
 
@@ -72,7 +72,7 @@ def test_described_parameters_are_those_of_the_model(config):
     for ending in family.encoder_outputs:
         kernels = [name for name in shapes if name.startswith(f"{family.encoder}/") and name.endswith(ending)]
         assert kernels and {shapes[name][-1] for name in kernels} == {hidden}
-    # What can be read back has a patch embedding to adapt, and what cannot has a reason.
+    # A family whose shape can be inferred has a patch embedding to adapt; any other gives a reason.
     assert (family.infer is None) == (not family.patch_kernel) == bool(family.limits)
 
 
@@ -114,7 +114,7 @@ def test_the_shape_of_a_convmixer_is_read_off_its_arrays_and_metadata(kind):
     assert models.infer_config(arrays, **said) == config
     headless = {name: array for name, array in arrays.items() if not name.startswith("head/")}
     assert models.infer_config(headless, **said) == dataclasses.replace(config, num_classes=0)
-    message = "does not say the size of its images" if kind == "none" else "does not say the kind of its adaptive"
+    message = "does not record the size of its images" if kind == "none" else "does not record the form of its adaptive"
     for wrong in ({}, {"adaptive_matrix": "hard"}):
         with pytest.raises(UserError, match=message):
             models.infer_config(arrays, where="it", options=wrong)
@@ -127,13 +127,15 @@ def test_the_shape_of_a_convmixer_is_read_off_its_arrays_and_metadata(kind):
 def test_families_that_cannot_be_read_back_say_why(name):
     config = _config(name)
     arrays = {name: np.zeros(1) for name in models.parameter_shapes(config)}
-    with pytest.raises(UserError, match=r"it is a .*cannot be read off .*, for it.*: use ViT-SIZE/PATCH or Conv"):
+    with pytest.raises(
+        UserError, match=r"it is a .*cannot be inferred from .*, because it.*; use ViT-SIZE/PATCH or Conv"
+    ):
         models.infer_config(arrays, where="it")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Config:
-    """A model of a family that this package has not: `prefix` tokens before the patches, and a dense layer."""
+    """Model of a family that this package lacks: `prefix` tokens before the patches, and a dense layer."""
 
     prefix: int
     image_size: int = 16
@@ -213,7 +215,7 @@ def test_the_positions_of_a_new_family_are_resized_and_its_head_made_new(monkeyp
     params = checkpoint.to_params(arrays, larger, keep_head=False)
     assert params["places"].shape == (1, prefix + 36, 16) and not params["answer"]["kernel"].any()
     np.testing.assert_array_equal(params["places"][:, :prefix], arrays["places"][:, :prefix])
-    # Corners keep their places.
+    # The corners stay in place.
     corners = [0, 3, 12, 15], [0, 5, 30, 35]
     for before, after in zip(*corners, strict=True):
         np.testing.assert_allclose(params["places"][0, prefix + after], arrays["places"][0, prefix + before], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Arrays that layers shared by families refuse, when they are traced."""
+"""Arrays that the shared layers reject when they are traced."""
 
 import jax
 import jax.numpy as jnp

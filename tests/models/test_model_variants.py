@@ -1,4 +1,4 @@
-"""Models of every family, compiled and not: the logits of one computation in float64."""
+"""Models of every family, compiled or not: their logits agree with one computation in float64."""
 
 import dataclasses
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import chex
 import jax
 import numpy as np
+import pytest
 from absl.testing import parameterized
 from helpers.tiny import random_params, tiny_model
 
@@ -14,6 +15,8 @@ from ppvit_jax.models.convmixer import ConvMixerConfig
 from ppvit_jax.models.neuracrypt import NeuraCryptConfig
 from ppvit_jax.models.pyramidnet import PyramidNetConfig
 from ppvit_jax.models.resnet import ResNetConfig
+
+pytestmark = pytest.mark.slow
 
 CONFIGS: dict[str, Any] = {
     "vit": tiny_model(),
@@ -28,7 +31,7 @@ WITH_AND_WITHOUT_JIT: Any = chex.variants(with_jit=True, without_jit=True)
 
 
 def _arguments(config):
-    """Parameters, inputs and statistics."""
+    """Returns parameters, inputs and statistics."""
     inputs = np.random.default_rng(0).standard_normal((2, *models.input_shape(config))).astype(np.float32)
     statistics = jax.jit(models.build(config).init_statistics)(jax.random.key(0))
     return random_params(config), inputs, jax.device_get(statistics)

@@ -17,7 +17,7 @@ CONFIGS = [SMALL, dataclasses.replace(SMALL, image_size=8, layers=1, heads=1, ml
 
 
 class _DeepViT(torch.nn.Module):
-    """The classifier with PyTorch's layers and our names; attention maps are [batch, head, query, key]."""
+    """Classifier with PyTorch's layers and our names; attention maps are [batch, head, query, key]."""
 
     def __init__(self, config):
         super().__init__()
@@ -53,7 +53,7 @@ class _DeepViT(torch.nn.Module):
                 layer[name](y).view(batch, -1, heads, 64).permute(0, 2, 1, 3) for name in ("query", "key", "value")
             )
             attention = torch.softmax(query @ key.transpose(-1, -2) / 8, dim=-1)
-            # A 1x1 convolution over the heads, whose weight is [output, input, 1, 1].
+            # A 1x1 convolution over the heads: its weight is [output, input, 1, 1].
             maps = torch.nn.functional.conv2d(attention, layer.mixing.T[:, :, None, None])
             maps = layer["attention_heads"](maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             x = x + layer["out"]((maps @ value).transpose(1, 2).reshape(batch, -1, heads * 64))
@@ -63,7 +63,7 @@ class _DeepViT(torch.nn.Module):
 
 
 def _our_names(model, gradients=False):
-    """PyTorch's parameters, or their gradients, as our tree."""
+    """Converts PyTorch's parameters, or their gradients, to our tree."""
     config, arrays = model.config, {}
     for name, parameter in model.named_parameters():
         value = (parameter.grad if gradients else parameter).detach().numpy()
@@ -100,6 +100,7 @@ def _model_and_reference(config):
     return build(config), reference, encodings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("float64", 1e-11)])
 def test_logits_and_gradients_are_those_of_pytorch(config, dtype, tolerance):
@@ -137,6 +138,7 @@ def test_logits_do_not_depend_on_the_order_of_patches():
     assert abs(logits - logits[::-1]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_a_new_model_has_the_parameters_of_pytorch_distributed_alike():
     model, reference, _ = _model_and_reference(SMALL)
     torch.manual_seed(1)

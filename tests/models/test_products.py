@@ -14,7 +14,7 @@ sizes = st.integers(1, 20)
 
 
 def _arrays(dtype, *shapes):
-    """Arrays with values that the compute dtype has, as float64 and as float32 or float64."""
+    """Returns arrays with values that the compute dtype represents exactly, as float64 and as float32 or float64."""
     random = np.random.default_rng(0)
     wide = "float64" if dtype == "float64" else "float32"
     rounded = [jnp.asarray(random.standard_normal(shape), dtype) for shape in shapes]
@@ -22,15 +22,20 @@ def _arrays(dtype, *shapes):
 
 
 def _gradients(function, arrays, cotangent):
-    output, pull_back = jax.vjp(function, *arrays)
-    return [np.asarray(array, np.float64) for array in (output, *pull_back(cotangent))]
+    @jax.jit
+    def compute(arrays, cotangent):
+        output, pull_back = jax.vjp(function, *arrays)
+        return output, *pull_back(cotangent)
+
+    return [np.asarray(array, np.float64) for array in compute(tuple(arrays), cotangent)]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(rows=sizes, inputs=sizes, outputs=sizes)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12), ("bfloat16", 1e-5)])
 def test_dense_is_a_product_with_its_gradients(dtype, tolerance, rows, inputs, outputs):
-    """bfloat16 too: where the operands are bfloat16 numbers, sums in float32 are exact to float32's rounding."""
+    """This holds in bfloat16 too: sums of bfloat16 operands in float32 are exact up to float32's rounding."""
     with jax.enable_x64(dtype == "float64"):
         (x, kernel, g), arrays = _arrays(dtype, (2, rows, inputs), (inputs, outputs), (2, rows, outputs))
         actual = _gradients(lambda x, kernel: products.dense(x, kernel, dtype), arrays[:2], arrays[2])
@@ -44,7 +49,8 @@ def _plain_attention(query, key, value):
     return jnp.einsum("bhnm,bmhk->bnhk", jax.nn.softmax(logits), value)
 
 
-# In bfloat16 the weights and their gradients are rounded as well, to 8 bits.
+# In bfloat16 the weights and their gradients are also rounded, to 8 bits.
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12), ("bfloat16", 0.02)])
 @pytest.mark.parametrize("shape", [(8, 5, 3, 4), (3, 17, 1, 8), (1, 1, 2, 2)])
 def test_attention_is_the_equation_with_its_gradients(dtype, tolerance, shape):
@@ -76,5 +82,5 @@ def test_an_accelerator_computes_the_same_with_its_own_attention(monkeypatch):
 def test_attention_that_is_not_to_be_had_is_named():
     with pytest.raises(UserError, match="unknown attention 'flash': use xla or cudnn"):
         models.build(tiny_model(attention="flash"))
-    with pytest.raises(UserError, match="needs a GPU by CUDA and dtype bfloat16, not cpu and bfloat16"):
+    with pytest.raises(UserError, match="needs a CUDA GPU and dtype bfloat16, not cpu and bfloat16"):
         models.build(tiny_model(attention="cudnn", dtype="bfloat16"))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.pytorch import torch
-from helpers.tiny import flatten, random_images
+from helpers.tiny import compiled, flatten, random_images
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import pyramidnet
@@ -21,7 +21,7 @@ nn = torch.nn
 
 
 class _Shake(torch.autograd.Function):
-    """Times one number forwards and another backwards."""
+    """Multiplies by one number forward and by another backward."""
 
     @staticmethod
     def forward(ctx: Any, branch, forward, backward):
@@ -53,7 +53,7 @@ class _TorchBlock(nn.Module):
 
 
 class _TorchPyramidNet(nn.Module):
-    """As the original code would have it; in training without drops, unless its blocks get multipliers."""
+    """PyramidNet of the original code; in training nothing is dropped unless its blocks get multipliers."""
 
     def __init__(self, depth, alpha, num_classes, channels=3, final_drop=0.5):
         super().__init__()
@@ -74,7 +74,7 @@ class _TorchPyramidNet(nn.Module):
 
 
 def _reference(config, channels=3, dtype=torch.float64):
-    """The PyTorch network with random biases, scales and running statistics too."""
+    """Builds the PyTorch network, with random biases, scales and running statistics too."""
     torch.manual_seed(0)
     reference = _TorchPyramidNet(config.depth, config.alpha, config.num_classes, channels, config.final_drop)
     for name, tensor in reference.state_dict().items():
@@ -86,7 +86,7 @@ def _reference(config, channels=3, dtype=torch.float64):
 
 
 def _convert(arrays):
-    """Parameters (or gradients) and statistics out of PyTorch's, by name."""
+    """Converts PyTorch's parameters (or gradients) and statistics, by name."""
     params, statistics = {}, {}
     for name, array in arrays.items():
         *path, leaf = name.replace("blocks.", "block_").split(".")
@@ -114,7 +114,7 @@ def _state(reference):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _step(model, params, statistics, images):
-    """A loss's gradients, and what a step of training gives."""
+    """Returns the gradients of a loss, and the output of a training step."""
 
     def loss(params):
         output = model.train(params, statistics, images, jax.random.key(0))
@@ -124,7 +124,7 @@ def _step(model, params, statistics, images):
 
 
 def _torch_step(reference, images):
-    """Logits, and the same loss's gradients."""
+    """Returns the logits, and the gradients of the same loss."""
     reference.zero_grad()
     logits = reference(_torch(images))
     (logits - 1).square().mean().backward()
@@ -141,12 +141,13 @@ def test_logits_in_evaluation_are_those_of_pytorch(depth, alpha, size):
     config, images = _tiny(depth=depth, alpha=alpha, image_size=size), _images(4, size).astype(np.float32)
     reference = _reference(config, dtype=torch.float32).eval()
     params, statistics = _convert(_state(reference))
-    ours = build(config).apply(params, images, statistics)
+    ours = compiled(build(config)).apply(params, images, statistics)
     theirs = reference(_torch(images)).detach().numpy()
     assert theirs.std() > 0.1 and ours.dtype == jnp.float32
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-10)])
 def test_three_steps_of_training_with_all_gates_on_are_those_of_pytorch(dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
@@ -165,11 +166,12 @@ def test_three_steps_of_training_with_all_gates_on_are_those_of_pytorch(dtype, t
 
 
 def _shakes(rng, survival, shape):
-    """Forward and backward multipliers of ShakeDrop, as it acts on a branch of ones."""
+    """Measures the forward and backward multipliers of ShakeDrop on a branch of ones."""
     forward, vjp = jax.vjp(lambda ones: shake_drop(ones, rng, survival), jnp.ones(shape))
     return forward, vjp(jnp.ones_like(forward))[0]
 
 
+@pytest.mark.slow
 def test_training_with_drops_is_that_of_pytorch_with_the_same_multipliers(monkeypatch):
     shakes, survivals = [], []
 
@@ -186,9 +188,8 @@ def test_training_with_drops_is_that_of_pytorch_with_the_same_multipliers(monkey
         monkeypatch.setattr(pyramidnet, "shake_drop", record)
         model.train(params, statistics, images, jax.random.key(0))
         np.testing.assert_allclose(survivals, [5 / 6, 4 / 6, 3 / 6])
-        # With this key the first gate alone is on.
+        # With this key only the first gate is on.
         assert len({float(forward[0, 0, 0, 0]) for forward, _ in shakes}) == 3 and (shakes[0][0] == 1).all()
-
         for block, shake in zip(reference.blocks, shakes, strict=True):
             block.shakes = [torch.tensor(multiplier) for multiplier in shake]  # pyright: ignore[reportArgumentType]
         theirs, expected = _torch_step(reference, images)
@@ -230,19 +231,18 @@ def test_shake_drop_with_the_gate_certain(dtype):
 def test_an_adaptation_network_comes_before_the_stem_and_adds_its_penalties(name):
     config = _tiny(depth=8, adaptation_network=name, penalty_weight=2.0, smoothness_weight=3.0)
     networks = {"le": LEAdaptNet(), "le-tanaka": TanakaAdaptNet(), "ele": ELEAdaptNet(2.0, 3.0)}
-    adaptation = from_linen(config, networks[name], (16, 16, 3))
+    adaptation = compiled(from_linen(config, networks[name], (16, 16, 3)))
     images = jnp.asarray(_images(4, 16), jnp.float32)
     params, statistics = adaptation.init(jax.random.key(0)), adaptation.init_statistics(jax.random.key(0))
-    # The step makes the singular values sound.
+    # One step makes the estimates of the singular values meaningful.
     _, statistics, _ = adaptation.train(params, statistics, images, jax.random.key(0))
     reference = _reference(config, 32 if name == "le-tanaka" else 16, torch.float32).eval()
     theirs = reference(_torch(adaptation.apply(params, images, statistics))).detach().numpy()
-
     rest, rest_statistics = _convert(_state(reference))
-    model, whole = build(config), (rest | {"adaptation": params}, rest_statistics | {"adaptation": statistics})
+    whole = rest | {"adaptation": params}, rest_statistics | {"adaptation": statistics}
+    model = compiled(build(config))
     np.testing.assert_allclose(model.apply(whole[0], images, whole[1]), theirs, rtol=0, atol=1e-4)
     expected = adaptation.train(params, statistics, images, jax.random.key(0)).penalty
-    # Only the penalty is asked for, so that little is compiled.
     penalty = jax.jit(lambda params: model.train(params, whole[1], images, jax.random.key(0)).penalty)(whole[0])
     assert (penalty > 0) == (name == "ele")
     np.testing.assert_allclose(penalty, expected, rtol=1e-5)
@@ -279,7 +279,7 @@ def test_parameter_counts_are_the_published_ones(name, millions, channels, adapt
 
 
 def test_a_new_models_convolutions_are_he_normal_by_fan_out():
-    # Another generator, which compiles faster.
+    # This random number generator compiles faster.
     params = jax.jit(build(_tiny(depth=8, alpha=100)).init)(jax.random.key(0, impl="rbg"))
     for name, leaf in flatten(params).items():
         if "conv" in name or name == "stem/kernel":
@@ -289,9 +289,9 @@ def test_a_new_models_convolutions_are_he_normal_by_fan_out():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("depth", 18, r"depth is 6n \+ 2.*not 18"),
-        ("depth", 2, r"depth is 6n \+ 2.*not 2"),
-        ("image_size", 18, "image size is a multiple of 4, not 18"),
+        ("depth", 18, r"cannot have depth 18: use 6n \+ 2"),
+        ("depth", 2, r"cannot have depth 2: use 6n \+ 2"),
+        ("image_size", 18, "cannot have image size 18: use a multiple of 4"),
         ("adaptation_network", "etc", "unknown adaptation network 'etc': use one of none, le, le-tanaka, ele"),
     ],
 )

@@ -16,7 +16,7 @@ def _images(count, size):
 
 
 def _timm(config, seed=0):
-    """timm's ResNet-18 with this stem, every parameter and running statistic random."""
+    """Builds timm's ResNet-18 with this stem, with random parameters and running statistics."""
     module = timm.create_model("resnet18", num_classes=config.num_classes)
     if config.stem == "cifar":
         module.conv1 = torch.nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
@@ -33,7 +33,7 @@ def _timm(config, seed=0):
 
 
 def _ours(tensors):
-    """Params and statistics from tensors by timm's names: a state, or gradients."""
+    """Returns params and statistics from tensors by timm's names, which are a state or gradients."""
     layers = {"conv1": "conv1", "bn1": "norm1", "conv2": "conv2", "bn2": "norm2"}
     layers |= {"downsample.0": "shortcut", "downsample.1": "shortcut_norm"}
     trees = {}
@@ -55,7 +55,7 @@ def _ours(tensors):
 
 
 def _assert_trains_as_timm(config, batch, *, steps, tolerance, gradients):
-    """Logits in both modes and running statistics at every step, and all gradients of the first step."""
+    """Compares logits in both modes and running statistics at every step, and all gradients of the first step."""
     model, theirs = build(config), _timm(config)
     images, labels = _images(batch, config.image_size), np.arange(batch) % config.num_classes
     params, statistics = _ours(theirs.state_dict())
@@ -89,7 +89,8 @@ def _assert_trains_as_timm(config, batch, *, steps, tolerance, gradients):
                 np.testing.assert_allclose(actual[name], leaf, rtol=0, atol=tolerance * scale, err_msg=name)
 
 
-# Even and odd sizes, since those at which a padding is uneven differ.
+# Even and odd sizes, because uneven padding would show at one of them.
+@pytest.mark.slow
 @pytest.mark.parametrize(("stem", "image_size"), [("cifar", 6), ("imagenet", 37)])
 def test_training_is_that_of_timm(stem, image_size):
     with jax.enable_x64(True):
@@ -97,6 +98,7 @@ def test_training_is_that_of_timm(stem, image_size):
         _assert_trains_as_timm(config, 4, steps=3, tolerance=1e-8, gradients=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 def test_training_is_that_of_timm_at_real_size(stem):
     config = ResNetConfig(stem, 32, num_classes=10)
@@ -121,7 +123,7 @@ def test_a_new_model_is_initialized_by_fan_out():
     names = [*fans_out, "layer4_1/norm2/scale", "head/kernel"]
     init = build(ResNetConfig("imagenet", 32, 10)).init
 
-    # Compiled, so that only these of the eleven million numbers are drawn.
+    # Compiled, so that only these few of the eleven million numbers are drawn.
     @jax.jit
     def draw(rng):
         params = flatten(init(rng))
@@ -134,6 +136,7 @@ def test_a_new_model_is_initialized_by_fan_out():
     assert (params["head/kernel"] != 0).any()
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_roughly_the_same_and_keeps_statistics_in_float32():
     config = ResNetConfig("cifar", 8, 3)
     params, statistics = _ours(_timm(config).state_dict())

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.pytorch import torch, transformers
-from helpers.tiny import flatten, random_images, random_params, tiny_model
+from helpers.tiny import compiled, flatten, random_images, random_params, tiny_model
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.errors import UserError
@@ -14,7 +14,7 @@ from ppvit_jax.models.position_embedding import resize_position_embedding
 
 
 def _huggingface(arrays, config):
-    """Hugging Face's ViT with the weights of a Google-layout file; logits of images [batch, height, width, 3]."""
+    """Computes the logits of images [batch, height, width, 3] with Hugging Face's ViT and a Google-layout file."""
     dimensions = transformers.ViTConfig(
         hidden_size=config.hidden_size,
         num_hidden_layers=config.layers,
@@ -69,7 +69,7 @@ def _huggingface(arrays, config):
 
 
 def _both(config, tmp_path, batch):
-    """Logits of both implementations, each by its own way from the same file and images."""
+    """Returns the logits of both implementations, each of which reads the same file and images in its own way."""
     checkpoint.write(tmp_path / "model.npz", random_params(config), checkpoint.Metadata())
     arrays, _ = checkpoint.read(tmp_path / "model.npz")
     params = checkpoint.to_params(arrays, config, keep_head=True)
@@ -80,6 +80,7 @@ def _both(config, tmp_path, batch):
     return ours, theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("representation_size", [None, 768])
 def test_logits_are_those_of_huggingface_at_real_size(tmp_path, representation_size):
     config = models.parse_name("ViT-B/16", image_size=224, num_classes=1000, representation_size=representation_size)
@@ -102,40 +103,43 @@ def test_bfloat16_computes_roughly_the_same_and_returns_float32():
     config = tiny_model()
     images = (random_images(8, 16) / 127.5 - 1).astype(np.float32)
     params = random_params(config)
-    precise = models.build(config).apply(params, images)
-    rough = models.build(tiny_model(dtype="bfloat16")).apply(params, jnp.asarray(images, jnp.bfloat16))
+    precise = compiled(models.build(config)).apply(params, images)
+    rough = compiled(models.build(tiny_model(dtype="bfloat16"))).apply(params, jnp.asarray(images, jnp.bfloat16))
     assert (precise.dtype, rough.dtype) == (jnp.float32, jnp.float32)
-    # bfloat16 keeps 8 bits, so a few hundredths of the logits' scale after a dozen roundings.
+    # bfloat16 keeps 8 bits: after a dozen roundings the error is a few hundredths of the logits' scale.
     assert 0 < abs(precise - rough).max() < 0.1 * abs(precise).max()
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_finite_differences():
     with jax.enable_x64(True):
         config = tiny_model(dtype="float64", representation_size=8)
         params = random_params(config, dtype=np.float64)
         images = random_images(2, 16) / 127.5 - 1
-        apply = jax.jit(models.build(config).apply)
+        apply = models.build(config).apply
 
+        @jax.jit
         def loss(tree):
             return jax.nn.log_softmax(apply(tree, images))[:, 1].sum()
 
-        gradient = jax.grad(loss)(params)
+        gradient = jax.jit(jax.grad(loss))(params)
         random = np.random.default_rng(0)
         direction = jax.tree.map(lambda a: random.standard_normal(a.shape), params)
 
         def along(step):
             return float(loss(jax.tree.map(lambda p, d: p + step * d, params, direction)))
 
-        slopes = jax.tree.map(lambda g, d: float((g * d).sum()), gradient, direction)
+        slopes = jax.tree.map(lambda g, d: float((np.asarray(g) * d).sum()), gradient, direction)
         step = 1e-5
         difference = (along(step) - along(-step)) / (2 * step)
         np.testing.assert_allclose(sum(jax.tree.leaves(slopes)), difference, rtol=1e-6)
         for name, leaf in flatten(gradient).items():
-            # Adding the same to all keys of a head changes no attention: softmax does not see it.
+            # Adding the same vector to all keys of a head changes no attention, because softmax is invariant to it.
             if not name.endswith("key/bias"):
                 assert abs(leaf).max() > 1e-6, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count"),
     [
@@ -189,7 +193,7 @@ def test_parameter_names_and_shapes_are_those_of_the_published_files():
 
 def test_a_new_model_gives_zero_logits_and_seeds_differ():
     config = tiny_model()
-    model = models.build(config)
+    model = compiled(models.build(config))
     one, other = model.init(jax.random.key(0)), model.init(jax.random.key(1))
     np.testing.assert_array_equal(model.apply(one, np.ones((2, 16, 16, 3), np.float32)), np.zeros((2, 3)))
     assert (one["embedding"]["kernel"] != other["embedding"]["kernel"]).any()
@@ -244,7 +248,7 @@ def test_the_shape_is_read_off_the_arrays(representation_size):
     for name in ("embedding/kernel", "Transformer/posembed_input/pos_embedding"):
         with pytest.raises(UserError, match=f"it is not a Vision Transformer in Google's layout: it lacks {name}"):
             models.infer_config({n: a for n, a in arrays.items() if n != name}, where="it")
-        with pytest.raises(UserError, match=rf"it has another shape, \(4,\), of {name}"):
+        with pytest.raises(UserError, match=rf"it has the wrong shape \(4,\) for {name}"):
             models.infer_config(arrays | {name: np.zeros(4)}, where="it")
 
 

@@ -1,4 +1,4 @@
-"""`ppvit encrypt --runner`: the same as without, file for file, and no secret for the runner."""
+"""`ppvit encrypt --runner`: the same files as without a runner, and no secret for the runner."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ from ppvit_jax.offline.worker import KeyFile, Task, open_task
 SIZES = ["--image-size=32", "--patch-size=8"]
 FILES = [f"{split}/{label}/Smith {i}.png" for split in ("train", "test") for label in ("cat", "dog") for i in range(4)]
 RUNNER = "--runner=DirectRunner"
-# Each bundle twice, on two workers.
+# Two workers process each bundle twice.
 RUNNER_OPTIONS = [RUNNER, *(f"--runner-option={option}" for option in (
     "direct_num_workers=2", "direct_running_mode=multi_threading", "direct_runner_bundle_repeat=1"
 ))]  # fmt: skip
@@ -50,7 +50,7 @@ def key(tmp_path):
     [
         (["--augmentations=2", "--augmentation=flip+crop"], RUNNER_OPTIONS),
         (["--keep-names", "--encryption=ele", "--resize=squash"], [RUNNER]),
-        # In processes of its own, and with a key for each image.
+        # The workers are processes, and each image has a key of its own.
         (
             ["--encryption=pe:keys=per_image"],
             [RUNNER, "--runner-option=direct_num_workers=2", "--runner-option=direct_running_mode=multi_processing"],
@@ -70,7 +70,7 @@ def test_a_folder_comes_out_the_same(tmp_path, key, capsys, options, runner):
     message = "left out: .*Smith 1.png is not an image"
     assert len(re.findall(message, one.err)) == len(re.findall(message, many.err)) == 1
     assert run_ppvit(*command, "--output", tmp_path / "many", *runner) == 0
-    assert "complete already: nothing to do" in capsys.readouterr().out
+    assert "already complete: there is nothing to do" in capsys.readouterr().out
 
 
 def test_a_tfds_data_set_comes_out_the_same(tmp_path, key, monkeypatch):
@@ -115,7 +115,7 @@ def _task(folder, key_file):
 
 
 def _told(pipeline):
-    """All that a runner's service is given, the compressed parts unpacked as well."""
+    """Returns all that the service of a runner receives, with its compressed parts unpacked."""
     proto = pipeline.to_runner_api()
     parts = {"graph": proto.SerializeToString()}
     for name, transform in proto.components.transforms.items():
@@ -145,7 +145,7 @@ def test_no_secret_and_no_name_of_an_image_is_in_what_a_runner_is_given(tmp_path
 
     assert keys.load(key).fingerprint.encode() in b"".join(parts.values())
     assert found(parts) == set()
-    # What the search would find: a key, or a permutation, in a task; and names as elements.
+    # The search finds a key or a permutation in a task, and names among the elements.
     opened = keys.load(key)
     (tmp_path / "out" / manifests.UNFINISHED).mkdir()
     for secret, name in ((opened, "master key"), (opened.permutation("block", 16), "block permutation")):
@@ -156,7 +156,7 @@ def test_no_secret_and_no_name_of_an_image_is_in_what_a_runner_is_given(tmp_path
 
 
 def _kill_in_the_middle(command, unfinished, count):
-    """Kills the process as soon as workers have noted so many images."""
+    """Kills the process as soon as workers have recorded `count` images."""
     process = subprocess.Popen([sys.executable, "-m", "ppvit_jax", *map(str, command)], stderr=subprocess.PIPE)
     while process.poll() is None:
         if sum(path.read_bytes().count(b"\n") for path in unfinished.glob("*.jsonl")) >= count:
@@ -167,6 +167,7 @@ def _kill_in_the_middle(command, unfinished, count):
     assert process.returncode == -signal.SIGKILL, "it was complete before it could be killed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_runner", [True, False])
 def test_killed_it_continues_with_a_runner_or_without(tmp_path, key, capsys, with_runner):
     write_images(tmp_path / "in", [f"a/{i}.png" for i in range(150)])
@@ -179,7 +180,7 @@ def test_killed_it_continues_with_a_runner_or_without(tmp_path, key, capsys, wit
     (records,) = unfinished.glob("*.jsonl")
     lines = records.read_bytes().splitlines()
     kept, lost = (killed / next(iter(json.loads(line)[1])) for line in lines[:2])
-    # What a crash of the machine may leave as well: a file cut short, and half a record.
+    # A crash of the machine may also leave a file cut short and half a record.
     lost.write_bytes(b"half")
     with records.open("ab") as file:
         file.write(b'[1, {"half')
@@ -189,7 +190,7 @@ def test_killed_it_continues_with_a_runner_or_without(tmp_path, key, capsys, wit
         assert run_ppvit(*options, *changed, "--output", killed) == 1
         assert "was begun with another key, other images or other options" in capsys.readouterr().err
     assert run_ppvit(*options, "--output", killed, *([RUNNER] if with_runner else [])) == 0
-    assert "continued where it had stopped" in capsys.readouterr().out
+    assert "resumed after an interruption" in capsys.readouterr().out
     assert contents(killed) == contents(tmp_path / "whole")
     assert kept.stat().st_ino == before.st_ino and kept.stat().st_mtime_ns == before.st_mtime_ns
 
@@ -228,7 +229,7 @@ def test_interrupted_it_says_how_to_go_on_and_does(tmp_path, key, monkeypatch, c
         assert run_ppvit(*options, "--output", tmp_path / "out", RUNNER) == 130
     assert capsys.readouterr().err == "interrupted: run the same command again to continue\n"
     assert run_ppvit(*options, "--output", tmp_path / "out", RUNNER) == 0
-    assert "continued where it had stopped" in capsys.readouterr().out
+    assert "resumed after an interruption" in capsys.readouterr().out
     assert run_ppvit(*options, "--output", tmp_path / "whole") == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
@@ -241,7 +242,7 @@ MISTAKES = {
     "an image that cannot be read": (_damage, [RUNNER], "Smith 3.png is not an image"),
     "a value that is none": (None, [RUNNER, "--runner-option=direct_num_workers=x"], "invalid int value: 'x'"),
     "a runner that lacks options": (None, ["--runner=PortableRunner"], "must specify a --job_endpoint"),
-    "an option without a runner": (None, ["--runner-option=region=here"], "is for --runner"),
+    "an option without a runner": (None, ["--runner-option=region=here"], "needs a --runner"),
 }
 
 
@@ -259,7 +260,7 @@ def test_a_mistake_gives_one_line_and_the_command_continues(tmp_path, key, capfd
     assert errors.startswith("error: ") and errors.count("\n") == 1
     assert not (tmp_path / "out" / "manifest.json").exists()
     (tmp_path / "in" / FILES[3]).write_bytes(content)
-    # What was written of images that were there does not count: their sizes tell them apart.
+    # The repaired image has another size, which makes it another input.
     output = tmp_path / ("other" if make else "out")
     assert run_ppvit(*options, "--output", output, RUNNER) == 0
     assert len(list(output.rglob("*.png"))) == len(written)
@@ -267,7 +268,7 @@ def test_a_mistake_gives_one_line_and_the_command_continues(tmp_path, key, capfd
 
 def test_a_worker_with_another_key_or_other_packages_writes_nothing(tmp_path, key):
     task = _task(tmp_path, key)
-    with pytest.raises(UserError, match=r"pillow .* and this machine pillow 1: install the same"):
+    with pytest.raises(UserError, match=r"pillow .* but this machine has pillow 1: install the same"):
         open_task(dataclasses.replace(task, versions="pillow 1"))
     with pytest.raises(UserError, match=r"2.key on a worker has fingerprint .*: give workers the same key"):
         open_task(dataclasses.replace(task, key=dataclasses.replace(task.key, path=make_key(tmp_path, 2))))

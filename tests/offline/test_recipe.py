@@ -33,7 +33,7 @@ def _decode(content):
 
 @pytest.mark.parametrize("size", [32, 64, 100])
 def test_files_are_bit_for_bit_what_is_encrypted_on_the_device(size):
-    """In batches there, one by one here."""
+    """The device encrypts batches, a recipe single images."""
     images = random_images(16, size)
     on_device = encryption.encrypt(jax.jit(preprocess, static_argnums=1)(images, 64), PERMUTATIONS, 8)
     recipe = Recipe(64, _encrypt)
@@ -72,7 +72,7 @@ def test_augmentation_comes_before_encryption():
 
 
 def test_an_encrypted_image_is_never_resized():
-    with pytest.raises(UserError, match="it has 32 x 32 pixels, and an encrypted image has 64 x 64"):
+    with pytest.raises(UserError, match="it has 32 x 32 pixels, but encrypted images have 64 x 64"):
         Recipe(64, _encrypt, resizes=False).apply(random_images(1, 32)[0], 0, "it", augments=False)
 
 

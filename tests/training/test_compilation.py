@@ -1,4 +1,4 @@
-"""Guards against recompilation, and the shapes that a step accepts."""
+"""Number of compilations, and the shapes that a step accepts."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def _config(**fields):
 
 @pytest.fixture
 def traced_once(monkeypatch):
-    """Makes a second trace of a model in training, or of one in evaluation, an error."""
+    """Makes it an error to trace a model twice in training, or twice in evaluation."""
     build = models.build
 
     def build_guarded(model_config):
@@ -47,7 +47,7 @@ def traced_once(monkeypatch):
 
 
 def _run(workdir, config, number, train_examples=24):
-    """Trains with a key of this number; three test batches, of which the last is padded."""
+    """Trains with key number `number`; there are three test batches, and the last one is padded."""
     method = make_encryption(config, MODEL)
     assert method is not None
     secret = method.derive(keys.SecretKey(bytes([number] * 32)), height=16, width=16)
@@ -56,6 +56,7 @@ def _run(workdir, config, number, train_examples=24):
     return train(run, workdir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_device", ["False", "True"])
 def test_steps_epochs_keys_and_lengths_share_one_compilation(tmp_path, traced_once, on_device):
     config = _config(epochs=2)
@@ -69,7 +70,7 @@ def test_steps_epochs_keys_and_lengths_share_one_compilation(tmp_path, traced_on
 
 
 def test_another_batch_size_is_another_compilation(tmp_path, traced_once):
-    """The guard of the test above can fail."""
+    """Shows that the guard in the test above can fail."""
     _run(tmp_path / "first", _config(epochs=1), 1)
     with pytest.raises(AssertionError, match="is traced > 1 times"):
         _run(tmp_path / "second", _config(epochs=1, batch_size=4), 1)

@@ -16,7 +16,7 @@ ARMS = {"plain": ("none", False), "adapted": ("bs+ps", True), "not-adapted": ("b
 
 
 def _config(**fields):
-    """The small checkpoint of 64x64 at 32x32, so that its position embedding is interpolated."""
+    """Returns a configuration that runs the checkpoint for 64x64 at 32x32, so that positions are interpolated."""
     config = default_config()
     config.checkpoint = "embedded"
     config.model = "ViT-Micro/8"
@@ -32,7 +32,7 @@ def _config(**fields):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The workdirs of three arms that share a key."""
+    """Trains three arms with the same key; returns the folder of their workdirs."""
     folder = tmp_path_factory.mktemp("runs")
     make_key(folder, 5).rename(folder / "secret.key")
     for name, (encryption, adapt) in ARMS.items():
@@ -51,8 +51,9 @@ def _tuned(workdir):
         return checkpoint.to_params(arrays, _model(), keep_head=True), metadata
 
 
+@pytest.mark.slow
 def test_encrypted_and_adapted_is_trained_to_the_plain_model(runs):
-    """The interpolation comes before the permutation, or the two would differ."""
+    """They agree only because the position embedding is interpolated before it is permuted."""
     permutations = keys.load(runs / "secret.key").permutations("bs+ps", image_size=32, patch_size=8)
     plain, adapted = _tuned(runs / "plain")[0], _tuned(runs / "adapted")[0]
     assert_close_tree(adaptation.restore(adapted, permutations), plain, 1e-9)
@@ -62,6 +63,7 @@ def test_encrypted_and_adapted_is_trained_to_the_plain_model(runs):
     assert abs(histories[2]["test_loss"] / histories[0]["test_loss"] - 1) > 1e-3
 
 
+@pytest.mark.slow
 def test_checkpoints_and_results_say_what_they_are(runs):
     fingerprint = keys.load(runs / "secret.key").fingerprint
     expected = {
@@ -79,6 +81,7 @@ def test_checkpoints_and_results_say_what_they_are(runs):
         assert result["key_fingerprint"] == images_fingerprint
 
 
+@pytest.mark.slow
 def test_no_file_of_a_run_holds_the_key(runs):
     master = keys.load(runs / "secret.key").master
     text = (runs / "secret.key").read_text().split('"master": "')[1].split('"')[0].encode()
@@ -89,6 +92,7 @@ def test_no_file_of_a_run_holds_the_key(runs):
         assert master not in content and text not in content and master.hex().encode() not in content, path
 
 
+@pytest.mark.slow
 def test_tuning_goes_on_from_an_adapted_checkpoint_as_from_the_plain_one(runs, tmp_path):
     settings = {"head": "keep", "seed": 1}
     experiment.run(
@@ -106,15 +110,16 @@ def test_tuning_goes_on_from_an_adapted_checkpoint_as_from_the_plain_one(runs, t
     assert_close_tree(restored, _tuned(tmp_path / "plain")[0], 1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         (
             {},
-            r"adapted to 'bs\+ps' with the key of fingerprint [0-9a-f]{32}, .* the key of fingerprint [0-9a-f]{32}",
+            r"adapted to 'bs\+ps' \(key fingerprint [0-9a-f]{32}\), .* \(key fingerprint [0-9a-f]{32}\)",
         ),
-        ({"encryption": "bs"}, r"adapted to 'bs\+ps' with .* encrypted by 'bs' with"),
-        ({"encryption": "none"}, r"adapted to 'bs\+ps' with .* and the images in noise are plain"),
+        ({"encryption": "bs"}, r"adapted to 'bs\+ps' \(key .* encrypted with 'bs' \(key"),
+        ({"encryption": "none"}, r"adapted to 'bs\+ps' \(key .* but the images in noise count as plain"),
         ({"image_size": 64}, "adapted to encrypted images of 32x32.* use config.image_size=32"),
     ],
     ids=["key", "encryption", "plain images", "image size"],
@@ -128,6 +133,7 @@ def test_an_adapted_model_with_what_it_is_not_adapted_to_is_refused(runs, tmp_pa
     assert not (tmp_path / "workdir").exists()
 
 
+@pytest.mark.slow
 def test_another_key_for_a_begun_workdir_is_refused(runs, tmp_path):
     config = _config(key_file=str(make_key(tmp_path, 7)))
     with pytest.raises(UserError, match="key_fingerprint was"):
@@ -177,6 +183,7 @@ def test_the_secret_is_not_in_the_text_of_a_run(tmp_path, monkeypatch):
     assert run.secret is not None and "secret=" not in repr(run)
 
 
+@pytest.mark.slow
 def test_a_model_from_scratch_has_parameters_of_the_compute_precision(tmp_path):
     experiment.run(_config(checkpoint="", encryption="none"), tmp_path, DATASET)
     arrays, _ = checkpoint.read(tmp_path / "checkpoint.npz")

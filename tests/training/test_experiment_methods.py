@@ -1,4 +1,4 @@
-"""The all-in-one experiment with every kind of encryption, on a few embedded digits."""
+"""The all-in-one experiment with every type of encryption, on a few embedded digits."""
 
 import json
 
@@ -19,7 +19,7 @@ from ppvit_jax.training.workdir import read_history
 VIT = {"checkpoint": "embedded", "model": "ViT-Micro/8", "image_size": 32}
 ADAPTED_VIT = {**VIT, "dtype": "float64", "adapt": True}
 CONVMIXER = {"model": "ConvMixer-16/1", "model_options": {"patch_size": 4, "kernel_size": 3}}
-# Of each run: the encryption as a user may write it, the canonical one, and the model.
+# Each run: the encryption as a user may write it, its canonical form, and fields of the configuration.
 RUNS = {
     "plain": ("none", "none", ADAPTED_VIT),
     "bs+ps+np": ("bs+ps+np", "bs+ps+np", ADAPTED_VIT),
@@ -52,7 +52,7 @@ def _run_config(name):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the runs are, with their common key."""
+    """Returns the folder of the runs, with their common key."""
     folder = tmp_path_factory.mktemp("runs")
     make_key(folder, 5).rename(folder / "secret.key")
     return folder
@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    """A function from a run's name to its workdir, which trains once."""
+    """Returns a function from the name of a run to its workdir; it trains each run once."""
 
     def run(name):
         workdir = folder / name
@@ -75,9 +75,10 @@ def _secret_key(run):
     return keys.load(run("plain").parent / "secret.key")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_result_says_the_encryption_and_is_that_of_the_encrypted_test_images(run, name):
-    """The images are encrypted here by numpy, and test image i is number 2**31 + i."""
+    """Here numpy encrypts the images, and test image i has number 2**31 + i."""
     workdir, config = run(name), _run_config(name)
     result = json.loads((workdir / "result.json").read_text())
     key = keys.load(workdir.parent / "secret.key")
@@ -108,6 +109,7 @@ def test_a_result_says_the_encryption_and_is_that_of_the_encrypted_test_images(r
     assert result["test_accuracy"] == (logits.argmax(1) == dataset.test.labels).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plain", "adapted"), [("plain", "bs+ps+np"), ("plain", "etc"), ("plain matrix", "adapted matrix")]
 )
@@ -144,8 +146,8 @@ def _one_line(tmp_path, config, message):
 @pytest.mark.parametrize(
     ("encryption", "reason"),
     [
-        ("le", "it tears the low and high four bits of a value apart"),
-        ("ele", "it tears the low and high four bits of a value apart"),
+        ("le", "it separates the low and high four bits of a value"),
+        ("ele", "it separates the low and high four bits of a value"),
         ("pe", "every pixel of an image has a key of its own"),
         ("pe:keys=per_image", "every pixel of an image has a key of its own"),
         ("etc", "differs from block to block"),
@@ -168,22 +170,22 @@ def test_what_no_model_can_be_adapted_to_is_named_with_the_reason_and_the_way_ou
         (
             "neuracrypt:width=16,depth=1",
             VIT,
-            "^ViT-Micro/8 takes inputs of shape 32x32x3, and encryption neuracrypt:width=16,depth=1 gives 16x16: "
-            "choose a model and an encryption that go together$",
+            "^ViT-Micro/8 takes inputs of shape 32x32x3, but encryption neuracrypt:width=16,depth=1 produces 16x16: "
+            "choose a model and an encryption that match$",
         ),
-        ("neuracrypt:width=16,depth=1", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, .* gives 4x16: choose"),
-        ("bs+ps", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, and encryption bs.ps gives 16x16x3"),
-        ("none", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, and encryption none gives 16x16x3"),
+        ("neuracrypt:width=16,depth=1", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, .* produces 4x16: choose"),
+        ("bs+ps", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, but encryption bs.ps produces 16x16x3"),
+        ("none", {"model": "NeuraCrypt-32/8"}, "inputs of shape 4x32, but encryption none produces 16x16x3"),
         ("le", {"model": "PyramidNet-8/6", "block_size": 5}, "image of 16x16 does not divide into blocks of 5x5"),
         (
             "np",
             {**VIT, "adapt": True, "mean": (0.4, 0.4, 0.4)},
-            "^under adaptation to np, which inverts values, .*: set config.mean to 0.5, it is 0.4$",
+            "^config.mean is 0.4, but np inverts values, .*: set config.mean to 0.5$",
         ),
         (
             "bs",
             {**CONVMIXER, "adapt": True},
-            "^the model has no position embedding, so that nothing in it can follow scrambled blocks: .*, or "
+            "^the model has no position embedding, so it cannot be adapted to scrambled blocks: .*, or "
             "config.adapt=False$",
         ),
         ("np", {"model": "PyramidNet-8/6", "block_size": 4, "adapt": True}, "the model has no patch embedding"),
@@ -198,7 +200,7 @@ def test_a_model_and_an_encryption_that_do_not_go_together_are_refused_with_one_
 
 @pytest.mark.parametrize("encryption", ["le", "bs+ps", "neuracrypt"])
 def test_a_model_without_patches_needs_the_size_of_blocks(encryption):
-    with pytest.raises(UserError, match=r"encryption .* has blocks, and their size is 0: give at least 1") as caught:
+    with pytest.raises(UserError, match=r"encryption .* has a block size of 0: give at least 1") as caught:
         _config(encryption, model="ResNet-18")
     assert "\n" not in str(caught.value)
 

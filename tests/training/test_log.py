@@ -45,7 +45,7 @@ def test_the_rate_counts_training_alone(log, monkeypatch):
     now += 10
     log.step(3, _metrics(1.0))
     log.pause({})
-    # Two steps of four images after the first, in ten seconds.
+    # Two steps with four images each after the first step, in ten seconds.
     assert log.rate == pytest.approx(0.8)
     now += 1000
     log.epoch(4, 0.5, 0.25, 10)

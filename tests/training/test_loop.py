@@ -5,7 +5,15 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers.tiny import assert_close_tree, assert_same_tree, flatten, random_dataset, random_params, tiny_model
+from helpers.tiny import (
+    assert_close_tree,
+    assert_same_tree,
+    compiled,
+    flatten,
+    random_dataset,
+    random_params,
+    tiny_model,
+)
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata
@@ -45,7 +53,7 @@ def _tuned(workdir):
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory):
-    """The workdir of a complete run."""
+    """Trains a run to its end; returns its workdir."""
     workdir = tmp_path_factory.mktemp("complete")
     _train(workdir, _config(tensorboard=True))
     return workdir
@@ -76,11 +84,12 @@ def test_a_run_leaves_its_files(complete):
 
 
 def test_the_result_is_that_of_the_tuned_checkpoint_on_every_test_image(complete):
-    """Ten test images in batches of four: the padding of the last batch must not count."""
+    """Ten test images are in batches of four, so the padding of the last batch must not count."""
     params = checkpoint.to_params(_tuned(complete), MODEL, keep_head=True)
     source = random_dataset().test
     images = np.stack([source.fetch(i) for i in range(10)])
-    logits = np.asarray(models.build(MODEL).apply(params, (images / 127.5 - 1).astype(np.float32)), np.float64)
+    inputs = (images / 127.5 - 1).astype(np.float32)
+    logits = np.asarray(compiled(models.build(MODEL)).apply(params, inputs), np.float64)
     log_likelihood = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     result = json.loads((complete / "result.json").read_text())
     assert result["test_accuracy"] == (logits.argmax(1) == source.labels).mean()
@@ -108,10 +117,11 @@ def test_a_workdir_of_another_configuration_or_key_is_refused(complete):
         _train(damaged)
 
 
+@pytest.mark.slow
 def test_learns_from_scratch(tmp_path):
     config = _config(epochs=8)
     config.optimizer.update({"name": "adamw", "learning_rate": 0.003})
-    params = jax.device_get(models.build(MODEL).init(jax.random.key(0)))
+    params = jax.device_get(compiled(models.build(MODEL)).init(jax.random.key(0)))
     result = _train(tmp_path, config, params=params, dataset=random_dataset(train=64, test=30))
     assert result["test_accuracy"] > 0.9
 
@@ -121,6 +131,7 @@ def test_the_order_of_the_images_is_the_seeds(tmp_path):
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.slow
 def test_frozen_parameters_stay_and_the_others_move(tmp_path):
     _train(tmp_path, _config(freeze=("Transformer/.*", "embedding/kernel")))
     tuned = _tuned(tmp_path)
@@ -138,6 +149,7 @@ def test_images_that_lie_on_the_device_train_the_same_bit_for_bit(tmp_path, comp
     assert ours == theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_accumulation_changes_memory_and_nothing_else(tmp_path, optimizer):
     with jax.enable_x64(True):
@@ -152,12 +164,13 @@ def test_accumulation_changes_memory_and_nothing_else(tmp_path, optimizer):
     np.testing.assert_allclose([e["train_loss"] for e in four], [e["train_loss"] for e in one], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_products_train_float32_parameters(tmp_path):
     results = {}
     for dtype in ("float32", "bfloat16"):
         results[dtype] = _train(tmp_path / dtype, _config(dtype=dtype), tiny_model(dtype=dtype))
     assert {array.dtype for array in _tuned(tmp_path / "bfloat16").values()} == {np.dtype("float32")}
-    # bfloat16 keeps 8 bits: some hundredths after six steps.
+    # bfloat16 has 8 bits of precision, so losses differ by some hundredths after six steps.
     np.testing.assert_allclose(results["bfloat16"]["train_loss"], results["float32"]["train_loss"], rtol=0.1)
     assert results["bfloat16"]["train_loss"] != results["float32"]["train_loss"]
 
@@ -178,9 +191,10 @@ def test_sizes_that_do_not_fit_are_named(tmp_path):
         _train(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [2, 4, 5])
 def test_a_run_stopped_at_any_step_ends_like_one_that_was_not(tmp_path, complete, monkeypatch, stop_after):
-    """Within an epoch, too: the sums of its metrics are part of what is saved."""
+    """This holds within an epoch, too: the saved state includes the sums of the metrics."""
     save = Workdir.save
 
     def save_and_stop(self, step, state):
@@ -192,7 +206,7 @@ def test_a_run_stopped_at_any_step_ends_like_one_that_was_not(tmp_path, complete
     with pytest.raises(KeyboardInterrupt):
         _train(tmp_path, _config(checkpoint_steps=1))
     monkeypatch.undo()
-    # A line that the kill cut short, and one of a step that was not saved.
+    # Add a line for a step that was not saved, and a line that was cut short.
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"kind": "step", "step": stop_after + 1}) + "\n" + '{"kind": "st')
     _train(tmp_path, _config(checkpoint_steps=1))
@@ -207,9 +221,9 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, complete, monkeypatc
     real = shutil.disk_usage(tmp_path)
     free = iter([real.free, 1_000])
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=next(free)))
-    with pytest.raises(UserError, match=r"no room for the state at step 6 .* MiB are needed and 0\.0 MiB are free"):
+    with pytest.raises(UserError, match=r"no room for the state at step 6 .* it needs .* MiB, and 0\.0 MiB are free"):
         _train(tmp_path)
-    # The result alone would be the same from a new beginning.
+    # The result alone proves nothing: a run from the start would give the same.
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
     monkeypatch.undo()
     _train(tmp_path)

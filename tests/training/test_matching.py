@@ -1,4 +1,4 @@
-"""Images that are encrypted already: what trains on them, and what is refused."""
+"""Training on images that are already encrypted, and errors for models that do not match them."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ def _run(*arguments):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Plain and encrypted images, also as a tfds data set of another key, and an adapted checkpoint."""
+    """Writes plain images, encrypted images with two keys, decrypted images, and an adapted checkpoint."""
     folder = tmp_path_factory.mktemp("images")
     key, other = make_key(folder, 1), make_key(folder, 2)
     write_images(folder / "plain", FILES)
@@ -49,8 +49,9 @@ def _config(folder, images="encrypted", model="adapted.npz", **fields):
     return config
 
 
+@pytest.mark.slow
 def test_training_on_encrypted_files_is_training_with_the_key(folder, tmp_path):
-    """The cloud's parameters, without the key, are those of the all-in-one experiment."""
+    """Without the key, the cloud computes the same parameters as the all-in-one experiment."""
     experiment.run(_config(folder, dtype="float64"), tmp_path / "cloud")
     all_in_one = _config(folder, "plain", "embedded", dtype="float64", encryption="bs+ps", adapt=True)
     all_in_one.key_file = str(folder / "1.key")
@@ -60,17 +61,20 @@ def test_training_on_encrypted_files_is_training_with_the_key(folder, tmp_path):
     assert cloud[1] == whole[1]
 
 
+@pytest.mark.slow
 def test_decrypted_images_are_plain_ones(folder, tmp_path):
     result = experiment.run(_config(folder, "decrypted", "embedded"), tmp_path)
     assert (result["encryption"], result["key_fingerprint"], result["adapt"]) == ("none", None, False)
 
 
+@pytest.mark.slow
 def test_a_new_model_may_learn_from_any_images(folder, tmp_path):
     result = experiment.run(_config(folder, model=""), tmp_path)
     assert (result["encryption"], result["adapt"]) == ("bs+ps", False)
     assert checkpoint.read(tmp_path / "checkpoint.npz")[1].encryption == "none"
 
 
+@pytest.mark.slow
 def test_an_override_trains_and_leaves_the_models_key_in_its_metadata(folder, tmp_path):
     result = experiment.run(_config(folder, "other", allow_mismatch=True), tmp_path)
     metadata = checkpoint.read(tmp_path / "checkpoint.npz")[1]
@@ -87,18 +91,18 @@ def _manifest(folder):
 REFUSED = {
     "another key": (
         {"images": "other"},
-        r"adapted.npz is adapted to 'bs\+ps' with the key of fingerprint \w{32}, and the images in .*other are "
-        r"encrypted by 'bs\+ps' with the key of fingerprint \w{32}",
+        r"adapted.npz is adapted to 'bs\+ps' \(key fingerprint \w{32}\), but the images in .*other are "
+        r"encrypted with 'bs\+ps' \(key fingerprint \w{32}\)",
     ),
-    "plain images": ({"images": "plain"}, "adapted.npz is adapted to .* and the images in .*plain are plain, as far"),
-    "decrypted images": ({"images": "decrypted"}, "and the images in .*decrypted are plain: use"),
-    "plain model": ({"model": "embedded"}, r"embedded is a plain model, and the images in .* encrypted by 'bs\+ps'"),
-    "encrypting twice": ({"encryption": "bs"}, "are encrypted already, by 'bs.ps': set config.encryption=none"),
+    "plain images": ({"images": "plain"}, "adapted.npz is adapted to .* but the images in .*plain count as plain"),
+    "decrypted images": ({"images": "decrypted"}, "but the images in .*decrypted are plain: use"),
+    "plain model": ({"model": "embedded"}, r"embedded is a plain model, but the images in .* encrypted with 'bs\+ps'"),
+    "encrypting twice": ({"encryption": "bs"}, "are already encrypted with 'bs.ps': set config.encryption=none"),
     "augmentation": ({"augmentation": "flip"}, "config.augmentation=flip would break the encrypted images"),
-    "per-channel normalisation": ({"mean": (0.4, 0.5, 0.6)}, "use the same for all three"),
+    "per-channel normalization": ({"mean": (0.4, 0.5, 0.6)}, "use the same for all three"),
     "another size": (
         {"image_size": 64, "model": "embedded", "allow_mismatch": True},
-        "have 32x32 pixels and the model 64x64, and encrypted images cannot be resized",
+        "have 32x32 pixels but the model takes 64x64, and encrypted images cannot be resized",
     ),
 }
 
@@ -117,7 +121,7 @@ def test_blocks_of_another_size_are_refused(folder, tmp_path):
     _run("encrypt", *options, "--image-size=32", "--patch-size=4")
     config = _config(folder)
     config.data.dir = str(tmp_path / "blocks")
-    with pytest.raises(UserError, match="blocks of 4x4, and the model has patches of 8x8"):
+    with pytest.raises(UserError, match="blocks of 4x4, but the model has patches of 8x8"):
         experiment.run(config, tmp_path / "run")
 
 
@@ -140,6 +144,7 @@ def test_a_damaged_folder_is_refused(folder, tmp_path, damage, message):
     assert re.search(message, str(caught.value)) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_tfds_data_set_that_is_encrypted(folder, tmp_path):
     from helpers.toy import build
 

@@ -112,7 +112,7 @@ def test_adam_is_that_of_pytorch_whose_weight_decay_is_a_term_of_the_loss(clip):
     )
     ours = _run_float64(settings, gradients)
     for name, expected in theirs.items():
-        # The learning rate is a float32; and PyTorch divides by the norm + 1e-6 where it clips.
+        # The learning rate is a float32, and PyTorch divides by the norm + 1e-6 when it clips.
         np.testing.assert_allclose(ours[name], expected, rtol=0, atol=1e-5 if clip else 1e-7)
 
 
@@ -147,7 +147,7 @@ def _rates(total_steps, **fields):
 
 def test_milestones_are_parts_of_the_run_and_not_of_what_follows_the_warm_up():
     rates = _rates(100, schedule="step", warmup_steps=20, milestones=(0.1, 0.5, 0.75), decay=0.5)
-    # The first lies in the warm-up, which rises to the full rate; what follows has it behind itself.
+    # The first milestone is in the warm-up, which rises to the full rate; the decay applies after the warm-up.
     expected = [0.3 * step / 20 for step in range(20)] + [0.15] * 30 + [0.075] * 25 + [0.0375] * 25
     np.testing.assert_allclose(rates, expected, atol=1e-7)
 

@@ -1,4 +1,4 @@
-"""Training by the command line: killed and resumed, and shared by devices and processes."""
+"""Training from the command line: resuming after a kill, and several devices and processes."""
 
 import json
 import shutil
@@ -14,6 +14,8 @@ from helpers.tiny import assert_close_tree, assert_same_tree
 from ppvit_jax import checkpoint
 from ppvit_jax.config import SHARDINGS
 
+pytestmark = pytest.mark.slow
+
 
 def _tuned(workdir):
     return checkpoint.read(workdir / "checkpoint.npz")[0]
@@ -26,7 +28,7 @@ def key_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, key_file):
-    """The workdir of the small run in one process on one device."""
+    """Trains the small run in one process on one device; returns its workdir."""
     workdir = tmp_path_factory.mktemp("reference")
     ((status, _, errors),) = finish(start([*SMALL_RUN, f"--workdir={workdir}", f"--config.key_file={key_file}"]))
     assert status == 0, errors
@@ -41,7 +43,7 @@ def _assert_same_run(workdir, reference, tolerance):
 
 
 def _kill_after_a_saved_step(arguments, workdir, **environment):
-    """Starts a run and kills it when a state is on the disk and training has gone on."""
+    """Starts a run and kills it when it has saved a state."""
     process = start(arguments, **environment)
     deadline = time.monotonic() + 200
     while not any(path.name.isdecimal() for path in workdir.glob("checkpoints/*")):
@@ -57,14 +59,14 @@ def test_a_killed_process_is_resumed_bit_for_bit(tmp_path, key_file, reference):
     _kill_after_a_saved_step(arguments, tmp_path)
     ((status, _, errors),) = finish(start(arguments))
     assert status == 0, errors
-    # It went on from a saved step and did not begin anew.
+    # It resumed from a saved step and did not start from the first.
     assert "step 1/16 " not in errors
     assert_same_tree(_tuned(tmp_path), _tuned(reference))
     _assert_same_run(tmp_path, reference, 0)
 
 
 def test_a_run_goes_on_with_other_devices(tmp_path, key_file, reference):
-    """In parts on four, then whole on two with less memory each."""
+    """Trains fully sharded on four devices, then data parallel on two, with accumulation."""
     arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}"]
     flag = "--xla_force_host_platform_device_count"
     _kill_after_a_saved_step([*arguments, "--config.sharding=fully_sharded"], tmp_path, XLA_FLAGS=f"{flag}=4")
@@ -76,7 +78,7 @@ def test_a_run_goes_on_with_other_devices(tmp_path, key_file, reference):
 
 
 def test_a_damaged_state_gives_one_line_and_stays(tmp_path, key_file, reference):
-    """In a process of its own, for Orbax's threads may print as well."""
+    """Runs in a process of its own, because threads of Orbax may print, too."""
     shutil.copytree(reference, tmp_path / "copy")
     (tmp_path / "copy" / "result.json").unlink()
     shutil.rmtree(tmp_path / "copy" / "checkpoints" / "16" / "default" / "d")
@@ -84,7 +86,7 @@ def test_a_damaged_state_gives_one_line_and_stays(tmp_path, key_file, reference)
     ((status, _, errors),) = finish(start(arguments))
     assert status == 1
     assert errors.startswith("error: cannot read ") and errors.count("\n") == 1, errors
-    assert "remove checkpoints/ to begin the run again" in errors
+    assert "remove checkpoints/ to start the run again" in errors
     assert len((tmp_path / "copy" / "metrics.jsonl").read_text().splitlines()) == 18
 
 

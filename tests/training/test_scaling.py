@@ -1,4 +1,4 @@
-"""The arithmetic of scaling out, against what JAX and XLA count."""
+"""The estimates of `ppvit scaling`, compared with the counts of JAX and XLA."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def _bytes(tree):
 
 
 def _training(config, **optimizer):
-    """The steps of a run, and the shapes of its state."""
+    """Returns the steps of a run and the shapes of its state."""
     settings = default_config()
     settings.encryption = "none"
     settings.optimizer.update(optimizer)
@@ -56,7 +56,7 @@ def test_flops_of_the_forward_pass_are_those_of_xla_but_for_the_elementwise_ones
 
 
 @pytest.mark.parametrize("name", scaling.OPTIMIZER_COPIES)
-def test_parameters_and_optimiser_state_have_the_bytes_of_a_runs_state(name):
+def test_parameters_and_optimizer_state_have_the_bytes_of_a_runs_state(name):
     config = tiny_model()
     _, state = _training(config, name=name)
     cost = scaling.step_cost(config, scaling.Setup(batch_size=1, optimizer=name))
@@ -64,7 +64,8 @@ def test_parameters_and_optimiser_state_have_the_bytes_of_a_runs_state(name):
     assert cost.optimizer == _bytes(state["opt_state"])
 
 
-# The second has many tokens, so that attention weights are a large part.
+# The second model has many tokens, so that attention weights are a large part of its activations.
+@pytest.mark.slow
 @pytest.mark.parametrize(("image_size", "heads", "mlp_size"), [(32, 2, 256), (64, 4, 128)])
 def test_activations_are_within_a_fifth_of_what_xla_reserves(image_size, heads, mlp_size):
     config = dataclasses.replace(tiny_model(image_size), hidden_size=64, layers=4, heads=heads, mlp_size=mlp_size)
@@ -95,7 +96,7 @@ def test_devices_share_what_their_number_divides():
     assert eight.sent * 2 == data_parallel.sent * 3 == 2 * 3 * 7 * one.parameters // 8
     for cost in (eight, data_parallel):
         assert (cost.flops * 8, cost.activations * 8) == (one.flops, one.activations)
-    # No axis of a tensor is a multiple of 7.
+    # No tensor has an axis whose size is a multiple of 7.
     assert scaling.kept_parameters(tiny_model(20, 4), 7) == scaling.parameter_count(tiny_model(20, 4))
 
 
@@ -135,7 +136,7 @@ print(json.dumps([kept, scaling.kept_parameters(model, 4), scaling.parameter_cou
 
 
 def _on_four_devices(sharding):
-    """Kept and all parameters, by JAX and by arithmetic, and what the compiled step's collectives give, in elements."""
+    """Returns kept parameters by JAX and by the estimate, all parameters, and elements from each collective."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     script = [sys.executable, "-c", _ON_FOUR_DEVICES, sharding]
     run = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -143,18 +144,20 @@ def _on_four_devices(sharding):
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_data_parallel_devices_exchange_the_gradients_alone():
     _, _, parameters, elements = _on_four_devices("data_parallel")
     assert elements == {"all-reduce": parameters}
 
 
+@pytest.mark.slow
 def test_fully_sharded_devices_keep_parts_and_exchange_parameters_and_gradients_alone():
     kept, counted, parameters, elements = _on_four_devices("fully_sharded")
     assert kept == counted < 0.3 * parameters
     gathered = elements.pop("all-gather")
-    # Each large tensor once; the arithmetic allows twice.
+    # XLA gathers each large tensor once; the estimate assumes twice.
     assert 3 * gathered == 4 * (parameters - kept)
-    # A CPU has no reduce-scatter.
+    # XLA has no reduce-scatter on a CPU.
     assert elements == {"all-reduce": parameters}
 
 

@@ -19,6 +19,8 @@ from ppvit_jax.training.loop import Run, train
 from ppvit_jax.training.matching import PLAIN
 from ppvit_jax.training.workdir import Workdir, read_history
 
+pytestmark = pytest.mark.slow
+
 
 def _read(workdir):
     arrays, statistics = checkpoint.split(checkpoint.read(workdir / "checkpoint.npz")[0])
@@ -32,13 +34,13 @@ def kind(request):
 
 @pytest.fixture(scope="module")
 def run(kind, tmp_path_factory):
-    """A function that trains in a workdir, and the workdir of a complete run."""
+    """Returns a function that trains in a workdir, the workdir of a complete run, and the initial model."""
     config = small_config(kind)
     model_config = make_model(config, 3)
     params, statistics = initial(model_config)
 
     def run(workdir):
-        # Saved at each step, whether it is stopped or not.
+        # Stopped and complete runs alike save every step.
         config.checkpoint_steps = 1
         metadata = Metadata(config.model, 16)
         return train(Run(config, random_dataset(), model_config, params, statistics, None, metadata, PLAIN), workdir)
@@ -101,7 +103,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_parameters_and_statistics(run
 
 
 def _started_with(monkeypatch, config, workdir):
-    """Returns the parameters and statistics that a run begins to train with."""
+    """Returns the initial parameters and statistics of a run."""
     started = []
     monkeypatch.setattr(experiment, "train", lambda run, workdir: started.append(run))
     experiment.run(config, workdir, random_dataset())
@@ -157,7 +159,7 @@ def test_statistics_that_do_not_fit_are_refused_with_one_line(kind, run, tmp_pat
 
 
 def test_four_devices_share_the_statistics_of_the_global_batch(tmp_path):
-    """Randomness, penalties and the statistics of single blocks are those of one device, too."""
+    """Randomness, penalties and the statistics of single blocks agree with one device, too."""
     arguments = [
         f"--config={ROOT / 'configs' / 'digits.py'}",
         "--config.checkpoint=",

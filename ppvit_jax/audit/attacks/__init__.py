@@ -3,7 +3,7 @@
 from ppvit_jax.audit.attack import Attack
 from ppvit_jax.audit.attacks import ciphertext_only, dictionary, known_plaintext, link, position_embedding, weights
 
-# In the order of the command line and of reports.
+# In the order in which the command line and reports list them.
 ATTACKS: tuple[Attack, ...] = (
     weights.ATTACK,
     known_plaintext.ATTACK,
@@ -15,5 +15,5 @@ ATTACKS: tuple[Attack, ...] = (
 
 
 def named(name: str) -> Attack:
-    """Returns the attack of a name in the list."""
+    """Returns the attack with this name."""
     return next(attack for attack in ATTACKS if attack.name == name)

@@ -1,4 +1,4 @@
-"""Recovers the key from encrypted images alone."""
+"""Ciphertext-only attack: recovers the key from encrypted images alone."""
 
 from ppvit_jax.audit import scoring
 from ppvit_jax.audit.attack import SCORED_IMAGES, SUCCESS, Attack, Column, Finding, Inputs, Row, side_by_side, timed
@@ -8,7 +8,7 @@ from ppvit_jax.encryption.blockwise import Gather
 
 
 def run(inputs: Inputs) -> Finding:
-    """Runs `ciphertext_only.recover` on more and more images, as many as there are.
+    """Runs `ciphertext_only.recover` on increasing numbers of images.
 
     Raises:
       UserError: see `ciphertext_only.solve`.
@@ -17,7 +17,7 @@ def run(inputs: Inputs) -> Finding:
     method, encrypted, truth = inputs.encrypted.method, inputs.encrypted.images, inputs.encrypted.secret
     rows: list[Row] = []
     pictures, total, best = {}, 0.0, -1.0
-    progress = Progress(ATTACK.name, len(inputs.counts.images), "numbers of images")
+    progress = Progress(ATTACK.name, len(inputs.counts.images), "attempts")
     for count in [count for count in inputs.counts.images if count <= len(encrypted)] or [len(encrypted)]:
         images = encrypted[:count]
         (recovered, secret), seconds = timed(
@@ -36,7 +36,7 @@ def run(inputs: Inputs) -> Finding:
             row |= {
                 "blocks in place": places.blocks,
                 "values in place": places.values,
-                "neighbours": places.neighbors,
+                "neighbors": places.neighbors,
                 "largest component": places.component,
             }
             best = max(best, min(places.blocks, places.values))
@@ -62,7 +62,7 @@ def run(inputs: Inputs) -> Finding:
 
 ATTACK = Attack(
     name="ciphertext-only",
-    attacker_has="the method and encrypted images of one key; no plain one of them",
+    attacker_has="the encryption method and images encrypted with one key; no plain version of them",
     needs=("encrypted",),
     uses=("reference", "images", "plain", "key"),
     images_read=lambda counts: max(counts.images),

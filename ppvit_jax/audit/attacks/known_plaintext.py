@@ -1,4 +1,4 @@
-"""Recovers the key's effect by pairs of an image and its encryption, and decrypts other images."""
+"""Known-plaintext attack: learns the key's effect from images and their encryptions, and decrypts other images."""
 
 import numpy as np
 
@@ -9,24 +9,24 @@ from ppvit_jax.errors import UserError
 
 
 def run(inputs: Inputs) -> Finding:
-    """Runs `known_plaintext.solve`, or `decoder.learn` for encodings, with more and more pairs until others are exact.
+    """Runs `known_plaintext.solve`, or `decoder.learn` for encodings, with increasing numbers of pairs.
 
-    The last images are among no pairs: the attack decrypts them for the scoring.
+    The last images are held out of the pairs. The attack decrypts them, and stops once all of them are exact.
 
     Raises:
-      UserError: a single pair; or see `known_plaintext.solve`.
+      UserError: fewer than two pairs; or see `known_plaintext.solve`.
     """
     assert inputs.encrypted is not None and inputs.plain is not None
     method, encrypted = inputs.encrypted.method, inputs.encrypted.images
     plain = inputs.plain if inputs.noisy is None else inputs.noisy
     if len(plain) < 2:
-        raise UserError("one pair leaves none to check with: give at least two images")
+        raise UserError("one image leaves none to test the attack on: give at least two images and their encryptions")
     rows: list[Row] = []
     pictures, total, best, exact = {}, 0.0, 0.0, 0.0
     tested = slice(-min(SCORED_IMAGES, len(plain) // 2), None)
     unseen, target = encrypted[tested], plain[tested]
     most = len(plain) - len(target)
-    # Patches in an order of their own are matched over several images first.
+    # If every image has its own patch order, patches are first matched across several images.
     least = decoder.LEAST_REORDERED if method.encodes and method.per_image else 1
     count = most
     for count in [count for count in inputs.counts.pairs if least <= count <= most] or [most]:
@@ -60,16 +60,16 @@ def run(inputs: Inputs) -> Finding:
     )
     if not inputs.brief and exact == 1 and count > 1 and not method.encodes:
         fewest = known_plaintext.pairs_needed(method, plain, encrypted, limit=count)
-        summary += f"; the fewest that suffice for all given images are {fewest or 'more'}"
+        summary += f"; pairs needed to decrypt all images: {fewest or 'more'}"
     return Finding(ATTACK.name, rows, summary, best >= SUCCESS, total, pictures)
 
 
 ATTACK = Attack(
     name="known-plaintext",
-    attacker_has="the method and some pairs of an image and its encryption; then encrypted images alone",
+    attacker_has="the encryption method, and some images with their encryptions; other images only encrypted",
     needs=("plain", "encrypted"),
     uses=("pairs", "key"),
-    # As many again and more, to decrypt.
+    # Beyond the pairs, at least as many images remain to be decrypted.
     images_read=lambda counts: 2 * max(counts.pairs) + 20,
     label="pairs",
     column=Column("known plaintext: SSIM", "SSIM", place=3, row="last"),

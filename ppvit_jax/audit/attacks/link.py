@@ -1,11 +1,11 @@
-"""Tells whether two adapted models with different keys come from the same base."""
+"""Link attack: tells from two models, adapted with different keys, whether they share a base model."""
 
 from ppvit_jax.audit.attack import Attack, Column, Finding, Inputs, Row, timed
 from ppvit_jax.audit.solvers import link
 
 
 def run(inputs: Inputs) -> Finding:
-    """Runs `link.compare`."""
+    """Runs `link.compare` on the two adapted models."""
     assert inputs.model is not None and inputs.second_model is not None
     result, seconds = timed(link.compare, inputs.model, inputs.second_model)
     rows: list[Row] = [
@@ -29,7 +29,7 @@ def run(inputs: Inputs) -> Finding:
 
 ATTACK = Attack(
     name="link",
-    attacker_has="two adapted models of different keys; no base and no image",
+    attacker_has="two models adapted with different keys; no base model and no image",
     needs=("model", "second_model"),
     label="tensors",
     column=Column("link: deviations above chance", "deviations above", place=2),

@@ -1,4 +1,4 @@
-"""Puts the grid of blocks together by an adapted position embedding alone."""
+"""Position-embedding attack: reassembles the grid of blocks from an adapted position embedding alone."""
 
 import numpy as np
 
@@ -11,22 +11,22 @@ from ppvit_jax.encryption.blockwise import make_secret
 
 
 def run(inputs: Inputs) -> Finding:
-    """Runs `position_embedding.solve`, and scores it by the permutations of a key if they are known."""
+    """Runs `position_embedding.solve`, and scores the result if the key's permutations are known."""
     assert inputs.model is not None
     block, seconds = timed(position_embedding.solve, position_rows(inputs.model))
     row: Row = {"blocks": len(block), "seconds": seconds}
     if inputs.permutations is None:
-        return Finding(ATTACK.name, [row], "an arrangement; give --key to score it", None, seconds)
+        return Finding(ATTACK.name, [row], "found an arrangement; add --key to score it", None, seconds)
     side, truth = round(len(block) ** 0.5), inputs.permutations.block
     truth = np.arange(len(block)) if truth is None else truth
     estimate, secret = (make_secret(Permutations(order), side, side, 1) for order in (block, truth))
     places = scoring.compare_places(estimate, secret, side, 1)
     row |= {
         "blocks in place": places.blocks,
-        "neighbours": places.neighbors,
+        "neighbors": places.neighbors,
         "largest component": places.component,
     }
-    summary = f"{places.blocks:.1%} of the blocks in place, {places.neighbors:.1%} of the neighbouring pairs"
+    summary = f"{places.blocks:.1%} of the blocks in place, {places.neighbors:.1%} of the neighboring pairs"
     return Finding(ATTACK.name, [row], summary, places.neighbors >= SUCCESS, seconds)
 
 
@@ -35,6 +35,6 @@ ATTACK = Attack(
     attacker_has="the adapted model alone",
     needs=("model",),
     uses=("key",),
-    column=Column("position embedding: neighbours", "neighbours", place=1),
+    column=Column("position embedding: neighbors", "neighbors", place=1),
     run=run,
 )

@@ -1,4 +1,4 @@
-"""Reads the key off an adapted model by the public checkpoint that it was adapted from."""
+"""Weights attack: reads the key from an adapted model and the public checkpoint that it was adapted from."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from ppvit_jax.audit.solvers.weights import Match
 
 
 def run(inputs: Inputs) -> Finding:
-    """Runs `weights.recover`, and scores it by the truth, or without it by how clear the matches are."""
+    """Runs `weights.recover`. If the key is unknown, the score is how clearly rows match compared with chance."""
     base, model, truth = inputs.base, inputs.model, inputs.permutations
     assert base is not None and model is not None
     recovered, seconds = timed(weights.recover, base, model)
@@ -26,7 +26,7 @@ def run(inputs: Inputs) -> Finding:
             summaries.append(f"{fraction:.1%} of the {tensor}")
             row["recovered"] = fraction
         else:
-            # Rows of unrelated models match somehow, too: what counts is whether they do so better than by chance.
+            # The rows of unrelated models can be matched, too: a match only counts if it is better than by chance.
             chance = link.against_chance(select_rows(base), select_rows(model), match, signed=signed)
             linked.append(chance.linked)
             clear.append(float(np.mean(match.margin > 0)))
@@ -44,14 +44,14 @@ def run(inputs: Inputs) -> Finding:
     else:
         succeeded = all(linked)
         summary = (
-            f"{clear[0]:.1%} of the blocks and {clear[1]:.1%} of the values matched more clearly than any other, "
+            f"{clear[0]:.1%} of the blocks and {clear[1]:.1%} of the values match one row better than any other, "
             f"{'far better than' if succeeded else 'no better than'} by chance"
         )
     return Finding(ATTACK.name, rows, summary, succeeded, seconds)
 
 
 def _fraction(match: Match, order: np.ndarray | None, negative: np.ndarray | None) -> float:
-    """Returns the fraction of rows that are matched as the truth says; None stands for the identity."""
+    """Returns the fraction of rows that are matched correctly; None stands for the identity."""
     correct = match.order == (np.arange(len(match.order)) if order is None else order)
     return float(np.mean(correct & (match.negative == (False if negative is None else negative))))
 

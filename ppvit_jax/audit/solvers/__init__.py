@@ -1,1 +1,1 @@
-"""Solvers of the audit's attacks: pure functions of what the attacker has, and never of a key."""
+"""Solvers of the audit's attacks: pure functions of the attacker's data, never of a key."""

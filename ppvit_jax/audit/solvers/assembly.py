@@ -1,9 +1,9 @@
 """Assembles a jigsaw puzzle of square blocks, which may be turned, from the costs of all joints.
 
-Blocks are joined by a tree of the surest joints, as by Gallagher ("Jigsaw puzzles with pieces of unknown orientation",
-CVPR 2012); joints that leave the frame are refused and holes are filled greedily. Then segments of blocks that agree
-with each other are kept and the rest placed anew, as long as the cost falls (Pomeranz, Shemesh and Ben-Shahar,
-CVPR 2011).
+A tree of the most certain joints connects the blocks, as in Gallagher ("Jigsaw puzzles with pieces of unknown
+orientation", CVPR 2012). Joints that leave the frame are rejected, and holes are filled greedily. Then the largest
+segment of blocks that agree with each other is kept and the rest is placed again, as long as the cost falls (Pomeranz,
+Shemesh and Ben-Shahar, CVPR 2011).
 """
 
 import dataclasses
@@ -13,19 +13,20 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-# As (row, column), in the order right, down, left, up: the opposite is two further.
+# Offsets (row, column) to the right, down, left and up; the opposite of direction d is (d + 2) % 4.
 OFFSETS = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])
-# Joints of each edge that are tried when joining, and attempts at placing all but the largest segment anew.
+# Number of joints of each edge that are tried when joining, and of rounds that keep only the largest segment.
 _CANDIDATES = 24
 _ROUNDS = 10
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Turns:
-    """The turns that a block may have undergone: a group.
+    """The group of turns that a block may have undergone, such as rotations; turn 0 is the identity.
 
-    compose: int [turns, turns], first the second then the first; inverse: int [turns].
-    offsets: int [turns, 2, 2], the matrices that move (row, column) offsets likewise. Turn 0 changes nothing.
+    compose: int [turns, turns]; compose[a, b] is turn b followed by turn a.
+    inverse: int [turns], the inverse of each turn.
+    offsets: int [turns, 2, 2], the matrices by which turns act on (row, column) offsets.
     """
 
     compose: np.ndarray
@@ -34,7 +35,7 @@ class Turns:
 
     @property
     def directions(self) -> np.ndarray:
-        """int [turns, 4]: where a turn takes each direction of `OFFSETS`."""
+        """The direction to which each turn takes each direction of `OFFSETS`: int [turns, 4]."""
         moved = np.einsum("tij,dj->tdi", self.offsets, OFFSETS)
         return np.argmax((moved[:, :, None] == OFFSETS).all(-1), axis=-1)
 
@@ -43,16 +44,16 @@ UNTURNED = Turns(np.zeros((1, 1), np.int64), np.zeros(1, np.int64), np.eye(2, dt
 
 
 def solve(costs: np.ndarray, turns: Turns, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Finds places and turns from the costs of joints.
+    """Finds places and turns of all blocks from the costs of joints.
 
     Args:
-      costs: float32 [n, 4, n, turns], with n = rows * columns: of block i as it is and, in each direction from it,
-        block j turned; infinite for a block beside itself.
-      turns: the group.
-      rows, columns: of the frame.
+      costs: float32 [n, 4, n, turns], with n = rows * columns: costs[i, d, j, t] is the cost of block j, after turn t,
+        in direction d from block i, unturned. It is infinite for i = j.
+      turns: the group of turns.
+      rows, columns: size of the frame in blocks.
 
     Returns:
-      int64 [rows * columns], the block in each place, in row-major order, and likewise its turn; up to one turn of all.
+      The block in each place and its turn, both int64 [rows * columns] in row-major order; up to one turn of the whole.
     """
     if len(costs) == 1:
         return np.zeros(1, np.int64), np.zeros(1, np.int64)
@@ -60,17 +61,17 @@ def solve(costs: np.ndarray, turns: Turns, rows: int, columns: int) -> tuple[np.
     best = board.shift(*board.improve(*board.fill(board.join())))
     lowest = board.total(*best)
     for _ in range(_ROUNDS):
-        found = board.shift(*board.improve(*board.fill(board.segment(*best))))
-        total = board.total(*found)
+        candidate = board.shift(*board.improve(*board.fill(board.segment(*best))))
+        total = board.total(*candidate)
         if total >= lowest * (1 - 1e-6):
             break
-        best, lowest = found, total
+        best, lowest = candidate, total
     return best
 
 
 @dataclasses.dataclass(eq=False)
 class _Component:
-    """Blocks joined to each other: which, where relative to each other, and how turned."""
+    """Blocks that are joined: their numbers int [m], relative places int [m, 2], and turns int [m]."""
 
     blocks: np.ndarray
     places: np.ndarray
@@ -81,18 +82,19 @@ class _Board:
     def __init__(self, costs: np.ndarray, turns: Turns, rows: int, columns: int):
         self.costs, self.turns, self.frame = costs, turns, (rows, columns)
         self.count, self.directions = len(costs), turns.directions
-        # A frame may lie on its side while blocks are being joined.
+        # If turns exchange rows and columns, a component may lie on its side while blocks are being joined.
         self.sideways = bool((turns.offsets[:, 0, 0] == 0).any())
 
     def beside(self, block: int, turn: int, direction: int) -> np.ndarray:
-        """float32 [n, turns]: the cost of each block, turned, in a direction from one that is turned."""
+        """Returns the costs of each block after each turn, in a direction from a turned block: float32 [n, turns]."""
         back = self.turns.inverse[turn]
         return self.costs[block, self.directions[back, direction]][:, self.turns.compose[back]]
 
     def sure_joints(self) -> tuple[np.ndarray, ...]:
-        """The best joints of all edges, the surest first: blocks, directions, other blocks, their turns, ratios.
+        """Returns the best joints of all edges: blocks, directions, other blocks, their turns, and ratios.
 
-        The ratio is of the cost to the lowest other one of both edges.
+        The ratio is the cost of the joint, divided by the lowest cost of any other joint of the two edges. The most
+        certain joints, with the smallest ratios, come first.
         """
         count, variants = self.count, len(self.turns.inverse)
         flat = self.costs.reshape(count * 4, -1)
@@ -101,7 +103,7 @@ class _Board:
         near = np.argsort(flat, axis=1) if near is None else near
         values = np.take_along_axis(flat, near, axis=1)
         lowest = np.sort(values, axis=1)
-        # The cost of two flat edges: a joint between such is not sure.
+        # About the cost between two flat edges, so that a joint of flat edges does not count as certain.
         floor = 1e-3 * np.median(lowest[:, 0]) + 1e-6
         block, direction = np.divmod(np.arange(count * 4), 4)
         block, direction = (np.broadcast_to(part[:, None], near.shape) for part in (block, direction))
@@ -116,7 +118,7 @@ class _Board:
         return tuple(part[usable][order] for part in (block, direction, other, turn, ratio))
 
     def join(self) -> _Component:
-        """The largest component of a spanning forest of the surest joints that fit in the frame."""
+        """Returns the largest component of a spanning forest of the most certain joints that fit in the frame."""
         component = [
             _Component(np.array([block]), np.zeros((1, 2), np.int64), np.zeros(1, np.int64))
             for block in range(self.count)
@@ -140,7 +142,7 @@ class _Board:
     def _joined(
         self, first: _Component, here: int, direction: int, second: _Component, there: int, turn: int
     ) -> _Component | None:
-        """Both components as one, in the first one's frame; None if they overlap or do not fit in the frame."""
+        """Joins two components, the first one unturned; returns None if they overlap or do not fit in the frame."""
         compose, inverse, offsets = self.turns.compose, self.turns.inverse, self.turns.offsets
         wanted = compose[first.turns[here], turn]
         moved = compose[wanted, inverse[second.turns[there]]]
@@ -159,7 +161,7 @@ class _Board:
         return (height <= rows and width <= columns) or (self.sideways and height <= columns and width <= rows)
 
     def fill(self, component: _Component) -> tuple[np.ndarray, np.ndarray]:
-        """Places all other blocks around a component, where the most neighbours tell and then where they fit best."""
+        """Places all other blocks around a component, most known neighbors first, then lowest cost first."""
         rows, columns = self.frame
         height, width = component.places.max(axis=0) + 1
         if height > rows or width > columns:
@@ -168,12 +170,12 @@ class _Board:
             turned = self.turns.compose[turn, component.turns]
             component = _Component(component.blocks, places - places.min(axis=0), turned)
             height, width = width, height
-        # Room for the frame wherever the component may turn out to lie in it.
+        # Room for every position that the component may take in the frame.
         span = (2 * rows - height, 2 * columns - width)
         start = np.array((rows - height, columns - width))
         low, high = start, start + np.array((height, width))
         block_at, turn_at = np.full(span, -1), np.zeros(span, np.int64)
-        neighbours = np.zeros(span, np.int64)
+        neighbors = np.zeros(span, np.int64)
         summed: dict[tuple[int, int], np.ndarray] = {}
         free = np.ones(self.count, bool)
 
@@ -183,7 +185,7 @@ class _Board:
             for direction, (down, right) in enumerate(OFFSETS.tolist()):
                 place = row + down, column + right
                 if 0 <= place[0] < span[0] and 0 <= place[1] < span[1] and block_at[place] < 0:
-                    neighbours[place] += 1
+                    neighbors[place] += 1
                     beside = self.beside(block, turn, direction)
                     summed[place] = summed[place] + beside if place in summed else beside
 
@@ -195,8 +197,8 @@ class _Board:
                 for place, costs in summed.items()
                 if (np.maximum(high, np.array(place) + 1) - np.minimum(low, place) <= self.frame).all()
             }
-            most = max(neighbours[place] for place in inside)
-            choices = [place for place in inside if neighbours[place] == most]
+            most = max(neighbors[place] for place in inside)
+            choices = [place for place in inside if neighbors[place] == most]
             values = np.stack([np.where(free, inside[place].min(axis=1), np.inf) for place in choices])
             chosen, block = np.unravel_index(np.argmin(values), values.shape)
             place = choices[chosen]
@@ -206,59 +208,59 @@ class _Board:
         return block_at[frame].ravel(), turn_at[frame].ravel()
 
     def fit(self, order: np.ndarray, turned: np.ndarray, place: int) -> np.ndarray:
-        """float32 [n, turns]: the cost of each block in a place, beside the neighbours that are there."""
+        """Returns the cost of each block after each turn, beside the neighbors of a place: float32 [n, turns]."""
         rows, columns = self.frame
         cost = np.zeros((self.count, len(self.turns.inverse)), np.float32)
         for direction, offset in enumerate(OFFSETS.tolist()):
             row, column = place // columns + offset[0], place % columns + offset[1]
             if 0 <= row < rows and 0 <= column < columns:
-                neighbour = row * columns + column
-                cost += self.beside(int(order[neighbour]), int(turned[neighbour]), (direction + 2) % 4)
+                neighbor = row * columns + column
+                cost += self.beside(int(order[neighbor]), int(turned[neighbor]), (direction + 2) % 4)
         return cost
 
     def joints(self, order: np.ndarray, turned: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, int, np.ndarray]]:
-        """Places, those to the right or below of them, in which direction these are, and the costs."""
+        """Returns, for each direction (right, down): places, their neighbors, the direction, and the joints' costs."""
         places = np.arange(self.count).reshape(self.frame)
-        found = []
+        joints = []
         for direction, (here, there) in enumerate(((places[:, :-1], places[:, 1:]), (places[:-1], places[1:]))):
             here, there = here.ravel(), there.ravel()
             back = self.turns.inverse[turned[here]]
             relative = self.turns.compose[back, turned[there]]
             costs = self.costs[order[here], self.directions[back, direction], order[there], relative]
-            found.append((here, there, direction, costs))
-        return found
+            joints.append((here, there, direction, costs))
+        return joints
 
     def total(self, order: np.ndarray, turned: np.ndarray) -> float:
-        """The cost of all joints."""
+        """Returns the total cost of all joints."""
         return float(sum(costs.sum(dtype=np.float64) for _, _, _, costs in self.joints(order, turned)))
 
     def improve(self, order: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Exchanges the blocks of places that do not touch each other, at best, until the cost stays."""
+        """Rearranges the blocks of places that do not touch each other optimally, until nothing changes."""
         rows, columns = self.frame
         row, column = np.divmod(np.arange(rows * columns), columns)
-        # Of a chessboard's colours none touch; knight's moves bring places of both colours together.
-        colours = [(row + column) % 2 == 0, (row + column) % 2 == 1]
-        colours += [(row + 2 * column) % 5 == part for part in range(5)]
-        colours = [colour for colour in colours if colour.any()]
+        # Chessboard squares of one color do not touch. Knight's moves connect squares of both colors.
+        colors = [(row + column) % 2 == 0, (row + column) % 2 == 1]
+        colors += [(row + 2 * column) % 5 == part for part in range(5)]
+        colors = [color for color in colors if color.any()]
         order, turned = order.copy(), turned.copy()
         unchanged = 0
-        for step in range(8 * len(colours)):
-            places = np.flatnonzero(colours[step % len(colours)])
+        for step in range(8 * len(colors)):
+            places = np.flatnonzero(colors[step % len(colors)])
             blocks = order[places]
             cost = np.stack([self.fit(order, turned, place)[blocks] for place in places.tolist()])
             lowest, chosen = cost.min(axis=2), cost.argmin(axis=2)
-            # Blocks keep their places where others would fit as well.
+            # Blocks keep their places in case of a tie.
             finite = np.where(np.isfinite(lowest), lowest, 1e9)
             finite[np.diag_indices(len(places))] *= 1 - 1e-6
             rows_taken, taken = linear_sum_assignment(finite)
             unchanged = unchanged + 1 if (taken == rows_taken).all() else 0
             order[places], turned[places] = blocks[taken], chosen[rows_taken, taken]
-            if unchanged == len(colours):
+            if unchanged == len(colors):
                 break
         return order, turned
 
     def shift(self, order: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Moves rows, and then columns, from one side of the frame to the other, where that costs least."""
+        """Shifts rows, and then columns, cyclically by the number of steps with the lowest cost."""
         for axis, length in enumerate(self.frame):
             moved = [
                 tuple(np.roll(part.reshape(self.frame), step, axis).ravel() for part in (order, turned))
@@ -268,7 +270,7 @@ class _Board:
         return order, turned
 
     def segment(self, order: np.ndarray, turned: np.ndarray) -> _Component:
-        """The largest part of an arrangement whose neighbours are each other's best."""
+        """Returns the largest segment of an arrangement in which neighbors are each other's best match."""
         best = self.costs.min(axis=(2, 3))
         pairs = []
         for here, there, direction, costs in self.joints(order, turned):

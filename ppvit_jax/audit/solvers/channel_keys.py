@@ -1,11 +1,11 @@
-"""Pixel-based encryption with a key for each pixel, from encrypted images alone.
+"""Ciphertext-only attack on pixel-based encryption (PE), which has a key for each pixel.
 
-Pixels stay where they are; the channels of each changed places and some were inverted, alike in all images.
-Neighbours look alike, so that of 48 relative keys the one with the smallest difference over the images is probably
-right. Regions grow by the surest of these, and are compared along their whole borders (Boruvka's spanning tree, with
-evidence summed); last, each pixel's key is chosen anew by its neighbours. That inversions leave differences in one
-image, and that a key used again gives more, are the grounds of Chang and Case's attacks ("Attacks on image encryption
-schemes for privacy-preserving deep neural networks", arXiv 2004.13263).
+Pixels keep their places. The channels of each pixel change places and some are inverted, alike in all images.
+Neighboring pixels are similar, so the relative key (one of 48) with the smallest difference over the images is probably
+right. Regions grow along the most certain relative keys, and are compared along their whole borders (Boruvka's spanning
+tree, with evidence summed). Finally each pixel's key is chosen again by its neighbors. Chang and Case's attacks
+("Attacks on image encryption schemes for privacy-preserving deep neural networks", arXiv 2004.13263) use the same
+facts: differences survive inversion, and a reused key reveals more.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from ppvit_jax.encryption.blockwise import undo
 from ppvit_jax.encryption.pixel_encryption import CHANNEL_ORDERS
 from ppvit_jax.errors import UserError
 
-# Images that are compared, to bound the time; of more images some are drawn.
+# The largest number of images that are compared, which bounds the time; from more images, a sample is drawn.
 _IMAGES = 100
 _SWEEPS = 6
 _CHANNELS = np.arange(3)
@@ -30,36 +30,43 @@ def solve(method: PixelEncryption, encrypted: np.ndarray, *, seed: int = 0) -> S
     """Estimates the secret of images that share their keys.
 
     Args:
-      method: its keys "shared"; for keys "per_image", see `solve_each`.
-      encrypted: uint8 [images, height, width, 3], all with one secret.
-      seed: of the choice of images, where there are more than are used.
+      method: pixel-based encryption with keys "shared"; for keys "per_image", see `solve_each`.
+      encrypted: uint8 [images, height, width, 3], all encrypted with one secret.
+      seed: seed of the sample of images, if there are more than are compared.
 
     Returns:
-      {"index": int32 [values], "mask": uint8 [values]}, with which the method decrypts; up to one order
-      of channels and one inversion of the whole image, which no ciphertext tells.
+      {"index": int32 [values], "mask": uint8 [values]}, with which the method decrypts. It is known up to one channel
+      order and one inversion of the whole image, which ciphertexts do not reveal.
 
     Raises:
-      UserError: keys of each image, or images that are not such.
+      UserError: the method has a key for every image, or `encrypted` are not images.
     """
     if method.per_image:
-        raise UserError(f"encryption {method.spec} has a key for every image: solve each image by itself")
+        raise UserError(f"encryption {method.spec} has a key for every image: attack each image separately")
     return _solve(encrypted, method.colour, seed)
 
 
 def solve_each(method: PixelEncryption, encrypted: np.ndarray) -> list[Secret]:
-    """Estimates the keys of each image by itself, for any keys.
+    """Estimates the keys of each image separately.
 
-    Arguments and errors as `solve`. Returns a secret for each image, of `PixelEncryption` with keys="shared", which
-    decrypts that image.
+    Args:
+      method: pixel-based encryption with any keys.
+      encrypted: uint8 [images, height, width, 3].
+
+    Returns:
+      A secret for each image. `PixelEncryption` with keys="shared" decrypts the image with it.
+
+    Raises:
+      UserError: `encrypted` are not images.
     """
     return [_solve(image[None], method.colour, 0) for image in encrypted]
 
 
-def _solve(encrypted: np.ndarray, colour: bool, seed: int) -> Secret:
+def _solve(encrypted: np.ndarray, color: bool, seed: int) -> Secret:
     check_images(encrypted)
     chosen = np.random.default_rng(seed).permutation(len(encrypted))[:_IMAGES]
     images = encrypted[np.sort(chosen)]
-    group = _Keys(colour)
+    group = _Keys(color)
     pairs, costs = _compare(images)
     keys = np.zeros(images.shape[1] * images.shape[2], np.int64)
     if len(pairs):
@@ -68,10 +75,10 @@ def _solve(encrypted: np.ndarray, colour: bool, seed: int) -> Secret:
 
 
 class _Keys:
-    """The group of channel orders and inversions: key k makes channel c of value[order[k, c]], times sign[k, c]."""
+    """The group of channel orders and inversions: key k maps values v to sign[k, c] * v[order[k, c]] in channel c."""
 
-    def __init__(self, colour: bool):
-        orders = CHANNEL_ORDERS if colour else CHANNEL_ORDERS[:1]
+    def __init__(self, color: bool):
+        orders = CHANNEL_ORDERS if color else CHANNEL_ORDERS[:1]
         pairs = list(itertools.product(orders, itertools.product((1, -1), repeat=3)))
         self.order = np.array([order for order, _ in pairs])
         self.sign = np.array([sign for _, sign in pairs])
@@ -80,28 +87,28 @@ class _Keys:
         codes = self.order @ digits + self.negative @ bits
         number = np.zeros(codes.max() + 1, np.int64)
         number[codes] = np.arange(len(codes))
-        # compose[g, h]: first h, then g.
+        # compose[g, h] is key h followed by key g.
         order = self.order[:, self.order].swapaxes(0, 1)
         sign = self.negative[:, None] ^ self.negative[:, self.order].swapaxes(0, 1)
         self.compose = number[order @ digits + sign @ bits]
         self.inverse = np.argmin(self.compose, axis=1)
 
     def seen(self, costs: np.ndarray, here: np.ndarray, there: np.ndarray) -> np.ndarray:
-        """Costs [pairs, 3, 3, 2] of encrypted pixels as those of pixels decrypted by the keys here and there."""
+        """Converts costs [pairs, 3, 3, 2] of encrypted pixels to those of pixels decrypted with these keys."""
         order, other = self.order[here][:, :, None, None], self.order[there][:, None, :, None]
         flip = self.negative[here][:, :, None] ^ self.negative[there][:, None, :]
         return costs[np.arange(len(costs))[:, None, None, None], order, other, flip[..., None] ^ np.arange(2)]
 
     def relative(self, costs: np.ndarray) -> np.ndarray:
-        """Costs [pairs, 3, 3, 2] of channels -> [pairs, keys], of the key that takes the other pixel to this one."""
+        """Returns the cost of each relative key: [pairs, keys] from the costs of channels [pairs, 3, 3, 2]."""
         return costs[:, _CHANNELS, self.order, self.negative].sum(axis=-1)
 
     def secret(self, keys: np.ndarray, images: np.ndarray) -> Secret:
-        """The secret from the key that decrypts each pixel."""
+        """Returns the secret, given the key that decrypts each pixel."""
         order, negative = self.order[keys], self.negative[keys]
         values = images.reshape(len(images), -1, 3)
         plain = np.take_along_axis(values, order[None], axis=2) ^ (negative * 255).astype(np.uint8)
-        # Channels of natural images are alike: of the inversions of a whole channel, take what correlates.
+        # The channels of natural images are similar: invert a whole channel if it then correlates with the first.
         deviation = plain.reshape(-1, 3) - plain.mean(axis=(0, 1))
         scatter = deviation[:, 0] @ deviation[:, 1:]
         negative = negative ^ np.concatenate([[0], scatter < 0]).astype(np.int64)
@@ -110,17 +117,19 @@ class _Keys:
 
 
 def _compare(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbouring pixels int64 [pairs, 2], and float32 [pairs, 3, 3, 2]: the summed difference of each channel of the
-    one to each of the other, as it is and inverted."""
+    """Returns pairs of neighboring pixels, int64 [pairs, 2], and their costs, float32 [pairs, 3, 3, 2].
+
+    A cost is the summed difference between a channel of one pixel and a channel of the other, as it is or inverted.
+    """
     height, width = images.shape[1:3]
-    centred = np.ascontiguousarray(np.moveaxis(images, -1, 0).astype(np.int16) * 2 - 255)
+    centered = np.ascontiguousarray(np.moveaxis(images, -1, 0).astype(np.int16) * 2 - 255)
     number = np.arange(height * width).reshape(height, width)
     pairs, costs = [], []
     for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1, :], np.s_[1:, :])):
         pairs.append(np.stack([number[here].ravel(), number[there].ravel()], axis=1))
         cost = np.empty((3, 3, 2, len(pairs[-1])), np.float32)
         for one, other, negative in itertools.product(range(3), range(3), range(2)):
-            value, against = centred[one][:, *here], centred[other][:, *there]
+            value, against = centered[one][:, *here], centered[other][:, *there]
             difference = np.abs(value + against if negative else value - against)
             cost[one, other, negative] = difference.sum(axis=0, dtype=np.int32).ravel()
         costs.append(np.moveaxis(cost, -1, 0))
@@ -128,9 +137,9 @@ def _compare(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _grow(group: _Keys, pairs: np.ndarray, costs: np.ndarray, pixels: int) -> np.ndarray:
-    """int64 [pixels]: the key of each pixel, by regions that grow together."""
+    """Finds the key of each pixel by growing regions: int64 [pixels]."""
     keys, region = np.zeros(pixels, np.int64), np.arange(pixels)
-    # A border's difference that is quantisation, in the doubled grey levels of `_compare`.
+    # The part of a difference that is quantization, in the doubled gray levels of `_compare`.
     floor = 0.1 * np.median(group.relative(costs).min(axis=1)) + 1
     summed, length = costs, np.ones(len(pairs), np.int64)
     while len(pairs):
@@ -155,11 +164,11 @@ def _grow(group: _Keys, pairs: np.ndarray, costs: np.ndarray, pixels: int) -> np
 def _join(
     group: _Keys, pairs: np.ndarray, relative: np.ndarray, sure: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Joins regions along a forest of pairs: the new number of each region, and the key by which it moved."""
+    """Joins regions along a forest of pairs; returns the new number of each region, and the key applied to it."""
     graph = coo_array((1 / sure, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     tree = minimum_spanning_tree(graph).tocoo()
     joined = connected_components(tree, directed=False)[1]
-    # One more node leads to one region of each component, from which keys are composed outwards.
+    # An extra node is the root: it leads to one region of each component, from which keys are composed outward.
     first = np.unique(joined, return_index=True)[1]
     start = np.concatenate([tree.row, np.full(len(first), count)])
     rooted = coo_array((np.ones(len(start)), (start, np.concatenate([tree.col, first]))), shape=(count + 1, count + 1))
@@ -177,7 +186,7 @@ def _join(
 
 
 def _merge(pairs: np.ndarray, costs: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sums the costs and lengths of borders between the same two regions, and drops those inside of one."""
+    """Sums the costs and lengths of all borders between the same two regions, and drops borders inside a region."""
     apart = pairs[:, 0] != pairs[:, 1]
     pairs, costs, length = pairs[apart], costs[apart], length[apart]
     turned = pairs[:, 0] > pairs[:, 1]
@@ -194,7 +203,7 @@ def _merge(pairs: np.ndarray, costs: np.ndarray, length: np.ndarray) -> tuple[np
 
 
 def _sweep(group: _Keys, pairs: np.ndarray, costs: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Chooses the key of each pixel anew by its neighbours', like the fields of a chessboard by turns."""
+    """Chooses the key of each pixel again by its neighbors, alternating between the two colors of a chessboard."""
     pixels = len(keys)
     here, there = np.concatenate([pairs, pairs[:, ::-1]]).T
     both = np.concatenate([costs, costs.swapaxes(1, 2)])
@@ -203,11 +212,11 @@ def _sweep(group: _Keys, pairs: np.ndarray, costs: np.ndarray, keys: np.ndarray)
     ).tocsr()
     width = np.max(np.abs(pairs[:, 1] - pairs[:, 0]), initial=1)
     white = (np.arange(pixels) // width + np.arange(pixels) % width) % 2
-    for colour in np.arange(2 * _SWEEPS) % 2:
+    for color in np.arange(2 * _SWEEPS) % 2:
         seen = group.seen(both, np.zeros(len(here), np.int64), keys[there])
         summed = (collect @ seen.reshape(len(here), 18)).reshape(-1, 3, 3, 2)
-        # summed[pixel, channel, target, inverted]: of taking the channel for that of the picture.
+        # summed[pixel, channel, target, inverted]: the cost of using the channel as the picture's target channel.
         cost = summed[:, group.order, _CHANNELS, group.negative].sum(axis=-1)
         best = np.where(cost.min(axis=1) < cost[np.arange(pixels), keys], cost.argmin(axis=1), keys)
-        keys = np.where(white == colour, best, keys)
+        keys = np.where(white == color, best, keys)
     return keys

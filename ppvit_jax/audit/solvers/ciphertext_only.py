@@ -1,8 +1,8 @@
-"""Recovers a key from encrypted images alone, all of one key.
+"""Recovers a key from encrypted images alone, all encrypted with that key.
 
-What moves inside the blocks is found by how values vary together (`correlation`), then the blocks are put together
-like a jigsaw puzzle (`jigsaw`): Chuman and Kiya (arXiv 2211.02369; Information 2023) for block scrambling with pixel
-shuffling. Methods whose blocks or pixels have keys of their own have attacks of their own.
+Correlations between values show how they moved inside the blocks (`correlation`). Then the blocks are assembled like a
+jigsaw puzzle (`jigsaw`): Chuman and Kiya (arXiv 2211.02369; Information 2023) attack block scrambling with pixel
+shuffling so. Encryptions with separate keys for blocks or pixels have separate solvers.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from ppvit_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class _Unknown:
-    """The parts of a block-wise method's key that an attacker who knows the method has to find."""
+    """The parts of a block-wise method's key that the attacker has to find."""
 
     blocks: bool
     pixels: bool
@@ -41,18 +41,18 @@ def solve(method: Encryption, encrypted: np.ndarray, *, reference: np.ndarray | 
     """Estimates the secret that encrypted the images.
 
     Args:
-      method: with the right block size; no key.
-      encrypted: uint8 [n, side, side, 3], square images of one key.
-      reference: uint8 [m, side, side, 3], plain images of similar content, of which none need be among the encrypted
-        ones; used by the methods that treat all blocks alike and move what is inside.
-      seed: of the random choices.
+      method: the encryption method, with its block size; it has no key.
+      encrypted: uint8 [n, side, side, 3], square images encrypted with one key.
+      reference: uint8 [m, side, side, 3], other plain images with similar content. Only methods that move values alike
+        in all blocks use them.
+      seed: seed of the random choices.
 
     Returns:
-      An estimate, up to a symmetry that is the same for all images (see `scoring`): `method.decrypt(encrypted, secret)`
-      shows what was recovered.
+      An estimate, up to a symmetry that is the same for all images (see `scoring`). `method.decrypt(encrypted, secret)`
+      shows the recovered images.
 
     Raises:
-      UserError: no attack on ciphertexts alone is built for this method; or images that do not fit it.
+      UserError: there is no ciphertext-only attack on this method, or the images do not fit it.
     """
     if isinstance(method, PixelEncryption) and not method.per_image:
         return channel_keys.solve(method, encrypted, seed=seed)
@@ -63,8 +63,8 @@ def solve(method: Encryption, encrypted: np.ndarray, *, reference: np.ndarray | 
     unknown = _unknown(method)
     if unknown is None:
         raise UserError(
-            f"no attack on encrypted images alone is built for {method.spec}, which proves nothing about it: see "
-            "docs/threat_model.md"
+            f"there is no attack on encrypted images alone for {method.spec}, which proves nothing about its security: "
+            "see docs/threat_model.md"
         )
     size = encrypted.shape[1]
     blocks = split_blocks(encrypted, method.block_size)
@@ -72,15 +72,15 @@ def solve(method: Encryption, encrypted: np.ndarray, *, reference: np.ndarray | 
     values = blocks.reshape(-1, blocks.shape[-1])
     pixel = negative = None
     if unknown.pixels:
-        known = reference
-        if known is not None:
-            known = split_blocks(known, method.block_size).reshape(-1, values.shape[-1])
-        # Restricted permutations leave most values in their places.
+        reference_values = reference
+        if reference_values is not None:
+            reference_values = split_blocks(reference_values, method.block_size).reshape(-1, values.shape[-1])
+        # Restricted permutations leave most values in place.
         start = np.arange(values.shape[-1]) if isinstance(method, RestrictedPermutations) else None
-        found = correlation.arrange(
-            values, method.block_size, inverted=unknown.signs, start=start, reference=known, seed=seed
+        arrangement = correlation.arrange(
+            values, method.block_size, inverted=unknown.signs, start=start, reference=reference_values, seed=seed
         )
-        pixel, negative = found.pixel, found.negative
+        pixel, negative = arrangement.pixel, arrangement.negative
     elif unknown.signs:
         negative = correlation.signs(correlation.correlate(values))
     upright = blocks if negative is None else blocks ^ (negative * np.uint8(255))
@@ -99,17 +99,18 @@ def solve(method: Encryption, encrypted: np.ndarray, *, reference: np.ndarray | 
 def recover(
     method: Encryption, encrypted: np.ndarray, *, shown: int, reference: np.ndarray | None = None, seed: int = 0
 ) -> tuple[np.ndarray, Secret | None]:
-    """Decrypts the first images by an estimate of the secret.
+    """Decrypts the first images with an estimate of the secret.
 
     Args:
       method, encrypted, reference, seed: as for `solve`.
-      shown: how many of the images to decrypt.
+      shown: the largest number of images to decrypt.
 
     Returns:
-      uint8 [shown or fewer, side, side, 3], and the estimate; None where every image has one of its own.
+      The decrypted images, uint8 [at most shown, side, side, 3], and the estimate; None instead of the estimate if
+      every image has its own secret.
 
     Raises:
-      UserError: as `solve`.
+      UserError: see `solve`.
     """
     first = encrypted[:shown]
     if isinstance(method, PixelEncryption) and method.per_image:
@@ -121,7 +122,7 @@ def recover(
 
 
 def _turn_inside(pixel: np.ndarray, upright: np.ndarray, side: int) -> np.ndarray:
-    """Turns the inside of blocks that stay in their places, so that their borders fit."""
+    """Turns the inside of all blocks, which stay in place, so that their borders fit."""
     size = upright.shape[2]
     places = np.arange(size * size)
     order = np.arange(side * side)
@@ -143,7 +144,7 @@ def _unknown(method: Encryption) -> _Unknown | None:
         case NegativePositive():
             return _Unknown(blocks=False, pixels=False, signs=True)
         case EncryptionThenCompression():
-            # One symmetry for the inside of all blocks is one of the whole image.
+            # A symmetry that is applied to all blocks alike is a symmetry of the whole image.
             return _Unknown(blocks=True, pixels=bool(method.sub_block_size), signs=bool(method.sub_block_size))
         case BlockPixelNegativePositive(shared=True):
             return _Unknown(blocks=True, pixels=True, signs=True)

@@ -1,8 +1,9 @@
-"""Places things on a grid, of which only their pairwise correlations are known.
+"""Places items on a grid, given only their pairwise correlations.
 
-Coordinates from the neighbourhood graph, by distances along it (Isomap: Tenenbaum, de Silva and Langford, Science
-2000) and by its Laplacian (Belkin and Niyogi, Neural Computation 2003); then the fast approximate quadratic assignment
-(Vogelstein et al., PLOS ONE 2015) to a template of correlations that is measured on the arrangement itself.
+First, items get coordinates from their neighborhood graph, by distances along it (Isomap: Tenenbaum, de Silva and
+Langford, Science 2000) and by its Laplacian (Belkin and Niyogi, Neural Computation 2003). Then fast approximate
+quadratic assignment (Vogelstein et al., PLOS ONE 2015) fits the arrangement to a template of correlations, which is
+measured on the arrangement itself.
 """
 
 import itertools
@@ -13,39 +14,40 @@ from scipy.optimize import linear_sum_assignment, quadratic_assignment
 from scipy.sparse.csgraph import minimum_spanning_tree, shortest_path
 from scipy.spatial.distance import pdist, squareform
 
-_NEIGHBOURS = (5, 8, 14)
+_NEIGHBORS = (5, 8, 14)
 _TURNS = 8
-# Of the first template, an exponential decay, in cells.
+# Length in cells over which the correlations of the first template decay exponentially.
 _LENGTH = 1.5
 
 
 def place(correlation: np.ndarray, rows: int, columns: int, *, starts: int | None = None) -> np.ndarray:
-    """Places things in the cells of a grid so that correlated ones are near each other.
+    """Places items in the cells of a grid so that correlated items are near each other.
 
     Args:
       correlation: float [n, n], symmetric, with n = rows * columns.
-      rows, columns: of the grid.
-      starts: try so many initial arrangements; None for all.
+      rows, columns: size of the grid.
+      starts: number of initial arrangements to try; None for all.
 
     Returns:
-      int64 [n]: the thing in each cell, cells in row-major order; known up to rotations and flips of the grid.
+      int64 [n], the item in each cell, in row-major order; known up to rotations and flips of the grid.
     """
     best, best_score = np.arange(len(correlation)), -np.inf
     for start in itertools.islice(_starts(correlation, rows, columns), starts):
-        found = refine(correlation, start, rows, columns)
-        score = smoothness(correlation, found, rows, columns)
+        order = refine(correlation, start, rows, columns)
+        score = smoothness(correlation, order, rows, columns)
         if score > best_score:
-            best, best_score = found, score
+            best, best_score = order, score
     return best
 
 
 def smoothness(correlation: np.ndarray, order: np.ndarray, rows: int, columns: int) -> float:
-    """The mean correlation of neighbouring cells: the true arrangement of natural images has about the highest.
+    """Returns the mean correlation of neighboring cells. For natural images the true arrangement is among the highest.
 
     Args:
-      correlation: float [n, n].
-      order: int [n], the thing in each place; n = rows * columns * channels, the channels of a cell next to each other,
-        and only the same channel compared.
+      correlation: float [n, n], with n = rows * columns * channels.
+      order: int [n], the item in each place; the channels of a cell are adjacent. Only items of the same channel are
+        compared.
+      rows, columns: size of the grid.
     """
     places = order.reshape(rows, columns, -1)
     across = correlation[places[:, :-1], places[:, 1:]]
@@ -56,14 +58,14 @@ def smoothness(correlation: np.ndarray, order: np.ndarray, rows: int, columns: i
 def refine(
     correlation: np.ndarray, order: np.ndarray, rows: int, columns: int, *, rounds: int = 12, steps: int = 30
 ) -> np.ndarray:
-    """Improves an arrangement by turns: measures how correlation falls with distance, and rearranges towards that.
+    """Improves an arrangement iteratively: measures how correlation falls with distance, then rearranges to match.
 
     Args:
       correlation: float [n, n], symmetric.
-      order: int [n], the thing in each place, as in `smoothness`.
-      rows, columns: of the grid.
-      rounds: at most so many turns.
-      steps: at most so many of Frank and Wolfe's in each.
+      order: int [n], the item in each place, as in `smoothness`.
+      rows, columns: size of the grid.
+      rounds: the largest number of iterations.
+      steps: the largest number of Frank-Wolfe steps in an iteration.
 
     Returns:
       int64 [n], the new arrangement.
@@ -86,16 +88,16 @@ def refine(
 
 
 def assign(correlation: np.ndarray, template: np.ndarray, start: np.ndarray, steps: int) -> np.ndarray:
-    """Rearranges towards the largest sum of template * correlation, by Frank and Wolfe's steps from a start.
+    """Rearranges items to increase the sum of template * correlation, by Frank-Wolfe steps.
 
     Args:
-      correlation: float [n, n] between things.
+      correlation: float [n, n] between items.
       template: float [n, n] between places.
-      start: int [n], the thing in each place.
-      steps: at most so many.
+      start: int [n], the item in each place at the start.
+      steps: the largest number of steps.
 
     Returns:
-      int64 [n], no worse than `start`.
+      int64 [n], an arrangement that is no worse than `start`.
     """
     result = quadratic_assignment(
         template,
@@ -113,7 +115,7 @@ def assign(correlation: np.ndarray, template: np.ndarray, start: np.ndarray, ste
 
 
 def _exchange(correlation: np.ndarray, template: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Exchanges two things as long as that improves, the best exchange first; both diagonals are zero."""
+    """Makes the best exchange of two items while one improves the sum; both matrices have a zero diagonal."""
     order, ordered = start.copy(), correlation[np.ix_(start, start)]
     product = template @ ordered
     for _ in range(len(start)):
@@ -131,7 +133,7 @@ def _exchange(correlation: np.ndarray, template: np.ndarray, start: np.ndarray) 
 
 
 def _template(correlation: np.ndarray, order: np.ndarray, rows: int, columns: int, channels: int) -> np.ndarray:
-    """The mean correlation at each distance, for each pair of channels: float [n, n] between places."""
+    """Returns the mean correlation at each distance, for each pair of channels: float [n, n] between places."""
     cells = np.repeat(_cells(rows, columns), channels, axis=0).astype(np.int64)
     channel = np.tile(np.arange(channels), rows * columns)
     distance = np.abs(cells[:, None] - cells[None])
@@ -145,8 +147,8 @@ def _template(correlation: np.ndarray, order: np.ndarray, rows: int, columns: in
 def _starts(correlation: np.ndarray, rows: int, columns: int) -> Iterator[np.ndarray]:
     distance = np.sqrt(np.maximum(np.diag(correlation)[:, None] + np.diag(correlation)[None] - 2 * correlation, 0))
     cells = _cells(rows, columns)
-    for neighbours in _NEIGHBOURS:
-        for plane in (_isomap(distance, neighbours), laplacian(distance, neighbours)):
+    for neighbors in _NEIGHBORS:
+        for plane in (_isomap(distance, neighbors), laplacian(distance, neighbors)):
             yield _to_cells(plane, cells)
 
 
@@ -154,34 +156,34 @@ def _cells(rows: int, columns: int) -> np.ndarray:
     return np.stack(np.divmod(np.arange(rows * columns), columns), axis=1).astype(np.float64)
 
 
-def _graph(distance: np.ndarray, neighbours: int) -> np.ndarray:
-    """bool [n, n]: the nearest neighbours of each, and what connects them all."""
-    nearest = np.argsort(distance, axis=1)[:, 1 : neighbours + 1]
+def _graph(distance: np.ndarray, neighbors: int) -> np.ndarray:
+    """Returns the graph of nearest neighbors, plus a spanning tree that connects it: bool [n, n]."""
+    nearest = np.argsort(distance, axis=1)[:, 1 : neighbors + 1]
     linked = minimum_spanning_tree(np.maximum(distance, 1e-9)).toarray() > 0
     linked[np.arange(len(distance))[:, None], nearest] = True
     return linked | linked.T
 
 
-def _isomap(distance: np.ndarray, neighbours: int) -> np.ndarray:
-    edges = np.where(_graph(distance, neighbours), np.maximum(distance, 1e-9), 0)
+def _isomap(distance: np.ndarray, neighbors: int) -> np.ndarray:
+    edges = np.where(_graph(distance, neighbors), np.maximum(distance, 1e-9), 0)
     squares = shortest_path(edges, directed=False) ** 2
-    centred = squares - squares.mean(0) - squares.mean(1)[:, None] + squares.mean()
-    values, vectors = np.linalg.eigh(-centred / 2)
+    centered = squares - squares.mean(0) - squares.mean(1)[:, None] + squares.mean()
+    values, vectors = np.linalg.eigh(-centered / 2)
     return vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 1e-12))
 
 
-def laplacian(distance: np.ndarray, neighbours: int) -> np.ndarray:
-    """Coordinates in a plane, of distances [n, n]: float64 [n, 2]."""
-    scale = np.maximum(np.sort(distance, axis=1)[:, neighbours], 1e-9)
+def laplacian(distance: np.ndarray, neighbors: int) -> np.ndarray:
+    """Returns coordinates in a plane from distances [n, n], by the graph Laplacian: float64 [n, 2]."""
+    scale = np.maximum(np.sort(distance, axis=1)[:, neighbors], 1e-9)
     weights = np.exp(-(distance**2) / (scale[:, None] * scale[None]))
-    weights = np.where(_graph(distance, neighbours), weights, 1e-9)
+    weights = np.where(_graph(distance, neighbors), weights, 1e-9)
     root = np.sqrt(weights.sum(1))
     vectors = np.linalg.eigh(-weights / (root[:, None] * root[None]))[1]
     return vectors[:, 1:3] / root[:, None]
 
 
 def _to_cells(plane: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """The thing in each cell, from coordinates in a plane whose axes may be turned against the grid's."""
+    """Returns the item in each cell, from coordinates in a plane that may be rotated against the grid."""
     left, _, _ = np.linalg.svd(plane - plane.mean(0), full_matrices=False)
     target = (cells - cells.mean(0)) / np.maximum(cells.std(0), 1e-9)
     found = []

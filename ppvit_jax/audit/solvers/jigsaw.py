@@ -1,7 +1,7 @@
-"""Puts square blocks in their places by what their edges look like: a jigsaw puzzle of N images cut alike.
+"""Puts square blocks in their places by their edges: a jigsaw puzzle of several images that are scrambled alike.
 
-Edges are compared by the Mahalanobis gradient compatibility of Gallagher ("Jigsaw puzzles with pieces of unknown
-orientation", CVPR 2012), summed over images. The attack on images whose blocks change places is Chuman and Kiya's.
+Edges are compared by Gallagher's Mahalanobis gradient compatibility ("Jigsaw puzzles with pieces of unknown
+orientation", CVPR 2012), summed over images. Chuman and Kiya propose the attack on images whose blocks change places.
 """
 
 from collections.abc import Iterable
@@ -11,23 +11,23 @@ import numpy as np
 from ppvit_jax.audit.solvers.assembly import UNTURNED, Turns, solve
 from ppvit_jax.errors import UserError
 
-# Variance of quantised gradients of a flat area, in grey levels squared: keeps covariances invertible.
+# Variance of the quantized gradients of a flat area, in gray levels squared; it keeps covariances invertible.
 _NOISE = 1.0
 
 
 def assemble(blocks: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Finds the places of blocks that are upright.
+    """Finds the places of upright blocks.
 
     Args:
-      blocks: uint8 or floating point [images, rows * columns, side, side, channels], grey levels 0 to 255; the same
-        blocks in all images, side at least 2.
-      rows, columns: of the frame.
+      blocks: uint8 or float [images, rows * columns, side, side, channels], values from 0 to 255, scrambled alike in
+        all images; the side is at least 2.
+      rows, columns: size of the frame in blocks.
 
     Returns:
-      int32 [rows * columns], `blocks[:, order]` lie in row-major order.
+      int32 [rows * columns], the order such that `blocks[:, order]` are in row-major order.
 
     Raises:
-      UserError: another number or shape of blocks.
+      UserError: the blocks are not square or do not fill the frame.
     """
     check_blocks(blocks, rows, columns)
     costs = joint_costs(blocks, [blocks], UNTURNED)
@@ -35,10 +35,17 @@ def assemble(blocks: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def assembly_cost(blocks: np.ndarray, order: np.ndarray, rows: int, columns: int) -> float:
-    """Measures how badly neighboring blocks of an arrangement fit.
+    """Measures the misfit between neighboring blocks of an arrangement.
 
-    Returns the mean squared difference of the values that face each other across all borders, in gray levels squared.
-    Arguments and errors are those of `assemble`, and `order` is of the kind that it returns.
+    Args:
+      blocks, rows, columns: as for `assemble`.
+      order: int [rows * columns], the block in each place.
+
+    Returns:
+      The mean squared difference between values that face each other across borders, in gray levels squared.
+
+    Raises:
+      UserError: see `assemble`.
     """
     check_blocks(blocks, rows, columns)
     placed = blocks[:, order].astype(np.float32)
@@ -50,7 +57,7 @@ def assembly_cost(blocks: np.ndarray, order: np.ndarray, rows: int, columns: int
 
 
 def check_blocks(blocks: np.ndarray, rows: int, columns: int) -> None:
-    """Raises UserError unless these are square blocks that fill the frame."""
+    """Raises UserError unless the blocks are square and fill the frame."""
     square = blocks.ndim == 5 and blocks.shape[2] == blocks.shape[3] >= 2 and len(blocks)
     if not square or rows < 1 or columns < 1 or blocks.shape[1] != rows * columns:
         raise UserError(
@@ -60,18 +67,18 @@ def check_blocks(blocks: np.ndarray, rows: int, columns: int) -> None:
 
 
 def joint_costs(blocks: np.ndarray, turned: Iterable[np.ndarray], turns: Turns) -> np.ndarray:
-    """Measures how badly each block fits beside each other one, summed over images.
+    """Measures the misfit of every pair of blocks as neighbors, summed over images.
 
     Args:
-      blocks: [images, n, side, side, channels], as `assemble`.
-      turned: the blocks after each turn, one by one.
-      turns: the group.
+      blocks: uint8 or float [images, n, side, side, channels], as for `assemble`.
+      turned: for each turn, all blocks after that turn.
+      turns: the group of turns.
 
     Returns:
-      float32 [n, 4, n, turns]: of block i as it is and, in each direction from it, block j turned.
+      float32 [n, 4, n, turns]: element [i, d, j, t] is the cost of block j, after turn t, in direction d from block i.
     """
     count, variants = blocks.shape[1], len(turns.inverse)
-    # (x - e)' P (x - e) is a product of features of the one block and of the other.
+    # (x - e)' P (x - e) is, up to a constant, an inner product of features of the two blocks.
     features, constants = zip(*(_expected(blocks, direction) for direction in range(4)), strict=True)
     one_way = np.empty((count, 4, count, variants), np.float32)
     for turn, blocks_turned in enumerate(turned):
@@ -80,8 +87,8 @@ def joint_costs(blocks: np.ndarray, turned: Iterable[np.ndarray], turns: Turns) 
             squares = np.einsum("nbpc,nbpd->nbcd", facing, facing)
             products = features[direction] @ np.concatenate([_flat(squares), _flat(facing)], axis=1).T
             one_way[:, direction, :, turn] = products + constants[direction][:, None]
-    # Relative to what blocks that do not belong there cost, and no worse than these: where a flat area ends, one joint
-    # would outweigh all others. At least what noise costs.
+    # Costs are relative to the median cost of an edge, which is that of a wrong neighbor, plus the cost of noise. They
+    # are clipped to 1: otherwise a single joint at the border of a flat area would outweigh all others.
     noise = np.float32(blocks.shape[0] * blocks.shape[2] * blocks.shape[4])
     usual = np.median(one_way.reshape(count, 4, -1), axis=-1) + noise
     one_way = np.clip(one_way / usual[:, :, None, None], 0, 1)
@@ -97,7 +104,7 @@ def joint_costs(blocks: np.ndarray, turned: Iterable[np.ndarray], turns: Turns) 
 
 
 def _expected(blocks: np.ndarray, direction: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the values expected beside each block: features [n, images * ...], and terms to add to products [n]."""
+    """Returns features of each block's expected neighbor, [n, images * ...], and the constants of the costs, [n]."""
     outer, inner = _edge(blocks, direction, 0), _edge(blocks, direction, 1)
     gradients = outer - inner
     mean = gradients.mean(axis=2, keepdims=True)
@@ -111,11 +118,11 @@ def _expected(blocks: np.ndarray, direction: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _edge(blocks: np.ndarray, direction: int, depth: int) -> np.ndarray:
-    """float32 [images, n, side, channels], centred: the values at this depth below the edge that looks there."""
+    """Returns values minus 127.5 at this depth below the edge in a direction: float32 [images, n, side, channels]."""
     depth = depth if direction >= 2 else -1 - depth
     return (blocks[:, :, :, depth] if direction % 2 == 0 else blocks[:, :, depth]).astype(np.float32) - 127.5
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
-    """[images, n, ...] -> [n, features]"""
+    """Flattens [images, n, ...] to [n, features]."""
     return values.swapaxes(0, 1).reshape(values.shape[1], -1)

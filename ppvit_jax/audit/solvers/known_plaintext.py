@@ -1,9 +1,9 @@
-"""Recovers a key's effect from images and their encryptions: a known-plaintext attack.
+"""Known-plaintext attack: recovers a key's effect from images and their encryptions.
 
-Whatever permutes and inverts values is undone by matching: Li et al. (Signal Processing: Image Communication 2008) and
-Jolfaei, Wu and Muthukkumarasamy (IEEE TIFS 2016) for permutations. Blocks and the things that move inside them are told
-apart by colour refinement (Weisfeiler and Lehman 1968): what a block holds tells the blocks apart, where blocks differ
-tells the values apart, and so on in turn.
+Matching undoes any method that permutes and inverts values: Li et al. (Signal Processing: Image Communication 2008) and
+Jolfaei, Wu and Muthukkumarasamy (IEEE TIFS 2016) for permutations. Color refinement (Weisfeiler and Lehman 1968) tells
+apart blocks and the sites that move inside them: the contents of blocks distinguish blocks, the differences between
+blocks distinguish sites, and so on in turn.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ _NO_MATCH = "the pairs are not images and their encryptions by {} with one key: 
 class Solution:
     """An estimate of a key, from pairs of images and their encryptions.
 
-    secret: an estimate of the method's secret that turns each given image into its encryption. `method.decrypt` with it
-      decrypts others as far as nothing is ambiguous; but for etc's `legacy` channels, which nothing decrypts, and whose
-      secret is good for encrypting alone.
-    blocks: of an image; 1 where a method has none.
-    ambiguous_blocks: how many of them look like another one in the pairs, so that their places are a guess.
-    places: of an image: values, or four-bit halves of values for le and ele.
-    ambiguous_places: how many of them could also come from another place, or be inverted the other way. An upper bound:
-      what is alike in the first respect may differ when all is put together.
+    secret: an estimate of the method's secret that turns each image of the pairs into its encryption. `method.decrypt`
+      with it decrypts other images, except in ambiguous places. Under etc's `legacy` channels, which cannot be undone,
+      the secret only encrypts.
+    blocks: number of blocks of an image; 1 if the method has no blocks.
+    ambiguous_blocks: number of blocks that equal another block in all pairs, so that their places are a guess.
+    places: number of values of an image, or of four-bit halves of values for le and ele.
+    ambiguous_places: number of places that could also come from another place, or be inverted the other way. It is an
+      upper bound: the pairs together may settle more than each condition alone.
     """
 
     secret: Secret
@@ -41,25 +41,28 @@ class Solution:
 
 
 def solve(method: Encryption, plain: np.ndarray, encrypted: np.ndarray) -> Solution:
-    """Finds how a key permutes and inverts, from images and their encryptions.
+    """Recovers the permutations and inversions of a key from images and their encryptions.
 
-    Ties are resolved arbitrarily, but always to a bijection that is exact for the given pairs.
+    Ties are broken arbitrarily, but the result is always a bijection that is exact for the given pairs.
 
     Args:
-      method: with the right block size; no key.
+      method: the encryption method, with its block size; it has no key.
       plain: uint8 [n, height, width, 3].
       encrypted: uint8 [n, height, width, 3], in the same order.
 
+    Returns:
+      The estimate of the secret, and the number of its ambiguous blocks and places.
+
     Raises:
-      UserError: a method with keys of their own for every image, of which nothing carries over to others; a method that
-        encodes; arrays of other types or sizes; or pairs that no key explains.
+      UserError: the method encodes images, or has a key for every image, so that pairs reveal nothing about other
+        images; the arrays have another type or size; or no key explains the pairs.
     """
     if method.encodes:
         raise UserError(f"encryption {method.spec} encodes images and moves no values: learn a decoder from the pairs")
     if method.per_image:
         raise UserError(
-            f"encryption {method.spec} has a key for every image: pairs tell the keys of their own images alone, and "
-            "nothing of others; use a dictionary of candidate images"
+            f"encryption {method.spec} has a key for every image, so pairs reveal nothing about other images: use a "
+            "dictionary of candidate images"
         )
     _check_pairs(plain, encrypted)
     parts = structure(method, *plain.shape[1:3])
@@ -75,23 +78,23 @@ def solve(method: Encryption, plain: np.ndarray, encrypted: np.ndarray) -> Solut
 
 
 def pairs_needed(method: Encryption, plain: np.ndarray, encrypted: np.ndarray, *, limit: int = 20) -> int | None:
-    """Finds the smallest number n of pairs such that the estimate from the first n is exact for all others.
+    """Finds the smallest number n such that the estimate from the first n pairs is exact for all other pairs.
 
-    An attacker can check that without the key. The check is that the estimate encrypts the plain images of the other
-    pairs correctly, which is the same as decrypting them, and possible for etc's `legacy` channels too.
+    An attacker can check this without the key: the estimate must encrypt the other plain images correctly. This is
+    equivalent to decrypting them, and also works for etc's `legacy` channels.
 
     Args:
       method, plain, encrypted: as for `solve`.
-      limit: try no more pairs than this, and leave at least one to check with.
+      limit: the largest number of pairs to try; at least one pair is always left for the check.
 
     Returns:
-      The number, or None if `limit` pairs do not suffice.
+      The number of pairs, or None if `limit` pairs do not suffice.
 
     Raises:
-      UserError: as `solve`; or fewer than two pairs.
+      UserError: see `solve`; or there are fewer than two pairs.
     """
     if len(plain) < 2:
-        raise UserError("one pair leaves none to check with: give at least two")
+        raise UserError("one pair leaves none to check the estimate with: give at least two")
     for count in range(1, min(limit, len(plain) - 1) + 1):
         secret = solve(method, plain[:count], encrypted[:count]).secret
         if (method.encrypt(plain[count:], secret) == encrypted[count:]).all():
@@ -102,21 +105,24 @@ def pairs_needed(method: Encryption, plain: np.ndarray, encrypted: np.ndarray, *
 def _check_pairs(plain: np.ndarray, encrypted: np.ndarray) -> None:
     if plain.ndim != 4 or plain.shape[-1] != 3 or len(plain) == 0 or plain.shape != encrypted.shape:
         raise UserError(
-            f"pairs of shapes {plain.shape} and {encrypted.shape}: give at least one image and as many encryptions, "
-            "[n, height, width, 3] both"
+            f"plain images have shape {plain.shape} and encrypted ones {encrypted.shape}: give at least one pair, both "
+            "[n, height, width, 3]"
         )
     if plain.dtype != np.uint8 or encrypted.dtype != np.uint8:
-        raise UserError(f"pairs of {plain.dtype} and {encrypted.dtype}: give uint8 images")
+        raise UserError(f"plain images are {plain.dtype} and encrypted ones {encrypted.dtype}: give uint8 images")
 
 
 def _hash(parts: Structure, flat: np.ndarray) -> np.ndarray:
-    """uint64 [transforms, blocks, sites]: what sites hold in all images, uint8 [n, places], after each transform."""
+    """Hashes the values of each site over all images, uint8 [n, places], after each transform.
+
+    Returns uint64 [transforms, blocks, sites].
+    """
     transforms, width = parts.orders.shape
     weights = np.random.default_rng(0).integers(0, 2**64, (len(flat), width), np.uint64)
     result = np.zeros((transforms, parts.places.shape[0] * parts.places.shape[1]), np.uint64)
     columns = np.arange(transforms)
     for image, weight in zip(flat, weights, strict=True):
-        # Value k of a transformed site is value `orders[k]`, or the top less it: a linear function modulo 2**64.
+        # Value k of a transformed site is v[orders[k]] or top - v[orders[k]]: a linear function modulo 2**64.
         kernel = np.zeros((width, transforms), np.uint64)
         signed = np.where(parts.inverted, np.uint64(0) - weight, weight)
         np.add.at(kernel, (parts.orders, columns[:, None]), signed)
@@ -126,14 +132,14 @@ def _hash(parts: Structure, flat: np.ndarray) -> np.ndarray:
 
 
 def _match_all(parts: Structure, hashes: np.ndarray) -> tuple[Secret, int, int] | None:
-    """The secret, ambiguous blocks and ambiguous places, from hashes [2, transforms, blocks, sites]; or None."""
+    """Finds the secret and the numbers of ambiguous blocks and places; returns None if nothing matches."""
     blocks = len(parts.places)
     start = np.zeros(blocks, np.uint64) if parts.blocks_move else mix(np.arange(blocks, dtype=np.uint64))
     rows, sites, tied_ways = _refine(parts, hashes, np.stack([start, start]))
     unsure_blocks = _repeated(rows[1])
     unsure_sites = np.stack([_repeated(row) for row in sites[1]])
 
-    # Where what ties hide is not all the same, choosing one block may tell others apart.
+    # If tied blocks are not equivalent after all, fixing one of them may break the other ties.
     for chosen in range(blocks):
         order = _pair(rows[0], rows[1], parts.staying[0])
         found = None if order is None else _match_sites(parts, hashes, order)
@@ -149,7 +155,7 @@ def _match_all(parts: Structure, hashes: np.ndarray) -> tuple[Secret, int, int] 
         return None
     site, way = found
 
-    # A tie between transforms counts where they differ in what they do to the place.
+    # A tie between transforms only matters in places where their effects differ.
     differing = (parts.orders[:, None] != parts.orders) | (parts.inverted[:, None] != parts.inverted)
     ways = tied_ways[1].reshape(len(parts.orders), -1)
     first = differing[ways.argmax(axis=0)]
@@ -160,19 +166,20 @@ def _match_all(parts: Structure, hashes: np.ndarray) -> tuple[Secret, int, int] 
 
 
 def _refine(parts: Structure, hashes: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colour refinement of plain and encrypted together: equal colours look alike, however they moved.
+    """Refines colors of plain and encrypted blocks and sites together; those that correspond have equal colors.
 
     Args:
-      hashes: uint64 [2, transforms, blocks, sites], of plain and encrypted.
-      rows: uint64 [2, blocks], the blocks' first colours.
+      parts: structure of the method.
+      hashes: uint64 [2, transforms, blocks, sites], of the plain and of the encrypted images.
+      rows: uint64 [2, blocks], the initial colors of blocks.
 
     Returns:
-      The colours of blocks, uint64 [2, blocks], and of sites, uint64 [2, 1 or blocks, sites]; and which transforms
-      bring a site to its canonical form, bool [2, transforms, 1 or blocks, sites].
+      The colors of blocks, uint64 [2, blocks]; the colors of sites, uint64 [2, 1 or blocks, sites]; and a mask of the
+      transforms that bring a site to its canonical form, bool [2, transforms, 1 or blocks, sites].
     """
     kinds = mix(parts.kinds.astype(np.uint64))
     sites = np.broadcast_to(kinds, (2, 1, len(kinds)))
-    known = 0
+    previous = 0
     while True:
         seen = hashes
         if parts.alike:
@@ -180,17 +187,17 @@ def _refine(parts: Structure, hashes: np.ndarray, rows: np.ndarray) -> tuple[np.
         smallest = seen.min(axis=1)
         ways = seen == smallest[:, None]
         sites = mix(smallest + sites)
-        # Several transforms give the canonical form: what is the same for all of them counts.
+        # Several transforms may give the canonical form: the sum over them does not depend on the choice.
         content = np.where(ways, mix(hashes), 0).sum(axis=1) if hashes.shape[1] > 1 else hashes[:, 0]
         rows = mix(rows + mix(content + sites).sum(axis=-1))
         distinct = len(np.unique(rows[0])) + len(np.unique(sites[0]))
-        if not parts.alike or distinct == known:
+        if not parts.alike or distinct == previous:
             return rows, sites, ways
-        known = distinct
+        previous = distinct
 
 
 def _choose(parts: Structure, hashes: np.ndarray, rows: np.ndarray, number: int) -> np.ndarray | None:
-    """Takes one of the encrypted blocks of a colour for a plain one, where all that follows fits; None if none does."""
+    """Matches a tied plain block to an encrypted one; returns the refined colors, or None if no choice fits."""
     plain = int(_repeated(rows[0]).argmax())
     for encrypted in np.flatnonzero(rows[1] == rows[0, plain]):
         chosen = rows.copy()
@@ -202,8 +209,10 @@ def _choose(parts: Structure, hashes: np.ndarray, rows: np.ndarray, number: int)
 
 
 def _match_sites(parts: Structure, hashes: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """For every encrypted site the plain one and the transform, int [1 or blocks, sites] both, given the blocks' order;
-    None if there are none."""
+    """Finds the plain site and the transform of every encrypted site, given the order of the blocks.
+
+    Returns both as int [1 or blocks, sites], or None if there is no match.
+    """
     plain, encrypted = hashes[0][:, order], hashes[1]
     if parts.alike:
         number = mix(np.arange(len(order), dtype=np.uint64))[:, None]
@@ -219,9 +228,9 @@ def _match_sites(parts: Structure, hashes: np.ndarray, order: np.ndarray) -> tup
 
 
 def _pair(plain: np.ndarray, encrypted: np.ndarray, staying: int) -> np.ndarray | None:
-    """The plain one for each encrypted one, of equal colours [n]; None if there is no bijection.
+    """Returns the plain item for each encrypted item by equal colors [n]; None if there is no bijection.
 
-    staying: how many are known to stay in their places; among equals these are preferred.
+    At least `staying` items are known to keep their places; ties are broken in favor of that.
     """
     if staying:
         same, equals = plain == encrypted, _repeated(encrypted)
@@ -238,14 +247,16 @@ def _pair(plain: np.ndarray, encrypted: np.ndarray, staying: int) -> np.ndarray 
     return order
 
 
-def _repeated(colours: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(colours, return_inverse=True, return_counts=True)
+def _repeated(colors: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(colors, return_inverse=True, return_counts=True)
     return counts[inverse] > 1
 
 
 def _match_lossy(parts: Structure, hashes: np.ndarray) -> tuple[Secret, int, int] | None:
-    """As `_match_all` where transforms lose information and so have no canonical form: every encrypted (sub-)block is
-    looked up among all that plain ones can become, one by one."""
+    """Matches like `_match_all`, for transforms that lose information and therefore have no canonical form.
+
+    Every encrypted (sub-)block is looked up among all transforms of all plain ones.
+    """
     plain, encrypted = hashes[0].reshape(len(parts.orders), -1), hashes[1][0].reshape(-1)
     count = len(encrypted)
     by_value = np.argsort(plain, axis=None)

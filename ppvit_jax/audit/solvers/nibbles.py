@@ -1,12 +1,11 @@
-"""Learnable image encryption (LE) from encrypted images alone: its nibbles change places alike in all blocks.
+"""Ciphertext-only attack on learnable image encryption (LE), whose nibbles change places alike in all blocks.
 
-High nibbles correlate with each other and low ones hardly: the first eigenvector of their correlations tells which they
-are, and by its signs which are inverted, as neighbouring values of an image differ little. Blocks stay where they are,
-so that a nibble that differs less from the block to the right than from the one to the left lies to the right; then
-nibbles exchange their places as long as the picture becomes smoother (a quadratic assignment). The same is done with
-the low nibbles on a circle, where 15 is next to 0; they are matched to what the smoothed high ones predict. That LE's
-one key for all blocks shows the image is Madono et al.'s reason for a key for each ("Block-wise scrambled image
-recognition using adaptation network", 2020).
+High nibbles correlate with each other, and low nibbles hardly. The first eigenvector of the correlations therefore
+separates them, and its signs show the inverted ones. Blocks keep their places, so a nibble that differs less from the
+block on the right than from the block on the left lies near the right border. Then nibbles exchange places as long as
+the picture becomes smoother (a quadratic assignment). Low nibbles are arranged likewise on a circle, where 15 is next
+to 0, and matched to the values that the smoothed high nibbles predict. Madono et al. ("Block-wise scrambled image
+recognition using adaptation network", 2020) propose a key for each block because one key for all reveals the image.
 """
 
 import itertools
@@ -22,23 +21,23 @@ from ppvit_jax.encryption.permutations import join_blocks, split_blocks
 from ppvit_jax.encryption.pixel_encryption import CHANNEL_ORDERS
 from ppvit_jax.errors import UserError
 
-# Nibbles that are compared, to bound time and memory; of more images the first are used.
+# The largest number of nibbles that are compared, which bounds time and memory; only the first images are used.
 _NIBBLES = 2**23
 
 
 def solve(method: LearnableEncryption, encrypted: np.ndarray) -> Secret:
-    """Estimates the secret.
+    """Estimates the secret from encrypted images.
 
     Args:
-      method: with blocks of at least 2.
-      encrypted: uint8 [images, height, width, 3], all with one secret, of at least 2 blocks in each direction.
+      method: learnable image encryption with blocks of at least 2x2 pixels.
+      encrypted: uint8 [images, height, width, 3], encrypted with one secret, at least 2 blocks in each direction.
 
     Returns:
-      {"index": int32 [nibbles], "mask": uint8 [nibbles], 15 or 0}, with which the method decrypts; up to one inversion
-      and one order of channels of all images.
+      {"index": int32 [nibbles], "mask": uint8 [nibbles], 15 or 0}, with which the method decrypts; known up to one
+      inversion and one channel order of all images.
 
     Raises:
-      UserError: images that are not such.
+      UserError: `encrypted` are not images, or have too few blocks.
     """
     size = method.block_size
     check_images(encrypted)
@@ -54,7 +53,7 @@ def solve(method: LearnableEncryption, encrypted: np.ndarray) -> Secret:
     high = np.sort(np.argsort(-np.abs(first))[:values])
     low = np.setdiff1d(np.arange(2 * values), high)
     upright = nibbles[..., high] * np.where(first[high] < 0, -1, 1).astype(np.float32)
-    costs, even = _differences(upright), _differences(_standardised(upright))
+    costs, even = _differences(upright), _differences(_standardized(upright))
     order = _smoothest(costs, [_arrange(costs, size), _arrange(even, size)], size)
     placed_high, negative_high = high[order], first[high[order]] < 0
     chosen, negative_low = _match_low(nibbles[..., low], upright[..., order], size)
@@ -67,16 +66,16 @@ def solve(method: LearnableEncryption, encrypted: np.ndarray) -> Secret:
 
 
 def _first_eigenvector(samples: np.ndarray) -> np.ndarray:
-    """Returns the first eigenvector of the correlations of samples [n, variables]: float64 [variables]."""
-    centred = _standardised(samples)
-    return np.linalg.eigh((centred.T @ centred).astype(np.float64) / len(samples))[1][:, -1]
+    """Returns the first eigenvector of the correlation matrix of samples [n, variables]: float64 [variables]."""
+    centered = _standardized(samples)
+    return np.linalg.eigh((centered.T @ centered).astype(np.float64) / len(samples))[1][:, -1]
 
 
-def _standardised(samples: np.ndarray) -> np.ndarray:
-    """Each variable, along the last axis, with mean 0 and variance 1."""
+def _standardized(samples: np.ndarray) -> np.ndarray:
+    """Scales each variable, along the last axis, to mean 0 and variance 1."""
     rest = tuple(range(samples.ndim - 1))
-    centred = samples - samples.mean(axis=rest)
-    return centred / np.maximum(centred.std(axis=rest), 1e-6)
+    centered = samples - samples.mean(axis=rest)
+    return centered / np.maximum(centered.std(axis=rest), 1e-6)
 
 
 def _arrange(costs: np.ndarray, size: int) -> np.ndarray:
@@ -84,7 +83,7 @@ def _arrange(costs: np.ndarray, size: int) -> np.ndarray:
     count = costs.shape[-1]
     # A nibble near the right border differs less from the block on the right than from the one on the left.
     right, below = (cost.sum(axis=0) - cost.sum(axis=1) for cost in costs[1:])
-    # Ranks, as places in the block; three nibbles for each of them.
+    # The ranks give coordinates in the block; three nibbles go to each place.
     wanted = np.stack([below, right], axis=1).argsort(axis=0).argsort(axis=0) / count * size - 0.5
     place = np.stack(np.divmod(np.arange(size**2), size), axis=1)
     distance = ((np.repeat(place, 3, axis=0)[:, None] - wanted[None]) ** 2).sum(axis=-1)
@@ -93,16 +92,20 @@ def _arrange(costs: np.ndarray, size: int) -> np.ndarray:
 
 
 def _smoothest(costs: np.ndarray, starts: list[np.ndarray], size: int) -> np.ndarray:
-    """The arrangement of least cost between neighbours that exchanges of two lead to from any of these starts."""
-    flows = _neighbours(size)
+    """Improves each start by exchanges of two nibbles, and returns the arrangement with the lowest cost."""
+    flows = _neighbors(size)
     found = [_exchange(costs, flows, start) for start in starts]
     return min(found, key=lambda order: np.sum(flows * costs[:, order][:, :, order]))
 
 
 def _differences(values: np.ndarray) -> np.ndarray:
-    """Mean squared differences of values in a block, to the block on the right, and to the one below.
+    """Returns mean squared differences of values in a block, to the block on the right, and to the block below.
 
-    values: floating point or complex [images, rows, columns, n]. Returns float64 [3, n, n].
+    Args:
+      values: float or complex [images, rows, columns, n].
+
+    Returns:
+      float64 [3, n, n].
     """
     pairs = (values, values), (values[:, :, :-1], values[:, :, 1:]), (values[:, :-1], values[:, 1:])
     costs = []
@@ -113,8 +116,8 @@ def _differences(values: np.ndarray) -> np.ndarray:
     return np.stack(costs).astype(np.float64)
 
 
-def _neighbours(size: int) -> np.ndarray:
-    """float64 [3, values, values]: which values of one channel touch, in a block and across its borders as above."""
+def _neighbors(size: int) -> np.ndarray:
+    """Returns weights of values that touch in a channel, for the three costs of `_differences`: float64 [3, n, n]."""
     row, column, channel = (part.ravel() for part in np.indices((size, size, 3)))
     same = channel[:, None] == channel
 
@@ -126,27 +129,27 @@ def _neighbours(size: int) -> np.ndarray:
 
 
 def _match_channels(costs: np.ndarray, order: np.ndarray, size: int) -> np.ndarray:
-    """Puts the three nibbles of each place in the order of channels that fits the places before it."""
+    """Orders the three nibbles of each place by channel, to fit the places above and to the left."""
     order = order.reshape(size, size, 3).copy()
     for row, column in itertools.product(range(size), repeat=2):
         before = [order[row, column - 1]] * (column > 0) + [order[row - 1, column]] * (row > 0)
         if before:
-            cost = sum(costs[np.ix_(neighbour, order[row, column])] for neighbour in before)
+            cost = sum(costs[np.ix_(neighbor, order[row, column])] for neighbor in before)
             order[row, column] = order[row, column][linear_sum_assignment(cost)[1]]
     return order.ravel()
 
 
 def _exchange(costs: np.ndarray, flows: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Exchanges two nibbles, the best exchange first, as long as that lowers the sum of flows * costs[order, order]."""
+    """Makes the best exchange of two nibbles while one lowers the sum of flows * costs[order, order]."""
     order, either = order.copy(), flows + flows.swapaxes(1, 2)
     while True:
         placed = costs[:, order][:, :, order]
         other, own = placed.swapaxes(1, 2), np.einsum("kii->ki", placed)
-        # moved[i, j]: the cost of what lies in place j if it lay in place i, among the others as they lie.
+        # moved[i, j]: the cost of the nibble of place j if it were in place i and the others stayed.
         moved = (flows @ other + flows.swapaxes(1, 2) @ placed).sum(axis=0)
         here = np.diag(moved)
         gain = here[:, None] + here - moved - moved.T
-        # What the two are to each other was counted twice, and in wrong places.
+        # The costs between the two nibbles themselves were counted twice, and in the wrong places.
         gain += (either * (own[:, :, None] + own[:, None] - placed - other)).sum(axis=0)
         one, two = np.unravel_index(np.argmax(gain), gain.shape)
         if gain[one, two] <= 1e-9 * np.sum(flows * placed):
@@ -155,26 +158,26 @@ def _exchange(costs: np.ndarray, flows: np.ndarray, order: np.ndarray) -> np.nda
 
 
 def _match_low(low: np.ndarray, high: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the low nibble of each value, and whether it is inverted, by the smoothed picture.
+    """Finds the low nibble of each value, and its inversion, from the smoothed picture of high nibbles.
 
     Args:
-      low, high: float32 [images, rows, columns, values], -7.5 to 7.5; the high ones upright and arranged.
-      size: side of a block.
+      low, high: float32 [images, rows, columns, values], -7.5 to 7.5; the high nibbles are upright and arranged.
+      size: side of a block in pixels.
 
     Returns:
-      int64 [values], bool [values].
+      The number of the low nibble, int64 [values], and True if it is inverted, bool [values].
     """
     images, rows, columns, values = high.shape
     picture = join_blocks(high.reshape(images, rows * columns, values), rows * size, columns * size, size)
     for axis, _ in itertools.product((1, 2), range(2)):
         picture = uniform_filter1d(picture, 5, axis=axis, mode="nearest")
     predicted = split_blocks(picture, size).reshape(-1, values)
-    # A low nibble runs through a circle while the picture rises by one level of the high ones.
-    # A half: where high nibbles average to a whole level, the value lies between two of them.
+    # A low nibble runs through a full circle while the picture rises by one level of the high nibbles. The offset of a
+    # half: if high nibbles average to a whole level, the value lies in the middle of that level.
     expected = np.exp(2j * np.pi * (predicted + 0.5)).astype(np.complex64)
     circle = np.exp(2j * np.pi * low / 16).astype(np.complex64)
     flat = circle.reshape(-1, values)
-    # Which are inverted relative to each other, by the first eigenvector of signed coherence.
+    # The first eigenvector of signed coherence shows which nibbles are inverted relative to each other.
     alike, opposite = np.abs(flat.T @ flat.conj()), np.abs(flat.T @ flat)
     negative = np.linalg.eigh(alike - opposite)[1][:, -1] < 0
     circle = np.where(negative, circle.conj(), circle)
@@ -185,7 +188,7 @@ def _match_low(low: np.ndarray, high: np.ndarray, size: int) -> tuple[np.ndarray
         circle, negative, upright = circle.conj(), ~negative, inverted
     costs = _differences(circle)
     order = _smoothest(costs, [linear_sum_assignment(-upright)[1], _arrange(costs, size)], size)
-    # Which channel of the low nibbles belongs to which of the high ones.
+    # Assign the channels of the low nibbles to the channels of the high nibbles.
     place = np.arange(values)
     channels = [order.reshape(-1, 3)[:, each].ravel() for each in CHANNEL_ORDERS]
     order = max(channels, key=lambda order: upright[place, order].sum())

@@ -1,7 +1,7 @@
-"""The grid of blocks from an adapted position embedding alone, without a base model and without any image.
+"""Finds the grid of blocks from an adapted position embedding alone, without a base model and without images.
 
-Trained position embeddings of near blocks resemble each other (Dosovitskiy et al., ICLR 2021, figure 7), and the
-adaptation moves whole rows, so that the resemblance tells who is whose neighbour.
+Trained position embeddings of nearby blocks are similar (Dosovitskiy et al., ICLR 2021, figure 7). Adaptation moves
+whole rows, so the similarities of rows still show which blocks are neighbors.
 """
 
 import numpy as np
@@ -15,17 +15,19 @@ def solve(rows: np.ndarray) -> np.ndarray:
     """Finds the plain block of every row.
 
     Args:
-      rows: float64 [blocks, hidden], the position embedding without the rows of prefix tokens; blocks of a square grid.
+      rows: float64 [blocks, hidden], the position embedding of a square grid, without the rows of prefix tokens.
 
     Returns:
-      int32 [blocks]: which block of the plain image row i is of, up to rotations and flips: an estimate of
-      `Permutations.block`.
+      int32 [blocks], an estimate of `Permutations.block` up to rotations and flips: row i belongs to block[i] of the
+      plain image.
 
     Raises:
-      UserError: a grid that is not square.
+      UserError: the grid is not square.
     """
     side = round(len(rows) ** 0.5)
     if side * side != len(rows):
-        raise UserError(f"a position embedding of {len(rows)} blocks is not of a square grid: give a square model")
-    unit = unit_rows(rows, centred=True)
+        raise UserError(
+            f"a position embedding of {len(rows)} blocks is not of a square grid: give a model for square images"
+        )
+    unit = unit_rows(rows, centered=True)
     return np.argsort(grid.place(unit @ unit.T, side, side)).astype(np.int32)

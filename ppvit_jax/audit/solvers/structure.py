@@ -1,4 +1,4 @@
-"""The structure of each method, whatever the key: everything that an attacker knows who knows the method."""
+"""Structure of each encryption method, apart from the key: everything that an attacker who has the method knows."""
 
 import dataclasses
 
@@ -22,19 +22,19 @@ from ppvit_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """The effects that a method can have on an image of one size, whatever the key.
+    """The effects that a method can have on images of one size, whatever the key.
 
-    Blocks move, sites move inside their block, and a transform acts on the values of a site.
+    Blocks move, sites (groups of values) move inside their block, and a transform acts on the values of a site.
 
-    places: int [blocks, sites, width], where a site's values are in the flattened image (see `flatten`).
-    kinds: int [sites]; only sites of one kind change places.
-    orders, inverted: int and bool [transforms, width]: value k becomes value orders[k], inverted or not. The first
-      transform changes nothing.
-    group: whether transforms undo each other.
-    blocks_move: whether blocks change places.
-    alike: whether the same happens inside all blocks.
-    staying: how many blocks and how many sites are known to stay.
-    top: the largest value: 255, or 15 where values are the four-bit halves.
+    places: int [blocks, sites, width], the places of a site's values in the flattened image (see `flatten`).
+    kinds: int [sites]; only sites of the same kind change places.
+    orders, inverted: int and bool [transforms, width]: value k becomes value orders[k], and is inverted if inverted[k].
+      The first transform is the identity.
+    group: True if transforms form a group, so that each can be undone.
+    blocks_move: True if blocks change places.
+    alike: True if the same happens inside all blocks.
+    staying: the numbers of blocks and of sites that are known to keep their places.
+    top: the largest value: 255, or 15 for four-bit halves.
     """
 
     places: np.ndarray
@@ -49,9 +49,17 @@ class Structure:
 
 
 def structure(method: Encryption, height: int, width: int) -> Structure:
-    """The structure of a method that permutes and inverts values; UserError for others and sizes that do not fit."""
+    """Returns the structure of a method that permutes and inverts values.
+
+    Args:
+      method: the encryption method, with its block size.
+      height, width: size of the images in pixels.
+
+    Raises:
+      UserError: the method does more than move and invert values, or the size does not fit its blocks.
+    """
     if method.encodes:
-        raise UserError(f"encryption {method.spec} encodes images and moves no values")
+        raise UserError(f"encryption {method.spec} encodes images: use an encryption that moves values")
     size = method.block_size if method.blocks else 1
     check_size(height, width, size)
     places = split_blocks(np.arange(height * width * 3).reshape(height, width, 3), size)
@@ -98,18 +106,18 @@ def structure(method: Encryption, height: int, width: int) -> Structure:
             kinds = np.arange(pixels.shape[1])
             transforms = np.tile(orders, (8, 1)), masks.repeat(len(orders), axis=0)
             return Structure(pixels, kinds, *transforms, blocks_move=False, alike=False)
-    raise UserError(f"encryption {method.spec} has no known structure: no attack is built for it")
+    raise UserError(f"there is no attack on encryption {method.spec}: use one of the other encryptions")
 
 
 def check_images(encrypted: np.ndarray) -> None:
-    """Raises UserError unless these are images, at least one, as every attack on images alone takes them."""
+    """Raises UserError unless these are one or more images, uint8 [images, height, width, 3]."""
     if encrypted.ndim != 4 or encrypted.shape[-1] != 3 or encrypted.dtype != np.uint8 or not encrypted.size:
         shape = f"{encrypted.dtype} {encrypted.shape}"
-        raise UserError(f"encrypted images are uint8 [images, height, width, 3], and these are {shape}")
+        raise UserError(f"the encrypted images are {shape}: give uint8 [images, height, width, 3]")
 
 
 def flatten(method: Encryption, images: np.ndarray) -> np.ndarray:
-    """The values that a method moves, uint8 [n, places], of images uint8 [n, height, width, 3]."""
+    """Returns the values that a method moves, uint8 [n, places], from images, uint8 [n, height, width, 3]."""
     if not isinstance(method, Nibbles):
         return images.reshape(len(images), -1)
     blocks = split_blocks(images, method.block_size)
@@ -117,7 +125,7 @@ def flatten(method: Encryption, images: np.ndarray) -> np.ndarray:
 
 
 def mix(words: np.ndarray) -> np.ndarray:
-    """A hash of uint64 words (the finaliser of splitmix64: Steele, Lea and Flood 2014)."""
+    """Hashes uint64 words by the finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
     words = words + np.uint64(0x9E3779B97F4A7C15)
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -125,12 +133,12 @@ def mix(words: np.ndarray) -> np.ndarray:
 
 
 def _sub_blocks(places: np.ndarray, size: int, side: int) -> np.ndarray:
-    """int [blocks, sub-blocks, values] of int [blocks, values]."""
+    """Divides blocks into sub-blocks: int [blocks, sub-blocks, values] from int [blocks, values]."""
     return split_blocks(places.reshape(-1, size, size, 3), side)
 
 
 def _etc_transforms(method: EncryptionThenCompression, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """The different orders and inversions that EtC may give a (sub-)block."""
+    """Returns the distinct orders and inversions that EtC may apply to a (sub-)block."""
     site = np.arange(side**2 * 3).reshape(side, side, 3)
     turned = [site]
     if method.rotation:
@@ -140,7 +148,7 @@ def _etc_transforms(method: EncryptionThenCompression, side: int) -> tuple[np.nd
     if method.channels == "legacy":
         channels = LEGACY_ORDERS
     orders = np.stack([square[..., order].reshape(-1) for square in turned for order in channels])
-    # Small ones look alike after some turns. Each is kept once, the first, which changes nothing, in front.
+    # Several turns of a small block may be equal. Each is kept once; the identity stays first.
     orders = orders[np.sort(np.unique(orders, axis=0, return_index=True)[1])]
     negative = (False, True) if method.negative_positive else (False,)
     inverted = np.repeat(negative, len(orders))[:, None] & np.ones(orders.shape[1], bool)

@@ -1,8 +1,8 @@
-"""Encryption-then-compression with a key for each block, from encrypted images alone: a jigsaw of turned blocks.
+"""Ciphertext-only attack on encryption-then-compression (EtC) with a key for each block: a jigsaw of turned blocks.
 
-Every block may be rotated, flipped and inverted, and its channels may have changed places: up to 96 turns, fixed over
-the images. Source: Chuman, Kurihara and Kiya ("On the security of block scrambling-based EtC systems against extended
-jigsaw puzzle solver attacks", 2018); Chuman and Kiya for Vision Transformers (arXiv 2202.00806).
+Every block may be rotated, flipped and inverted, and its channels may change places. This makes up to 96 turns, which
+are the same in all images. Sources: Chuman, Kurihara and Kiya ("On the security of block scrambling-based EtC systems
+against extended jigsaw puzzle solver attacks", 2018); Chuman and Kiya for Vision Transformers (arXiv 2202.00806).
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from ppvit_jax.encryption.permutations import join_blocks, split_blocks
 from ppvit_jax.encryption.pixel_encryption import CHANNEL_ORDERS
 from ppvit_jax.errors import UserError
 
-# Pairs of blocks times images that are compared, to bound the time; of more images some are drawn.
+# The largest number of block pairs, over all images, that are compared; from more images, a sample is drawn.
 _COMPARED = 20 * 196**2
 _QUARTER, _FLIP = np.array([[0, -1], [1, 0]]), np.array([[1, 0], [0, -1]])
 
@@ -25,21 +25,20 @@ def solve(method: EncryptionThenCompression, encrypted: np.ndarray, *, seed: int
     """Estimates the secret from the edges of blocks.
 
     Args:
-      method: its options say what a block may have undergone; a sub-block is a block of its own here, so that it is
-        not used which sub-blocks belong together.
-      encrypted: uint8 [images, height, width, 3], all with one secret.
-      seed: of the choice of images, where there are more than are used.
+      method: encryption-then-compression; its options determine the turns. Sub-blocks are treated as separate blocks.
+      encrypted: uint8 [images, height, width, 3], all encrypted with one secret.
+      seed: seed of the sample of images, if there are more than are compared.
 
     Returns:
-      {"index": int32 [values], "mask": uint8 [values]}, with which the method decrypts; up to one rotation, flip,
-      inversion and order of channels of the whole image, which no ciphertext tells.
+      {"index": int32 [values], "mask": uint8 [values]}, with which the method decrypts. It is known up to one rotation,
+      flip, inversion and channel order of the whole image, which ciphertexts do not reveal.
 
     Raises:
-      UserError: channels that destroy information, or images that are not such.
+      UserError: the channel option destroys information, the blocks are single pixels, or `encrypted` are not images.
     """
     if method.channels == "legacy":
         raise UserError(
-            f"encryption {method.spec} destroys information and has no secret that decrypts: attack another"
+            f"encryption {method.spec} destroys information, so no secret decrypts it: use another channels option"
         )
     check_images(encrypted)
     side = method.sub_block_size or method.block_size
@@ -73,14 +72,16 @@ def solve(method: EncryptionThenCompression, encrypted: np.ndarray, *, seed: int
 
 
 def _pieces(images: np.ndarray, side: int) -> np.ndarray:
-    """[..., height, width, 3] -> [..., n, side, side, 3]"""
+    """Divides images [..., height, width, 3] into blocks [..., n, side, side, 3]."""
     blocks = split_blocks(images, side)
     return blocks.reshape(*blocks.shape[:-1], side, side, 3)
 
 
 def _turn(blocks: np.ndarray, symmetry: int, inverted: int, order: int) -> np.ndarray:
-    """Blocks [..., side, side, 3] rotated by quarter turns and, from symmetry 4 on, then flipped left to right; with
-    values inverted, and channels in another order."""
+    """Turns blocks [..., side, side, 3]: rotates and flips them, reorders their channels, and may invert them.
+
+    Symmetry s is a rotation by s % 4 quarter turns, followed by a left-right flip if s is at least 4.
+    """
     turned = np.rot90(blocks, symmetry % 4, axes=(-3, -2))
     turned = turned[..., ::-1, :] if symmetry >= 4 else turned
     turned = turned[..., CHANNEL_ORDERS[order]]
@@ -88,7 +89,7 @@ def _turn(blocks: np.ndarray, symmetry: int, inverted: int, order: int) -> np.nd
 
 
 def _group(variants: list[tuple[int, int, int]]) -> assembly.Turns:
-    """The group of these turns, by what they do to a block that shows every turn."""
+    """Returns the group of these turns, found by applying them to a block on which all turns differ."""
     block = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     number = {_turn(block, *variant).tobytes(): turn for turn, variant in enumerate(variants)}
     compose = np.array(

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppvit_jax import checkpoint, models
-from ppvit_jax.commands.shared.arguments import ENCRYPTED, open_encryption
+from ppvit_jax.commands.shared.arguments import add_encryption, open_encryption
+from ppvit_jax.commands.shared.encryption_choices import adaptable_encryptions
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class SavedModel:
-    """The content of a checkpoint: parameters, statistics (not permuted by any key), metadata and shape."""
+    """Content of a checkpoint: parameters, statistics, which no key permutes, metadata and shape."""
 
     params: models.Params
     statistics: models.Statistics
@@ -25,7 +26,7 @@ class SavedModel:
     shape: models.ModelConfig
 
     def permutations(self, key: "SecretKey") -> Permutations:
-        """Returns a key's permutations of the blocks and values of the model's images, by its encryption."""
+        """Returns the permutations of blocks and values that the model's encryption derives from a key."""
         method = open_encryption(self.metadata.encryption, self.shape.patch_size)
         return method.absorb(key, height=self.shape.image_size, width=self.shape.image_size)
 
@@ -34,23 +35,23 @@ class SavedModel:
         return dataclasses.replace(self, params=params)
 
     def with_encryption(self, encryption: str) -> "SavedModel":
-        """Returns the model with other metadata: it is adapted to this encryption."""
+        """Returns the model with another encryption in its metadata."""
         return dataclasses.replace(self, metadata=dataclasses.replace(self.metadata, encryption=encryption))
 
 
-def add_files(parser: argparse.ArgumentParser) -> None:
-    """Adds --checkpoint and --output."""
-    parser.add_argument("--checkpoint", required=True, metavar="IN", help="a .npz in Google's layout, or a ConvMixer's")
-    parser.add_argument("--output", required=True, metavar="OUT", help="the .npz to write")
+def add_files(parser: argparse.ArgumentParser, kind: str) -> None:
+    """Adds --checkpoint and --output; `kind` is the kind of model to read, "plain" or "adapted"."""
+    text = f"checkpoint of the {kind} model: a .npz in Google's layout or of a ConvMixer"
+    if kind == "plain":
+        text += "; embedded names the small one in the package"
+    parser.add_argument("--checkpoint", required=True, metavar="IN", help=text)
+    parser.add_argument("--output", required=True, metavar="OUT", help="checkpoint to write, a .npz that is new")
 
 
 def add_lost_encryption(parser: argparse.ArgumentParser) -> None:
-    """Adds --encryption, for a checkpoint that no longer says what it is adapted to."""
-    parser.add_argument(
-        "--encryption",
-        metavar="NAME",
-        help=f"what the model is adapted to, if another program has lost what it says of itself: {ENCRYPTED}",
-    )
+    """Adds --encryption, for a checkpoint whose metadata is lost."""
+    note = "default: the checkpoint's; needed only if another program has dropped its metadata"
+    add_encryption(parser, adaptable_encryptions(), "encryption that the model is adapted to", note)
 
 
 def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> SavedModel:
@@ -58,11 +59,11 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
 
     Args:
       path: the file.
-      image_size: resize the position embedding to this size of images; None keeps the file's.
+      image_size: side of the images in pixels, to which the position embedding is resized; None keeps the file's.
       dtype: the compute dtype; "" for float64 if the file has that, and float32 otherwise.
 
     Raises:
-      UserError: a file that cannot be read, a model of another family, or a size that is impossible.
+      UserError: the file cannot be read, the model is of another family, or the size is impossible.
     """
     arrays, metadata = checkpoint.read(path)
     arrays, statistics = checkpoint.split(arrays)
@@ -75,10 +76,13 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
     )
     if image_size is not None:
         if image_size <= 0 or image_size % shape.patch_size:
-            raise UserError(f"--image-size {image_size} is not a multiple of the model's patch size {shape.patch_size}")
+            raise UserError(
+                f"--image-size {image_size} is not a multiple of the model's patch size "
+                f"{shape.patch_size}: give a multiple"
+            )
         if image_size != shape.image_size and models.family_of(shape).mixing_matrix in arrays:
             raise UserError(
-                f"{path} mixes the blocks of images of {shape.image_size}x{shape.image_size} by a matrix, which cannot "
+                f"{path} mixes the blocks of {shape.image_size}x{shape.image_size} images by a matrix, which cannot "
                 f"be resized: give --image-size {shape.image_size}"
             )
         shape = dataclasses.replace(shape, image_size=image_size)
@@ -90,41 +94,41 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
 
 
 def open_adapted(arguments: argparse.Namespace, key: "SecretKey") -> SavedModel:
-    """Reads the adapted model of --checkpoint, and makes sure of its key.
+    """Reads the adapted model of --checkpoint, and checks that the key is the model's.
 
     Returns:
-      The model, its metadata with the encryption that --encryption says where the file does not.
+      The model; its metadata has the encryption, from the file or from --encryption.
 
     Raises:
-      UserError: as `open_model`; or the model is plain, or adapted with another key.
+      UserError: see `open_model`; or the model is plain, or adapted with another key.
     """
     path = checkpoint.resolve(arguments.checkpoint)
     model = open_model(path)
-    given, said = arguments.encryption, model.metadata.encryption
-    if given is not None:
-        given = open_encryption(given, model.shape.patch_size).spec
-    if said == "none" and given is None:
+    requested, recorded = arguments.encryption, model.metadata.encryption
+    if requested is not None:
+        requested = open_encryption(requested, model.shape.patch_size).spec
+    if recorded == "none" and requested is None:
         raise UserError(
-            f"{path} does not say that it is adapted: if it is, and lost its metadata in another program, say to "
-            "what by --encryption"
+            f"{path} has no metadata of an adaptation: if another program has dropped it, name the encryption by "
+            "--encryption"
         )
-    if said != "none" and given not in (None, said):
-        raise UserError(f"{path} says that it is adapted to {said!r}, and --encryption is {given}")
-    if said != "none" and model.metadata.key_fingerprint != key.fingerprint:
+    if recorded != "none" and requested not in (None, recorded):
+        raise UserError(f"{path} is adapted to {recorded!r}, but --encryption is {requested}: leave --encryption out")
+    if recorded != "none" and model.metadata.key_fingerprint != key.fingerprint:
         raise UserError(
-            f"{path} is adapted with the key of fingerprint {model.metadata.key_fingerprint}, and the key given has "
+            f"{path} is adapted with the key of fingerprint {model.metadata.key_fingerprint}, but --key has "
             f"fingerprint {key.fingerprint}: use the model's key"
         )
-    return model.with_encryption(given or said)
+    return model.with_encryption(requested or recorded)
 
 
 def write_model(arguments: argparse.Namespace, model: SavedModel, key: "SecretKey | None") -> None:
-    """Writes --output and says what it is.
+    """Writes the model to --output, and prints a line that describes it.
 
     Args:
-      arguments: with --output.
-      model: its metadata has the encryption that it is adapted to.
-      key: the key that it is adapted with; None for a plain model.
+      arguments: those with --output.
+      model: the model, whose metadata has the encryption that it is adapted to.
+      key: the key that the model is adapted with; None for a plain model.
 
     Raises:
       UserError: the file exists, or its folder does not.

@@ -1,10 +1,12 @@
-"""Arguments that several commands of the owner share, and their defaults."""
+"""Arguments that several commands share, and their defaults."""
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ppvit_jax.data.images import RESIZE_NAMES, RESIZES, Resize
 from ppvit_jax.encryption import METHODS, Encryption, parse
 from ppvit_jax.errors import UserError
 
@@ -14,14 +16,20 @@ if TYPE_CHECKING:
 DEFAULT_ENCRYPTION = "bs+ps"
 DEFAULT_IMAGE_SIZE = 224
 DEFAULT_BLOCK_SIZE = 16
-ENCRYPTED = f"one of {', '.join(METHODS)}, with options such as etc:shared=True"
 
 
-def add_key(parser: argparse.ArgumentParser, prefix: str = "", title: str = "the key") -> None:
+def add_key(parser: argparse.ArgumentParser, prefix: str = "", text: str = "key file, from ppvit keygen") -> None:
     """Adds --key and --passphrase-file, or with the prefix "new-" --new-key and --new-passphrase-file."""
-    parser.add_argument(f"--{prefix}key", required=True, metavar="KEY", help=f"file of {title}")
+    parser.add_argument(f"--{prefix}key", required=True, metavar="KEY", help=text)
+    add_passphrase_file(parser, prefix)
+
+
+def add_passphrase_file(parser: argparse.ArgumentParser, prefix: str = "") -> None:
+    """Adds --passphrase-file, for the key of --key."""
     parser.add_argument(
-        f"--{prefix}passphrase-file", metavar="F", help="file whose first line opens it, for a sealed key"
+        f"--{prefix}passphrase-file",
+        metavar="FILE",
+        help=f"file whose first line is the passphrase of --{prefix}key; needed if that key is sealed",
     )
 
 
@@ -29,9 +37,9 @@ def open_key(path: str, passphrase_file: str | None) -> "keys.SecretKey":
     """Opens the key of a file.
 
     Raises:
-      UserError: a key file or passphrase that cannot be used.
+      UserError: the key file or the passphrase cannot be used.
     """
-    # The cloud's commands share this module, and never load that of keys.
+    # The cloud's commands share this module, and must never load the module of keys.
     from ppvit_jax import keys
 
     return keys.load(Path(path).expanduser(), keys.read_passphrase(passphrase_file) if passphrase_file else None)
@@ -41,28 +49,61 @@ def open_encryption(name: str, block_size: int) -> Encryption:
     """Returns the encryption of --encryption.
 
     Raises:
-      UserError: an unknown name or option, or "none".
+      UserError: the name or an option is unknown, or the name is "none".
     """
     if name == "none":
-        raise UserError(f"--encryption none leaves images plain: choose {ENCRYPTED}")
+        raise UserError(f"--encryption none leaves images plain: choose one of {', '.join(METHODS)}")
     return parse(name, block_size)
 
 
-def add_encryption(parser: argparse.ArgumentParser, default: str | None = DEFAULT_ENCRYPTION) -> None:
-    """Adds --encryption; the default None is for input that may say it itself."""
-    text = _describe_default(DEFAULT_ENCRYPTION, default is not None)
-    parser.add_argument("--encryption", default=default, metavar="NAME", help=f"{ENCRYPTED} {text}")
+def add_encryption(
+    parser: argparse.ArgumentParser, specs: Sequence[str], text: str, note: str, default: str | None = None
+) -> None:
+    """Adds --encryption.
 
-
-def add_sizes(parser: argparse.ArgumentParser, *, defaults: bool = True) -> None:
-    """Adds --image-size and --block-size, also spelled --patch-size; without defaults for input that may say them."""
-    sizes = (
-        (("--image-size",), "side of an image in pixels", DEFAULT_IMAGE_SIZE),
-        (("--block-size", "--patch-size"), "side of a block in pixels, the model's patch size", DEFAULT_BLOCK_SIZE),
+    Args:
+      parser: the parser of a command.
+      specs: the encryptions that can work, as the help lists them.
+      text: the beginning of the help, before the list.
+      note: the end of the help, which says what happens by default.
+      default: the default; None for input that may name its encryption itself.
+    """
+    choices = f"{', '.join(specs[:-1])} or {specs[-1]}"
+    parser.add_argument(
+        "--encryption",
+        default=default,
+        metavar="NAME",
+        help=f"{text}: {choices}; options are written NAME:OPTION=VALUE ({note})",
     )
-    for names, title, default in sizes:
-        text = f"{title} {_describe_default(default, defaults)}"
-        parser.add_argument(*names, type=int, default=default if defaults else None, help=text)
+
+
+def add_sizes(parser: argparse.ArgumentParser, *, declared: bool = False) -> None:
+    """Adds --image-size and --block-size, also spelled --patch-size; None for input that may declare its sizes."""
+    sizes = (
+        (("--image-size",), "side of the encrypted images in pixels", DEFAULT_IMAGE_SIZE),
+        (("--block-size", "--patch-size"), "side of a block in pixels: the model's patch size", DEFAULT_BLOCK_SIZE),
+    )
+    for names, text, default in sizes:
+        where = f"the manifest's, or {default} without a manifest" if declared else default
+        parser.add_argument(
+            *names,
+            type=int,
+            default=None if declared else default,
+            metavar="PIXELS",
+            help=f"{text} (default: {where})",
+        )
+
+
+def add_resize(parser: argparse.ArgumentParser) -> None:
+    """Adds --resize, which takes "center_crop" in either spelling; `arguments.resize` is the published value."""
+    parser.add_argument(
+        "--resize",
+        type=_parse_resize,
+        default=RESIZES[0],
+        metavar=f"{{{','.join(RESIZE_NAMES)}}}",
+        help="center_crop keeps the largest centered square of a plain image; squash scales its height and width "
+        "separately (default: center_crop)",
+    )
 
 
 def add_base_is_public(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +111,7 @@ def add_base_is_public(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-is-public",
         action=argparse.BooleanOptionalAction,
-        help="others can have the checkpoint that the model is adapted from (default: assume so, and print a warning)",
+        help="others can, or cannot, obtain the base checkpoint (default: assume that they can, and print a warning)",
     )
 
 
@@ -78,23 +119,26 @@ def warn_of_public_base(arguments: argparse.Namespace, checkpoint: str | None = 
     """Warns on standard error that a public base gives the key away, unless --no-base-is-public.
 
     Args:
-      arguments: with --base-is-public.
-      checkpoint: the name of the public checkpoint that the base was recognized as, which no argument overrides.
+      arguments: those with --base-is-public.
+      checkpoint: the name of the public checkpoint that the base is recognized as; no argument overrides it.
     """
     if checkpoint:
         base = f"the base checkpoint is public ({checkpoint})"
     elif arguments.base_is_public:
         base = "the base checkpoint is public"
     elif arguments.base_is_public is None:
-        base = "the base checkpoint is assumed to be public (else --no-base-is-public)"
+        base = "the base checkpoint is assumed to be public (if it is not, give --no-base-is-public)"
     else:
         return
     print(
-        f"warning: {base}: whoever has it and the adapted model reads the key's permutations off the two in under a "
+        f"warning: {base}; anyone who has it and the adapted model can compute the key's permutations in under a "
         "second: see docs/threat_model.md",
         file=sys.stderr,
     )
 
 
-def _describe_default(default: object, is_used: bool) -> str:
-    return f"(default: {default})" if is_used else f"(default: what the input says of itself, else {default})"
+def _parse_resize(text: str) -> Resize:
+    for value in RESIZES:
+        if RESIZE_NAMES.get(text, text) == value:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is unknown: choose {' or '.join(RESIZE_NAMES)}")

@@ -1,13 +1,14 @@
-"""Flags of `ppvit audit`, and what they say as one object."""
+"""Flags of `ppvit audit`, and their values as one object."""
 
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 from ppvit_jax.audit.attack import Counts
 from ppvit_jax.commands.shared import arguments as shared
-from ppvit_jax.data.images import Resize
+from ppvit_jax.commands.shared.encryption_choices import image_encryptions
+from ppvit_jax.data.images import RESIZES, Resize
 from ppvit_jax.encryption import METHODS
 from ppvit_jax.errors import UserError
 
@@ -18,37 +19,66 @@ def _numbers(text: str) -> list[int]:
     except ValueError:
         numbers = [0]
     if numbers[0] < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give numbers from 1 on, such as 1,5,20")
+        raise argparse.ArgumentTypeError(f"{text!r}: give whole numbers of at least 1, such as 1,5,20")
     return numbers
 
 
-_MODEL = "adapted, fine-tuned or not"
+_MODEL = "checkpoint of the adapted model, fine-tuned or not"
 _FLAGS: dict[str, dict[str, Any]] = {
-    "base": {"metavar": "CKPT", "help": "a plain one, or `embedded`"},
+    "base": {
+        "metavar": "CKPT",
+        "help": "checkpoint that the model was adapted from; embedded names the small one in the package",
+    },
     "model": {"metavar": "CKPT", "help": _MODEL},
-    "plain": {"metavar": "DIR", "help": "the plain images"},
-    "encrypted": {"metavar": "DIR", "help": "images of one key"},
-    "reference": {"metavar": "DIR", "help": "plain images of the same kind as those attacked"},
-    "pairs": {"type": _numbers, "default": Counts.pairs, "metavar": "N,N", "help": "to learn from"},
-    "images": {"type": _numbers, "default": Counts.images, "metavar": "N,N", "help": "to attack"},
-    "candidates": {"type": int, "default": Counts.candidates, "metavar": "N", "help": "(default: %(default)s)"},
-    "key": {"metavar": "KEY", "help": "for the scoring alone: no attack sees it"},
+    "plain": {
+        "metavar": "DIR",
+        "help": "folder of plain images; photographs stands for crops of two images in scikit-learn",
+    },
+    "encrypted": {"metavar": "DIR", "help": "folder of images that are encrypted with one key"},
+    "reference": {"metavar": "DIR", "help": "folder of other plain images that resemble those attacked"},
+    "pairs": {
+        "type": _numbers,
+        "default": ",".join(map(str, Counts.pairs)),
+        "metavar": "N,N",
+        "help": "numbers of pairs of an image and its encryption to learn from, separated by commas "
+        "(default: %(default)s)",
+    },
+    "images": {
+        "type": _numbers,
+        "default": ",".join(map(str, Counts.images)),
+        "metavar": "N,N",
+        "help": "numbers of encrypted images to attack, separated by commas (default: %(default)s)",
+    },
+    "candidates": {
+        "type": int,
+        "default": Counts.candidates,
+        "metavar": "N",
+        "help": "number of plain images among which to search for those encrypted (default: %(default)s)",
+    },
+    "key": {
+        "metavar": "KEY",
+        "help": "key file of the model or the images, to prepare and score the attacks; no attack sees it",
+    },
 }
-_TWO_MODELS = {"action": "append", "help": f"{_MODEL}; given twice, to compare models of two keys"}
+_CHANGES: dict[str, dict[str, Any]] = {
+    "plain": {"help": "folder of the plain images that were encrypted"},
+    "model": {"action": "append", "help": f"{_MODEL}; give it twice to compare the models of two keys"},
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """Where the inputs of attacks come from; None for flags that are not given.
+    """Sources of the inputs of attacks; None for flags that are absent.
 
-    counts: numbers of images to attack.
-    base: a plain checkpoint.
-    models: adapted checkpoints.
-    plain, encrypted, reference: folders of images; `photographs` stands for scikit-learn's.
-    encryption, block_size: how the encrypted images are encrypted, unless their manifest says it.
-    resize: how plain images reach the size of the encrypted ones.
-    key, passphrase_file: the key, for the scoring alone.
-    seed: of the choice of images.
+    Attributes:
+      counts: numbers of images to attack.
+      base: a plain checkpoint.
+      models: adapted checkpoints.
+      plain, encrypted, reference: folders of images; `photographs` stands for those of scikit-learn.
+      encryption, block_size: those of the encrypted images, for a folder without a manifest.
+      resize: the way in which plain images get the size of the encrypted ones.
+      key, passphrase_file: the key, for the scoring alone.
+      seed: seed of the random choice of images.
     """
 
     counts: Counts
@@ -59,7 +89,7 @@ class Sources:
     reference: str | None = None
     encryption: str | None = None
     block_size: int = 16
-    resize: Resize = "centre_crop"
+    resize: Resize = RESIZES[0]
     key: str | None = None
     passphrase_file: str | None = None
     seed: int = 0
@@ -79,19 +109,21 @@ def add_sources(parser: argparse.ArgumentParser, required: Sequence[str], option
     """Adds the flags of these inputs, in this order, and those that go with them.
 
     Args:
-      parser: a subcommand's.
+      parser: the parser of a subcommand.
       required: names as in `ppvit_jax.audit.attack.Need`.
       optional: such names, and those of `ppvit_jax.audit.attack.Option`.
     """
     # The flag of a second model is that of the first.
     names = [name for name in dict.fromkeys((*required, *optional)) if name != "second_model"]
+    changed = {"plain": "encrypted", "model": "second_model"}
     for name in names:
-        two = name == "model" and "second_model" in (*required, *optional)
-        parser.add_argument(f"--{name}", required=name in required, **_FLAGS[name] | (_TWO_MODELS if two else {}))
+        changes = _CHANGES[name] if changed.get(name) in (*required, *optional) else {}
+        parser.add_argument(f"--{name}", required=name in required, **_FLAGS[name] | changes)
         if name == "encrypted":
-            shared.add_encryption(parser, default=None)
+            note = "default: the manifest's; needed if the folder has no manifest.json"
+            shared.add_encryption(parser, image_encryptions(), "encryption of these images", note)
         elif name == "key":
-            parser.add_argument("--passphrase-file", metavar="F", help="file whose first line opens it")
+            shared.add_passphrase_file(parser)
     if {"plain", "encrypted"} & set(names):
         parser.add_argument(
             "--block-size",
@@ -100,31 +132,35 @@ def add_sources(parser: argparse.ArgumentParser, required: Sequence[str], option
             dest="block_size",
             default=Sources.block_size,
             metavar="PIXELS",
-            help="side of a block, without a manifest (default: %(default)s)",
+            help="side of a block in pixels, for images without a manifest.json (default: %(default)s)",
         )
-        parser.add_argument(
-            "--resize",
-            choices=get_args(Resize),
-            default=Sources.resize,
-            help="of plain images (%(default)s)",
-        )
+        shared.add_resize(parser)
 
 
 def add_comparison(parser: argparse.ArgumentParser, *, keys: int) -> None:
-    """Adds --methods and --keys, for methods by attacks."""
+    """Adds --methods and --keys, for the table of encryptions by attacks."""
     parser.add_argument(
-        "--methods", nargs="*", default=list(METHODS), metavar="NAME", help="to compare (default: all; none: nothing)"
+        "--methods",
+        nargs="*",
+        default=list(METHODS),
+        metavar="NAME",
+        help="encryptions to compare, with options as NAME:OPTION=VALUE; without a NAME, the comparison is left out "
+        f"(default: {' '.join(METHODS)})",
     )
     parser.add_argument(
-        "--keys", type=int, default=keys, metavar="N", help="new keys for that, one a repetition (%(default)s)"
+        "--keys",
+        type=int,
+        default=keys,
+        metavar="N",
+        help="number of new keys to try each encryption with (default: %(default)s)",
     )
 
 
 def read_sources(arguments: argparse.Namespace) -> Sources:
-    """Returns what the flags of `add_sources` say; those that a subcommand lacks keep their defaults.
+    """Returns the values of the flags of `add_sources`; flags that a subcommand lacks keep their defaults.
 
     Raises:
-      UserError: a number that is too small.
+      UserError: a number is too small.
     """
     options = vars(arguments)
     for name, least in (("seed", 0), ("candidates", 1), ("image_size", 1)):

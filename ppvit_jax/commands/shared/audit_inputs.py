@@ -28,10 +28,10 @@ _REFERENCES = 200
 
 
 def open_inputs(attack: Attack, sources: Sources) -> Inputs:
-    """Reads what an attack needs, and what it uses where it is given.
+    """Reads the inputs that an attack needs, and those that it uses if they are given.
 
     Raises:
-      UserError: models or images that cannot be read, or do not belong together.
+      UserError: models or images cannot be read, or do not belong together.
     """
     inputs = Inputs(counts=sources.counts, seed=sources.seed)
     if attack.on_models:
@@ -42,16 +42,16 @@ def open_inputs(attack: Attack, sources: Sources) -> Inputs:
 
 
 def open_material(sources: Sources, attacks: Sequence[Attack], size: int, noise: float) -> Material:
-    """Reads what the attacks are tried on with new keys.
+    """Reads the images and models on which attacks are tried with new keys.
 
     Args:
       sources: without `plain` there is nothing for attacks on images, without `base` nothing for those on models.
-      attacks: those that are to be tried.
-      size: of the images in pixels.
+      attacks: the attacks to try.
+      size: side of the images in pixels.
       noise: see `Material`.
 
     Raises:
-      UserError: images or models that cannot be read, or an adapted model without its key.
+      UserError: images or models cannot be read, or an adapted model lacks its key.
     """
     plain = reference = pair = None
     if sources.plain and not all(attack.on_models for attack in attacks):
@@ -65,13 +65,13 @@ def open_material(sources: Sources, attacks: Sequence[Attack], size: int, noise:
 
 
 def describe_material(sources: Sources, material: Material, repetitions: int) -> str:
-    """Returns in one line what was measured on what."""
+    """Returns a line that describes the keys, images and models of a measurement."""
     parts = [f"{repetitions} keys, seed {sources.seed}"]
     if material.plain is not None:
         number, size = material.plain.shape[:2]
         parts.append(
-            f"{number} images of {_folder_name(sources.plain)} at {size}x{size}, blocks of {sources.block_size}, of LE "
-            "and ELE 4"
+            f"{number} images of {_folder_name(sources.plain)} at {size}x{size}, blocks of {sources.block_size} pixels "
+            "(4 for LE and ELE)"
         )
     if material.noise:
         parts.append(f"the owner adds noise of standard deviation {material.noise:g} before encrypting")
@@ -80,7 +80,7 @@ def describe_material(sources: Sources, material: Material, repetitions: int) ->
     if material.models:
         side, patch_size = material.models.image_size, material.models.patch_size
         names = [Path(name or "").name for name in (sources.base, sources.model or sources.base)]
-        parts.append(f"base {names[0]}, model {names[1]} of {side}x{side} with patches of {patch_size}")
+        parts.append(f"base {names[0]}, model {names[1]} for {side}x{side} with patches of {patch_size}")
     return "; ".join(parts)
 
 
@@ -89,16 +89,16 @@ def open_images(folder: str, sources: Sources, size: int, limit: int, draw: int 
 
     Args:
       folder: its path, or `PHOTOGRAPHS`.
-      sources: with `resize` and `seed`.
+      sources: those with `resize` and `seed`.
       size: side of the result in pixels.
-      limit: how many.
-      draw: number of the draw: others draw other images.
+      limit: the largest number of images to read.
+      draw: number of the draw; each number draws other images.
 
     Returns:
       uint8 [n, size, size, 3].
 
     Raises:
-      UserError: images that cannot be read.
+      UserError: images cannot be read.
     """
     random = np.random.default_rng(sources.seed + draw)
     if folder == PHOTOGRAPHS:
@@ -111,40 +111,43 @@ def open_encrypted(sources: Sources, limit: int) -> tuple[EncryptedImages, np.nd
     """Reads up to `limit` of the encrypted images, drawn by the seed.
 
     Returns:
-      The images, with their secret if the key is given; int [n], their places in the folder; and how many images the
-      folder has.
+      The images, with their secret if the key is given; their places in the folder, int [n]; and the number of images
+      in the folder.
 
     Raises:
-      UserError: images that cannot be read, that are not square or of several sizes, or of which nothing says how they
-        are encrypted; or a key that is another than theirs.
+      UserError: the images cannot be read, are not square, or have several sizes or an unknown encryption; or the key
+        is not theirs.
     """
     path = Path(sources.encrypted or "").expanduser()
     manifest = manifests.read(path if path.is_dir() else path.parent)
     spec, block_size = sources.encryption, sources.block_size
     if manifest:
         if manifest.header.encryption == "none":
-            raise UserError(f"the images in {path} are plain, by their manifest: give encrypted ones")
+            raise UserError(f"the images in {path} are plain, according to their manifest: give encrypted ones")
         if spec not in (None, manifest.header.encryption):
-            raise UserError(f"the images in {path} are encrypted by {manifest.header.encryption!r}, not by {spec!r}")
+            raise UserError(
+                f"the images in {path} are encrypted by {manifest.header.encryption!r}, not by "
+                f"{spec!r}: leave --encryption out"
+            )
         spec, block_size = manifest.header.encryption, manifest.header.block_size
     if spec is None:
-        raise UserError(f"{path} has no manifest.json: say how its images are encrypted by --encryption")
+        raise UserError(f"{path} has no manifest.json: name the encryption of its images by --encryption")
     method = shared.open_encryption(spec, block_size)
     folder = open_folder(path, _make_reader(None, sources), manifest)
     numbers = np.sort(np.random.default_rng(sources.seed).permutation(folder.count)[:limit])
     arrays = [_read_image(folder, number) for number in numbers]
     if len({array.shape for array in arrays}) > 1:
-        raise UserError(f"the images in {path} are of several sizes, and encrypted ones have one: give their folder")
+        raise UserError(f"the images in {path} have several sizes, but encrypted images have one: give their folder")
     images = np.stack(arrays)
     height, width = images.shape[1:3]
     if height != width or (method.blocks and height % block_size):
-        raise UserError(f"the images in {path} have {width}x{height} pixels: give square ones of whole blocks")
+        raise UserError(f"the images in {path} have {width}x{height} pixels: give square ones that divide into blocks")
     key, secret = _open_key(sources), None
     if key is not None:
         if manifest and manifest.header.key_fingerprint != key.fingerprint:
             raise UserError(
                 f"the images in {path} are encrypted with the key of fingerprint {manifest.header.key_fingerprint}, "
-                f"and --key has {key.fingerprint}: give theirs, or none"
+                f"but --key has {key.fingerprint}: give their key, or leave --key out"
             )
         secret = method.derive(key, height=height, width=width)
     return EncryptedImages(images, method, secret), numbers, folder.count
@@ -175,7 +178,7 @@ def _add_images(inputs: Inputs, attack: Attack, sources: Sources) -> Inputs:
     if sources.plain and "plain" in (*attack.needs, *attack.uses):
         path = Path(sources.plain).expanduser()
         images = _open_unencrypted(path, size, sources)
-        # Pairs go by the order of the paths.
+        # The order of the paths makes the pairs.
         if images.count != total:
             raise UserError(
                 f"{path} has {images.count:,} images and the encrypted folder {total:,}: give the folder that was "
@@ -192,12 +195,12 @@ def _open_reference(sources: Sources, size: int) -> np.ndarray | None:
 
 
 def _open_plain_models(base: str, sources: Sources) -> Models:
-    """Reads the base and the tuned model, which is made plain again by its key to be adapted with new ones."""
+    """Reads the base and the tuned model; its key makes an adapted one plain, so that new keys can adapt it."""
     tuned, metadata, shape = open_model(sources.model or base)
     permutations = _model_permutations(sources, metadata, shape)
     if metadata.encryption != "none":
         if permutations is None:
-            raise UserError(f"{sources.model} is adapted to a key: give its --key, to adapt it to new ones")
+            raise UserError(f"{sources.model} is adapted with a key: give its --key, to adapt it with new keys")
         tuned = restore(tuned, permutations)
     return Models(open_model(base, shape.image_size)[0], tuned, shape.patch_size, shape.image_size)
 
@@ -212,15 +215,15 @@ def _model_permutations(
     """Returns the permutations that a model was adapted with, if the key is given.
 
     Raises:
-      UserError: the key is another than the model's.
+      UserError: the key is not the model's.
     """
     key = _open_key(sources)
     if key is None:
         return None
     if metadata.key_fingerprint != key.fingerprint:
         raise UserError(
-            f"the model is adapted with the key of fingerprint {metadata.key_fingerprint}, and --key has "
-            f"{key.fingerprint}: give the model's, or none"
+            f"the model is adapted with the key of fingerprint {metadata.key_fingerprint}, but --key has "
+            f"{key.fingerprint}: give the model's key, or leave --key out"
         )
     sizes = {"image_size": shape.image_size, "block_size": shape.patch_size}
     return derive_permutations(key, metadata.encryption, **sizes)
@@ -229,7 +232,7 @@ def _model_permutations(
 def _open_unencrypted(path: Path, size: int, sources: Sources) -> Images:
     manifest = manifests.read(path if path.is_dir() else path.parent)
     if manifest and manifest.header.encryption != "none":
-        raise UserError(f"the images in {path} are encrypted, by their manifest: give plain ones")
+        raise UserError(f"the images in {path} are encrypted, according to their manifest: give plain ones")
     return open_folder(path, _make_reader(size, sources), manifest)
 
 
@@ -243,7 +246,7 @@ def _resize(images: Images, numbers: np.ndarray, size: int) -> np.ndarray:
     progress = Progress("reading", len(numbers))
     for place, number in enumerate(numbers):
         image = _read_image(images, number)
-        # Images of one size are resized as `ppvit encrypt` does.
+        # Images of one size are resized as `ppvit encrypt` resizes them.
         result[place] = image if image.shape[:2] == (size, size) else np.asarray(resize(image))
         progress.update(place + 1)
     progress.close()

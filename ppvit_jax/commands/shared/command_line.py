@@ -7,15 +7,18 @@ from collections.abc import Callable
 
 from ppvit_jax.errors import UserError
 
-# A full, read-only, failing or foreign disk, at whatever place it shows.
+# Errors of a disk that is full, read-only or failing, or that belongs to others, wherever they occur.
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
 
 def run_program(command: Callable[[list[str]], None]) -> int:
-    """Runs a command as this process's program, with the process's arguments. Returns the exit status.
+    """Runs a command as the program of this process, with the arguments of the process.
 
-    Orbax abandons its other reads of a damaged state when one fails. Each prints a traceback, some just before the
-    process ends, so that they are silenced until then.
+    When one read of a damaged state fails, Orbax abandons the others. Each of these prints a traceback, some just
+    before the process ends, so they are silenced until then.
+
+    Returns:
+      The exit status.
     """
     hooks = sys.excepthook, sys.unraisablehook
     sys.excepthook = lambda kind, error, trace: None if _is_abandoned(error) else hooks[0](kind, error, trace)
@@ -24,13 +27,17 @@ def run_program(command: Callable[[list[str]], None]) -> int:
     try:
         return run_command(command, sys.argv[1:])
     except BaseException:
-        # An error of the program itself keeps its traceback.
+        # An error of the program keeps its traceback.
         sys.excepthook, sys.unraisablehook = hooks
         raise
 
 
 def run_command(command: Callable[[list[str]], None], arguments: list[str]) -> int:
-    """Runs a command; a user's mistake becomes one line on standard error. Returns the exit status."""
+    """Runs a command; a user's mistake becomes one line on standard error.
+
+    Returns:
+      The exit status.
+    """
     try:
         command(arguments)
     except UserError as error:
@@ -40,7 +47,7 @@ def run_command(command: Callable[[list[str]], None], arguments: list[str]) -> i
         if error.errno not in _DISK_ERRORS:
             raise
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        print(f"error: {message}; put it right, then run the same command again to continue", file=sys.stderr)
+        print(f"error: {message}; fix this, then run the same command again to continue", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue", file=sys.stderr)

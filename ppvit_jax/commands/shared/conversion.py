@@ -1,4 +1,4 @@
-"""Conversion of images into a folder of others: input, output and summary of `ppvit encrypt` and `ppvit decrypt`."""
+"""Conversion of images into a new folder: input, output and summary of `ppvit encrypt` and `ppvit decrypt`."""
 
 import argparse
 import dataclasses
@@ -26,10 +26,10 @@ class Pipeline(Protocol):
     """Other machines that do a part of a conversion, such as `ppvit_jax.offline.beam.BeamPipeline`."""
 
     def run(self, journal: Journal) -> None:
-        """Has other machines write what the journal lacks, and has the journal take their records.
+        """Has other machines write the files that the journal lacks, and adds their records to the journal.
 
         Raises:
-          UserError: anything that the user can put right.
+          UserError: the arguments or files cannot be used.
         """
         ...
 
@@ -41,7 +41,7 @@ class Input:
     Attributes:
       path: a folder, one image, or the version folder of a data set that tfds has prepared.
       tfds_name: the name of such a data set; None for files.
-      splits: of such a data set; empty for all.
+      splits: the splits to read of such a data set; empty for all.
     """
 
     path: Path
@@ -50,35 +50,35 @@ class Input:
 
     @property
     def folder(self) -> Path:
-        """Folder of the images: for one file the one it lies in."""
+        """The folder of the images; for a single file, the folder that holds it."""
         return self.path if self.path.is_dir() else self.path.parent
 
     def open(self, reader: ImageReader, *, keep_names: bool, manifest: Manifest | None) -> Images:
         """Opens the images.
 
         Raises:
-          UserError: there are none, or they cannot be read.
+          UserError: there are no images, or they cannot be read.
         """
         if self.tfds_name is not None:
             return open_tfds(self.path, self.splits, reader)
         return open_files(self.path, reader, keep_names=keep_names, manifest=manifest)
 
     def output_folder(self, output: Path) -> Path:
-        """Returns the folder to write: of a tfds data set the version's, so that --data-dir can name the output."""
+        """Returns the folder to write; for a tfds data set its version folder, so that --data-dir names the output."""
         return output if self.tfds_name is None else output / self.tfds_name / self.path.name
 
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """A command's work, ready to run.
+    """The work of a command, ready to run.
 
     Attributes:
-      activity: for the progress, "encrypting" or "decrypting".
+      activity: word for the progress line, "encrypting" or "decrypting".
       images: the input.
       recipe: turns each image into its files.
       folder: the folder to write.
-      header: its description.
-      key: authenticates it.
+      header: the description of the folder.
+      key: the key that authenticates the manifest.
       pipeline: other machines that do the work; None for this one alone.
     """
 
@@ -94,13 +94,13 @@ class Conversion:
         """Writes the folder and prints a summary.
 
         Raises:
-          UserError: anything that the user can put right.
+          UserError: the arguments or files cannot be used.
         """
         folder, header, images = self.folder, self.header, self.images
         started = time.monotonic()
         with Journal(folder, header, self.key.authenticate) as journal:
             if journal.complete:
-                print(f"{folder} is complete already: nothing to do")
+                print(f"{folder} is already complete: there is nothing to do")
                 return
             begun = journal.begun
             if self.pipeline is not None:
@@ -113,7 +113,7 @@ class Conversion:
             print(f"left out: {images.ignored:,} files that are not images")
         count, seconds = images.count, time.monotonic() - started
         if begun:
-            print(f"{folder}: {count:,} images, continued where it had stopped")
+            print(f"{folder}: {count:,} images, resumed after an interruption")
         else:
             print(f"{folder}: {count:,} images in {seconds:.1f} s, {count / seconds:.0f} images/s, {peak_memory()}")
         fingerprint = header.key_fingerprint
@@ -124,15 +124,38 @@ class Conversion:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of input and output."""
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--input", metavar="DIR|FILE", help="a folder of class folders, any folder of images, or one")
-    source.add_argument("--tfds", metavar="NAME", help="a data set that tfds has prepared, such as cifar10")
-    parser.add_argument("--data-dir", default="", metavar="DIR", help="folder of prepared data sets, for --tfds")
-    parser.add_argument("--splits", default="", metavar="NAMES", help="such as train,test (default: all), for --tfds")
-    parser.add_argument("--output", required=True, metavar="DIR", help="a new folder; the same one continues")
+    source.add_argument("--input", metavar="PATH", help="folder of images, with class folders or without; or one image")
+    source.add_argument("--tfds", metavar="NAME", help="data set that tfds has prepared, such as cifar10")
     parser.add_argument(
-        "--max-pixels", type=int, default=DEFAULT_MAX_PIXELS, help="refuse larger images (default: %(default)s)"
+        "--data-dir",
+        default="",
+        metavar="DIR",
+        help="folder of the data sets for --tfds (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
     )
-    parser.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
+    parser.add_argument(
+        "--splits",
+        default="",
+        metavar="NAMES",
+        help="splits to read for --tfds, separated by commas, such as train,test (default: all)",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="folder to write: a new one, or that of an interrupted run of the same command, which resumes",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="largest number of pixels, height times width, to accept in an image (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out images that cannot be read (default: stop at the first one)",
+    )
 
 
 def parse_input(arguments: argparse.Namespace) -> Input:
@@ -146,7 +169,7 @@ def parse_input(arguments: argparse.Namespace) -> Input:
         splits = tuple(name for name in arguments.splits.split(",") if name)
         return Input(path, arguments.tfds.partition(":")[0], splits)
     if arguments.data_dir or arguments.splits:
-        raise UserError("--data-dir and --splits are for --tfds")
+        raise UserError("--data-dir and --splits need --tfds: leave them out for --input")
     path, output = Path(arguments.input).expanduser(), Path(arguments.output).expanduser()
     if path.is_dir() and output.resolve().is_relative_to(path.resolve()):
         raise UserError(f"the output {output} lies in the input {path}: choose a folder outside")
@@ -159,14 +182,14 @@ def open_image_encryption(spec: str, block_size: int) -> Encryption:
     """Opens an encryption whose results are images.
 
     Raises:
-      UserError: an unknown encryption, or one whose results are not images.
+      UserError: the encryption is unknown, or its results are not images.
     """
     method = open_encryption(spec, block_size)
     if method.encodes:
-        raise UserError(f"--encryption {spec} does not give images: use it while training, by config.encryption")
+        raise UserError(f"--encryption {spec} gives no images: use it while training, by config.encryption")
     return method
 
 
 def identify(key: SecretKey, images: Images, options: dict[str, object]) -> str:
-    """Identifies images and options to the owner alone; see `origin` in `ppvit_jax.data.manifest.Header`."""
+    """Returns text that identifies images and options to their owner; see `ppvit_jax.data.manifest.Header.origin`."""
     return key.authenticate(json.dumps([images.identity, options]).encode())

@@ -1,4 +1,4 @@
-"""Paths that commands write to, checked."""
+"""Checks of the paths that commands write to."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ def new_path(text: str, title: str) -> Path:
     """Returns a path to write to.
 
     Args:
-      text: the path as the user gave it.
+      text: the path, from the command line.
       title: name of its content in messages, such as "the checkpoint".
 
     Raises:
@@ -24,10 +24,10 @@ def new_path(text: str, title: str) -> Path:
 
 
 def results_folder(text: str) -> Path:
-    """Returns a folder for results, and makes it if it does not exist.
+    """Returns a folder for results, and creates it if it does not exist.
 
     Raises:
-      UserError: it cannot be made.
+      UserError: the folder cannot be created.
     """
     path = Path(text).expanduser()
     try:

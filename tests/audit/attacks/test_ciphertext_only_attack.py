@@ -12,7 +12,7 @@ def images():
     return crops(12, 48)
 
 
-def test_ciphertexts_alone_with_and_without_the_truth(images):
+def test_ciphertexts_are_scored_only_with_the_truth(images):
     inputs = image_inputs("bs", images, counts=Counts(images=(3, 99)))
     assert inputs.encrypted is not None
     unscored = EncryptedImages(inputs.encrypted.images, inputs.encrypted.method)

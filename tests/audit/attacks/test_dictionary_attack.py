@@ -17,10 +17,10 @@ def test_equal_candidates_are_equal_answers(images):
     doubled = ATTACK.run(dataclasses.replace(inputs, plain=np.concatenate([images, images])))
     assert doubled.rows[0]["identified"] == 1 and doubled.rows[0]["candidates"] == 24
     wrong = ATTACK.run(dataclasses.replace(inputs, plain=np.roll(images, 1, axis=0)))
-    assert not wrong.succeeded and "seen to be equal" not in wrong.summary
+    assert not wrong.succeeded and "visibly equal" not in wrong.summary
 
 
 def test_equal_encrypted_images_are_counted(images):
     inputs = image_inputs("bs+ps", images[[0, 1, 0, 2]])
-    assert "; 2 encrypted images are seen to be equal" in ATTACK.run(inputs).summary
-    assert "seen to be equal" not in ATTACK.run(dataclasses.replace(inputs, brief=True)).summary
+    assert "; 2 encrypted images visibly equal another one" in ATTACK.run(inputs).summary
+    assert "visibly equal" not in ATTACK.run(dataclasses.replace(inputs, brief=True)).summary

@@ -21,12 +21,12 @@ def test_pairs_decrypt_images_that_were_not_among_them(images):
     np.testing.assert_array_equal(finding.pictures["recovered"], finding.pictures["plain"])
 
 
-def test_the_fewest_pairs_that_suffice_are_told(images):
+def test_the_fewest_pairs_that_suffice_are_reported(images):
     inputs = image_inputs("pe", images, counts=Counts(pairs=(1, 6)))
     finding = ATTACK.run(inputs)
-    fewest = int(finding.summary.rpartition(" are ")[2])
+    fewest = int(finding.summary.rpartition(": ")[2])
     assert finding.rows[-1]["pairs"] == 6 and 1 < fewest <= 6
-    assert " are " not in ATTACK.run(dataclasses.replace(inputs, brief=True)).summary
+    assert "pairs needed" not in ATTACK.run(dataclasses.replace(inputs, brief=True)).summary
     short = ATTACK.run(image_inputs("pe", images[:fewest], counts=Counts(pairs=(fewest - 1,))))
     assert short.rows[0]["pairs"] == fewest - 1 and float(short.rows[0]["other images exact"]) < 1
 
@@ -38,5 +38,5 @@ def test_pairs_hold_the_noise_that_came_before_the_encryption(images):
 
 
 def test_one_pair_is_too_few(images):
-    with pytest.raises(UserError, match="leaves none to check with"):
+    with pytest.raises(UserError, match="leaves none to test the attack on"):
         ATTACK.run(image_inputs("bs", images[:1]))

@@ -14,7 +14,7 @@ def test_attacks_differ_in_name_and_column():
 
 
 @pytest.mark.parametrize("attack", attacks.ATTACKS, ids=lambda attack: attack.name)
-def test_an_attack_names_inputs_that_there_are(attack):
+def test_an_attack_names_inputs_that_exist(attack):
     fields = {field.name for field in dataclasses.fields(Inputs)}
     assert attack.needs and set(attack.needs) <= fields & set(typing.get_args(Need))
     assert set(attack.uses) <= set(typing.get_args(Option))

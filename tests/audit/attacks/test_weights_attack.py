@@ -6,7 +6,7 @@ from ppvit_jax.audit.attacks.weights import ATTACK
 from ppvit_jax.keys import SecretKey
 
 
-def test_weights_are_scored_by_the_truth_alone():
+def test_weights_are_scored_with_and_without_the_truth():
     config = tiny_model(image_size=32)
     base = random_params(config)
     keys = [SecretKey(bytes([n] * 32)) for n in (1, 2)]

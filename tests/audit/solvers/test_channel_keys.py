@@ -20,7 +20,7 @@ def crops():
 
 
 def aligned(images, guessed):
-    """The guess in the order of channels and the inversion that agree best, and the part of pixels that agree."""
+    """Returns the guess under the best channel order and inversion, and the fraction of pixels that agree."""
     choices = [
         guessed[..., order] ^ np.uint8(mask)
         for mask, order in itertools.product((0, 255), map(list, itertools.permutations(range(3))))
@@ -34,10 +34,10 @@ def encrypted_by(method, number, images, numbers=None):
     return method.encrypt(images, secret, numbers)
 
 
-@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("color", [True, False])
 @pytest.mark.parametrize("number", range(3))
-def test_shared_keys_are_found(colour, number):
-    method, images = PixelEncryption(block_size=1, colour=colour), crops()
+def test_shared_keys_are_found(color, number):
+    method, images = PixelEncryption(block_size=1, colour=color), crops()
     encrypted = encrypted_by(method, number, images)
     assert aligned(images, encrypted)[1] < 0.2
     secret = solve(method, encrypted)
@@ -64,17 +64,17 @@ def test_secret_undoes_what_it_does():
     encrypted = encrypted_by(PIXEL, 6, crops())
     secret = solve(PIXEL, encrypted)
     np.testing.assert_array_equal(PIXEL.encrypt(PIXEL.decrypt(encrypted, secret), secret), encrypted)
-    # Channels change places inside their pixels alone.
+    # Channels only change places inside their pixels.
     np.testing.assert_array_equal(secret["index"] // 3, np.arange(HEIGHT * WIDTH * 3) // 3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 1, 5, 3), (1, 4, 1, 3)])
-def test_thin_and_flat_images(shape):
+def test_thin_and_flat_images_give_a_secret(shape):
     secret = solve(PIXEL, np.full(shape, 200, np.uint8))
     assert sorted(secret["index"].tolist()) == list(range(np.prod(shape[1:])))
 
 
-def test_mistakes_are_told():
+def test_mistakes_are_refused():
     with pytest.raises(UserError, match="key for every image"):
         solve(PixelEncryption(block_size=1, keys="per_image"), np.zeros((1, 4, 4, 3), np.uint8))
     with pytest.raises(UserError, match="images, height, width, 3"):

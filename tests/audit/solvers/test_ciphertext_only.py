@@ -1,4 +1,4 @@
-"""The attack sees images that keys have encrypted which it does not see: crops of photographs, at smaller blocks."""
+"""The attack sees only images that are encrypted with unknown keys: crops of photographs, with small blocks."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def _attack(spec, images, key, block_size=BLOCK, **options):
         "etc:shared=True,sub_block_size=4",
     ],
 )
-def test_methods_that_treat_all_blocks_alike(spec, images):
+def test_methods_that_treat_all_blocks_alike_are_recovered(spec, images):
     estimate, truth, picture = _attack(spec, images, key=3)
     places = scoring.compare_places(estimate, truth, SIZE, BLOCK)
     assert sorted(estimate["index"]) == list(range(SIZE * SIZE * 3))
@@ -50,7 +50,7 @@ def test_methods_that_treat_all_blocks_alike(spec, images):
 
 
 @pytest.mark.parametrize(("spec", "block_size"), [("etc", BLOCK), ("pe", BLOCK), ("le", 4)])
-def test_methods_with_attacks_of_their_own(spec, block_size, images):
+def test_methods_with_separate_solvers_are_recovered(spec, block_size, images):
     *_, picture = _attack(spec, images, key=4, block_size=block_size)
     assert picture.ssim > 0.6 > picture.encrypted_ssim
 
@@ -58,21 +58,21 @@ def test_methods_with_attacks_of_their_own(spec, block_size, images):
 @pytest.mark.parametrize(
     "spec", ["bs+ps+np:shared=False", "bs+pps:shared=none", "ele", "pe:keys=per_image", "neuracrypt"]
 )
-def test_where_no_attack_is_built_it_is_said(spec, images):
+def test_methods_without_an_attack_are_refused(spec, images):
     with pytest.raises(UserError, match=r"no attack .* proves nothing"):
         ciphertext_only.solve(parse(spec, 4), images)
 
 
-def test_noise_gives_nothing():
-    """No key shows in images without any structure: the attack has to fail on them."""
+def test_noise_reveals_nothing():
+    """Images without structure do not reveal the key, so the attack must fail on them."""
     noise = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
     estimate, truth, picture = _attack("bs+ps", noise, key=5)
     places = scoring.compare_places(estimate, truth, SIZE, BLOCK)
     assert places.values < 0.1 and places.blocks < 0.1 and picture.ssim < 0.2
 
 
-def test_a_reference_tells_the_colours(images):
-    """Without one, which of the three channels is red is not known."""
+def test_a_reference_determines_the_channels(images):
+    """Without a reference, the order of the three channels is unknown."""
     values = split_blocks(images, BLOCK).reshape(-1, BLOCK**2 * 3)
     half = len(values) // 2
     order = SecretKey(bytes([2] * 32)).permutation("pixel", values.shape[1])
@@ -80,7 +80,7 @@ def test_a_reference_tells_the_colours(images):
     assert np.mean(found.pixel % 3 == order % 3) > 0.95
 
 
-def test_inverted_values_are_told_by_one_eigenvector(images):
+def test_the_first_eigenvector_shows_inverted_values(images):
     values = split_blocks(images, BLOCK).reshape(-1, BLOCK**2 * 3)
     for seed in range(5):
         negative = np.random.default_rng(seed).random(values.shape[1]) < 0.4

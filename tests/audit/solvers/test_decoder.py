@@ -1,4 +1,4 @@
-"""The decoder of encodings: from pairs it learns to show images that it has not seen."""
+"""The decoder learns from pairs to decode the encodings of images that it has not seen."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def similarity(images, others):
 
 @pytest.mark.parametrize("key", [1, 2, 3])
 @pytest.mark.parametrize("spec", ["color-neuracrypt", "neuracrypt:width=192,reorder=False", "neuracrypt:width=192"])
-def test_unseen_images_come_out_and_more_pairs_help(spec, key):
+def test_unseen_images_are_decoded_and_more_pairs_help(spec, key):
     images = crops(140, seed=key)
     encodings = encode(spec, images, key)
     unseen = images[120:]
@@ -37,7 +37,7 @@ def test_unseen_images_come_out_and_more_pairs_help(spec, key):
     assert error(unseen, many) < error(unseen, few) < error(unseen, mean) / 4
     assert error(unseen, many) < error(unseen, mean) / 8
     assert similarity(unseen, many) > similarity(unseen, mean) + 0.1
-    # Encodings of another key tell this decoder nothing.
+    # The decoder cannot decode encodings with another key.
     other = decoders[1].decode(encode(spec, unseen, key + 100))
     assert error(unseen, other) > error(unseen, mean) / 2
 
@@ -62,7 +62,7 @@ def test_patches_in_any_order_are_decoded_like_those_in_order():
     )
 
 
-def test_what_does_not_fit_so_is_said():
+def test_inputs_that_do_not_fit_are_refused():
     images = crops(4)
     encodings = np.random.default_rng(0).standard_normal((4, 16, 20))
     decoder = learn(images, encodings, 8)

@@ -1,4 +1,4 @@
-"""The dictionary attack: encrypted images are recognised among candidates without a key, and duplicates are seen."""
+"""The dictionary attack recognizes encrypted images among candidates without a key, and finds duplicates."""
 
 import numpy as np
 import pytest
@@ -35,12 +35,12 @@ def encrypt(method, images, key):
 
 
 def keyed(method, images):
-    """Every image under a key of its own."""
+    """Encrypts every image with its own key."""
     return np.concatenate([encrypt(method, image[None], key + 1) for key, image in enumerate(images)])
 
 
 @pytest.mark.parametrize("spec", EXACT)
-def test_every_image_is_recognised_whatever_its_key(spec):
+def test_every_image_is_recognized_whatever_its_key(spec):
     method, candidates = parse(spec, 8), crops(60)
     numbers = np.random.default_rng(1).permutation(60)[:12]
     found = identify(method, candidates, keyed(method, candidates[numbers]))
@@ -57,18 +57,18 @@ def test_an_image_that_is_no_candidate_is_at_a_distance(spec):
 
 
 @pytest.mark.parametrize("spec", LEGACY)
-def test_channels_that_lose_information_still_give_the_image_away(spec):
+def test_lossy_channels_still_reveal_the_image(spec):
     method, candidates = parse(spec, 8), crops(60)
     found = identify(method, candidates, keyed(method, candidates[5:25]))
     np.testing.assert_array_equal(found.index, np.arange(5, 25))
 
 
 @pytest.mark.parametrize("spec", ENCODING)
-def test_encodings_are_recognised_by_which_patches_are_alike(spec):
+def test_encodings_are_recognized_by_similar_patches(spec):
     method, candidates = parse(spec, 8), crops(60, size=96)
     for key in (1, 2):
         found = identify(method, candidates, encrypt(method, candidates[10:40], key))
-        # By chance it would be 1 in 60.
+        # Chance is 1 in 60.
         assert (found.index == np.arange(10, 40)).mean() > 0.5
 
 
@@ -84,14 +84,14 @@ def test_candidates_may_come_in_batches():
         np.testing.assert_allclose(whole.runner_up, other.runner_up)
 
 
-def test_the_distances_are_what_they_say():
+def test_distances_follow_their_definition():
     images = np.zeros((3, 8, 8, 3), np.uint8)
     images[0, :, 4:], images[1, :, :4], images[2] = 100, 40, 127
     method = parse("bs", 8)
-    # Means of |v - 127.5|: 77.5, 107.5 and 0.5.
+    # The means of |v - 127.5| are 77.5, 107.5 and 0.5.
     found = identify(method, images[1:], images[:1])
     assert (found.index[0], found.distance[0], found.runner_up[0]) == (0, 30, 77)
-    # In blocks of 4 what moves is compared in order of size, and what does not, in its place.
+    # With blocks of 4: blocks that move are compared in sorted order, and blocks that stay are compared in place.
     swapped = images[:1, :, ::-1]
     assert identify(parse("bs", 4), images[:1], swapped).distance[0] == 0
     assert identify(parse("ps", 4), images[:1], swapped).distance[0] == 100
@@ -99,7 +99,7 @@ def test_the_distances_are_what_they_say():
 
 
 @pytest.mark.parametrize("spec", EXACT)
-def test_duplicates_are_seen_mirrored_ones_too(spec):
+def test_duplicates_are_found_even_if_mirrored(spec):
     method, images = parse(spec, 8), crops(12)
     images[7], images[9] = images[2], images[4, :, ::-1]
     assert duplicates(method, encrypt(method, images, 3)) == [[2, 7], [4, 9]]
@@ -108,13 +108,13 @@ def test_duplicates_are_seen_mirrored_ones_too(spec):
 
 
 @pytest.mark.parametrize("spec", LEGACY)
-def test_duplicates_under_one_key_are_seen(spec):
+def test_duplicates_with_one_key_are_found(spec):
     method, images = parse(spec, 8), crops(12)
     images[7] = images[2]
     assert duplicates(method, encrypt(method, images, 3)) == [[2, 7]]
 
 
-def test_what_does_not_fit_so_is_said():
+def test_inputs_that_do_not_fit_are_refused():
     images = crops(4)
     method = parse("bs", 8)
     for attempt, message in (

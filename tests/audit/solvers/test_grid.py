@@ -7,7 +7,7 @@ from ppvit_jax.audit.solvers import grid
 
 
 def _field(rows, columns, samples=400, seed=0, smooth=3.0):
-    """Correlations of a random field whose neighbours are alike: float [cells, cells]."""
+    """Returns the correlations of a random field with similar neighbors: float [cells, cells]."""
     random = np.random.default_rng(seed)
     cells = np.stack(np.divmod(np.arange(rows * columns), columns), axis=1)
     distance = np.linalg.norm(cells[:, None] - cells[None], axis=-1)
@@ -16,7 +16,7 @@ def _field(rows, columns, samples=400, seed=0, smooth=3.0):
 
 
 def _symmetric(order, rows, columns):
-    """The share of cells in place, best over flips and rotations."""
+    """Returns the fraction of cells in place, under the best flip and rotation."""
     cells = np.arange(rows * columns).reshape(rows, columns)
     views = [np.rot90(view, turn) for view in (cells, cells.T) for turn in range(4)]
     return max(np.mean(view.ravel() == order) for view in views if view.shape == (rows, columns))
@@ -31,7 +31,7 @@ def test_a_smooth_field_is_arranged(rows, columns):
     assert _symmetric(order[found], rows, columns) > 0.9
 
 
-def test_without_any_structure_nothing_is_found():
+def test_nothing_is_found_without_structure():
     random = np.random.default_rng(0)
     correlation = np.asarray(np.corrcoef(random.standard_normal((64, 5000))))
     assert _symmetric(grid.place(correlation, 8, 8), 8, 8) < 0.3
@@ -39,7 +39,7 @@ def test_without_any_structure_nothing_is_found():
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(2, 5), st.integers(2, 5), st.integers(1, 3), st.integers(0, 99))
-def test_smoothness_is_the_mean_over_neighbours(rows, columns, channels, seed):
+def test_smoothness_is_the_mean_over_neighbors(rows, columns, channels, seed):
     random = np.random.default_rng(seed)
     n = rows * columns * channels
     correlation = random.standard_normal((n, n))
@@ -57,7 +57,7 @@ def test_smoothness_is_the_mean_over_neighbours(rows, columns, channels, seed):
     assert grid.smoothness(correlation, order, rows, columns) == pytest.approx(np.mean(expected))
 
 
-def test_refining_repairs_exchanges_and_keeps_what_is_right():
+def test_refining_repairs_exchanges_and_keeps_a_right_arrangement():
     correlation = _field(8, 8, samples=4000)
     right = np.arange(64)
     np.testing.assert_array_equal(grid.refine(correlation, right, 8, 8), right)

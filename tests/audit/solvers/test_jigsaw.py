@@ -12,7 +12,7 @@ ROWS, COLUMNS, SIDE = 7, 9, 16
 
 
 def blocks_of(photos=("china.jpg", "flower.jpg"), corner=(120, 200)):
-    """Blocks of a crop of each photograph: [images, blocks, side, side, 3], in their places."""
+    """Returns the blocks of a crop of each photograph, in their places: uint8 [images, blocks, side, side, 3]."""
     crop = np.s_[corner[0] : corner[0] + ROWS * SIDE, corner[1] : corner[1] + COLUMNS * SIDE]
     images = np.stack([load_sample_image(photo)[crop] for photo in photos])
     return split_blocks(images, SIDE).reshape(len(images), ROWS * COLUMNS, SIDE, SIDE, 3)
@@ -34,7 +34,7 @@ def test_order_of_channels_and_inversion_are_harmless():
     np.testing.assert_array_equal(255 - scrambled[:, assemble(scrambled, ROWS, COLUMNS)], blocks[..., [2, 0, 1]])
 
 
-def test_floating_point_blocks():
+def test_floating_point_blocks_give_the_same_order():
     blocks = blocks_of()
     scrambled = blocks[:, np.random.default_rng(8).permutation(ROWS * COLUMNS)]
     np.testing.assert_array_equal(
@@ -42,13 +42,13 @@ def test_floating_point_blocks():
     )
 
 
-def test_flat_borders_do_not_misplace_what_tells():
+def test_flat_borders_do_not_misplace_other_blocks():
     image = load_sample_image("flower.jpg")[120 : 120 + ROWS * SIDE, 200 : 200 + COLUMNS * SIDE].copy()
     image[: 2 * SIDE], image[:, -SIDE:] = 255, 255
     blocks = split_blocks(image, SIDE).reshape(1, ROWS * COLUMNS, SIDE, SIDE, 3)
     scrambled = blocks[:, np.random.default_rng(1).permutation(ROWS * COLUMNS)]
     placed = scrambled[:, assemble(scrambled, ROWS, COLUMNS)].reshape(ROWS, COLUMNS, -1)
-    # The picture may lie elsewhere in a frame of white.
+    # The white frame does not determine the position of the picture.
     shifts = [np.roll(placed, (down, right), (0, 1)) for down in range(-2, 3) for right in range(-1, 2)]
     assert any((shift == blocks.reshape(ROWS, COLUMNS, -1)).all() for shift in shifts)
 
@@ -63,7 +63,7 @@ def test_any_blocks_give_a_permutation(rows, columns, count, side, content):
     np.testing.assert_array_equal(order, assemble(blocks, rows, columns))
 
 
-def test_cost_is_that_of_pixels_across_borders():
+def test_cost_is_the_difference_of_pixels_across_borders():
     blocks = np.random.default_rng(0).integers(0, 256, (2, 6, 3, 3, 3), np.uint8)
     order = np.array([3, 1, 4, 0, 5, 2])
     squares = []
@@ -75,7 +75,7 @@ def test_cost_is_that_of_pixels_across_borders():
     assert assembly_cost(blocks, order, 2, 3) == pytest.approx(np.concatenate(squares).mean())
 
 
-def test_cost_without_borders_is_nothing():
+def test_cost_without_borders_is_zero():
     assert assembly_cost(np.zeros((1, 1, 2, 2, 3), np.uint8), np.array([0]), 1, 1) == 0
 
 

@@ -1,4 +1,4 @@
-"""The known-plaintext attack: what it finds decrypts images that it has not seen, and it says what pairs leave open."""
+"""The known-plaintext attack decrypts images that it has not seen, and reports what the pairs leave ambiguous."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from ppvit_jax.audit.solvers.known_plaintext import pairs_needed, solve
 from ppvit_jax.encryption import parse
 from ppvit_jax.errors import UserError
 
-# How many natural images of 32x32 in blocks of 8 are given, for all places to be told apart.
+# Number of natural images (32x32, blocks of 8) that suffice to tell nearly all places apart.
 SPECS = {
     "bs": 2,
     "ps": 12,
@@ -79,8 +79,8 @@ def test_one_photograph_tells_the_key_of_the_proposed_method(key):
 
 @settings(deadline=None, max_examples=25)
 @given(st.sampled_from(sorted(SPECS)), st.integers(1, 255), st.integers(1, 4), st.integers(0, 9), st.integers(1, 4))
-def test_any_images_are_explained_by_a_bijection_that_is_wrong_only_where_it_says(spec, key, count, seed, levels):
-    """Images of few values, so that nearly everything is a tie."""
+def test_any_images_give_a_bijection_that_is_wrong_only_where_it_is_ambiguous(spec, key, count, seed, levels):
+    """The images have few distinct values, so that nearly everything is a tie."""
     random = np.random.default_rng(seed)
     images = random.choice(random.integers(0, 256, levels).astype(np.uint8), (count, 16, 16, 3))
     method, encrypted, secret = encrypt(spec, images, key, 4)
@@ -104,14 +104,14 @@ def test_flat_blocks_are_reported_and_a_second_image_resolves_them():
 
 def test_blocks_with_the_same_contents_are_told_apart_by_where_the_values_lie():
     images = crops(2, seed=3)
-    # Mirrored blocks have equal histograms: only what other blocks tell of the values separates them.
+    # Mirrored blocks have equal histograms. Only the places of values, known from other blocks, separate them.
     images[0, :8, 8:16] = images[0, :8, 7::-1]
     method, encrypted, _ = encrypt("bs+ps", images, 8)
     solution = solve(method, images[:1], encrypted[:1])
     assert solution.ambiguous_blocks == 0
 
 
-def test_what_stays_is_preferred_under_restricted_permutations():
+def test_restricted_permutations_prefer_blocks_that_stay():
     flat = np.full((1, 32, 32, 3), 9, np.uint8)
     for spec, stay in (("restricted:fixed_blocks=6,fixed_pixels=192", 6), ("restricted:fixed_blocks=16", 16)):
         method, encrypted, _ = encrypt(spec, flat, 1)
@@ -153,9 +153,9 @@ def test_pairs_that_do_not_belong_together_are_refused(spec):
         solve(method, images, encrypted)
 
 
-def test_what_cannot_be_attacked_so_is_said():
+def test_methods_and_pairs_that_cannot_be_attacked_are_refused():
     images = crops(2)
-    for spec, message in (("pe:keys=per_image", "own images alone"), ("color-neuracrypt", "learn a decoder")):
+    for spec, message in (("pe:keys=per_image", "nothing about other images"), ("color-neuracrypt", "learn a decoder")):
         with pytest.raises(UserError, match=message) as caught:
             solve(parse(spec, 8), images, images)
         assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Models of different keys and one base, and of different bases."""
+"""Link attack on models with different keys, adapted from one base or from different bases."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ SPECS = ("bs", "ps", "bs+ps", "np", "bs+ps+np", "bs+pps", "etc:shared=True")
 
 
 def _embedded():
-    """The trained checkpoint in the package, 64x64 pixels with blocks of 8, as a tree."""
+    """Returns the trained checkpoint in the package (64x64 pixels, blocks of 8) as a tree."""
     params = {}
     for name, array in checkpoint.read(checkpoint.resolve("embedded"))[0].items():
         *path, last = name.split("/")
@@ -33,7 +33,7 @@ BASE = _embedded()
 
 
 def _changed(tree, strength, seed):
-    """Every tensor with noise of this part of its standard deviation."""
+    """Adds noise to every tensor: `strength` times its standard deviation."""
     random = np.random.default_rng(seed)
 
     def change(branch):
@@ -50,7 +50,7 @@ def _keyed(spec, key):
 
 
 def _rearranged(tree, units):
-    """The same function with hidden units in another order: as structured as any trained model, and of no base."""
+    """Reorders the hidden units: the model computes the same function, but its weights look like another base."""
 
     def move(branch):
         if isinstance(branch, dict):
@@ -64,7 +64,7 @@ def _rearranged(tree, units):
 
 
 def _statistics(link):
-    """Those of the encoder, of the patch and of the position embedding."""
+    """Returns the statistics of the encoder, the patch embedding and the position embedding."""
     found = [statistic for statistic in (link.untouched, link.patch, link.position) if statistic]
     assert len(found) == 3
     return found
@@ -72,19 +72,19 @@ def _statistics(link):
 
 @settings(deadline=None, max_examples=15)
 @given(keys=st.tuples(KEYS, KEYS), specs=st.tuples(st.sampled_from(SPECS), st.sampled_from(SPECS)))
-def test_two_keys_of_one_base_are_linked_and_one_key_gives_the_other(keys, specs):
+def test_two_keys_of_one_base_are_linked_and_one_key_reveals_the_other(keys, specs):
     first, second = (_keyed(*pair)[1] for pair in zip(specs, keys, strict=True))
     link = compare(_changed(first, 0.3, 1), _changed(second, 0.3, 2), draws=10)
     assert link.linked and all(statistic.linked for statistic in _statistics(link))
     assert all(name in link.reason for name in ("encoder's kernels", "patch embedding", "position embedding"))
-    # Noise of 0.3 in both leaves a cosine of 1 / 1.09 to all that has no mean.
+    # Noise of 0.3 in both models gives tensors without a mean a cosine of 1 / (1 + 0.3**2).
     assert _statistics(link)[0].value == pytest.approx(1 / 1.09, abs=0.02)
     assert_same_tree(adapt(first, link.relative), second)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_model_of_the_same_structure_and_another_base_is_not_linked(seed):
-    """Smooth position embeddings and smooth filters are in both."""
+    """Both models have smooth position embeddings and smooth filters."""
     random = np.random.default_rng(seed)
     _, first = _keyed("bs+ps", SecretKey(bytes([seed] * 32)))
     _, second = _keyed("bs+ps+np", SecretKey(bytes([99] * 32)))
@@ -96,7 +96,7 @@ def test_a_model_of_the_same_structure_and_another_base_is_not_linked(seed):
 
 
 def test_a_position_embedding_of_few_dimensions_is_not_linked():
-    """Sines and cosines of the same frequencies in both models, on hidden units of their own."""
+    """Both models combine sines and cosines of the same frequencies, each on its own hidden units."""
     rows, columns = np.divmod(np.arange(64), 8)
     waves = [f(np.pi * k * axis / 8) for f in (np.sin, np.cos) for k in (1, 2, 3) for axis in (rows, columns)]
     models = []
@@ -109,7 +109,7 @@ def test_a_position_embedding_of_few_dimensions_is_not_linked():
         models.append(params)
     link = compare(*models)
     assert not link.linked
-    # It is chance, and not 0, that they have to be measured by.
+    # The value must be compared with chance, not with 0.
     position = _statistics(link)[2]
     assert position.value > 0.3 and position.chance > 0.3
 
@@ -126,11 +126,11 @@ def test_the_exact_null_is_that_of_permuted_hidden_units():
     assert np.std(values) == pytest.approx(statistic.deviation, rel=0.4)
 
 
-def test_sizes_that_differ():
+def test_models_of_different_sizes_are_compared_where_possible():
     one = random_params(tiny_model())
     link = compare(one, BASE)
-    assert not link.linked and link.reason == "hidden sizes of 16 and 128: not of one base"
-    # Another image size leaves the patch embedding and the encoder to compare.
+    assert not link.linked and link.reason == "the hidden sizes 16 and 128 differ"
+    # With another image size, the patch embedding and the encoder can still be compared.
     larger = {**one, "Transformer": {**one["Transformer"]}}
     larger["Transformer"]["posembed_input"] = random_params(tiny_model(image_size=32))["Transformer"]["posembed_input"]
     link = compare(one, larger, draws=20)

@@ -17,7 +17,7 @@ def crops():
 
 
 def luma_correlation(images, guessed):
-    """How much brightness correlates, whatever the inversion."""
+    """Returns the absolute correlation of brightness, which ignores inversion."""
     return abs(np.corrcoef(images.mean(-1).ravel(), guessed.mean(-1).ravel())[0, 1])
 
 
@@ -40,7 +40,7 @@ def test_high_nibbles_are_where_the_key_put_them():
     secret = solve(method, method.encrypt(images, truth))
     values = 4 * 4 * 3
     found, key = (method.undo(each)["index"][values : 2 * values].reshape(-1, 3) for each in (secret, truth))
-    # Of each pixel of a block the same three, whatever the channels' order.
+    # Each pixel of a block has the same three nibbles, in any channel order.
     np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(key, axis=1))
 
 
@@ -53,6 +53,6 @@ def test_flat_images_give_some_secret():
     ("shape", "message"),
     [((8, 8, 3), "images, height, width, 3"), ((1, 4, 8, 3), "too few blocks"), ((1, 10, 8, 3), "does not divide")],
 )
-def test_mistakes_are_told(shape, message):
+def test_mistakes_are_refused(shape, message):
     with pytest.raises(UserError, match=message):
         solve(LearnableEncryption(block_size=4), np.zeros(shape, np.uint8))

@@ -1,4 +1,4 @@
-"""A secret orthogonal matrix, found from weights and from known patches."""
+"""Recovery of a secret orthogonal matrix from weights and from known patches."""
 
 import numpy as np
 import pytest
@@ -17,17 +17,17 @@ def _patches(name):
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-def test_the_weights_give_it_away(secret):
+def test_the_weights_reveal_the_matrix(secret):
     kernel = np.random.default_rng(0).standard_normal((4, 4, 3, 64))
     adapted = (secret.T @ kernel.reshape(48, 64)).reshape(kernel.shape)
     patches = _patches("china.jpg")
-    # The variant is an exact adaptation: this is what makes it tempting.
+    # The variant adapts the model exactly, which makes it tempting.
     np.testing.assert_allclose(patches @ secret @ adapted.reshape(48, 64), patches @ kernel.reshape(48, 64), atol=1e-10)
     found = procrustes(kernel, adapted)
     np.testing.assert_allclose(found, secret, rtol=0, atol=1e-10)
     tuned = adapted + 0.1 * np.random.default_rng(1).standard_normal(adapted.shape)
     restored = patches @ secret @ procrustes(kernel, tuned).T
-    # Noise of a tenth leaves about 27 dB of peak signal-to-noise ratio; without Q there are less than 10.
+    # With noise of 0.1, the peak signal-to-noise ratio is about 27 dB. Without Q it is less than 10 dB.
     assert ((restored - patches) ** 2).mean() < 10**-2.5 < 0.1 < ((patches @ secret - patches) ** 2).mean()
 
 
@@ -39,7 +39,7 @@ def test_known_patches_of_one_picture_decrypt_another(secret):
     np.testing.assert_allclose(unknown @ secret @ found.T, unknown, rtol=0, atol=1e-6)
 
 
-def test_what_is_not_spanned_stays_unknown():
+def test_known_patches_reveal_the_matrix_only_on_their_span():
     random, secret = np.random.default_rng(0), SECRETS[0]
     known = random.standard_normal((10, 48))
     found = from_pairs(known, known @ secret)
@@ -48,7 +48,7 @@ def test_what_is_not_spanned_stays_unknown():
     assert abs(unknown @ secret @ found.T - unknown).max() > 0.1
 
 
-def test_an_embedding_of_fewer_hidden_units_than_values_gives_away_its_span():
+def test_an_embedding_with_few_hidden_units_reveals_its_span():
     kernel, secret = np.random.default_rng(0).standard_normal((48, 32)), SECRETS[0]
     found = procrustes(kernel, secret.T @ kernel)
     np.testing.assert_allclose(found.T @ kernel, secret.T @ kernel, rtol=0, atol=1e-10)

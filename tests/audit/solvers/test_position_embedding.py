@@ -10,7 +10,7 @@ from ppvit_jax.keys import SecretKey
 
 
 def _embedding(side, hidden=64, noise=0.3, seed=0):
-    """Sines and cosines of the place, with noise: float [side * side, hidden]."""
+    """Returns sines and cosines of the place, with noise: float [side * side, hidden]."""
     random = np.random.default_rng(seed)
     rows, columns = np.divmod(np.arange(side * side), side)
     frequency = 1 / 20 ** (np.arange(hidden // 4) / (hidden // 4))

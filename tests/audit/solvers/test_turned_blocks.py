@@ -19,7 +19,7 @@ def crops(height=HEIGHT, width=WIDTH):
 
 
 def alike(images, guessed):
-    """The part of pixels that agree, under the best rotation, flip, inversion and order of channels of all images."""
+    """Returns the fraction of equal pixels under the best rotation, flip, inversion and channel order of all images."""
     parts = []
     for turns, flip, mask, order in itertools.product(
         range(4), (1, -1), (0, 255), map(list, itertools.permutations(range(3)))
@@ -56,7 +56,7 @@ def test_blocks_return_to_their_places_upright(number):
         {"sub_block_size": 8, "rotation": False, "channels": "none"},
     ],
 )
-def test_options(options):
+def test_blocks_return_under_other_options(options):
     images = crops()
     assert alike(images, attack(5, images, **options)) > 0.99
 
@@ -85,6 +85,6 @@ def test_noise_is_not_recovered():
         ({"sub_block_size": 1}, (1, 32, 32, 3), "no edges"),
     ],
 )
-def test_mistakes_are_told(options, shape, message):
+def test_mistakes_are_refused(options, shape, message):
     with pytest.raises(UserError, match=message):
         solve(EncryptionThenCompression(block_size=16, **options), np.zeros(shape, np.uint8))

@@ -1,4 +1,4 @@
-"""Keys read off adapted models: the solver is given the base and the model, and only the assertions see keys."""
+"""Recovery of keys from adapted models. The solver sees the base and the model; only the assertions see keys."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ ABSORBED = (
 
 @pytest.fixture(scope="module")
 def base():
-    """The trained checkpoint in the package, at its 64x64 pixels with blocks of 8."""
+    """Returns the trained checkpoint in the package (64x64 pixels, blocks of 8)."""
     return _tree(checkpoint.read(checkpoint.resolve("embedded"))[0])
 
 
@@ -43,7 +43,7 @@ def _tree(arrays):
 
 
 def _change(params, strength, seed):
-    """Both tensors with Gaussian noise, relative to the root mean square of what tells their rows apart."""
+    """Adds Gaussian noise to both tensors, relative to the standard deviation between their rows."""
     random = np.random.default_rng(seed)
     kernel, positions = params["embedding"]["kernel"], params["Transformer"]["posembed_input"]["pos_embedding"]
 
@@ -55,7 +55,7 @@ def _change(params, strength, seed):
 
 
 def _whole(permutations, blocks, values):
-    """The parts that an encryption leaves out, as the identity."""
+    """Returns all three parts, with the identity for parts that the encryption does not use."""
     parts = permutations.block, permutations.pixel, permutations.negative
     identities = np.arange(blocks), np.arange(values), np.zeros(values, bool)
     return [identity if part is None else part for part, identity in zip(parts, identities, strict=True)]
@@ -63,12 +63,12 @@ def _whole(permutations, blocks, values):
 
 @settings(deadline=None, max_examples=30)
 @given(key=KEYS, spec=st.sampled_from(ABSORBED), strength=st.sampled_from([0, 0.1, 0.5, 1]))
-def test_every_adapted_method_is_read_off_without_being_told_which(base, key, spec, strength):
+def test_the_key_of_any_adapted_method_is_recovered_without_its_name(base, key, spec, strength):
     truth = parse(spec, 8).absorb(key, height=64, width=64)
     found = recover(base, _change(adapt(base, truth), strength, seed=1)).permutations
     for actual, expected in zip(_whole(found, 64, 192), _whole(truth, 64, 192), strict=True):
         np.testing.assert_array_equal(actual, expected)
-    # What was read off decrypts.
+    # The recovered permutations decrypt images.
     method, image = parse(spec, 8), random_images(1, 64)[0]
     encrypted = method.encrypt(image, method.derive(key, height=64, width=64))
     np.testing.assert_array_equal(method.decrypt(encrypted, make_secret(found, 64, 64, 8)), image)
@@ -84,10 +84,10 @@ def test_certainty_is_reported(base):
     assert changed.block.margin.mean() < exact.block.margin.mean()
 
 
-def test_chance_is_what_a_model_of_another_base_gives(base):
+def test_a_model_of_another_base_matches_only_by_chance(base):
     random = np.random.default_rng(0)
     units = random.permutation(128)
-    # The same structure with its hidden units in another order.
+    # A model with the same structure, but with its hidden units in another order.
     other = {"embedding": {"kernel": base["embedding"]["kernel"][..., units]}}
     positions = base["Transformer"]["posembed_input"]["pos_embedding"][..., units]
     other["Transformer"] = {"posembed_input": {"pos_embedding": positions}}
@@ -98,24 +98,24 @@ def test_chance_is_what_a_model_of_another_base_gives(base):
 
 
 def test_matching_against_an_independent_oracle():
-    """Rows that nearly coincide with unit vectors: the order can be read off the largest entries."""
+    """The rows are nearly multiples of unit vectors, so their largest entries show the order."""
     random = np.random.default_rng(3)
     order, signs = random.permutation(40), np.where(random.random(40) < 0.5, -1, 1)
     base = np.eye(40) * random.uniform(0.1, 10, (40, 1))
     model = base[order] * signs[:, None] + 0.01 * random.standard_normal((40, 40))
-    match = match_rows(base, model, signed=True, centred=False)
+    match = match_rows(base, model, signed=True, centered=False)
     np.testing.assert_array_equal(match.order, abs(model).argmax(1))
     np.testing.assert_array_equal(match.negative, model[np.arange(40), abs(model).argmax(1)] < 0)
     assert match.order.dtype == np.int32 and match.negative.dtype == bool
-    unsigned = match_rows(base, abs(model), centred=False)
+    unsigned = match_rows(base, abs(model), centered=False)
     np.testing.assert_array_equal(unsigned.order, order)
     assert not unsigned.negative.any()
 
 
-def test_two_rows_that_want_the_same_one_share_out():
+def test_two_rows_with_one_best_match_get_different_rows():
     base = np.array([[1.0, 0], [0.6, 0.8]])
     model = np.array([[1.0, 0], [1.0, 0.1]])
-    match = match_rows(base, model, centred=False)
+    match = match_rows(base, model, centered=False)
     np.testing.assert_array_equal(match.order, [0, 1])
     assert match.margin[0] > 0 > match.margin[1]
 
@@ -129,7 +129,7 @@ def test_drift_is_the_change_since_adaptation(base):
     assert drift(base, tuned, Permutations())["patch_embedding"] > 1
 
 
-def test_real_size_in_seconds():
+def test_a_real_size_is_recovered():
     random = np.random.default_rng(0)
     size = tiny_model(image_size=224, patch_size=16)
     params = random_params(size)

@@ -1,0 +1,77 @@
+"""The command `ppvit train`: fine-tunes a model. `python -m ppvit_jax.main` is the same program."""
+
+import argparse
+import json
+
+from ppvit_jax.commands.shared.help_text import describe
+from ppvit_jax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments; everything else is left to the configuration, as its overrides."""
+    parser.allow_abbrev = False
+    parser.epilog = "You can set any field of the configuration: --config.epochs=3 --config.data.dir=DIR"
+    describe(
+        parser,
+        "Fine-tunes a model on plain or encrypted images. The cloud runs it with configs/cloud.py, and needs no key. "
+        "With other configurations it encrypts plain images itself, with a key in the folder of results. If it is "
+        "interrupted, run the same command again: it resumes.",
+        "ppvit train --config=configs/cifar10.py --workdir=runs/cifar10",
+        "ppvit train --config=configs/cloud.py --workdir=runs/cloud --config.data.dir=encrypted",
+    )
+    parser.set_defaults(overrides_start_with="")
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="configuration: a file of yours, or one of the package such as configs/cifar10.py",
+    )
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        metavar="DIR",
+        help="folder to write the results to: a new one, or that of an interrupted run, which resumes",
+    )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="train together with the other processes of a TPU pod, or of a Slurm, Open MPI or Kubernetes job",
+    )
+    parser.add_argument(
+        "--coordinator-address", metavar="HOST:PORT", help="address of process 0, where --distributed cannot find it"
+    )
+    parser.add_argument("--num-processes", type=int, metavar="N", help="number of processes that train together")
+    parser.add_argument("--process-id", type=int, metavar="N", help="number of this process, counted from 0")
+    parser.add_argument(
+        "--allow-mismatch",
+        action="store_true",
+        help="train on images whose key or encryption is not the model's (default: reject them)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the experiment and prints its result.
+
+    Raises:
+      UserError: a mistake that the user can correct.
+    """
+    # Help and mistakes in the arguments appear without the seconds that these take to import.
+    import jax
+
+    from ppvit_jax import config as configuration
+    from ppvit_jax.training import experiment
+
+    if arguments.distributed or arguments.coordinator_address:
+        try:
+            jax.distributed.initialize(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
+        # JAX documents no type: a cluster that it cannot find, an address that nobody answers, a number that is taken.
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"cannot join the other processes ({' '.join(str(error).split())}): start this in a TPU pod or a "
+                "Slurm, Open MPI or Kubernetes job, or give --coordinator-address, --num-processes and --process-id"
+            ) from None
+    overrides = arguments.overrides + ["--config.allow_mismatch=True"] * arguments.allow_mismatch
+    config = configuration.load(arguments.config, overrides)
+    result = experiment.run(config, arguments.workdir)
+    if jax.process_index() == 0:
+        print(json.dumps(result, indent=2))
