@@ -73,7 +73,7 @@ def test_training_and_test_crops_share_no_pixel(photograph):
             assert region.left <= crop.left and crop.left + crop.side <= region.right
             assert region.top <= crop.top and crop.top + crop.side <= region.bottom
         assert len({crop.side for crop in drawn}) > 15, "several scales"
-        assert {crop.mirrored for crop in drawn} == {True, False}
+        assert {(crop.mirrored, crop.gray) for crop in drawn} == {(a, b) for a in (True, False) for b in (True, False)}
 
 
 def test_pixels_outside_a_region_do_not_matter(monkeypatch):
@@ -117,10 +117,10 @@ def test_colors_alone_do_not_decide():
 
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     accuracy = classifier.fit(histograms(train.images), train.labels).score(histograms(test.images), test.labels)
-    assert accuracy < 0.8
+    assert accuracy < 0.6
 
 
 def test_digits_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(UserError, match=r'the digits need scikit-learn: run pip install "ppvit-jax\[tables\]"'):
+    with pytest.raises(UserError, match=r"the data set of digits needs scikit-learn: run pip install 'ppvit-jax\[tables\]'"):
         load_digits()
