@@ -17,8 +17,9 @@ def announce_runs(label: str, workdirs: Iterable[tuple[str, Path]]) -> Iterator[
     for number, (name, workdir) in enumerate(listed, start=1):
         left = ""
         if trained:
-            minutes = (time.monotonic() - started) / trained * (len(listed) - number + 1) / 60
-            left = f", about {minutes:.0f} min left for all"
+            seconds = (time.monotonic() - started) / trained * (len(listed) - number + 1)
+            estimate = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+            left = f", about {estimate} left for all"
         print(f"{label} {number} of {len(listed)}: {name}{left}", flush=True)
         trained += not (workdir / "result.json").exists()
         yield name
