@@ -27,6 +27,7 @@ _KEPT_BYTES = 1.5e9
 # getrusage counts in KiB on Linux and in bytes on macOS.
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 _seconds = pytest.StashKey[float]()
+_peaks: dict[str, int] = {}
 
 
 def _cpu_seconds() -> float:
@@ -74,26 +75,16 @@ def pytest_sessionfinish(session):
         session.config.workeroutput["peak_bytes"] = _peak_bytes()
 
 
-class _Workers:
-    """Collects the peak memory of xdist's workers."""
-
-    def __init__(self) -> None:
-        self.peaks: dict[str, int] = {}
-
-    def pytest_testnodedown(self, node) -> None:
-        if "peak_bytes" in (output := getattr(node, "workeroutput", {})):
-            self.peaks[node.gateway.id] = output["peak_bytes"]
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Receives what a worker of xdist counted."""
+    if "peak_bytes" in (output := getattr(node, "workeroutput", None) or {}):
+        _peaks[node.gateway.id] = output["peak_bytes"]
 
 
-def pytest_configure(config):
-    if config.pluginmanager.hasplugin("dsession"):
-        config.pluginmanager.register(_Workers(), "peak memory")
-
-
-def pytest_terminal_summary(terminalreporter, config):
+def pytest_terminal_summary(terminalreporter):
     """Warns, for machines differ: no test fails for its time or its memory."""
-    workers = config.pluginmanager.get_plugin("peak memory")
-    peaks = (workers and workers.peaks) or {"this process": _peak_bytes()}
+    peaks = _peaks or {"this process": _peak_bytes()}
     texts = [f"{name} {peak / 1e9:.1f} GB" for name, peak in sorted(peaks.items())]
     terminalreporter.write_line(f"peak memory: {', '.join(texts)}")
     if max(peaks.values()) > LARGE_BYTES:

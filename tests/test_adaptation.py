@@ -55,6 +55,7 @@ def _logits(config, params, images, encryption, key, *, adapted=True):
     return np.asarray(_forward(config)(params, method.encrypt(images, secret)))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(key=keys, encryption=st.sampled_from(ABSORBED), grid=st.sampled_from([(8, 4), (16, 4), (12, 6), (24, 8)]))
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])

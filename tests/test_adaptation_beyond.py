@@ -113,6 +113,7 @@ def test_a_convmixer_trains_on_encrypted_images_as_on_plain_ones(spec, adaptive_
     assert abs(flatten(other["params"])[name] - flatten(plain["params"])[name]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_scrambled_blocks_need_something_that_follows_them():
     config = dataclasses.replace(_convmixer("none"), dtype="float32")
     params = compiled(models.build(config)).init(jax.random.key(0))

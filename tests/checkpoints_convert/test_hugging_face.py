@@ -33,6 +33,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_its_loader_loads_what_we_write_whole_and_computes_the_same(folder):
     model, report = transformers.ViTForImageClassification.from_pretrained(folder / "hf", output_loading_info=True)
     assert not any(report.values()), report

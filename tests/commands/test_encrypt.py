@@ -131,6 +131,7 @@ def test_augmented_copies_are_of_training_images_alone(tmp_path, key):
         assert any(np.array_equal(image, choice) for choice in (original, original[:, ::-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fixed", [True, False])
 def test_a_tfds_data_set_there_and_back(tmp_path, key, fixed):
     build(tmp_path / "plain", fixed=fixed)

@@ -156,6 +156,7 @@ def test_an_unknown_augmentation_is_an_error():
         preprocess(jnp.zeros((1, 8, 8, 3), jnp.uint8), 8, "blur", jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_batches_of_one_size_are_traced_once(augmentation):
     chex.clear_trace_counter()
@@ -175,6 +176,7 @@ def _compiled(augmentation, size):
 variants: Any = chex.variants
 
 
+@pytest.mark.slow
 class Variants(chex.TestCase):
     @variants(with_jit=True, without_jit=True)
     def test_compiled_or_not_the_pixels_are_the_same_bit_for_bit(self):

@@ -141,6 +141,7 @@ def test_every_operation_does_something():
         assert (changed.mean() > 0.1) == (name != "Identity"), name
 
 
+@pytest.mark.slow
 def test_augmentation_is_a_function_of_its_random_key_under_jit_too():
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (32, 20, 28, 3), np.uint8))
     one, same, other = (rand_augment(images, jax.random.key(seed)) for seed in (1, 1, 2))
@@ -150,6 +151,7 @@ def test_augmentation_is_a_function_of_its_random_key_under_jit_too():
     assert (np.asarray(one) != np.asarray(other)).any()
 
 
+@pytest.mark.slow
 def test_pixels_do_not_depend_on_the_precision_of_training():
     images = np.random.default_rng(0).integers(0, 256, (200, 20, 28, 3), np.uint8)
     results = []
@@ -169,6 +171,7 @@ def _outcomes(image, magnitude):
     return outcomes
 
 
+@pytest.mark.slow
 def test_images_draw_operations_and_signs_uniformly_and_each_its_own():
     image, batch = _images(20, 28)[-1], 7000
     outcomes = _outcomes(image, 12)
@@ -196,6 +199,7 @@ def test_an_image_is_augmented_independently_of_the_others_pixels():
     assert differ.tolist() == [index == 5 for index in range(16)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operations", [0, 1, 3])
 def test_operations_follow_one_another(operations):
     # With so many images, every pair of operations, in either order, differs from any single one for some image.
@@ -210,6 +214,7 @@ def test_operations_follow_one_another(operations):
         assert share < 0.1
 
 
+@pytest.mark.slow
 def test_at_magnitude_0_only_operations_without_a_magnitude_change_an_image():
     # At its threshold of 255, torchvision's Solarize still inverts the value 255.
     image = np.minimum(_images(32, 32)[-1], 254)

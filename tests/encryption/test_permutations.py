@@ -144,6 +144,7 @@ def test_what_each_block_has_of_its_own_belongs_to_the_encrypted_block():
     assert not both.alike and not inside.alike and scrambling.alike and Permutations().alike
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encryption", ABSORBED)
 def test_real_size(encryption):
     images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)

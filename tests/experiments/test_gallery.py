@@ -34,6 +34,7 @@ def _similarity(one, other):
     return np.mean(values)
 
 
+@pytest.mark.slow
 def test_every_encryption_is_drawn_and_measured(tmp_path, monkeypatch):
     plain, key = _picture(tmp_path), make_key(tmp_path)
     drawn = []

@@ -273,6 +273,7 @@ def test_penalties_follow_their_weights():
     np.testing.assert_allclose(penalty(2.0, 3.0), 2 * mixing + 3 * smoothness, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_kernels_start_as_pytorchs_do_and_directions_have_length_one():
     model = from_linen(tiny_model(), ELEAdaptNet(), (32, 32, 3))
     params, statistics = jax.jit(model.init)(jax.random.key(0)), jax.jit(model.init_statistics)(jax.random.key(0))

@@ -251,6 +251,7 @@ def test_the_penalty_of_a_permutation_matrix_is_zero_and_its_gradient_finite():
     assert np.isfinite(jax.jit(jax.grad(penalty))(jnp.zeros((16, 16)))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_adaptive_matrix_is_uniform_up_to_the_root_of_its_fan_in(kind):
     matrix = compiled(build(_tiny(image_size=32, adaptive_matrix=kind))).init(jax.random.key(0))["adaptive_matrix"]
@@ -259,6 +260,7 @@ def test_a_new_adaptive_matrix_is_uniform_up_to_the_root_of_its_fan_in(kind):
     np.testing.assert_allclose(matrix.std(), 1 / 16 / 3**0.5, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_a_model_without_an_adaptive_matrix_has_no_such_parameter_and_no_penalty():
     model = compiled(build(_tiny()))
     params, statistics = model.init(jax.random.key(0)), model.init_statistics(jax.random.key(0))

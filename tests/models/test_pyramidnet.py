@@ -17,6 +17,8 @@ from ppvit_jax.models.adaptation_network import ELEAdaptNet, LEAdaptNet, TanakaA
 from ppvit_jax.models.model import from_linen
 from ppvit_jax.models.pyramidnet import PyramidNetConfig, build, shake_drop
 
+pytestmark = pytest.mark.slow
+
 nn = torch.nn
 
 
@@ -147,7 +149,6 @@ def test_logits_in_evaluation_are_those_of_pytorch(depth, alpha, size):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-10)])
 def test_three_steps_of_training_with_all_gates_on_are_those_of_pytorch(dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
@@ -171,7 +172,6 @@ def _shakes(rng, survival, shape):
     return forward, vjp(jnp.ones_like(forward))[0]
 
 
-@pytest.mark.slow
 def test_training_with_drops_is_that_of_pytorch_with_the_same_multipliers(monkeypatch):
     shakes, survivals = [], []
 

@@ -118,6 +118,7 @@ def test_parameters_and_statistics_are_those_of_timm(stem, num_classes, count):
     assert config.patch_size == 0
 
 
+@pytest.mark.slow
 def test_a_new_model_is_initialized_by_fan_out():
     fans_out = {"stem/kernel": 64 * 49, "layer2_0/conv1/kernel": 128 * 9, "layer4_0/shortcut/kernel": 512}
     names = [*fans_out, "layer4_1/norm2/scale", "head/kernel"]

@@ -88,6 +88,7 @@ def test_logits_are_those_of_huggingface_at_real_size(tmp_path, representation_s
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image_size", "patch_size", "representation_size"), [(16, 4, None), (15, 3, 24), (28, 14, 8), (8, 8, None)]
 )
@@ -99,6 +100,7 @@ def test_logits_are_those_of_huggingface(tmp_path, image_size, patch_size, repre
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_roughly_the_same_and_returns_float32():
     config = tiny_model()
     images = (random_images(8, 16) / 127.5 - 1).astype(np.float32)
@@ -191,6 +193,7 @@ def test_parameter_names_and_shapes_are_those_of_the_published_files():
     assert shapes == expected
 
 
+@pytest.mark.slow
 def test_a_new_model_gives_zero_logits_and_seeds_differ():
     config = tiny_model()
     model = compiled(models.build(config))

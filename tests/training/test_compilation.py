@@ -69,6 +69,7 @@ def test_steps_epochs_keys_and_lengths_share_one_compilation(tmp_path, traced_on
     assert first["test_loss"] != second["test_loss"]
 
 
+@pytest.mark.slow
 def test_another_batch_size_is_another_compilation(tmp_path, traced_once):
     """Shows that the guard in the test above can fail."""
     _run(tmp_path / "first", _config(epochs=1), 1)

@@ -164,6 +164,7 @@ def test_what_no_model_can_be_adapted_to_is_named_with_the_reason_and_the_way_ou
     _one_line(tmp_path, config, pattern)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encryption", "fields", "message"),
     [

@@ -59,6 +59,7 @@ def complete(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_files(complete):
     result = json.loads((complete / "result.json").read_text())
     expected = {
@@ -83,6 +84,7 @@ def test_a_run_leaves_its_files(complete):
     assert list(complete.glob("events.out.tfevents.*"))
 
 
+@pytest.mark.slow
 def test_the_result_is_that_of_the_tuned_checkpoint_on_every_test_image(complete):
     """Ten test images are in batches of four, so the padding of the last batch must not count."""
     params = checkpoint.to_params(_tuned(complete), MODEL, keep_head=True)
@@ -96,6 +98,7 @@ def test_the_result_is_that_of_the_tuned_checkpoint_on_every_test_image(complete
     np.testing.assert_allclose(result["test_loss"], -log_likelihood[range(10), source.labels].mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_complete_run_is_not_trained_again(complete, capsys):
     written = {path: path.stat().st_mtime_ns for path in complete.rglob("*.*")}
     result = _train(complete, _config(tensorboard=True))
@@ -104,6 +107,7 @@ def test_a_complete_run_is_not_trained_again(complete, capsys):
     assert {path: path.stat().st_mtime_ns for path in complete.rglob("*.*") if path in written} == written
 
 
+@pytest.mark.slow
 def test_a_workdir_of_another_configuration_or_key_is_refused(complete):
     before = (complete / "config.json").read_bytes()
     with pytest.raises(UserError, match=r"another configuration \(config.epochs was 2 and is 3; config.seed was 0 and"):
@@ -140,6 +144,7 @@ def test_frozen_parameters_stay_and_the_others_move(tmp_path):
         assert same == (name.startswith("Transformer/") or name == "embedding/kernel"), name
 
 
+@pytest.mark.slow
 def test_images_that_lie_on_the_device_train_the_same_bit_for_bit(tmp_path, complete):
     config = _config()
     config.data.on_device = "True"
@@ -217,6 +222,7 @@ def test_a_run_stopped_at_any_step_ends_like_one_that_was_not(tmp_path, complete
     assert stopped == whole
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, complete, monkeypatch):
     real = shutil.disk_usage(tmp_path)
     free = iter([real.free, 1_000])

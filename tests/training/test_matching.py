@@ -107,6 +107,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_does_not_belong_together_is_refused(folder, tmp_path, case):
     fields, message = REFUSED[case]
@@ -116,6 +117,7 @@ def test_what_does_not_belong_together_is_refused(folder, tmp_path, case):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_blocks_of_another_size_are_refused(folder, tmp_path):
     options = ["--key", folder / "1.key", "--input", folder / "plain", "--output", tmp_path / "blocks"]
     _run("encrypt", *options, "--image-size=32", "--patch-size=4")
@@ -125,6 +127,7 @@ def test_blocks_of_another_size_are_refused(folder, tmp_path):
         experiment.run(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
