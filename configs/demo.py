@@ -2,7 +2,7 @@
 
 Command:  ppvit reproduce table1 --config=configs/demo.py --output=runs/demo     (make demo)
 One run:  ppvit train --config=configs/demo.py --workdir=runs/photographs
-Expected: 92.6 % plain and encrypted with adaptation, 63 to 74 % without, depending on the key (docs/demo/keys.md).
+Expected: 92.6 % plain and encrypted with adaptation, 63 to 75 % without, depending on the key (docs/demo/keys.md).
 """
 
 from ppvit_jax.config import Config, default_config
