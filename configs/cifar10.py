@@ -2,7 +2,7 @@
 
 Command:  ppvit prepare cifar10
           ppvit train --config=configs/cifar10.py --workdir=runs/cifar10
-Table I:  ppvit reproduce table1 --config=configs/cifar10.py --output=runs/table1
+Table I:  ppvit reproduce table1 --arms=all --config=configs/cifar10.py --output=runs/table1
 Weights:  --config.checkpoint=ViT-B_16.npz, pre-trained on ImageNet-21k (see the documentation for the download).
 Expected: 98.98% test accuracy in the paper (99.00% on plain images). We have not run this configuration to the end,
           because it needs a GPU or TPU; we measured configs/cifar10_micro.py instead.

@@ -1,7 +1,7 @@
 """CIFAR-10 with the small ViT in the package: the seven arms (runs) of Table I on a laptop's processor.
 
 Command:  ppvit prepare cifar10      (or --config.data.dir=DIR for a folder that tensorflow-datasets has prepared)
-          ppvit reproduce table1 --config=configs/cifar10_micro.py --output=runs/cifar10_micro
+          ppvit reproduce table1 --arms=all --config=configs/cifar10_micro.py --output=runs/cifar10_micro
 Expected: docs/cifar10/table.md; about 11 minutes per arm on 2 cores.
 """
 
