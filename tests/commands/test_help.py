@@ -50,7 +50,7 @@ def actions(parser):
 @pytest.mark.parametrize("prog", PARSERS)
 def test_a_command_says_what_it_does_and_shows_examples_that_it_accepts(prog):
     parser = PARSERS[prog]
-    assert re.match(r"[A-Z][a-z]+s\b.*\.$", parser.description, re.DOTALL), parser.description
+    assert re.match(r"[A-Z][a-z-]+s\b.*\.$", parser.description, re.DOTALL), parser.description
     examples = [line.strip() for line in parser.epilog.splitlines() if line.startswith("  ")]
     assert examples
     for example in examples:

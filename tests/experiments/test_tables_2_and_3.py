@@ -8,7 +8,6 @@ import pytest
 from helpers.command import ROOT
 
 from ppvit_jax import __main__ as commands
-from ppvit_jax import main
 from ppvit_jax.commands.shared.command_line import run_command
 from ppvit_jax.config import load
 from ppvit_jax.experiments import budget, tables_2_and_3
@@ -84,8 +83,8 @@ def test_the_table_says_that_it_is_scaled_down_and_holds_a_command_for_each_row(
     for row in _table(output)["rows"]:
         assert row["command"] in text
         arguments = shlex.split(row["command"])
-        assert arguments[:3] == ["python", "-m", "ppvit_jax.main"]
-        config = load(arguments[3].removeprefix("--config="), arguments[4:-1])
+        assert arguments[:2] == ["ppvit", "train"]
+        config = load(arguments[2].removeprefix("--config="), arguments[3:-1])
         told = json.loads((output / "rows" / row["name"] / "config.json").read_text())["config"]
         assert json.loads(config.to_json()) == told
 
@@ -93,9 +92,9 @@ def test_the_table_says_that_it_is_scaled_down_and_holds_a_command_for_each_row(
 @pytest.mark.slow
 def test_a_rows_command_continues_the_row(output, capsys):
     row = _table(output)["rows"][1]
-    assert run_command(main.main, shlex.split(row["command"])[3:]) == 0
+    assert run_command(commands.main, shlex.split(row["command"])[1:]) == 0
     printed = capsys.readouterr()
-    assert "complete already" in printed.err
+    assert "already complete" in printed.err
     assert json.loads(printed.out) == row["result"]
 
 
@@ -115,7 +114,7 @@ def test_complete_rows_are_not_trained_again_and_another_budget_is_refused(outpu
     ("arguments", "message"),
     [
         (["--rows=plain_vit,rot13"], "unknown rows rot13"),
-        (["--config=nowhere"], "no file nowhere"),
+        (["--config=nowhere"], "no configuration file nowhere"),
         (["--budget=0"], "give a positive number"),
         (["--budget=0.001", "--rows=plain_vit", "--config.checkpoint=embedded"], "is not enough for 1 rows"),
         (["--rows=plain_vit", "--config.checkpoint=nowhere.npz"], "cannot read the checkpoint nowhere.npz"),
