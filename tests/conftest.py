@@ -20,16 +20,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import jax
 import pytest
 
-# LLVM's optimizations take longer than they save in the small programs of tests. XLA's own passes, which decide what is
-# computed, stay. The flag is for this process alone: the processes that tests start compile as users' processes do.
-_flags = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = f"{_flags or ''} --xla_backend_optimization_level=0"
-jax.jit(lambda: 0)()
-if _flags is None:
-    del os.environ["XLA_FLAGS"]
-else:
-    os.environ["XLA_FLAGS"] = _flags
-
 SLOW_SECONDS = 5
 LARGE_BYTES = 4e9
 # A process that holds more than this at the end of a file of tests drops its compiled programs.

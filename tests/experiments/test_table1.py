@@ -91,6 +91,7 @@ def test_the_former_spelling_continues_the_same_table(output, capsys):
     assert capsys.readouterr().err.count("nothing to do") == 3
 
 
+@pytest.mark.slow
 def test_all_arms_make_the_papers_whole_table_and_keep_those_that_are_complete(output, tmp_path, monkeypatch, capsys):
     """The four further arms are trained by a stand-in: what they learn does not matter here."""
     train, trained = experiment.run, []
