@@ -121,6 +121,7 @@ def test_all_arms_make_the_papers_whole_table_and_keep_those_that_are_complete(o
         assert re.search(rf"\| {re.escape(label)} \| \d+\.\d\d \| {adapted} \| \d+\.\d\d \| {not_adapted} \|", text)
 
 
+@pytest.mark.slow
 def test_a_table_says_which_arm_of_an_encryption_is_not_run(output):
     arm = table1.ARMS[4]
     result = json.loads((output / "arms" / "plain" / "result.json").read_text())

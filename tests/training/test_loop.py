@@ -130,6 +130,7 @@ def test_learns_from_scratch(tmp_path):
     assert result["test_accuracy"] > 0.9
 
 
+@pytest.mark.slow
 def test_the_order_of_the_images_is_the_seeds(tmp_path):
     losses = [_train(tmp_path / str(i), _config(seed=seed))["train_loss"] for i, seed in enumerate((0, 0, 1))]
     assert losses[0] == losses[1] != losses[2]
