@@ -44,6 +44,7 @@ def _predict(folder, model, images, *extra, output="out.npz"):
     return _run("predict", *arguments, *extra)
 
 
+@pytest.mark.slow
 def test_logits_are_the_models_in_the_order_of_the_paths(folder):
     assert _predict(folder, "plain.npz", "images", "--batch-size=2") == 0
     with np.load(folder / "out.npz", allow_pickle=False) as file:

@@ -29,6 +29,7 @@ def test_images_of_the_right_size_come_back_unchanged():
     np.testing.assert_array_equal(result, images)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(height=st.integers(4, 40), width=st.integers(4, 40), size=st.sampled_from([8, 24, 48]))
 def test_resizing_agrees_with_pillow(height, width, size):

@@ -190,6 +190,7 @@ def test_images_draw_operations_and_signs_uniformly_and_each_its_own():
     assert abs(agree - 1 / 14) < 0.015
 
 
+@pytest.mark.slow
 def test_an_image_is_augmented_independently_of_the_others_pixels():
     images = np.random.default_rng(0).integers(0, 256, (16, 20, 28, 3), np.uint8)
     changed = images.copy()

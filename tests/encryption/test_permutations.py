@@ -103,6 +103,7 @@ def test_the_inverse_of_the_inverse_moves_alike(case):
             np.testing.assert_array_equal(np.broadcast_to(before, after.shape), after)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(cases())
 def test_on_device_and_offline_encryption_agree_bit_for_bit(case):

@@ -45,6 +45,7 @@ def key(tmp_path):
     return make_key(tmp_path, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "runner"),
     [
@@ -73,6 +74,7 @@ def test_a_folder_comes_out_the_same(tmp_path, key, capsys, options, runner):
     assert "already complete: there is nothing to do" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_tfds_data_set_comes_out_the_same(tmp_path, key, monkeypatch):
     monkeypatch.setattr(outputs, "_SHARD_EXAMPLES", 100)
     build_toy(tmp_path / "plain", fixed=True)

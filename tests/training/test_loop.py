@@ -181,6 +181,7 @@ def test_bfloat16_products_train_float32_parameters(tmp_path):
     assert results["bfloat16"]["train_loss"] != results["float32"]["train_loss"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_with_one_line(tmp_path):
     config = _config()
     config.optimizer.learning_rate = 1e30

@@ -63,6 +63,7 @@ def test_methods_without_an_attack_are_refused(spec, images):
         ciphertext_only.solve(parse(spec, 4), images)
 
 
+@pytest.mark.slow
 def test_noise_reveals_nothing():
     """Images without structure do not reveal the key, so the attack must fail on them."""
     noise = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
