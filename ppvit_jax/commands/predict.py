@@ -15,7 +15,7 @@ from ppvit_jax.commands.shared.adapted_model import SavedModel, open_model
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, ImageReader
+from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.listing import Images, open_folder
 from ppvit_jax.data.loader import BatchOptions, test_batches
 from ppvit_jax.data.preprocess import normalize_images, preprocess
@@ -61,13 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number of images that the model processes at once (default: %(default)s)",
     )
     shared.add_resize(parser)
-    parser.add_argument(
-        "--max-pixels",
-        type=int,
-        default=DEFAULT_MAX_PIXELS,
-        metavar="N",
-        help="largest number of pixels, height times width, to accept in an image (default: %(default)s)",
-    )
+    shared.add_max_pixels(parser)
     parser.add_argument(
         "--allow-mismatch",
         action="store_true",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppvit_jax.data.images import RESIZE_NAMES, RESIZES, Resize
+from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZE_NAMES, RESIZES, Resize
 from ppvit_jax.encryption import METHODS, Encryption, parse
 from ppvit_jax.errors import UserError
 
@@ -103,6 +103,17 @@ def add_resize(parser: argparse.ArgumentParser) -> None:
         metavar=f"{{{','.join(RESIZE_NAMES)}}}",
         help="center_crop keeps the largest centered square of a plain image; squash scales its height and width "
         "separately (default: center_crop)",
+    )
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Adds --max-pixels."""
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=DEFAULT_MAX_PIXELS,
+        metavar="N",
+        help="largest number of pixels, height times width, to accept in an image (default: %(default)s)",
     )
 
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from ppvit_jax.commands.shared.arguments import open_encryption
+from ppvit_jax.commands.shared.arguments import add_max_pixels, open_encryption
 from ppvit_jax.data import tfds_source
-from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, ImageReader
+from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.listing import Images, open_files, open_tfds
 from ppvit_jax.data.manifest import Header, Manifest
 from ppvit_jax.encryption import Encryption
@@ -144,13 +144,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder to write: a new one, or that of an interrupted run of the same command, which resumes",
     )
-    parser.add_argument(
-        "--max-pixels",
-        type=int,
-        default=DEFAULT_MAX_PIXELS,
-        metavar="N",
-        help="largest number of pixels, height times width, to accept in an image (default: %(default)s)",
-    )
+    add_max_pixels(parser)
     parser.add_argument(
         "--skip-unreadable",
         action="store_true",
