@@ -32,7 +32,7 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """Such as "bs+ps-adapted": the name of the arm's folder and for --arms."""
+        """Name of the arm's folder, and of the arm in --arms, such as "bs+ps-adapted"."""
         if self.encryption == "none":
             return "plain"
         encryption = re.sub("[:=,]", "-", self.encryption)
@@ -69,11 +69,11 @@ def select_arms(text: str) -> list[str]:
 
 
 def run(config: Config, output: Path, names: list[str]) -> None:
-    """Trains the named arms one after another, writing table and figures anew after each.
+    """Trains the named arms one after another, and updates table and figures after each.
 
-    One key serves all arms: `config.key_file`, or secret.key in the output folder. Complete arms are not
-    trained again, and a half-trained one continues. `samples.png` shows plain images beside encrypted ones,
-    which gives the key away (see the README): it stays with the owner.
+    All arms share one key: `config.key_file`, or secret.key in the output folder. Complete arms are not trained again,
+    and interrupted arms resume. `samples.png` shows plain images beside encrypted ones, which reveals the key. Keep it
+    with the owner.
 
     Raises:
       UserError: a mistake that the user can correct.
