@@ -52,6 +52,7 @@ class Dataset:
       test: the test images.
       class_names: the name of class i at index i.
       manifest: the manifest of the images' folder, which describes their encryption; None if the folder has none.
+      digest: SHA-256 of the content that a run works on, in hexadecimal; "" if nobody has computed it.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Dataset:
     test: Source
     class_names: tuple[str, ...]
     manifest: Manifest | None = None
+    digest: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
