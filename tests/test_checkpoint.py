@@ -59,7 +59,7 @@ def test_an_unfinished_file_never_takes_the_place_of_a_whole_one(tmp_path, monke
         file.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoint.np, "savez", fail)
+    monkeypatch.setattr(np, "savez", fail)
     with pytest.raises(OSError, match="disk full"):
         checkpoint.write(path, random_params(CONFIG, 1), Metadata())
     assert path.read_bytes() == before

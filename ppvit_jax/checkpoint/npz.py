@@ -1,4 +1,4 @@
-"""Checkpoints for exchange with other programs: Google's `.npz` layout <-> params.
+"""Files in Google's `.npz` layout: arrays by name, and the metadata.
 
 The metadata (key fingerprint, encryption, sizes) is in the zip archive's comment, which other loaders never read.
 """
@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import importlib.resources
 import io
-import json
 import math
 import os
 import struct
@@ -18,71 +17,19 @@ from pathlib import Path
 import jax
 import ml_dtypes
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
-from ppvit_jax import models
+from ppvit_jax.checkpoint.metadata import Metadata
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import written_aside
 from ppvit_jax.models import Params
 
-# The subtree of arrays that are not trained by gradients, such as a batch normalization's running mean.
-_STATISTICS = "statistics"
 # Training states of the original code keep the parameters under one of these prefixes.
 _PREFIXES = ("opt/target/", "params/", "target/")
 EMBEDDED = "vit_micro8_64_tiny_imagenet.npz"
 _COMMENT = b"ppvit "
 # Weights hardly compress; a file that expands more than this is meant to fill the memory.
 _MAX_EXPANSION = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class Metadata:
-    """Metadata of a checkpoint.
-
-    Attributes:
-      model: the model's name, such as "ViT-B/16"; "" if unknown.
-      image_size: side of an image in pixels; 0 if unknown.
-      encryption: the encryption that the model is adapted to; "none" for a plain model.
-      key_fingerprint: fingerprint of the key that the model is adapted to; None for a plain model.
-      class_names: names of the head's outputs, in order; empty if unknown.
-      model_options: options that the arrays do not show; see `ppvit_jax.models.recorded_options`.
-    """
-
-    model: str = ""
-    image_size: int = 0
-    encryption: str = "none"
-    key_fingerprint: str | None = None
-    class_names: tuple[str, ...] = ()
-    model_options: dict[str, str | int] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "Metadata":
-        """Reads the JSON that `to_json` writes. Fields that a later version has added are ignored.
-
-        Raises:
-          ValueError: the text is not such JSON.
-        """
-        fields = json.loads(text)
-        if not isinstance(fields, dict):
-            raise ValueError("the metadata is not a JSON object")
-        names = {field.name for field in dataclasses.fields(cls)}
-        metadata = cls(**{name: value for name, value in fields.items() if name in names})
-        strings = (metadata.model, metadata.encryption, metadata.key_fingerprint or "", *metadata.class_names)
-        if not (
-            all(isinstance(value, str) for value in strings)
-            and isinstance(metadata.image_size, int)
-            and isinstance(metadata.model_options, dict)
-            and all(isinstance(value, str | int) for value in metadata.model_options.values())
-        ):
-            raise ValueError("the metadata has a field of the wrong type")
-        return dataclasses.replace(metadata, class_names=tuple(metadata.class_names))
-
-    def to_json(self) -> str:
-        """Returns one line of JSON, without `model_options` if there are none."""
-        fields = dataclasses.asdict(self)
-        if not self.model_options:
-            del fields["model_options"]
-        return json.dumps(fields)
 
 
 def resolve(name: str) -> Path:
@@ -179,75 +126,6 @@ def write(path: str | os.PathLike, params: Params, metadata: Metadata) -> None:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
         with zipfile.ZipFile(aside, "a") as archive:
             archive.comment = comment
-
-
-def join(params: Params, statistics: models.Statistics) -> Params:
-    """Joins a model's parameters and its statistics, if it has any, into the tree that `write` takes."""
-    return {**params, _STATISTICS: statistics} if statistics else params
-
-
-def split(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], models.Statistics]:
-    """Splits the arrays that `read` returns into the parameters, by name, and the tree of statistics."""
-    prefix = f"{_STATISTICS}/"
-    statistics = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-    params = {name: array for name, array in arrays.items() if not name.startswith(prefix)}
-    return params, unflatten_dict(statistics, sep="/")
-
-
-def to_params(
-    arrays: dict[str, np.ndarray], config: models.ModelConfig, *, keep_head: bool, where: str = "the checkpoint"
-) -> Params:
-    """Fits a checkpoint's arrays to a model, as the original code does for fine-tuning.
-
-    The position embedding is interpolated to the model's grid. Without `keep_head`, the head is new: zeros for the
-    model's number of classes. Optional layers, such as a ViT's `pre_logits`, are dropped if the model lacks them.
-
-    Args:
-      arrays: the arrays that `read` returns.
-      config: the model's shape.
-      keep_head: True keeps the checkpoint's head (ImageNet-21k's, or a tuned one).
-      where: the checkpoint's name, for messages.
-
-    Returns:
-      The parameter tree of numpy arrays, float32 (float64 if the compute dtype is float64).
-
-    Raises:
-      UserError: the arrays do not fit; the message lists every missing, extra and wrongly shaped parameter.
-    """
-    expected = models.parameter_shapes(config)
-    unused = models.unused_layers(config, keep_head=keep_head)
-    arrays = {name: array for name, array in arrays.items() if not name.startswith(unused)}
-    arrays = models.resize_positions(arrays, config)
-    if not keep_head:
-        head = f"{models.family_of(config).head}/"
-        arrays |= {name: np.zeros(shape, np.float32) for name, shape in expected.items() if name.startswith(head)}
-
-    problems = []
-    if missing := sorted(expected.keys() - arrays.keys()):
-        problems.append(f"missing {', '.join(missing)}")
-    if extra := sorted(arrays.keys() - expected.keys()):
-        problems.append(f"extra {', '.join(extra)}")
-    wrong = [
-        f"{name} has {arrays[name].shape} and needs {shape}"
-        for name, shape in sorted(expected.items())
-        if name in arrays and arrays[name].shape != shape
-    ]
-    if wrong:
-        problems.append(f"wrong shapes: {', '.join(wrong)}")
-    if problems:
-        raise UserError(f"{where} does not fit the model: {'; '.join(problems)}")
-    dtype = np.float64 if config.dtype == "float64" else np.float32
-    return unflatten_dict({name: arrays[name].astype(dtype, copy=False) for name in expected}, sep="/")
-
-
-def check_statistics(statistics: models.Statistics, expected: models.Statistics, where: str) -> None:
-    """Checks that a checkpoint's statistics have the shapes of a model's.
-
-    Raises:
-      UserError: the shapes or the names differ.
-    """
-    if jax.tree.map(np.shape, statistics) != jax.tree.map(np.shape, expected):
-        raise UserError(f"{where} does not fit the model: its statistics are of another shape")
 
 
 def _refuse_traps(path: Path, members: list[zipfile.ZipInfo], size: int) -> None:
