@@ -1,6 +1,8 @@
 """Files in Google's `.npz` layout: arrays by name, and the metadata.
 
-The metadata (key fingerprint, encryption, sizes) is in the zip archive's comment, which other loaders never read.
+The metadata (key fingerprint, encryption, sizes) is in the zip archive's comment, which other loaders never read. A
+comment holds 65,535 bytes. A larger record is complete in the comments of the archive's members, compressed; the
+archive's own comment then has all but the class names.
 """
 
 import dataclasses
@@ -12,6 +14,7 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -28,6 +31,8 @@ from ppvit_jax.models import Params
 _PREFIXES = ("opt/target/", "params/", "target/")
 EMBEDDED = "vit_micro8_64_tiny_imagenet.npz"
 _COMMENT = b"ppvit "
+# Far more than the names of any model's classes need.
+_MAX_METADATA = 2**26
 # Weights hardly compress; a file that expands more than this is meant to fill the memory.
 _MAX_EXPANSION = 100
 
@@ -56,7 +61,8 @@ def read(
 
     Raises:
       UserError: the file is missing, truncated, damaged or not a `.npz` file, it has another SHA-256, or its content is
-        hostile: pickled Python objects, paths as names, or arrays far larger than the file.
+        hostile: pickled Python objects, paths as names, or arrays far larger than the file. Or it has values that are
+        NaN or infinite.
     """
     path = Path(path).expanduser()
     try:
@@ -84,23 +90,11 @@ def read(
                     for member, name in names.items()
                     if name.startswith(prefix) and not name.removeprefix(prefix).startswith(skip)
                 }
-                comment = archive.comment
-            metadata = Metadata()
-            if comment.startswith(_COMMENT):
-                metadata = Metadata.from_json(comment[len(_COMMENT) :])
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            struct.error,
-            EOFError,
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            MemoryError,
-            RuntimeError,
-        ) as error:
+                metadata = _read_metadata(archive)
+        except UserError:
+            raise
+        # A damaged file can raise almost anything: numpy parses an array's header as a Python expression.
+        except Exception as error:
             if "Object arrays cannot be loaded" in str(error):
                 raise UserError(
                     f"the checkpoint {path} holds pickled Python objects, which could run code: do not trust it"
@@ -108,24 +102,76 @@ def read(
             raise UserError(
                 f"the checkpoint {path} is truncated, damaged or not a .npz file ({error}): download it again"
             ) from None
+    check_finite(arrays, f"the checkpoint {path}")
     return arrays, metadata
+
+
+def check_finite(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    """Checks that arrays have neither NaN nor infinite values.
+
+    Args:
+      arrays: arrays of any dtype, by name.
+      where: the name of the file or model that holds them, for the message.
+
+    Raises:
+      UserError: a value is not finite; the message names the first such array.
+    """
+    for name, array in arrays.items():
+        if not _is_finite(array):
+            raise UserError(
+                f"{where} has values that are not finite (NaN or infinity) in {name}: its training diverged or the "
+                "file is damaged, so use another checkpoint"
+            )
 
 
 def write(path: str | os.PathLike, params: Params, metadata: Metadata) -> None:
     """Writes params in Google's layout, uncompressed; the file is complete or absent.
 
-    The class names are left out if the metadata would exceed the zip format's limit of 65,535 bytes for a comment.
+    Raises:
+      UserError: a value is not finite, or the metadata does not fit into the archive's comments.
     """
     path = Path(path)
-    comment = _COMMENT + metadata.to_json().encode()
-    if len(comment) > zipfile.ZIP_MAX_COMMENT:
-        comment = _COMMENT + dataclasses.replace(metadata, class_names=()).to_json().encode()
     arrays = {name: np.asarray(jax.device_get(array)) for name, array in flatten_dict(params, sep="/").items()}
+    check_finite(arrays, f"the model for {path}")
     with written_aside(path) as aside:
         with aside.open("wb") as file:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
         with zipfile.ZipFile(aside, "a") as archive:
-            archive.comment = comment
+            _write_metadata(archive, metadata)
+
+
+def _read_metadata(archive: zipfile.ZipFile) -> Metadata:
+    if not archive.comment.startswith(_COMMENT):
+        return Metadata()
+    pieces = [member.comment[len(_COMMENT) :] for member in archive.infolist() if member.comment.startswith(_COMMENT)]
+    if not pieces:
+        return Metadata.from_json(archive.comment[len(_COMMENT) :])
+    reader = zlib.decompressobj()
+    text = reader.decompress(b"".join(pieces), _MAX_METADATA)
+    if not reader.eof:
+        raise ValueError("the metadata is incomplete or too large")
+    return Metadata.from_json(text)
+
+
+def _write_metadata(archive: zipfile.ZipFile, metadata: Metadata) -> None:
+    text = metadata.to_json().encode()
+    if len(_COMMENT) + len(text) > zipfile.ZIP_MAX_COMMENT:
+        members, compressed = archive.infolist(), zlib.compress(text, 9)
+        size = -(-len(compressed) // len(members))
+        if len(_COMMENT) + size > zipfile.ZIP_MAX_COMMENT:
+            raise UserError(f"the checkpoint's metadata has {len(text):,} bytes, which is too much: shorten its names")
+        for number, member in enumerate(members):
+            member.comment = _COMMENT + compressed[number * size : (number + 1) * size]
+        text = dataclasses.replace(metadata, class_names=()).to_json().encode()
+    archive.comment = _COMMENT + text
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    if array.dtype.kind not in "fc" and array.dtype != ml_dtypes.bfloat16:
+        return True
+    with np.errstate(all="ignore"):
+        # The sum is much faster, and finite unless a value is not or the sum overflows.
+        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
 
 
 def _refuse_traps(path: Path, members: list[zipfile.ZipInfo], size: int) -> None:
