@@ -76,7 +76,9 @@ class Metadata:
         for name, value in values.items():
             if not _is_valid(name, value):
                 raise ValueError(f"the metadata has the field {name} with the impossible value {str(value)[:80]}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        for name in ("class_names", "mean", "std"):
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)
 
     def to_json(self) -> str:
         """Returns one line of JSON, without the optional fields that are empty."""
