@@ -5,8 +5,8 @@ import importlib
 import sys
 
 from ppvit_jax import __version__
+from ppvit_jax.command_line import run_program
 from ppvit_jax.commands import COMMANDS
-from ppvit_jax.commands.shared.command_line import run_program
 from ppvit_jax.errors import UserError
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from ppvit_jax import config as configuration
 from ppvit_jax import main
-from ppvit_jax.commands.shared.command_line import run_command
+from ppvit_jax.command_line import run_command
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments.table_rows import TABLES
 

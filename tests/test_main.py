@@ -13,8 +13,8 @@ import ppvit_jax
 from ppvit_jax import __main__ as commands
 from ppvit_jax import adaptation, checkpoint, keys, models
 from ppvit_jax.checkpoint import Metadata
+from ppvit_jax.command_line import run_command, run_program
 from ppvit_jax.commands import COMMANDS
-from ppvit_jax.commands.shared.command_line import run_command, run_program
 from ppvit_jax.config import load
 from ppvit_jax.errors import UserError
 from ppvit_jax.main import main
