@@ -14,6 +14,7 @@ from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES
 from ppvit_jax.data.source import from_text
 from ppvit_jax.encryption import Encryption, parse
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import local_path
 
 DTYPES = ("float32", "bfloat16", "float64")
 HEADS = ("new", "keep")
@@ -145,7 +146,7 @@ def find_file(name: str) -> Path:
     Raises:
       UserError: there is neither.
     """
-    path = Path(name).expanduser()
+    path = local_path(name)
     if path.is_file():
         return path
     folders = (parent / "configs" for parent in (Path(__file__).parent, Path(__file__).parents[1]))

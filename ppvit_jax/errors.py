@@ -1,6 +1,11 @@
-"""The one exception that a user's mistake raises, and the check for libraries that an extra of the package installs."""
+"""The exception that a user's mistake raises, the mark of commands that resume, and the check for optional libraries."""
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
+
+# Note on an error that stopped a command which continues where it was.
+RESUMES = "run the same command again to continue"
 
 # Titles of the optional libraries, by the modules that are imported.
 _LIBRARIES = {
@@ -18,6 +23,19 @@ class UserError(ValueError):
 
     The entry points print the message without a traceback and exit with status 1.
     """
+
+
+@contextlib.contextmanager
+def resuming() -> Iterator[None]:
+    """Marks every error in this context, so that its message tells the user to run the same command again.
+
+    Use it as a decorator of commands that continue where an error or the user stopped them.
+    """
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(RESUMES)
+        raise
 
 
 def is_installed(module: str) -> bool:

@@ -17,7 +17,7 @@ from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.augmentation import AUGMENTATIONS
 from ppvit_jax.data.images import MAX_PIXELS_LIMIT, ImageReader
 from ppvit_jax.data.listing import Images
-from ppvit_jax.errors import UserError, require
+from ppvit_jax.errors import UserError, require, resuming
 from ppvit_jax.files import written_aside
 from ppvit_jax.offline.recipe import Augmentation, Recipe, make_encryptor
 from ppvit_jax.offline.worker import KeyFile, Task
@@ -89,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@resuming()
 def run(arguments: argparse.Namespace) -> None:
     """Encrypts, continuing where an interrupted run of the same command stopped.
 

@@ -4,7 +4,7 @@ import argparse
 import json
 
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, resuming
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@resuming()
 def run(arguments: argparse.Namespace) -> None:
     """Runs the experiment and prints its result.
 

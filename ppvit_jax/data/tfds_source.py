@@ -19,6 +19,7 @@ from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
 from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import local_path
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _IN_MEMORY_BYTES = 4 * 2**30
@@ -45,7 +46,7 @@ def load(settings: DataSettings) -> Dataset:
 
 def data_root(data_dir: str) -> Path:
     """Returns the folder of prepared data sets: `data_dir`, or tfds' default if it is empty."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return local_path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def find_prepared(name: str, data_dir: str) -> Path:

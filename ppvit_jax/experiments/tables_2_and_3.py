@@ -15,7 +15,7 @@ from ppvit_jax.experiments.budget import Plan, make_plan
 from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, print_written
 from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.experiments.table_rows import TABLES, Row
-from ppvit_jax.files import write_json, write_text
+from ppvit_jax.files import local_path, write_json, write_text
 from ppvit_jax.training import experiment
 from ppvit_jax.training.workdir import MetricsLine, Result, read_history
 
@@ -222,7 +222,7 @@ def _declare(number: int, description: str) -> Reproduction:
         )
 
     def run_request(arguments: argparse.Namespace, output: Path) -> None:
-        file = Path(arguments.config or default).expanduser()
+        file = local_path(arguments.config or default)
         run(Request(number, file, arguments.overrides, output, arguments.rows, arguments.budget))
 
     return Reproduction(f"table{number}", description, add_arguments, run_request)

@@ -3,12 +3,12 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZE_NAMES, RESIZES, Resize
 from ppvit_jax.encryption import METHODS, Encryption, parse
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import local_path
 
 if TYPE_CHECKING:
     from ppvit_jax import keys
@@ -42,7 +42,7 @@ def open_key(path: str, passphrase_file: str | None) -> "keys.SecretKey":
     # The cloud's commands share this module, and must never load the module of keys.
     from ppvit_jax import keys
 
-    return keys.load(Path(path).expanduser(), keys.read_passphrase(passphrase_file) if passphrase_file else None)
+    return keys.load(local_path(path), keys.read_passphrase(passphrase_file) if passphrase_file else None)
 
 
 def open_encryption(name: str, block_size: int) -> Encryption:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import local_path
 
 
 def new_path(text: str, title: str) -> Path:
@@ -15,7 +16,7 @@ def new_path(text: str, title: str) -> Path:
     Raises:
       UserError: the path exists, or its folder does not.
     """
-    path = Path(text).expanduser()
+    path = local_path(text)
     if path.exists() or path.is_symlink():
         raise UserError(f"{path} exists: choose another name for {title}")
     if not path.parent.is_dir():
@@ -29,7 +30,7 @@ def results_folder(text: str) -> Path:
     Raises:
       UserError: the folder cannot be created.
     """
-    path = Path(text).expanduser()
+    path = local_path(text)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
