@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import pickle
@@ -59,7 +60,7 @@ def test_an_unfinished_file_never_takes_the_place_of_a_whole_one(tmp_path, monke
         file.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoint.np, "savez", fail)
+    monkeypatch.setattr(np, "savez", fail)
     with pytest.raises(OSError, match="disk full"):
         checkpoint.write(path, random_params(CONFIG, 1), Metadata())
     assert path.read_bytes() == before
@@ -237,14 +238,111 @@ def test_the_checkpoint_in_the_package_is_the_one_that_was_trained():
     assert checkpoint.resolve("embedded").read_bytes() == SHARED.read_bytes()
 
 
-def test_names_of_classes_are_kept_unless_they_are_too_many_for_the_file(tmp_path):
-    path, names = tmp_path / "model.npz", tuple(f"class {i}" for i in range(3))
-    checkpoint.write(path, random_params(CONFIG), Metadata("ViT-B/16", 224, class_names=names))
-    assert checkpoint.read(path)[1].class_names == names
-    checkpoint.write(path, random_params(CONFIG), Metadata("ViT-B/16", 224, class_names=names * 10_000))
-    arrays, metadata = checkpoint.read(path)
-    assert metadata == Metadata("ViT-B/16", 224)
+def test_the_whole_record_is_kept():
+    metadata = Metadata(
+        "ViT-B/16",
+        224,
+        "bs+ps",
+        "00112233",
+        ("Straße", "10", "a\udcff"),
+        {"activation": "gelu", "epsilon": 1e-12},
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+        "squash",
+        "etc",
+        "44556677",
+    )
+    assert Metadata.from_json(metadata.to_json()) == metadata
+
+
+@pytest.mark.parametrize("count", [3, 1000, 20_000])
+def test_a_record_of_any_size_is_kept_and_hidden_from_other_loaders(tmp_path, count):
+    random = np.random.default_rng(0)
+    names = tuple("".join(map(chr, random.integers(33, 127, 70))) for _ in range(count))
+    path, metadata = tmp_path / "model.npz", Metadata("ViT-B/16", 224, mean=(0.1, 0.2, 0.3), class_names=names)
+    checkpoint.write(path, random_params(CONFIG), metadata)
+    arrays, found = checkpoint.read(path)
+    assert found == metadata
     assert_same_tree(checkpoint.to_params(arrays, CONFIG, keep_head=True), random_params(CONFIG))
+    with np.load(path, allow_pickle=False) as file:
+        assert_same_tree(dict(file), _arrays())
+    # A program that reads the archive's comment alone finds the rest of the record there.
+    with zipfile.ZipFile(path) as archive:
+        former = Metadata.from_json(archive.comment.removeprefix(b"ppvit "))
+    assert former == (metadata if count == 3 else dataclasses.replace(metadata, class_names=()))
+
+
+def test_a_large_record_that_lost_a_part_is_damaged(tmp_path):
+    path = tmp_path / "model.npz"
+    names = tuple(f"{number:070d}" for number in range(1000))
+    checkpoint.write(path, random_params(CONFIG), Metadata(class_names=names))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.infolist()[-1].comment = b""
+        archive.comment = bytes(archive.comment)
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mean": [0.5]},
+        {"mean": [0.5, 0.5, float("nan")]},
+        {"std": [0.5, 0.5, 0]},
+        {"std": "0.5"},
+        {"image_size": -1},
+        {"image_size": "224"},
+        {"class_names": "abc"},
+        {"class_names": [1]},
+        {"model_options": {"epsilon": []}},
+        {"images_encryption": None},
+        {"key_fingerprint": 7},
+    ],
+)
+def test_impossible_values_in_the_record_are_refused(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        Metadata.from_json(json.dumps(fields))
+
+
+def test_the_record_tells_apart_what_restore_undoes_and_what_images_the_model_takes():
+    adapted = Metadata(encryption="bs", key_fingerprint="aa")
+    assert adapted.images == ("bs", "aa")
+    assert adapted.trained_on("bs", "aa") == adapted
+    other = adapted.trained_on("etc", "bb")
+    assert (other.encryption, other.images) == ("bs", ("etc", "bb"))
+    assert Metadata().trained_on("bs", "aa").images == ("bs", "aa")
+    assert Metadata().trained_on("bs", "aa").trained_on("none", None) == Metadata()
+    # An adapted model that was trained on plain images after all takes plain images.
+    assert adapted.trained_on("none", None).images == ("none", None)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ml_dtypes.bfloat16])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_neither_written_nor_read(tmp_path, value, dtype):
+    path, params = tmp_path / "model.npz", random_params(CONFIG)
+    params["cls"] = params["cls"].astype(dtype)
+    params["cls"].flat[3] = value
+    with pytest.raises(UserError, match=r"not finite .* in cls:"):
+        checkpoint.write(path, params, Metadata())
+    assert not path.exists()
+    with pytest.raises(UserError, match=r"not finite .* in cls:"):
+        checkpoint.read(_save(path, flatten(params)))
+
+
+def test_large_finite_values_are_no_reason_to_refuse_a_file(tmp_path):
+    arrays = _arrays() | {"cls": np.full((1, 1, 16), np.finfo(np.float32).max)}
+    assert checkpoint.read(_save(tmp_path / "large.npz", arrays))[0]["cls"].max() == np.finfo(np.float32).max
+
+
+@pytest.mark.parametrize("text", [b"{'descr': '<f4\n", b"{'descr': (\x00", b"((((((", b"{1: 9**9**9}", b"\xff\xfe"])
+def test_a_header_that_numpy_cannot_parse_is_damage(tmp_path, text):
+    """Numpy parses the header as a Python expression, whose tokenizer has errors of its own."""
+    path = tmp_path / "header.npz"
+    header = text.ljust(64) + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("cls.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.read(path)
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "C:/evil", "a\\evil"])

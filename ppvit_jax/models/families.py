@@ -24,7 +24,7 @@ FAMILIES: tuple[Family[Any], ...] = (
     neuracrypt.FAMILY,
 )
 # Options that a model's name does not fix, with their defaults: the fields of `config.model_options`.
-OPTIONS: dict[str, str | int] = {name: value for family in FAMILIES for name, value in family.options.items()}
+OPTIONS: dict[str, str | int | float] = {name: value for family in FAMILIES for name, value in family.options.items()}
 
 
 def parse_name(
@@ -129,7 +129,7 @@ def infer_config(
     return family.infer(Stored(arrays, where, dtype, image_size, options or {}))
 
 
-def recorded_options(config: ModelConfig) -> dict[str, str | int]:
+def recorded_options(config: ModelConfig) -> dict[str, str | int | float]:
     """Returns the options that a checkpoint's metadata must record, except those at their defaults."""
     family = family_of(config)
     options = {name: getattr(config, name) for name in family.recorded}

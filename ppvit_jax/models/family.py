@@ -10,7 +10,7 @@ import numpy as np
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.model import Model, ModelConfig
 
-Options = Mapping[str, str | int]
+Options = Mapping[str, str | int | float]
 ConfigT = TypeVar("ConfigT", bound=ModelConfig)
 
 
