@@ -71,7 +71,7 @@ def main(converter: Converter) -> NoReturn:
     """Runs a conversion as this process's program, and ends the process with its exit status."""
 
     def command(arguments: list[str]) -> None:
-        parser = argparse.ArgumentParser(prog=f"python -m checkpoints_convert.{converter.name}")
+        parser = argparse.ArgumentParser(prog=f"python -m checkpoints_convert.{converter.name}", allow_abbrev=False)
         converter.add_arguments(parser)
         converter.run(parser.parse_args(arguments))
 

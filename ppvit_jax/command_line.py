@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
-from ppvit_jax.errors import RESUMES, UserError
+from ppvit_jax.errors import UserError, resumes
 from ppvit_jax.files import refuse_scheme
 
 # Exit status of a shell for a program whose output nobody reads any more: 128 plus the number of SIGPIPE.
@@ -35,6 +35,7 @@ _ADVICE = {
     errno.EPERM: "choose a path that you may use",
     errno.ELOOP: "remove the link that leads back to itself",
 }
+_SAME_COMMAND = "run the same command again to continue"
 _MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory|DefaultCPUAllocator: can't allocate memory")
 
 
@@ -78,7 +79,7 @@ def run_command(command: Callable[[list[str]], None], arguments: list[str]) -> i
                 if sys.exc_info()[0] in (None, SystemExit):
                     _flush(sys.stdout)
         except KeyboardInterrupt as error:
-            _print_line(f"interrupted: {_resumption(error)}" if _resumption(error) else "interrupted")
+            _print_line(f"interrupted: {_SAME_COMMAND}" if resumes(error) else "interrupted")
             return 130
         except Exception as error:
             if isinstance(error, BrokenPipeError) and any(map(_is_closed, (sys.stdout, sys.stderr))):
@@ -114,11 +115,10 @@ def describe(error: Exception) -> str | None:
         line = f"out of memory{reason}: use smaller batches, images or models, or a machine with more memory"
     elif _is_homeless(error):
         line = "this user has no home folder: set HOME to one, or give paths without ~ (--data-dir for data sets)"
-    elif _is_in(error, "jax/_src/xla_bridge.py"):
+    elif isinstance(error, RuntimeError | AssertionError) and (fault := _device_fault()) is not None:
         platforms = os.environ.get("JAX_PLATFORMS")
         wanted = f" for JAX_PLATFORMS={platforms}" if platforms else ""
-        reason = f" ({error})" if str(error) else ""
-        line = f"JAX has no device{wanted}{reason}: set JAX_PLATFORMS=cpu, or install JAX for the device"
+        line = f"JAX has no device{wanted}{fault}: set JAX_PLATFORMS=cpu, or install JAX for the device"
     elif isinstance(error, UnicodeEncodeError):
         name = ascii(error.object[:100])
         line = f"{name} cannot be written in the encoding {error.encoding}: rename it, or set PYTHONUTF8=1"
@@ -134,12 +134,8 @@ def describe(error: Exception) -> str | None:
 def _describe_os_error(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
-    resumption = _resumption(error) or "run the command again"
-    return f"{where}{reason}; {_ADVICE.get(error.errno or 0, 'fix this')}, then {resumption}"
-
-
-def _resumption(error: BaseException) -> str:
-    return RESUMES if RESUMES in getattr(error, "__notes__", ()) else ""
+    again = _SAME_COMMAND if resumes(error) else "run the command again"
+    return f"{where}{reason}; {_ADVICE.get(error.errno or 0, 'fix this')}, then {again}"
 
 
 def _is_homeless(error: Exception) -> bool:
@@ -151,7 +147,21 @@ def _is_homeless(error: Exception) -> bool:
 
 def _is_in(error: Exception, file: str) -> bool:
     """Returns True if an error was raised in this file or folder, or in what it called."""
-    return any(file in frame.filename.replace("\\", "/") for frame in traceback.extract_tb(error.__traceback__))
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(file in frame.f_code.co_filename.replace("\\", "/") for frame, _ in frames)
+
+
+def _device_fault() -> str | None:
+    """Returns the reason for which JAX has no device, in parentheses; None if it has one or is not in use."""
+    if (jax := sys.modules.get("jax")) is None:
+        return None
+    # JAX removes its own frames from a traceback, and some of these errors have no text, so ask JAX again.
+    try:
+        jax.devices()
+    except Exception as error:
+        reason = str(error).partition(" (set JAX_PLATFORMS")[0]
+        return f" ({reason})" if reason else ""
+    return None
 
 
 @contextlib.contextmanager

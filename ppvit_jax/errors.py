@@ -1,11 +1,11 @@
-"""The exception that a user's mistake raises, the mark of commands that resume, and the check for optional libraries."""
+"""The exception for mistakes of the user, the mark of commands that resume, and the check for optional libraries."""
 
 import contextlib
 import importlib.util
 from collections.abc import Iterator
 
-# Note on an error that stopped a command which continues where it was.
-RESUMES = "run the same command again to continue"
+# Attribute of an error that stopped a command which continues where it was.
+_RESUMES = "ppvit_resumes"
 
 # Titles of the optional libraries, by the modules that are imported.
 _LIBRARIES = {
@@ -34,8 +34,13 @@ def resuming() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        error.add_note(RESUMES)
+        setattr(error, _RESUMES, True)
         raise
+
+
+def resumes(error: BaseException) -> bool:
+    """Returns True if the command that this error stopped continues when it is run again."""
+    return hasattr(error, _RESUMES)
 
 
 def is_installed(module: str) -> bool:

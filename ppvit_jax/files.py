@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 # pathlib makes "gs:/bucket" of "gs://bucket", which is recognized for the usual schemes alone.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|(abfss?|azb?|file|gcs|gs|hdfs|hf|https?|s3a?|ssh|wasbs?):/")
+# Parts of the messages of PyTorch where it cannot write.
+_PYTORCH_WRITES = ("PytorchStreamWriter", "inline_container")
+# PyTorch tells no reason: with less space than this, the disk is full.
+_LITTLE_SPACE = 2**20
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -65,7 +69,7 @@ def written_aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
       A hidden path that no other process uses. After an error it is removed, and `path` stays as it was.
 
     Raises:
-      UserError: `path` is a folder, or its disk is full and the library that writes raises no OSError.
+      UserError: `path` is a folder.
       OSError: the disk cannot be written; the error names `path`.
     """
     if path.is_dir():
@@ -80,10 +84,9 @@ def written_aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
             error.filename = str(path)
         raise
     except Exception as error:
-        if not _failed_to_write(error):
+        if (fault := _disk_fault(error, path)) is None:
             raise
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot write {path} ({reason}): check that its disk has room") from None
+        raise fault from None
     finally:
         if aside.is_dir():
             shutil.rmtree(aside)
@@ -91,11 +94,16 @@ def written_aside(path: Path, folder: Path | None = None) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
-def _failed_to_write(error: Exception) -> bool:
-    """Returns True for the errors that safetensors and PyTorch raise in place of an OSError."""
-    return type(error).__name__ == "SafetensorError" or any(
-        text in str(error) for text in ("PytorchStreamWriter", "inline_container")
-    )
+def _disk_fault(error: Exception, path: Path) -> Exception | None:
+    """Returns the OSError in place of which safetensors or PyTorch raised another error as it wrote `path`."""
+    text = " ".join(str(error).split())
+    if type(error).__name__ != "SafetensorError" and not any(name in text for name in _PYTORCH_WRITES):
+        return None
+    if number := re.search(r"\(os error (\d+)\)", text):
+        return OSError(int(number[1]), os.strerror(int(number[1])), str(path))
+    if shutil.disk_usage(path.parent).free < _LITTLE_SPACE:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    return UserError(f"cannot write {path} ({text}): check its disk")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

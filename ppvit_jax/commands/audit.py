@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ppvit audit weights --help",
         f"ppvit audit all {_example(_USUAL)} --output audit",
     )
-    subcommands = parser.add_subparsers(dest="attack", required=True, metavar="ATTACK")
+    subcommands = parser.add_subparsers(
+        dest="attack",
+        required=True,
+        metavar="ATTACK",
+        parser_class=functools.partial(argparse.ArgumentParser, allow_abbrev=False),
+    )
     for attack in attacks.ATTACKS:
         text = f"the attacker has {attack.attacker_has}"
         command = subcommands.add_parser(attack.name, help=text)

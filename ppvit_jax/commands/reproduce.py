@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subcommands = parser.add_subparsers(required=True, metavar="NAME")
     for reproduction in REPRODUCTIONS:
         text = reproduction.help
-        subcommand = subcommands.add_parser(reproduction.name, help=text)
+        subcommand = subcommands.add_parser(reproduction.name, help=text, allow_abbrev=False)
         subcommand.add_argument(
             "--output",
             required=True,
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def translate_former_spelling(arguments: list[str]) -> list[str]:
     """Returns the arguments with `--table=2` or `--figure=gallery` replaced by the subcommand `table2` or `gallery`."""
-    former = argparse.ArgumentParser(prog="ppvit reproduce", add_help=False)
+    former = argparse.ArgumentParser(prog="ppvit reproduce", add_help=False, allow_abbrev=False)
     choice = former.add_mutually_exclusive_group()
     choice.add_argument("--table", choices=("1", "2", "3", "access", "adaptation"))
     choice.add_argument("--figure", choices=("gallery",))
