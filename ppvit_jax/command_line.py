@@ -1,5 +1,6 @@
 """Commands as programs: one line for all that users and their machines cause, and the exit status."""
 
+import argparse
 import contextlib
 import errno
 import json
@@ -10,9 +11,9 @@ import select
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
-from ppvit_jax.errors import UserError, resumes
+from ppvit_jax.errors import Range, UserError, resumes
 from ppvit_jax.files import refuse_scheme
 
 # Exit status of a shell for a program whose output nobody reads any more: 128 plus the number of SIGPIPE.
@@ -92,6 +93,25 @@ def run_command(command: Callable[[list[str]], None], arguments: list[str]) -> i
             for stream in (sys.stdout, sys.stderr):
                 _discard_unprintable(stream)
     return 0
+
+
+class Number(argparse.Action):
+    """Action of an argument that is a number: refuses numbers outside its `range`."""
+
+    def __init__(self, *args: Any, range: Range, **options: Any):
+        super().__init__(*args, **options)
+        self._range = range
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Stores the number.
+
+        Raises:
+          UserError: the number is outside the range.
+        """
+        self._range.check(option or self.dest, values)
+        setattr(namespace, self.dest, values)
 
 
 def refuse_schemes(arguments: Sequence[str]) -> None:

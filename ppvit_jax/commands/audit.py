@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import get_args
 
 from ppvit_jax.audit import attacks, matrix, methods, orthogonal_experiment, report
 from ppvit_jax.audit.attack import SUCCESS, Attack, Need, Option
+from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import audit_inputs
 from ppvit_jax.commands.shared.audit_arguments import Sources, add_comparison, add_sources, read_sources
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
 from ppvit_jax.encryption import usual_block_size
-from ppvit_jax.errors import UserError, require
+from ppvit_jax.errors import COUNT, SEED, SIDE, Range, UserError, require
 from ppvit_jax.files import write_text
 
 EXIT_BROKEN = 3
@@ -44,12 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ppvit audit weights --help",
         f"ppvit audit all {_example(_USUAL)} --output audit",
     )
-    subcommands = parser.add_subparsers(
-        dest="attack",
-        required=True,
-        metavar="ATTACK",
-        parser_class=functools.partial(argparse.ArgumentParser, allow_abbrev=False),
-    )
+    subcommands = parser.add_subparsers(dest="attack", required=True, metavar="ATTACK")
     for attack in attacks.ATTACKS:
         text = f"the attacker has {attack.attacker_has}"
         command = subcommands.add_parser(attack.name, help=text)
@@ -89,6 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--noise",
         type=float,
+        action=Number,
+        range=Range(0, 255),
         default=0.0,
         metavar="LEVELS",
         help="standard deviation of noise that the owner adds before encrypting, in gray levels of 255 "
@@ -106,9 +103,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command.set_defaults(pairs="1,2,4")
     _add_output(command, required=True)
     command.add_argument(
-        "--keys", type=int, default=5, metavar="N", help="number of matrices to recover (default: %(default)s)"
+        "--keys",
+        type=int,
+        action=Number,
+        range=COUNT,
+        default=5,
+        metavar="N",
+        help="number of matrices to recover (default: %(default)s)",
     )
     _add_image_size(command)
+    for command in subcommands.choices.values():
+        command.allow_abbrev = False
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -143,6 +148,8 @@ def _add_output(command: argparse.ArgumentParser, *, required: bool) -> None:
     command.add_argument(
         "--seed",
         type=int,
+        action=Number,
+        range=SEED,
         default=0,
         metavar="N",
         help="seed of the random choice of images, 0 or more (default: %(default)s)",
@@ -166,6 +173,8 @@ def _add_image_size(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--image-size",
         type=int,
+        action=Number,
+        range=SIDE,
         default=shared.DEFAULT_IMAGE_SIZE,
         metavar="PIXELS",
         help="side of the images in pixels (default: %(default)s)",
@@ -250,9 +259,6 @@ def _measure(
     arguments: argparse.Namespace, sources: Sources, chosen: Sequence[Attack], size: int, noise: float = 0.0
 ) -> tuple[methods.Comparison, str]:
     """Tries the attacks on the encryptions of --methods; returns the results and a description of the inputs."""
-    for name, value, least in (("keys", arguments.keys, 1), ("noise", noise, 0)):
-        if value < least:
-            raise UserError(f"--{name} is {value}: give at least {least}")
     encryptions = [
         shared.open_encryption(spec, usual_block_size(spec, sources.block_size)) for spec in arguments.methods
     ]
@@ -264,8 +270,6 @@ def _measure(
 def _run_orthogonal(arguments: argparse.Namespace, sources: Sources, output: Path) -> list[str]:
     """Recovers secret orthogonal matrices; returns the subcommand's name if they are no better than permutations."""
     assert sources.plain is not None
-    if arguments.keys < 1:
-        raise UserError(f"--keys is {arguments.keys}: give at least 1")
     size, pairs, unseen = arguments.image_size, sources.counts.pairs, orthogonal_experiment.UNSEEN
     plain = audit_inputs.open_images(sources.plain, sources, size, max(pairs) + unseen)
     base = audit_inputs.open_model(sources.base)[0] if sources.base else None

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ppvit_jax import config as configuration
 from ppvit_jax import data
+from ppvit_jax.command_line import Number
 from ppvit_jax.config import Config
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import Range, UserError
 from ppvit_jax.experiments import figures
 from ppvit_jax.experiments.budget import Plan, make_plan
 from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, print_written
@@ -217,6 +218,8 @@ def _declare(number: int, description: str) -> Reproduction:
         parser.add_argument(
             "--budget",
             type=float,
+            action=Number,
+            range=Range(above=0),
             metavar="MINUTES",
             help="scale all rows together down to this time (default: as published)",
         )
