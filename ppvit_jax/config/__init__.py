@@ -149,7 +149,7 @@ def find_file(name: str) -> Path:
     path = local_path(name)
     if path.is_file():
         return path
-    folders = (parent / "configs" for parent in (Path(__file__).parent, Path(__file__).parents[1]))
+    folders = (parent / "configs" for parent in Path(__file__).parents[1:3])
     # In a wheel the configurations lie in the package, in a source tree beside it.
     folder = next((folder for folder in folders if (folder / "cifar10.py").is_file()), None)
     packaged = {f"configs/{file.name}": file for file in sorted(folder.glob("*.py"))} if folder else {}
