@@ -73,7 +73,7 @@ class Range:
         """
         kinds = int if self.whole else int | float
         if isinstance(value, bool) or not isinstance(value, kinds) or not abs(value) < math.inf:
-            raise UserError(f"{name} is {value!r}: give {'a whole number' if self.whole else 'a number'}{self._suffix}")
+            raise UserError(f"{name} is {value!r}: give {'a whole' if self.whole else 'a'} number{self._bounds}")
         if value < self.least:
             raise UserError(f"{name} is {value}: give at least {self.least}")
         if value > self.most:
@@ -85,13 +85,13 @@ class Range:
             raise UserError(f"{name} is {value}: give less than {self.below}")
 
     @property
-    def _suffix(self) -> str:
+    def _bounds(self) -> str:
         bounds = [
             f"{word} {bound}"
             for word, bound in (("at least", self.least), ("above", self.above), ("below", self.below))
             if bound not in (None, -math.inf)
         ]
-        return f", {' and '.join(bounds)}" if bounds else ""
+        return f" that is {' and '.join(bounds)}" if bounds else ""
 
 
 # Whole numbers that JAX counts in 32 bits with a sign, and seeds, which may have 63.

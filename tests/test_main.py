@@ -81,7 +81,7 @@ def bad_input(tmp_path):
         "no configuration": (["--config=none.py"], "no configuration file none.py"),
         "freeze that matches nothing": ([small, "--config.freeze=('blocks.*',)"], "no parameter's name"),
         "no coordinator": (
-            [small, "--coordinator-address=nowhere", "--num-processes=0", "--process-id=0"],
+            [small, "--coordinator-address=nowhere:1"],
             "cannot join the other processes",
         ),
     }

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
@@ -96,7 +97,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _check_processes(arguments: argparse.Namespace) -> None:
     """Raises UserError for a process that does not exist, or that would train alone although others are named."""
-    count, number = arguments.num_processes, arguments.process_id
+    count, number, address = arguments.num_processes, arguments.process_id, arguments.coordinator_address
+    if address and not re.fullmatch(r".+:\d{1,5}", address):
+        raise UserError(f"--coordinator-address is {address}: give HOST:PORT, such as 10.0.0.1:1234")
     if (count, number) != (None, None) and not (arguments.distributed or arguments.coordinator_address):
         raise UserError("--num-processes and --process-id need --coordinator-address or --distributed: add one of them")
     if None not in (count, number) and number >= count:
