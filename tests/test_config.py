@@ -230,7 +230,7 @@ def test_impossible_numbers_are_named_in_one_line(name, value):
         part = part[each]
     # A configuration file is a program, which can go round the checks of types.
     with part.ignore_type():
-        part[last] = value
+        setattr(part, last, value)
     # Large numbers are possible there, and ml_collections makes a number of True.
     if (value == 10**12 and name in UNLIMITED) or (value is True and isinstance(FIELDS[name], float)):
         return
@@ -262,7 +262,7 @@ def test_values_of_another_type_are_named_in_one_line(name, value):
     config = configuration.load(DEMO)
     part = config.optimizer if name.startswith("opt") else config.data if name.startswith("data") else config
     with part.ignore_type():
-        part[name.rpartition(".")[2]] = value
+        setattr(part, name.rpartition(".")[2], value)
     with pytest.raises(UserError) as caught:
         configuration.check(config)
     assert "\n" not in str(caught.value)

@@ -1,6 +1,7 @@
 """The command `ppvit audit`: attacks the images and models that the cloud is given, and measures the result."""
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import audit_inputs
 from ppvit_jax.commands.shared.audit_arguments import Sources, add_comparison, add_sources, read_sources
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax.commands.shared.output import results_folder
+from ppvit_jax.commands.shared.output import results_in
 from ppvit_jax.encryption import usual_block_size
 from ppvit_jax.errors import COUNT, SEED, SIDE, Range, UserError, require
 from ppvit_jax.files import write_text
@@ -128,12 +129,12 @@ def run(arguments: argparse.Namespace) -> None:
     if unknown := wanted - {*_names(), "any", "orthogonal"}:
         raise UserError(f"--fail-on names the unknown attack {min(unknown)!r}: choose among any, {', '.join(_names())}")
     sources = read_sources(arguments)
-    output = results_folder(arguments.output) if arguments.output else None
-    if arguments.attack in _EXPERIMENTS:
-        assert output is not None
-        succeeded = _EXPERIMENTS[arguments.attack](arguments, sources, output)
-    else:
-        succeeded = _run_attacks(arguments, sources, output)
+    with results_in(arguments.output) if arguments.output else contextlib.nullcontext() as output:
+        if arguments.attack in _EXPERIMENTS:
+            assert output is not None
+            succeeded = _EXPERIMENTS[arguments.attack](arguments, sources, output)
+        else:
+            succeeded = _run_attacks(arguments, sources, output)
     if broken := [name for name in succeeded if name in wanted or "any" in wanted]:
         print(f"audit: {', '.join(broken)} succeeded, so the command fails as --fail-on asks", file=sys.stderr)
         raise SystemExit(EXIT_BROKEN)

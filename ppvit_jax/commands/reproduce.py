@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax.commands.shared.output import results_folder
-from ppvit_jax.errors import is_installed
+from ppvit_jax.commands.shared.output import results_in
+from ppvit_jax.errors import is_installed, resuming
 from ppvit_jax.experiments import access, adaptation_table, gallery, table1, tables_2_and_3
 
 REPRODUCTIONS = (
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         subcommand.set_defaults(program=subcommand.prog, reproduction=reproduction)
 
 
+@resuming()
 def run(arguments: argparse.Namespace) -> None:
     """Measures the table or figure, and writes it.
 
@@ -56,7 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
             "and then this command again",
             file=sys.stderr,
         )
-    arguments.reproduction.run(arguments, results_folder(arguments.output))
+    with results_in(arguments.output) as output:
+        arguments.reproduction.run(arguments, output)
 
 
 def translate_former_spelling(arguments: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Checks of single fields of a configuration: types, ranges of numbers, and paths."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ppvit_jax.data.images import MAX_PIXELS_LIMIT
@@ -44,11 +44,11 @@ _TEXTS = ("freeze",)
 _CHOICES = ("data.in_memory", "data.on_device")
 
 
-def check_fields(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def check_fields(config: Any, defaults: Any) -> None:
     """Checks every field by itself.
 
     Args:
-      config: the fields, with those of `data` and others as nested mappings.
+      config: the ConfigDict with the fields, where those of `data` and others are nested.
       defaults: the default configuration, which tells each field's type.
 
     Raises:
@@ -82,7 +82,7 @@ def _check_items(title: str, value: object, *, numbers: bool) -> None:
             raise UserError(f"{title} has the value {item!r}: give text")
 
 
-def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(fields: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in fields.items():
         if hasattr(value, "items"):
             yield from _flatten(value, f"{prefix}{name}.")

@@ -162,9 +162,12 @@ class Records:
           UserError: a file is damaged.
         """
         try:
-            return [(record["image"], int(record["label"])) for record in self._data.__getitems__(indices)]
+            read = [(record["image"], int(record["label"])) for record in self._data.__getitems__(indices)]
+            if labels := {label for _, label in read} - set(range(len(self.class_names))):
+                raise ValueError(f"it has the class {min(labels)}, but the names of {len(self.class_names)} classes")
         except Exception as error:  # array_record, as in __init__
             raise _damaged(self._title, error) from error
+        return read
 
     def decode(self, index: int, content: bytes, reader: ImageReader) -> np.ndarray:
         """Decodes the image of a record. Images of one fixed size keep it; others are resized by the reader.

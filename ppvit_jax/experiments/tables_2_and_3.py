@@ -194,13 +194,17 @@ def _load_or_make_plan(sources: dict[str, str], overrides: list[str], output: Pa
     file = output / "plan.json"
     asked = {"minutes": budget, "rows": sorted(sources), "overrides": overrides}
     if file.exists():
-        content = json.loads(file.read_text())
-        if content["asked"] != asked:
+        try:
+            content = json.loads(file.read_bytes())
+            before, plan = content["asked"], Plan(**content["plan"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise UserError(f"{file} is damaged, or another program's: use another --output") from None
+        if before != asked:
             raise UserError(
                 f"{output} holds a run with another budget, rows or configuration: use another --output, or the "
                 "original command to resume"
             )
-        return Plan(**content["plan"])
+        return plan
     plan = make_plan(list(sources.values()), overrides, budget)
     write_json(file, {"asked": asked, "plan": dataclasses.asdict(plan)})
     return plan

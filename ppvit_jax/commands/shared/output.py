@@ -1,5 +1,7 @@
 """Checks of the paths that commands write to."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from ppvit_jax.errors import UserError
@@ -36,3 +38,17 @@ def results_folder(text: str) -> Path:
     except OSError as error:
         raise UserError(f"cannot use the output folder {path}: {error.strerror}") from None
     return path
+
+
+@contextlib.contextmanager
+def results_in(text: str) -> Iterator[Path]:
+    """Yields a folder for results, as `results_folder`; a folder that it created, and that stays empty, is removed."""
+    existed = local_path(text).exists()
+    path = results_folder(text)
+    try:
+        yield path
+    finally:
+        if not existed:
+            # This fails where results have been written.
+            with contextlib.suppress(OSError):
+                path.rmdir()
