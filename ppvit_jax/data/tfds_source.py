@@ -145,6 +145,8 @@ class Records:
             raise _damaged(self._title, error) from error
         self.name: str = builder.name
         self.class_names = tuple(label.names or map(str, range(label.num_classes or 0)))
+        if len(set(self.class_names)) < len(self.class_names):
+            raise _damaged(self._title, ValueError("two of its classes have the same name"))
         shape: Any = image.shape
         height, width = shape[:2]
         self.native_shape = None if height is None or width is None else (int(height), int(width))
