@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
 from ppvit_jax import checkpoint
-from ppvit_jax.commands.shared.command_line import run_program
+from ppvit_jax.command_line import run_program
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.errors import UserError, require
 from ppvit_jax.models.family import Stored
@@ -71,7 +71,7 @@ def main(converter: Converter) -> NoReturn:
     """Runs a conversion as this process's program, and ends the process with its exit status."""
 
     def command(arguments: list[str]) -> None:
-        parser = argparse.ArgumentParser(prog=f"python -m checkpoints_convert.{converter.name}")
+        parser = argparse.ArgumentParser(prog=f"python -m checkpoints_convert.{converter.name}", allow_abbrev=False)
         converter.add_arguments(parser)
         converter.run(parser.parse_args(arguments))
 

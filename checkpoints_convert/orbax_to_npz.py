@@ -16,7 +16,8 @@ from absl import logging
 
 from checkpoints_convert import command
 from ppvit_jax import checkpoint
-from ppvit_jax.errors import UserError
+from ppvit_jax.command_line import Number
+from ppvit_jax.errors import COUNT, UserError
 from ppvit_jax.training.workdir import reading_state
 
 
@@ -71,7 +72,12 @@ CONVERTER = command.Converter(
     example="runs/cifar10 model.npz",
     convert=convert,
     add_options=lambda parser: parser.add_argument(
-        "--step", type=int, metavar="N", help="step whose checkpoint to convert (default: the last one)"
+        "--step",
+        type=int,
+        action=Number,
+        range=COUNT,
+        metavar="N",
+        help="step whose checkpoint to convert (default: the last one)",
     ),
 )
 

@@ -11,7 +11,8 @@ import argparse
 
 from checkpoints_convert import command
 from checkpoints_convert.names import TIMM, to_google
-from ppvit_jax.errors import UserError
+from ppvit_jax.command_line import Number
+from ppvit_jax.errors import COUNT, UserError
 
 
 def convert(arguments: argparse.Namespace) -> None:
@@ -33,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heads",
         type=int,
+        action=Number,
+        range=COUNT,
         metavar="N",
         help="number of attention heads (default: the usual one for the hidden size)",
     )

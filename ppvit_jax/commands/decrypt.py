@@ -10,7 +10,7 @@ from ppvit_jax.commands.shared.encryption_choices import image_encryptions
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import ImageReader
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, resuming
 from ppvit_jax.keys import SecretKey
 from ppvit_jax.offline.recipe import Recipe, make_decryptor
 
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_sizes(parser, declared=True)
 
 
+@resuming()
 def run(arguments: argparse.Namespace) -> None:
     """Decrypts, continuing where an interrupted run of the same command stopped.
 

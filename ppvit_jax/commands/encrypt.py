@@ -9,15 +9,16 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import conversion
 from ppvit_jax.commands.shared.encryption_choices import image_encryptions
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.augmentation import AUGMENTATIONS
-from ppvit_jax.data.images import MAX_PIXELS_LIMIT, ImageReader
+from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.listing import Images
-from ppvit_jax.errors import UserError, require
+from ppvit_jax.errors import COUNT_OR_NONE, SEED, UserError, require, resuming
 from ppvit_jax.files import written_aside
 from ppvit_jax.offline.recipe import Augmentation, Recipe, make_encryptor
 from ppvit_jax.offline.worker import KeyFile, Task
@@ -50,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--augmentations",
         type=int,
+        action=Number,
+        range=COUNT_OR_NONE,
         default=0,
         metavar="N",
         help="number of augmented copies to write in place of each training image; 0 writes the image itself "
@@ -62,7 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="augmentation of the copies that --augmentations asks for (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of the augmentation, 0 or more (default: %(default)s)"
+        "--seed",
+        type=int,
+        action=Number,
+        range=SEED,
+        default=0,
+        metavar="N",
+        help="seed of the augmentation, 0 or more (default: %(default)s)",
     )
     parser.add_argument(
         "--keep-names",
@@ -89,17 +98,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@resuming()
 def run(arguments: argparse.Namespace) -> None:
     """Encrypts, continuing where an interrupted run of the same command stopped.
 
     Raises:
       UserError: the arguments or files cannot be used.
     """
-    for name in ("augmentations", "seed"):
-        if (value := getattr(arguments, name)) < 0:
-            raise UserError(f"--{name} is {value}: give at least 0")
-    if not 1 <= arguments.max_pixels <= MAX_PIXELS_LIMIT:
-        raise UserError(f"--max-pixels is {arguments.max_pixels}: give a number from 1 to {MAX_PIXELS_LIMIT}")
     pipeline_type = _import_pipeline(arguments)
     key = shared.open_key(arguments.key, arguments.passphrase_file)
     size, block_size = arguments.image_size, arguments.block_size

@@ -105,9 +105,9 @@ class Journal:
             with path.open("rb") as file:
                 for line in file:
                     # A worker that was killed leaves half a line.
-                    if line.endswith(b"\n") and (number := json.loads(line)[0]) >= self.done:
-                        if not checks or self._is_there(json.loads(line)[1]):
-                            self._records[number] = line
+                    if (record := _parse_record(line)) is not None and record[0] >= self.done:
+                        if not checks or self._is_there(record[1]):
+                            self._records[record[0]] = line
                         progress.update(len(self._records))
         progress.close()
 
@@ -142,7 +142,7 @@ class Journal:
         progress = Progress(f"checking what is in {self.folder}", 0, "files")
         end = self._file.tell()
         for line in self._file:
-            if not (line.endswith(b"\n") and self._is_there(json.loads(line))):
+            if (files := _parse_files(line)) is None or not self._is_there(files):
                 break
             self.done += 1
             end += len(line)
@@ -157,7 +157,7 @@ class Journal:
                 with (self.folder / name).open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                         return False
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return False
         return True
 
@@ -175,3 +175,30 @@ def _lock(file: BinaryIO, folder: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(f"another process is writing to {folder}: wait for it, or choose a new folder") from None
+
+
+def _parse_files(line: bytes) -> dict[str, str] | None:
+    """Returns an entry of the journal: SHA-256 by name; None if the line is cut short or damaged."""
+    try:
+        files = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    return files if _lists_files(files) else None
+
+
+def _parse_record(line: bytes) -> tuple[int, dict[str, str], list[str]] | None:
+    """Returns the record of a worker, as `Record.line` writes it; None if the line is cut short or damaged."""
+    try:
+        number, files, left_out = json.loads(line)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    texts = isinstance(left_out, list) and all(isinstance(text, str) for text in left_out)
+    whole = line.endswith(b"\n") and isinstance(number, int) and texts and _lists_files(files)
+    return (number, files, left_out) if whole else None
+
+
+def _lists_files(files: object) -> bool:
+    return isinstance(files, dict) and all(
+        isinstance(sha256, str) and not {"..", ""} & set(name.split("/")) and "\0" not in name
+        for name, sha256 in files.items()
+    )

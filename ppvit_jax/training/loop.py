@@ -17,7 +17,7 @@ from ppvit_jax.data import BatchOptions, Dataset, test_batches, train_batches
 from ppvit_jax.data.loader import steps_per_epoch
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.encryption import Secret
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import COUNT, UserError
 from ppvit_jax.training.devices import gather_to_host, replicate_images, shard_batches, shardings, state_shardings
 from ppvit_jax.training.log import Log
 from ppvit_jax.training.optimizer import make_schedule
@@ -97,6 +97,12 @@ def _check_sizes(run: Run) -> None:
                 f"config.{name} {run.config[name]} cannot be shared by {count} devices: use a multiple of "
                 f"{count} times config.accumulation"
             )
+    COUNT.check("the number of training steps", run.total_steps)
+    if run.config.optimizer.warmup_steps >= run.total_steps:
+        raise UserError(
+            f"config.optimizer.warmup_steps is {run.config.optimizer.warmup_steps}, but the run has {run.total_steps} "
+            "steps: give fewer"
+        )
 
 
 def _train_all_steps(run: Run, files: Workdir) -> State:

@@ -169,7 +169,10 @@ def test_a_full_disk_gives_one_line_and_the_command_continues(tmp_path, key, mon
     options = ["encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "files", *SIZES]
     monkeypatch.setattr(Path, "write_bytes", full)
     assert _run(*options) == 1
-    assert "error: No space left on device; fix this" in capsys.readouterr().err
+    assert (
+        "No space left on device; free some space, then run the same command again to continue"
+        in capsys.readouterr().err
+    )
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     assert _run(*options) == 0
     assert len(read_images(tmp_path / "files")) == 1
