@@ -82,6 +82,7 @@ class Images:
       splits: at least one split.
       root: folder of the image files or of the data set's files.
       copies: number of files that are copies of one image; see `ppvit_jax.data.manifest.Header`.
+      notes: assumptions to print with the summary of the files.
       listing: the files, with their places; None for a tfds data set.
       tfds: description of a tfds data set; None for image files.
     """
@@ -89,6 +90,7 @@ class Images:
     splits: tuple[Split, ...]
     root: Path
     copies: int = 1
+    notes: tuple[str, ...] = ()
     listing: FolderListing | None = None
     tfds: TfdsInfo | None = None
 
@@ -110,6 +112,13 @@ class Images:
         split, index = self.locate(number)
         return Item(number, split.original(index), split.output(index), split.is_training, split.sha256(index))
 
+    def print_summary(self) -> None:
+        """Prints splits, classes, files that are left out, and assumptions, on stderr."""
+        if self.listing is not None:
+            print_summary(self.listing)
+        for note in self.notes:
+            print(f"note: {note}", file=sys.stderr)
+
 
 def open_folder(path: Path, reader: ImageReader, manifest: manifests.Manifest | None) -> Images:
     """Opens images that keep their names and need no classes, and prints a summary on stderr.
@@ -126,7 +135,9 @@ def open_folder(path: Path, reader: ImageReader, manifest: manifests.Manifest | 
         raise UserError(f"there is no {path}: give a folder of images")
     if (path / "dataset_info.json").is_file():
         return open_tfds(path, (), reader)
-    return _open(_list_files(path, manifest, skip_unreadable=False), reader, manifest, keep_names=False)
+    images = _open(_list_files(path, manifest, skip_unreadable=False), reader, manifest, keep_names=False)
+    images.print_summary()
+    return images
 
 
 def open_files(
@@ -137,7 +148,7 @@ def open_files(
     manifest: manifests.Manifest | None,
     skip_unreadable: bool = False,
 ) -> Images:
-    """Opens a folder of images, or one image, for an output folder, and prints a summary on stderr.
+    """Opens a folder of images, or one image, for an output folder.
 
     By default, an image is renamed to its number in the order of the paths, because its name may reveal the content.
     Splits and class folders keep their names. The copies of image 12 are named 00000012_0, 00000012_1 and so on.
@@ -244,10 +255,7 @@ def _open(
             lambda index: sha256(start + index),
         )
 
-    print_summary(listing)
-    if assumed:
-        print(f"note: {assumed}", file=sys.stderr)
-    return Images(tuple(make_split(*run) for run in runs), root, copies, listing)
+    return Images(tuple(make_split(*run) for run in runs), root, copies, (assumed,) if assumed else (), listing)
 
 
 def _consecutive_splits(listing: FolderListing) -> list[tuple[str, bool, range]]:

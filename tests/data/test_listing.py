@@ -130,7 +130,7 @@ def test_files_that_are_not_images_are_counted_by_ending(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "cat" / "b.raw").write_text("x")
     (tmp_path / ".hidden").write_text("x")
-    open_files(tmp_path, READER, keep_names=False, manifest=None)
+    open_files(tmp_path, READER, keep_names=False, manifest=None).print_summary()
     assert capsys.readouterr().err.splitlines() == [
         f"{tmp_path}: 1 image in 1 class: cat (1)",
         "left out: .raw: 1, .txt: 1, hidden: 1 (such as .hidden)",

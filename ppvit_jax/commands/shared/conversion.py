@@ -112,6 +112,7 @@ class Conversion:
             if journal.complete:
                 print(f"{folder} is already complete: there is nothing to do")
                 return
+            images.print_summary()
             begun = journal.begun
             if self.pipeline is not None:
                 self.pipeline.run(journal)
