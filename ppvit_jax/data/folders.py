@@ -194,8 +194,9 @@ def _with_splits(
             )
     labels = {name for split in splits for name in split.classes}
     if len(labels) == 1:
-        split = next(split for split in splits if split.classes)
-        fault = _find_wrapper(listing, f"{split.name}/{next(iter(labels))}", next(iter(split.classes.values())), 2)
+        (label,) = labels
+        wrappers = (_find_wrapper(listing, f"{s.name}/{label}", s.classes[label], 2) for s in splits if s.classes)
+        fault = next(filter(None, wrappers), "")
     return dataclasses.replace(listing, splits=splits, unlabeled=tuple(loose), depth=2, fault=fault, stray=stray)
 
 

@@ -71,9 +71,7 @@ def divide(
     else:
         train, test, class_names, notes = _choose(listing, train_name, test_name)
     if len(class_names) == 1:
-        raise UserError(
-            f"{folder} has a single class, {class_names[0]}: give images of two classes or more"
-        )
+        raise UserError(f"{folder} has a single class, {class_names[0]}: give images of two classes or more")
     print_summary(listing)
     for note in notes:
         print(note, file=sys.stderr)

@@ -98,7 +98,12 @@ def test_one_image_there_and_back(tmp_path, key):
     np.testing.assert_array_equal(read_images(tmp_path / "back")["00000000.png"], original)
     # Without a manifest, the encryption and the sizes must be given.
     shutil.copy(one, tmp_path / "alone.png")
-    assert _run("decrypt", *options, "--encryption=bs+ps", "--input", tmp_path / "alone.png", "--output", tmp_path / "again") == 0
+    assert (
+        _run(
+            "decrypt", *options, "--encryption=bs+ps", "--input", tmp_path / "alone.png", "--output", tmp_path / "again"
+        )
+        == 0
+    )
     np.testing.assert_array_equal(read_images(tmp_path / "again")["alone.png"], original)
 
 
