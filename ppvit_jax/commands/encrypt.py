@@ -119,12 +119,18 @@ def run(arguments: argparse.Namespace) -> None:
         )
     reader = ImageReader(size, arguments.resize, arguments.max_pixels)
     images = source.open(reader, keep_names=arguments.keep_names, manifest=manifest)
+    if images.copies > 1 and arguments.augmentations:
+        raise UserError(
+            f"the images in {images.root} are augmented copies already: leave --augmentations out, or encrypt the "
+            "original images"
+        )
     header = manifests.Header(
         encryption=method.spec,
         key_fingerprint=key.fingerprint,
         image_size=size,
         block_size=block_size,
-        origin=conversion.identify(key, images, {name: getattr(arguments, name) for name in _ORIGIN}),
+        origin="",
+        copies=max(arguments.augmentations, images.copies),
     )
     augmentation = Augmentation(arguments.augmentation, arguments.augmentations, arguments.seed)
     folder = source.output_folder(Path(arguments.output).expanduser())
@@ -147,7 +153,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.names:
         _write_names(Path(arguments.names).expanduser(), images, Path(arguments.output).expanduser())
     recipe = Recipe(size, encryptor, augmentation=augmentation, skip_unreadable=arguments.skip_unreadable)
-    conversion.Conversion("encrypting", images, recipe, folder, header, key, pipeline).run()
+    options = {name: getattr(arguments, name) for name in _ORIGIN}
+    conversion.Conversion("encrypting", images, recipe, folder, header, key, options, pipeline).run()
     try:
         method.absorb(key, height=size, width=size)
     except UserError:
