@@ -80,8 +80,8 @@ class Log:
           UserError: the loss is not finite.
         """
         # The next step overwrites the metrics in the state, so keep a copy. Later computations wait for earlier steps.
-        # The step's update took the rate of the number of updates before it, an int32 like the optimizer's count.
-        copies, learning_rate = jax.tree.map(jnp.copy, metrics), self._schedule(np.int32(step - 1))
+        # The optimizer counts the updates before a step.
+        copies, learning_rate = jax.tree.map(jnp.copy, metrics), self._schedule(step - 1)
         for copy in jax.tree.leaves(copies):
             copy.copy_to_host_async()
         self.flush()

@@ -139,8 +139,7 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
     batches = train_batches(dataset.train, train_options, seed=config.seed, start_step=step, stop_step=run.total_steps)
     log = Log(
         files,
-        # An int32, as in the compiled step, so that milestones are rounded alike.
-        make_schedule(config.optimizer, np.int32(run.total_steps)),
+        make_schedule(config.optimizer, run.total_steps),
         batch_size=config.batch_size,
         epochs=config.epochs,
         total_steps=run.total_steps,

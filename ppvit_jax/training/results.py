@@ -1,11 +1,11 @@
 """Results of a run: the lines of metrics.jsonl and the content of result.json, and how to read them."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any, TypedDict
 
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import null_if_not_finite
 
 # The fields of every version's result.json that this program reads again.
 _REQUIRED = {"dataset", "epochs", "train_examples", "test_loss", "test_accuracy", "test_examples", "best_test_accuracy"}
@@ -59,10 +59,7 @@ class Result(TypedDict):
 
 def json_line(values: dict[str, Any]) -> str:
     """Returns a line of JSON; numbers that are not finite, which JSON lacks, become null."""
-    finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
-    return json.dumps(finite, allow_nan=False) + "\n"
+    return json.dumps(null_if_not_finite(values), allow_nan=False) + "\n"
 
 
 def read_result(workdir: Path) -> Result | None:
