@@ -253,21 +253,19 @@ def test_an_image_that_cannot_be_read_costs_no_epoch(tmp_path, complete):
 
     broken = dataclasses.replace(whole, test=StreamSource(whole.test.labels, whole.test.image_shape, read))
     healed = dataclasses.replace(whole, test=StreamSource(whole.test.labels, whole.test.image_shape, whole.test.fetch))
-    for dataset, saved in ((broken, "3"), (broken, "3"), (healed, "6")):
+    for dataset, checkpoint_steps, saved in ((broken, 100, "3"), (broken, 0, "3"), (healed, 0, "6")):
+        config = _config(checkpoint_steps=checkpoint_steps)
         with pytest.raises(UserError, match="cannot read the image") if dataset is broken else contextlib.nullcontext():
-            _train(tmp_path, dataset=dataset)
+            _train(tmp_path, config, dataset=dataset)
         assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [saved]
     assert_same_tree(_tuned(tmp_path), _tuned(complete))
     assert _without_times(tmp_path) == _without_times(complete)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpoint_steps", [0, 4])
-def test_a_run_killed_between_the_last_save_and_the_result_ends_the_same(
-    tmp_path, complete, monkeypatch, checkpoint_steps
-):
-    config = _config(checkpoint_steps=checkpoint_steps)
-    for killed_in in ("loop.test_batches", "log.Log.epoch", "loop._summarize"):
+def test_a_run_killed_between_the_last_save_and_the_result_ends_the_same(tmp_path, complete, monkeypatch):
+    for killed_in, checkpoint_steps in (("loop.test_batches", 0), ("log.Log.epoch", 4), ("loop._summarize", 0)):
+        config = _config(checkpoint_steps=checkpoint_steps)
         with monkeypatch.context() as patch:
             patch.setattr(f"ppvit_jax.training.{killed_in}", _stop_at_step_6(tmp_path, killed_in))
             with pytest.raises(KeyboardInterrupt):
