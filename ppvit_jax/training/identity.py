@@ -32,7 +32,8 @@ _CHANGEABLE_FIELDS = (
     "eval_batch_size",
     "checkpoint_steps",
 )
-_ADDED_LATER = ("dataset", "checkpoint_sha256", "versions")
+# Fields that another test set changes.
+_TEST_FIELDS = ("dataset.digest", "dataset.test_examples")
 _SHOWN_CHARACTERS = 80
 
 Record = dict[str, Any]
@@ -70,19 +71,21 @@ def describe_run(config: Config, dataset: Dataset, metadata: checkpoint.Metadata
             "test_examples": len(dataset.test),
             "class_names": list(dataset.class_names),
             "digest": dataset.digest or _digest_arrays(dataset),
+            "train_digest": dataset.train_digest,
         },
         "checkpoint_sha256": _digest_file(checkpoint.resolve(config.checkpoint)) if config.checkpoint else "",
         "versions": versions(),
     }
 
 
-def compare(recorded: Record, current: Record, workdir: Path) -> str:
+def compare(recorded: Record, current: Record, workdir: Path, *, evaluated: bool) -> str:
     """Compares the record of a workdir with that of the run that wants to continue there.
 
     Args:
       recorded: the content of the workdir's config.json; those of earlier versions lack some fields.
       current: see `describe_run`.
       workdir: the folder, for messages.
+      evaluated: the run has evaluated an epoch. Before that, test images may change, such as one that cannot be read.
 
     Returns:
       A note about what could not be compared, or "" if everything was.
@@ -90,7 +93,11 @@ def compare(recorded: Record, current: Record, workdir: Path) -> str:
     Raises:
       UserError: they differ; the message shows both values.
     """
-    differences = _differences(recorded, current)
+    differences, note = _differences(recorded, current), ""
+    if not evaluated and _have_same_training_images(recorded, current):
+        if differences.keys() & set(_TEST_FIELDS):
+            note = f"the test images are not those with which the run in {workdir} began; it has not used them yet"
+        differences = {name: pair for name, pair in differences.items() if name not in _TEST_FIELDS}
     if differences:
         things = " and ".join(dict.fromkeys(_thing(name) for name in differences))
         listed = "; ".join(f"{name} was {before} and is {now}" for name, (before, now) in differences.items())
@@ -105,7 +112,7 @@ def compare(recorded: Record, current: Record, workdir: Path) -> str:
         )
     if not (recorded["dataset"].get("digest") and current["dataset"]["digest"]):
         return f"nothing has recorded the content of the images of {workdir}: they are assumed to be the same"
-    return ""
+    return note
 
 
 def changed_versions(recorded: Record, current: Record) -> str:
@@ -124,10 +131,11 @@ def is_record(content: object) -> bool:
 
 
 def complete_record(recorded: Record, current: Record) -> Record:
-    """Returns a workdir's record with the fields that an earlier version did not write."""
-    if all(name in recorded for name in _ADDED_LATER):
-        return recorded
-    return {**current, "config": {**current["config"], **recorded["config"]}}
+    """Returns the record of a run that continues: its beginning, and the fields that `recorded` lacks."""
+    kept = {**current, "config": {**current["config"], **recorded["config"]}}
+    if not current["dataset"]["digest"]:
+        kept["dataset"] = recorded.get("dataset", current["dataset"])
+    return kept | {"versions": recorded.get("versions", current["versions"])}
 
 
 def _digest_arrays(dataset: Dataset) -> str:
@@ -165,8 +173,8 @@ def _differences(recorded: Record, current: Record) -> dict[str, tuple[str, str]
     if before.get("checkpoint_sha256") and before["checkpoint_sha256"] == now["checkpoint_sha256"]:
         # The same file under another name.
         ignored |= {"config.checkpoint", "config.checkpoint_sha256"}
-    for name in ("dataset.digest", "checkpoint_sha256"):
-        if not (before.get(name) and now[name]):
+    for name in ("dataset.digest", "dataset.train_digest", "checkpoint_sha256"):
+        if not (before.get(name) and now.get(name)):
             ignored.add(name)
     # A field that an earlier version did not have does now what its default does.
     defaults = _flatten({"config": json.loads(default_config().to_json())})
@@ -176,6 +184,11 @@ def _differences(recorded: Record, current: Record) -> dict[str, tuple[str, str]
         for name in sorted((before.keys() | now.keys()) - ignored - missing)
         if before.get(name) != now.get(name)
     }
+
+
+def _have_same_training_images(recorded: Record, current: Record) -> bool:
+    digest = current["dataset"]["train_digest"]
+    return bool(digest) and recorded.get("dataset", {}).get("train_digest") == digest
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

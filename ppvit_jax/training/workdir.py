@@ -106,7 +106,8 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             recorded = _read_record(file)
         if recorded is not None:
-            self._tell(identity.compare(recorded, record, self.path))
+            evaluated = bool(self.history("epoch"))
+            self._tell(identity.compare(recorded, record, self.path, evaluated=evaluated))
         self.result = read_result(self.path)
         self._events: SummaryWriter | None = None
         self._manager: Any = None

@@ -34,7 +34,7 @@ def test_a_single_value_that_is_not_finite_ends_the_run(branch, value):
         check_finite("test loss", value, 7)
 
 
-def _doubts(*losses, predicted_classes=3, dataset=None, test_accuracy=0.5, **fields):
+def _doubts(*losses, predicted_classes: int | None = 3, dataset=None, test_accuracy=0.5, **fields):
     config = default_config()
     config.update(fields)
     epochs = [

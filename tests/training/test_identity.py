@@ -30,6 +30,7 @@ def test_the_record_holds_the_data_set_and_its_digest():
     dataset = random_dataset()
     described = _record(dataset)["dataset"]
     digest = described.pop("digest")
+    assert described.pop("train_digest") == ""
     assert described == {
         "name": "noise",
         "train_examples": 24,
@@ -57,23 +58,23 @@ def _with_a_changed_label(dataset):
 def test_a_changed_pixel_or_label_is_another_data_set(tmp_path, change):
     before, now = _record(), _record(change(random_dataset()))
     with pytest.raises(UserError, match=r"another data set .*: use another workdir, or the same data set to") as error:
-        compare(before, now, tmp_path)
+        compare(before, now, tmp_path, evaluated=True)
     for record in (before, now):
         assert record["dataset"]["digest"] in str(error.value)
 
 
 def test_other_numbers_and_classes_are_named_with_both_values(tmp_path):
     with pytest.raises(UserError, match=r"dataset\.train_examples was 24 and is 32"):
-        compare(_record(), _record(random_dataset(train=32)), tmp_path)
+        compare(_record(), _record(random_dataset(train=32)), tmp_path, evaluated=True)
     names = [f"a rather long name of a class, number {number}" for number in range(1000)]
     other = [*names[:700], "cat", *names[701:]]
     datasets = (dataclasses.replace(random_dataset(), class_names=tuple(n)) for n in (names, other, names[:-1]))
     before, now, fewer = (_record(dataset) for dataset in datasets)
     with pytest.raises(UserError, match=r"class_names was 'a rather .* 700' in place 700 and is 'cat'\)") as error:
-        compare(before, now, tmp_path)
+        compare(before, now, tmp_path, evaluated=True)
     assert len(str(error.value)) < 500
     with pytest.raises(UserError, match=r"class_names was .*\.\.\. and is .*\.\.\.") as error:
-        compare(before, fewer, tmp_path)
+        compare(before, fewer, tmp_path, evaluated=True)
     assert len(str(error.value)) < 700
 
 
@@ -82,39 +83,39 @@ def test_a_folder_may_move_if_its_content_is_the_same(tmp_path):
     config = default_config()
     config.data.dir = "elsewhere"
     moved = _record(dataclasses.replace(dataset, name="elsewhere"), data=config.data)
-    assert compare(_record(dataset), moved, tmp_path) == ""
+    assert compare(_record(dataset), moved, tmp_path, evaluated=True) == ""
 
 
 def test_the_content_of_the_checkpoint_counts_and_not_its_name(tmp_path):
     for name, content in (("a.npz", b"1"), ("copy.npz", b"1"), ("b.npz", b"2")):
         (tmp_path / name).write_bytes(content)
     before = _record(checkpoint=tmp_path / "a.npz")
-    assert compare(before, _record(checkpoint=tmp_path / "copy.npz"), tmp_path) == ""
+    assert compare(before, _record(checkpoint=tmp_path / "copy.npz"), tmp_path, evaluated=True) == ""
     with pytest.raises(UserError, match=r"checkpoint_sha256 was '6b86b2.*' and is 'd4735e"):
-        compare(before, _record(checkpoint=tmp_path / "b.npz"), tmp_path)
+        compare(before, _record(checkpoint=tmp_path / "b.npz"), tmp_path, evaluated=True)
     (tmp_path / "a.npz").write_bytes(b"2")
     with pytest.raises(UserError, match=r"holds a run with another checkpoint \(checkpoint_sha256 was"):
-        compare(before, _record(checkpoint=tmp_path / "a.npz"), tmp_path)
+        compare(before, _record(checkpoint=tmp_path / "a.npz"), tmp_path, evaluated=True)
 
 
 def test_a_workdir_of_before_continues_with_a_note(tmp_path):
     now = _record()
     now["metadata"] |= {"mean": [0.5] * 3, "std": [0.5] * 3}
     old = _of_before(now)
-    assert "earlier version" in compare(old, now, tmp_path)
+    assert "earlier version" in compare(old, now, tmp_path, evaluated=True)
     assert changed_versions(old, now) == ""
     assert complete_record(old, now) == now
     other = copy.deepcopy(now)
     other["config"]["seed"] = 3
     with pytest.raises(UserError, match=r"another configuration \(config\.seed was 0 and is 3\)"):
-        compare(old, other, tmp_path)
+        compare(old, other, tmp_path, evaluated=True)
     # A field that the earlier version did not have had the effect of its default.
     del old["config"]["label_smoothing"]
-    assert "earlier version" in compare(old, now, tmp_path)
+    assert "earlier version" in compare(old, now, tmp_path, evaluated=True)
     other = copy.deepcopy(now)
     other["config"]["label_smoothing"] = 0.1
     with pytest.raises(UserError, match=r"label_smoothing was 0\.0 and is 0\.1"):
-        compare(old, other, tmp_path)
+        compare(old, other, tmp_path, evaluated=True)
 
 
 def test_images_without_a_digest_get_a_note(tmp_path):
@@ -122,14 +123,30 @@ def test_images_without_a_digest_get_a_note(tmp_path):
     stream = StreamSource(np.asarray(source.labels), source.image_shape, source.fetch)
     record = _record(dataclasses.replace(random_dataset(), train=stream))
     assert record["dataset"]["digest"] == ""
-    assert compare(record, record, tmp_path).startswith("nothing has recorded the content of the images of")
-    assert compare(_record(), _record(), tmp_path) == ""
+    assert compare(record, record, tmp_path, evaluated=True).startswith(
+        "nothing has recorded the content of the images of"
+    )
+    assert compare(_record(), _record(), tmp_path, evaluated=True) == ""
 
 
 def test_another_version_of_a_library_is_noted_and_accepted(tmp_path):
     now = _record()
     before = copy.deepcopy(now)
     before["versions"]["jax"] = "0.4.1"
-    assert compare(before, now, tmp_path) == ""
+    assert compare(before, now, tmp_path, evaluated=True) == ""
     note = changed_versions(before, now)
     assert note == f"the run began with jax 0.4.1 (now {now['versions']['jax']}): its numbers may differ by rounding"
+
+
+def test_test_images_may_change_before_they_are_used(tmp_path):
+    dataset = dataclasses.replace(random_dataset(), digest="ab12", train_digest="cd34")
+    healed = dataclasses.replace(dataset, digest="ef56", test=random_dataset(test=9).test)
+    before, now = _record(dataset), _record(healed)
+    assert compare(before, now, tmp_path, evaluated=False).startswith("the test images are not those with which")
+    assert complete_record(before, now)["dataset"] == now["dataset"]
+    assert compare(before, before, tmp_path, evaluated=False) == ""
+    with pytest.raises(UserError, match=r"digest was 'ab12' and is 'ef56'; dataset\.test_examples was 10 and is 9"):
+        compare(before, now, tmp_path, evaluated=True)
+    for other in (dataclasses.replace(healed, train_digest="cd35"), dataclasses.replace(healed, train_digest="")):
+        with pytest.raises(UserError, match=r"digest was 'ab12' and is 'ef56'"):
+            compare(before, _record(other), tmp_path, evaluated=False)

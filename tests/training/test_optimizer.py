@@ -233,6 +233,7 @@ def test_the_rate_that_is_logged_is_the_one_that_an_update_applies(schedule, nam
     @jax.jit
     def step(state, total_steps):
         # The update of every optimizer here is the rate times the sign of the gradient.
+        updates: Any
         updates, state = make_optimizer(settings, total_steps, params, frozen).update(params, state, params)
         return updates["layer"]["kernel"], state
 
@@ -241,4 +242,4 @@ def test_the_rate_that_is_logged_is_the_one_that_an_update_applies(schedule, nam
     for number in range(total):
         update, state = step(state, jnp.int32(total))
         # Adam divides by the root of the mean square plus 1e-8.
-        np.testing.assert_allclose(-update, float(logged(number)), rtol=1e-6, err_msg=f"step {number}")
+        np.testing.assert_allclose(-update, np.asarray(logged(number)), rtol=1e-6, err_msg=f"step {number}")
