@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
 Tree = TypeVar("Tree")
+# The file that the one process holds that writes to a workdir.
+_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -54,17 +56,40 @@ def owned(path: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with using(path):
-        path.mkdir(parents=True, exist_ok=True)
-        file = (path / ".lock").open("a+b", buffering=0)
-    with file:
-        file.seek(0)
-        owner = file.read(200).decode(errors="replace").strip()
-        lock(file, path, f"another process ({owner})" if owner else "another process")
-        with using(path):
-            file.truncate(0)
-            file.write(f"{os.getpid()} on {socket.gethostname()}\n".encode())
+    """Locks the folder; at the end removes the lock's file, and the folder if it is new and stayed empty."""
+    is_new = not path.exists()
+    file = _lock_file(path)
+    try:
         yield
+    finally:
+        # Removed before others can take the lock. Windows cannot remove an open file, and keeps it.
+        with contextlib.suppress(OSError):
+            (path / _LOCK).unlink()
+            if is_new:
+                path.rmdir()
+        file.close()
+
+
+def _lock_file(path: Path) -> IO[bytes]:
+    """Returns the locked file of a folder, which names this process."""
+    while True:
+        with using(path):
+            path.mkdir(parents=True, exist_ok=True)
+            file = (path / _LOCK).open("a+b", buffering=0)
+        try:
+            file.seek(0)
+            owner = file.read(200).decode(errors="replace").strip()
+            lock(file, path, f"another process ({owner})" if owner else "another process")
+            # A process that ended meanwhile has removed the file.
+            if os.fstat(file.fileno()).st_nlink:
+                with using(path):
+                    file.truncate(0)
+                    file.write(f"{os.getpid()} on {socket.gethostname()}\n".encode())
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from ppvit_jax.errors import UserError
+from ppvit_jax.training import workdir
 from ppvit_jax.training.workdir import owned
 
 
@@ -41,10 +42,34 @@ def test_of_runs_that_start_at_the_same_moment_one_goes_on(tmp_path):
     assert sorted(outcomes) == ["is refused"] * 3 + ["runs"]
 
 
-def test_a_run_that_fails_leaves_no_lock(tmp_path):
-    with pytest.raises(KeyError), owned(tmp_path):
+def test_a_run_that_fails_leaves_no_lock_and_no_empty_folder(tmp_path):
+    for folder in (tmp_path, tmp_path / "new"):
+        with pytest.raises(KeyError), owned(folder):
+            raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyError), owned(tmp_path / "new"):
+        (tmp_path / "new" / "secret.key").touch()
         raise KeyError
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "secret.key"]
+
+
+def test_the_file_of_a_killed_process_is_taken_over(tmp_path):
+    (tmp_path / ".lock").write_text("1 on another machine, and a text that is longer than the next one\n")
     with owned(tmp_path):
+        assert (tmp_path / ".lock").read_text().startswith(f"{os.getpid()} on ")
+
+
+def test_a_file_that_was_removed_before_it_is_locked_does_not_count(tmp_path, monkeypatch):
+    """A process opens the file, and then the owner of the lock ends, so a third one makes a new file."""
+    lock = workdir.lock
+
+    def lock_too_late(file, *arguments):
+        monkeypatch.setattr(workdir, "lock", lock)
+        (tmp_path / ".lock").unlink()
+        lock(file, *arguments)
+
+    monkeypatch.setattr(workdir, "lock", lock_too_late)
+    with owned(tmp_path), pytest.raises(UserError, match="another process"), owned(tmp_path):
         pass
 
 
