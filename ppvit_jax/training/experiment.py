@@ -19,7 +19,8 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
 from ppvit_jax.training.loop import Run, train
 from ppvit_jax.training.matching import PLAIN, LoadedImages, LoadedModel, check_match
-from ppvit_jax.training.workdir import Result
+from ppvit_jax.training.results import Result
+from ppvit_jax.training.workdir import owned
 
 if TYPE_CHECKING:
     from ppvit_jax import keys
@@ -46,7 +47,7 @@ def run(
       UserError: the user can fix the problem; the message says how.
     """
     workdir = local_path(workdir)
-    with compute_precision(config):
+    with owned(workdir), compute_precision(config):
         return train(_prepare_run(config, dataset, Path(key_folder or workdir)), workdir)
 
 
