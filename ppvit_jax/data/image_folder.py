@@ -38,7 +38,9 @@ def load(settings: DataSettings) -> Dataset:
         )
         for files, chosen in ((train, settings.choose_train(len(train))), (test, settings.choose_test(len(test))))
     ]
-    return Dataset(path.resolve().name, train_source, test_source, class_names, manifest)
+    # The images of a folder with a manifest have one size.
+    resize = "" if manifest else settings.resize
+    return Dataset(path.resolve().name, train_source, test_source, class_names, manifest, resize=resize)
 
 
 def list_splits(

@@ -40,7 +40,8 @@ def load(settings: DataSettings) -> Dataset:
         make_source(records, chosen, settings.reader, in_memory=settings.in_memory)
         for records, chosen in ((train, settings.choose_train(len(train))), (test, settings.choose_test(len(test))))
     ]
-    return Dataset(train.name, train_source, test_source, train.class_names, manifest)
+    resize = "" if manifest or train.native_shape else settings.resize
+    return Dataset(train.name, train_source, test_source, train.class_names, manifest, resize=resize)
 
 
 def data_root(data_dir: str) -> Path:

@@ -252,5 +252,8 @@ def _differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]
     return [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and name.removeprefix("config.") not in _CHANGEABLE_FIELDS
+        if before.get(name) != now.get(name)
+        and name.removeprefix("config.") not in _CHANGEABLE_FIELDS
+        # A former version did not record these facts, which follow from the configuration and the images.
+        and not (name.startswith("metadata.") and name not in before)
     ]
