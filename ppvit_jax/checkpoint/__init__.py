@@ -6,6 +6,7 @@ from ppvit_jax.checkpoint.notes import (
     complete_record,
     describe_images,
     describe_normalization,
+    describe_resize,
     list_assumptions,
     print_notes,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "complete_record",
     "describe_images",
     "describe_normalization",
+    "describe_resize",
     "join",
     "list_assumptions",
     "print_notes",

@@ -10,6 +10,7 @@ import numpy as np
 from ppvit_jax import models
 from ppvit_jax.checkpoint.metadata import STANDARD, Metadata
 from ppvit_jax.checkpoint.npz import resolve
+from ppvit_jax.data.images import RESIZE_NAMES
 from ppvit_jax.errors import UserError
 
 
@@ -28,6 +29,11 @@ def describe_images(encryption: str, key_fingerprint: str | None) -> str:
     if encryption == "none":
         return "plain images"
     return f"images encrypted with {encryption!r} (key fingerprint {key_fingerprint})"
+
+
+def describe_resize(resize: str) -> str:
+    """Returns the name of a way of resizing that users are shown, such as "center_crop"."""
+    return next((name for name, value in RESIZE_NAMES.items() if value == resize), resize)
 
 
 def complete_record(path: Path, metadata: Metadata) -> Metadata:
@@ -72,7 +78,7 @@ def print_notes(notes: Iterable[str], title: str = "note") -> None:
 
 
 def check_record(path: Path | str, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:
-    """Checks that a checkpoint's record fits its arrays, and that this version knows its options.
+    """Checks that a checkpoint's record fits its arrays, and that this version knows its values.
 
     Args:
       path: the checkpoint's name, for messages.
@@ -80,8 +86,14 @@ def check_record(path: Path | str, metadata: Metadata, arrays: Mapping[str, np.n
       arrays: its arrays by name; a head that is not among them is not compared.
 
     Raises:
-      UserError: the record has an unknown option, or another number of classes or another image size than the arrays.
+      UserError: the record has an unknown option or way of resizing, or another number of classes or another image size
+        than the arrays.
     """
+    if metadata.resize and metadata.resize not in RESIZE_NAMES.values():
+        raise UserError(
+            f"{path} records the way of resizing {metadata.resize!r}, which this version does not know: update this "
+            "program"
+        )
     if unknown := sorted(metadata.model_options.keys() - models.OPTIONS.keys()):
         raise UserError(
             f"{path} records the model option {unknown[0]!r}, which this version does not know: update this program"

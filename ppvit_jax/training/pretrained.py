@@ -11,7 +11,6 @@ from flax.traverse_util import flatten_dict
 from ppvit_jax import adaptation, checkpoint, models
 from ppvit_jax.config import Config
 from ppvit_jax.data import Dataset
-from ppvit_jax.data.images import RESIZE_NAMES
 from ppvit_jax.errors import UserError
 
 _SHOWN_NAMES = 10
@@ -78,7 +77,7 @@ def load(config: Config, model_config: models.ModelConfig, dataset: Dataset, *, 
         model_config = _adopt_layers(config, model_config, path, arrays, notes)
         arrays = _match_head(path, arrays, metadata.class_names, dataset.class_names, family.head, notes)
         if metadata.resize and dataset.resize and metadata.resize != dataset.resize:
-            recorded, used = _spell(metadata.resize), _spell(dataset.resize)
+            recorded, used = checkpoint.describe_resize(metadata.resize), checkpoint.describe_resize(dataset.resize)
             warnings.append(
                 f"{path} was trained on images that were resized by {recorded}, and config.data.resize is {used}: set "
                 f"config.data.resize={recorded} to evaluate the model as it was trained"
@@ -240,8 +239,3 @@ def _fold_normalization(
 
 def _list(names: tuple[str, ...]) -> str:
     return ", ".join(names[:_SHOWN_NAMES]) + (", ..." if len(names) > _SHOWN_NAMES else "")
-
-
-def _spell(resize: str) -> str:
-    """Returns the name of a way of resizing that users are shown."""
-    return next((name for name, value in RESIZE_NAMES.items() if value == resize), resize)
