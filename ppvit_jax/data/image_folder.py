@@ -46,7 +46,9 @@ def load(settings: DataSettings) -> Dataset:
         make_source(files, settings.reader, in_memory=settings.in_memory is True, manifest=manifest)
         for files in (train, test)
     ]
-    return Dataset(path.resolve().name, train_source, test_source, class_names, manifest, digest)
+    # The images of a folder with a manifest have one size.
+    resize = "" if manifest else settings.resize
+    return Dataset(path.resolve().name, train_source, test_source, class_names, manifest, digest, resize=resize)
 
 
 def _digest(

@@ -45,7 +45,8 @@ def load(settings: DataSettings) -> Dataset:
         for records, chosen in ((train, settings.choose_train(len(train))), (test, settings.choose_test(len(test))))
     ]
     digest = digest_records(path, manifest)
-    return Dataset(train.name, train_source, test_source, train.class_names, manifest, digest)
+    resize = "" if manifest or train.native_shape else settings.resize
+    return Dataset(train.name, train_source, test_source, train.class_names, manifest, digest, resize=resize)
 
 
 def data_root(data_dir: str) -> Path:
