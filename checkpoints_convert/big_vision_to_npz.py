@@ -54,7 +54,8 @@ def convert(arguments: argparse.Namespace) -> None:
             converted[f"{single[1]}/{_rename(single[2])}"] = array
         else:
             converted[name] = array
-    metadata = record.apply_options(metadata, arguments, where=where)
+    num_classes = command.check_complete(converted, where).num_classes
+    metadata = record.apply_options(metadata, arguments, num_classes=num_classes, where=where)
     command.write_npz(arguments.target, converted, metadata, where=where)
 
 

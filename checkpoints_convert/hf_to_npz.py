@@ -42,20 +42,22 @@ def convert(arguments: argparse.Namespace) -> None:
     heads = config.get("num_attention_heads", 12)
     if isinstance(heads, bool) or not isinstance(heads, int):
         raise UserError(f"{where} has num_attention_heads={heads!r}, but it must be a number")
-    own = hugging_face.own_fields(folder, config)
+    hugging_face.class_names(config, folder)
     former = _former_record(config, folder)
     content = tensors.read(_find_weights(folder), arguments.weights)
     state = _select(content, arguments.weights, where)
     tensors.check_values(state, where)
     heads = command.heads_of(state["vit.embeddings.cls_token"].shape[-1], heads, where)
     arrays = to_google(state, _TABLE, heads=heads, where=where)
-    hugging_face.check_shape(config, command.check_complete(arrays, where), where)
-    metadata = record.merge(former or content.record, own, where=where)
+    shape = command.check_complete(arrays, where)
+    hugging_face.check_shape(config, shape, where)
+    metadata = record.merge(former or content.record, hugging_face.own_fields(folder, config), where=where)
     if metadata.encryption != "none":
         note(
             f"{where} holds a model that is adapted to {metadata.encryption}, by its field ppvit: it takes such images"
         )
-    command.write_npz(arguments.target, arrays, record.apply_options(metadata, arguments, where=where), where=where)
+    metadata = record.apply_options(metadata, arguments, num_classes=shape.num_classes, where=where)
+    command.write_npz(arguments.target, arrays, metadata, where=where)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -118,6 +118,22 @@ def activation(config: Mapping[str, Any], where: str) -> str:
     raise UserError(f"{where} has the activation {theirs!r} (hidden_act), but only a GELU can be converted: {known}")
 
 
+def class_names(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+    """Returns the names of id2label in order; () if there are none.
+
+    Raises:
+      UserError: the labels are not numbered from 0.
+    """
+    labels = config.get("id2label") or {}
+    try:
+        names = tuple(str(labels[str(number)]) for number in range(len(labels)))
+    except (KeyError, TypeError):
+        raise UserError(f"{folder / 'config.json'} is damaged: its labels (id2label) do not count from 0") from None
+    # transformers calls labels without names so.
+    unnamed = all(name == f"LABEL_{number}" for number, name in enumerate(names))
+    return () if unnamed else names
+
+
 def own_fields(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of the metadata record that config.json and preprocessor_config.json decide.
 
@@ -128,16 +144,8 @@ def own_fields(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "model_options": {name: value for name, value in options.items() if value != FAMILY.options[name]}
     }
-    if labels := config.get("id2label"):
-        try:
-            names = tuple(str(labels[str(number)]) for number in range(len(labels)))
-        except (KeyError, TypeError):
-            raise UserError(
-                f"{folder / 'config.json'} is damaged: its labels (id2label) are not numbered from 0"
-            ) from None
-        # transformers calls labels without names so.
-        unnamed = all(name == f"LABEL_{number}" for number, name in enumerate(names))
-        fields["class_names"] = () if unnamed else names
+    if config.get("id2label"):
+        fields["class_names"] = class_names(config, folder)
     path = folder / "preprocessor_config.json"
     processor = read_json(path, "check its permissions") if path.is_file() else {}
     if not processor and (folder / "processor_config.json").is_file():

@@ -12,7 +12,10 @@ from ppvit_jax.errors import UserError
 _LEFT_OUT = re.compile(r"(.*\.)?(num_batches_tracked|n_averaged)|(criterion|loss|loss_fn|loss_fct)\..*")
 # Parts of other models, by the names of their tensors. Google's Vision Transformers have none of them.
 _OBSTACLES = (
-    (r"(vit\.|encoder\.layer\.\d|embeddings\.)", "its names are Hugging Face's, so give its folder to hf-to-npz"),
+    (
+        r"(.*\.)?embeddings\.(cls_token|patch_embeddings)",
+        "its names are Hugging Face's: give its folder to hf-to-npz",
+    ),
     (r"(Transformer|embedding)/", "its names are Google's already"),
     (r"conv_proj\.|encoder\.layers\.encoder_layer_", "its names are torchvision's, whose models cannot be converted"),
     (r"(visual|text_model|vision_model|transformer\.resblocks)\.", "it has the image and text towers of CLIP"),

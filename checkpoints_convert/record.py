@@ -61,24 +61,28 @@ def merge(former: Metadata | None, own: Mapping[str, Any], *, where: str) -> Met
     return record
 
 
-def apply_options(record: Metadata, arguments: argparse.Namespace, *, where: str) -> Metadata:
+def apply_options(record: Metadata, arguments: argparse.Namespace, *, num_classes: int, where: str) -> Metadata:
     """Returns the record with the values of --mean, --std and --class-names, and prints the normalization assumed.
 
     Raises:
-      UserError: a value is impossible, or the file of class names cannot be read.
+      UserError: a value is impossible, or the names cannot be read or are not as many as the head's outputs.
     """
     if (arguments.mean is None) != (arguments.std is None):
         raise UserError("--mean and --std belong together: give both or neither")
+    if arguments.class_names is not None:
+        names = _read_names(arguments.class_names.expanduser())
+        if len(names) != num_classes:
+            raise UserError(
+                f"--class-names {arguments.class_names} has {len(names)} names, but the head {num_classes} outputs: "
+                "give one name an output"
+            )
+        record = dataclasses.replace(record, class_names=names)
     if arguments.mean is not None:
         if not all(abs(number) < 1e6 for number in arguments.mean) or not all(0 < n < 1e6 for n in arguments.std):
-            raise UserError(
-                f"--mean {arguments.mean} and --std {arguments.std} need finite numbers, those of --std positive"
-            )
-        record = dataclasses.replace(record, mean=tuple(arguments.mean), std=tuple(arguments.std))
-    elif not record.mean:
+            raise UserError(f"--mean {arguments.mean} and --std {arguments.std} need finite numbers, std positive ones")
+        return dataclasses.replace(record, mean=tuple(arguments.mean), std=tuple(arguments.std))
+    if not record.mean:
         note(f"{where} does not record its normalization, so mean and std 0.5 are assumed: --mean and --std set others")
-    if arguments.class_names is not None:
-        record = dataclasses.replace(record, class_names=_read_names(arguments.class_names.expanduser()))
     return record
 
 

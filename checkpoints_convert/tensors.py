@@ -151,8 +151,9 @@ def _read_torch(path: Path, weights: str | None) -> Tensors:
     try:
         # With weights_only, the file can create tensors and plain containers, and run no code. A namespace, in which
         # timm keeps the arguments of its training program, only holds attributes.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
+            # A path would be judged by its ending.
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     # PyTorch documents no type of exception for a file that is damaged or holds other objects.

@@ -29,6 +29,7 @@ def convert(arguments: argparse.Namespace) -> None:
     """
     where, config_file = str(arguments.source), arguments.source.parent / "config.json"
     content = tensors.read(arguments.source, arguments.weights)
+    naming.refuse_obstacles(content.state, where=where)
     state = naming.strip_prefix(
         content.state, "cls_token", weights=arguments.weights, averaged=content.averaged, where=where
     )
@@ -65,7 +66,8 @@ def convert(arguments: argparse.Namespace) -> None:
         options = dict(content.record.model_options) if content.record else {}
         own["model_options"] = options | {"activation": activation}
     metadata = record.merge(content.record, own, where=where)
-    command.write_npz(arguments.target, arrays, record.apply_options(metadata, arguments, where=where), where=where)
+    metadata = record.apply_options(metadata, arguments, num_classes=num_classes, where=where)
+    command.write_npz(arguments.target, arrays, metadata, where=where)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
