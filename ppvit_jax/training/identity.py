@@ -210,9 +210,9 @@ def _thing(name: str) -> str:
 
 def _shorten(before: Any, now: Any) -> tuple[str, str]:
     """Returns two values as text: of a SHA-256 its beginning, of two long lists the first elements that differ."""
-    texts = tuple(f"{value[:12]}..." if _is_digest(value) else repr(value) for value in (before, now))
+    texts = [f"{value[:12]}..." if _is_digest(value) else repr(value) for value in (before, now)]
     if max(map(len, texts)) <= _SHOWN_CHARACTERS:
-        return texts
+        return texts[0], texts[1]
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         place = next(number for number, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1])
         return f"{before[place]!r} in place {place}", f"{now[place]!r}"
