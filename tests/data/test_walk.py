@@ -99,7 +99,5 @@ def test_a_folder_without_permission_stops_or_is_left_out(tmp_path, monkeypatch)
         walk(tmp_path)
     files = walk(tmp_path, skip_unreadable=True)
     assert files.images == ["a/1.png"] and files.folders == {"a", "b"} and reasons(files) == {(FORBIDDEN, ""): 1}
-    with pytest.raises(
-        UserError, match=r"folder .*/b has files but no image that can be read \(without permission"
-    ):
+    with pytest.raises(UserError, match=r"folder .*/b has files but no image that can be read \(without permission"):
         list_folder(tmp_path, skip_unreadable=True).check_labels()
