@@ -273,6 +273,8 @@ def _check_values(path: Path, manifest: Manifest) -> None:
     sizes = (header.image_size, header.block_size)
     if not all(isinstance(size, int) and size > 0 for size in sizes) or header.image_size % header.block_size:
         raise UserError(f"{path} has impossible sizes, {sizes[0]} and {sizes[1]}: {_REMEDY}")
+    if not isinstance(header.encryption, str) or not isinstance(header.origin, str):
+        raise UserError(f"{path} names no encryption or origin as text: {_REMEDY}")
     if not isinstance(header.copies, int) or header.copies < 1:
         raise UserError(f"{path} has {header.copies!r} copies of an image: {_REMEDY}")
     if header.encryption != "none":
