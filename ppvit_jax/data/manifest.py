@@ -17,7 +17,7 @@ from typing import Any
 
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.encryption import parse
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import SIDE, UserError
 from ppvit_jax.files import written_aside
 
 NAME = "manifest.json"
@@ -231,8 +231,10 @@ def _check_values(path: Path, manifest: Manifest) -> None:
     """Checks the values. The SHA-256 is not enough, because anyone who changes a manifest can recompute it."""
     header = manifest.header
     sizes = (header.image_size, header.block_size)
-    if not all(isinstance(size, int) and size > 0 for size in sizes) or header.image_size % header.block_size:
+    if not all(isinstance(size, int) and 0 < size <= SIDE.most for size in sizes) or header.image_size % header.block_size:
         raise UserError(f"{path} has impossible sizes, {sizes[0]} and {sizes[1]}: {_REMEDY}")
+    if not (isinstance(header.encryption, str) and isinstance(header.key_fingerprint, str | None)):
+        raise UserError(f"{path} has an encryption or a key that is no text: {_REMEDY}")
     if header.encryption != "none":
         parse(header.encryption, header.block_size)
     if (header.key_fingerprint is None) != (header.encryption == "none"):
