@@ -21,7 +21,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppvit_jax.adaptation import adapt, rekey, restore
+    from ppvit_jax.adaptation import adapt, fold_normalization, rekey, restore
     from ppvit_jax.checkpoint import Metadata
     from ppvit_jax.checkpoint import write as save_checkpoint
     from ppvit_jax.config import load as load_config
@@ -47,6 +47,7 @@ __all__ = [
     "decrypt",
     "derive_permutations",
     "encrypt",
+    "fold_normalization",
     "generate_key",
     "load_checkpoint",
     "load_config",
@@ -60,7 +61,12 @@ __all__ = [
 ]
 # Modules are loaded when a name is first used, so that `import ppvit_jax` is instant and the cloud loads no keys.
 _MODULES = {
-    "adaptation": {"adapt": "adapt", "rekey": "rekey", "restore": "restore"},
+    "adaptation": {
+        "adapt": "adapt",
+        "fold_normalization": "fold_normalization",
+        "rekey": "rekey",
+        "restore": "restore",
+    },
     "checkpoint": {"Metadata": "Metadata", "save_checkpoint": "write"},
     "config": {"load_config": "load"},
     "encryption": {

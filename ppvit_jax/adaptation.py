@@ -7,9 +7,12 @@ sign where the encryption inverts values, and a ConvMixer's adaptive matrix foll
 family names these parameters (`ppvit_jax.models.family.Family`).
 """
 
+from collections.abc import Sequence
+
 import chex
 import numpy as np
 
+from ppvit_jax.checkpoint import describe_normalization
 from ppvit_jax.encryption import Permutations
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import Family, Params, leaf, recognize, replace_leaf
@@ -37,7 +40,7 @@ def adapt(params: Params, permutations: Permutations, offset: float = 0.0) -> Pa
         blocks and the model has no position embedding or mixing matrix.
     """
     if not permutations.alike:
-        raise UserError("permutations that differ from block to block do not fit one patch embedding: use shared ones")
+        raise UserError("permutations that differ from block to block need a kernel for each block: use shared ones")
     family = recognize(params)
     params = dict(params)
     if permutations.pixel is not None or permutations.negative is not None:
@@ -84,6 +87,46 @@ def inversion_offset(mean: float, std: float) -> float:
     A value x is normalized as (x / 255 - mean) / std, and its inverse is 255 - x.
     """
     return (1 - 2 * mean) / std
+
+
+def fold_normalization(
+    params: Params,
+    old: tuple[Sequence[float], Sequence[float]],
+    new: tuple[Sequence[float], Sequence[float]],
+) -> Params:
+    """Rewrites a model for images that are normalized by another mean and standard deviation.
+
+    The model computes the same function of an image p, whose values are from 0 to 1. It took x = (p - m) / s, and takes
+    y = (p - m') / s'. For channel c of a patch, x = (s'_c y + m'_c - m_c) / s_c. The patch embedding follows exactly:
+    K'[..., c, :] = K[..., c, :] s'_c / s_c, and b' = b + the sum of K[..., c, :] (m'_c - m_c) / s_c over a patch.
+
+    Args:
+      params: a model's parameters, numpy or JAX arrays, with a patch embedding [patch, patch, 3, hidden] and its bias
+        [hidden].
+      old: mean m and standard deviation s that the model was made with, three numbers each.
+      new: mean m' and standard deviation s' of the images that it is to take.
+
+    Returns:
+      A new tree of the same dtypes, which shares the unchanged leaves with `params`. The arithmetic is in float64.
+
+    Raises:
+      UserError: the two differ, and the model has no patch embedding that could follow.
+    """
+    (mean, std), (new_mean, new_std) = (tuple(np.asarray(values, np.float64) for values in pair) for pair in (old, new))
+    if (mean == new_mean).all() and (std == new_std).all():
+        return params
+    family = recognize(params)
+    if family is None or (kernel := leaf(params, family.patch_kernel)) is None:
+        raise UserError(
+            f"the model was made with {describe_normalization(*old)}, and has no patch embedding that could be "
+            f"rewritten for {describe_normalization(*new)}: normalize the images as the model needs it"
+        )
+    chex.assert_shape(kernel, (None, None, 3, None))
+    rows, bias = np.asarray(kernel, np.float64), leaf(params, family.patch_bias)
+    folded = rows * (new_std / std)[:, None]
+    moved = np.asarray(bias, np.float64) + np.einsum("abcd,c->d", rows, (new_mean - mean) / std)
+    params = replace_leaf(params, family.patch_kernel, folded.astype(kernel.dtype))
+    return replace_leaf(params, family.patch_bias, moved.astype(bias.dtype))
 
 
 def _follow_values(

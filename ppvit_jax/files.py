@@ -123,7 +123,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: object) -> None:
     """Writes JSON, indented by two spaces, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(null_if_not_finite(content), indent=2, allow_nan=False) + "\n")
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -158,3 +158,12 @@ def cell(value: object) -> str:
     if isinstance(value, float) and not value.is_integer():
         return f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
     return f"{value:,.0f}" if isinstance(value, float | int) and math.isfinite(value) else str(value)
+
+
+def null_if_not_finite(content: object) -> object:
+    """Returns the content of a JSON file with None in place of NaN and infinity, which JSON lacks."""
+    if isinstance(content, dict):
+        return {name: null_if_not_finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [null_if_not_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -1,6 +1,15 @@
 """Checkpoints for exchange with other programs: Google's `.npz` layout <-> params."""
 
 from ppvit_jax.checkpoint.metadata import Metadata
+from ppvit_jax.checkpoint.notes import (
+    check_record,
+    complete_record,
+    describe_images,
+    describe_normalization,
+    describe_resize,
+    list_assumptions,
+    print_notes,
+)
 from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, read, resolve, write
 from ppvit_jax.checkpoint.params import check_statistics, join, split, to_params
 
@@ -8,8 +17,15 @@ __all__ = [
     "EMBEDDED",
     "Metadata",
     "check_finite",
+    "check_record",
     "check_statistics",
+    "complete_record",
+    "describe_images",
+    "describe_normalization",
+    "describe_resize",
     "join",
+    "list_assumptions",
+    "print_notes",
     "read",
     "resolve",
     "split",

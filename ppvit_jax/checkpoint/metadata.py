@@ -8,7 +8,15 @@ from typing import Any
 # Google's models take images as x / 127.5 - 1, which is this mean and this standard deviation of x / 255.
 STANDARD = (0.5, 0.5, 0.5)
 # Fields that are left out of the JSON if they are empty, so that the record of a model that needs none stays as it was.
-_OPTIONAL = ("model_options", "mean", "std", "resize", "images_encryption", "images_key_fingerprint")
+_OPTIONAL = (
+    "model_options",
+    "mean",
+    "std",
+    "resize",
+    "images_encryption",
+    "images_key_fingerprint",
+    "images_block_size",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Metadata:
       images_encryption: the encryption of the images that the model was trained on, if it is not the one that the model
         is adapted to; "" if it is.
       images_key_fingerprint: fingerprint of these images' key, beside `images_encryption`.
+      images_block_size: side of these images' blocks in pixels, if it is not the model's patch size; 0 if it is.
     """
 
     model: str = ""
@@ -42,6 +51,7 @@ class Metadata:
     resize: str = ""
     images_encryption: str = ""
     images_key_fingerprint: str | None = None
+    images_block_size: int = 0
 
     @property
     def images(self) -> tuple[str, str | None]:
@@ -55,11 +65,22 @@ class Metadata:
         """Mean and standard deviation of each channel; 0.5 if nothing recorded them."""
         return self.mean or STANDARD, self.std or STANDARD
 
-    def trained_on(self, encryption: str, key_fingerprint: str | None) -> "Metadata":
-        """Returns the metadata of a model that was trained on images of this encryption and key."""
-        if (encryption, key_fingerprint) == (self.encryption, self.key_fingerprint):
-            return dataclasses.replace(self, images_encryption="", images_key_fingerprint=None)
-        return dataclasses.replace(self, images_encryption=encryption, images_key_fingerprint=key_fingerprint)
+    def trained_on(self, encryption: str, key_fingerprint: str | None, block_size: int = 0) -> "Metadata":
+        """Returns the metadata of a model that was trained on images of this encryption, key and block size.
+
+        Args:
+          encryption: the images' encryption; "none" for plain ones.
+          key_fingerprint: fingerprint of their key; None for plain images.
+          block_size: side of their blocks in pixels, if it is not the model's patch size; 0 if it is.
+        """
+        if (encryption, key_fingerprint, block_size) == (self.encryption, self.key_fingerprint, 0):
+            encryption, key_fingerprint = "", None
+        return dataclasses.replace(
+            self,
+            images_encryption=encryption,
+            images_key_fingerprint=key_fingerprint,
+            images_block_size=block_size,
+        )
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Metadata":
@@ -76,7 +97,9 @@ class Metadata:
         for name, value in values.items():
             if not _is_valid(name, value):
                 raise ValueError(f"the metadata has the field {name} with the impossible value {str(value)[:80]}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        for name in ("class_names", "mean", "std"):
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)
 
     def to_json(self) -> str:
         """Returns one line of JSON, without the optional fields that are empty."""
@@ -89,7 +112,7 @@ def _is_valid(name: str, value: Any) -> bool:
         return isinstance(value, str)
     if name in ("key_fingerprint", "images_key_fingerprint"):
         return value is None or isinstance(value, str)
-    if name == "image_size":
+    if name in ("image_size", "images_block_size"):
         return isinstance(value, int) and 0 <= value < 2**31
     if name == "model_options":
         return isinstance(value, dict) and all(isinstance(option, str | int | float) for option in value.values())

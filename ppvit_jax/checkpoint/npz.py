@@ -22,6 +22,7 @@ import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from ppvit_jax.checkpoint.content import recognize, refusal
 from ppvit_jax.checkpoint.metadata import Metadata
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path, written_aside
@@ -66,6 +67,9 @@ def read(
     """
     path = local_path(path)
     try:
+        kind = recognize(path)
+        if kind not in ("npz", "damaged", "unknown"):
+            raise UserError(f"the checkpoint {refusal(path, kind, 'a .npz file')}")
         file = path.open("rb")
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from None

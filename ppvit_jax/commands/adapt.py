@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "encrypted images what it computes on plain ones. The owner runs it, and gives the file that it writes to the "
         "cloud for fine-tuning.",
         "ppvit adapt --key secret.key --checkpoint ViT-B_16.npz --output adapted.npz",
-        "ppvit adapt --key secret.key --checkpoint embedded --image-size 64 --output adapted.npz",
+        "ppvit adapt --key secret.key --checkpoint embedded --output adapted.npz",
     )
     shared.add_key(parser)
     adapted_model.add_files(parser, "plain")
@@ -33,14 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         action=Number,
         range=SIDE,
-        default=shared.DEFAULT_IMAGE_SIZE,
         metavar="PIXELS",
-        help="side of the encrypted images in pixels (default: %(default)s)",
+        help="side of the encrypted images in pixels; the position embedding is resized to another one than the "
+        "model's (default: the model's)",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Resizes the position embedding to the images' size, permutes two tensors, and writes the adapted model.
+    """Fits the model to the images' size and normalization, permutes two tensors, and writes the adapted model.
 
     Raises:
       UserError: the arguments or files cannot be used.
@@ -54,6 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
             f"{path} is already adapted to {model.metadata.encryption} with the key of fingerprint "
             f"{model.metadata.key_fingerprint}: use ppvit rekey to change the key, or ppvit restore first"
         )
+    model.check_trained_images()
+    model = model.with_standard_normalization("because encrypted images are normalized so")
     model = model.with_encryption(shared.open_encryption(arguments.encryption, model.shape.patch_size).spec)
     adapted = adaptation.adapt(model.params, model.permutations(key))
     adapted_model.write_model(arguments, model.with_params(adapted), key)

@@ -83,6 +83,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_image_size(command)
     command.add_argument(
+        "--draws",
+        type=int,
+        action=Number,
+        range=COUNT,
+        metavar="N",
+        help="number of draws of images, each of which every key encrypts (default: one draw for each key)",
+    )
+    command.add_argument(
         "--noise",
         type=float,
         action=Number,
@@ -250,22 +258,30 @@ def _run_methods(arguments: argparse.Namespace, sources: Sources, output: Path) 
         raise UserError(
             "the attacks on images need plain ones: give --plain DIR, --plain photographs, or other --attacks"
         )
-    comparison, measured = _measure(arguments, sources, chosen, arguments.image_size, arguments.noise)
+    comparison, measured = _measure(
+        arguments, sources, chosen, arguments.image_size, noise=arguments.noise, draws=arguments.draws
+    )
     report.write_matrix(comparison, measured, output)
     print((output / "matrix.md").read_text())
     return list(dict.fromkeys(record.attack for record in comparison.records if record.succeeded))
 
 
 def _measure(
-    arguments: argparse.Namespace, sources: Sources, chosen: Sequence[Attack], size: int, noise: float = 0.0
+    arguments: argparse.Namespace,
+    sources: Sources,
+    chosen: Sequence[Attack],
+    size: int,
+    *,
+    noise: float = 0.0,
+    draws: int | None = None,
 ) -> tuple[methods.Comparison, str]:
     """Tries the attacks on the encryptions of --methods; returns the results and a description of the inputs."""
     encryptions = [
         shared.open_encryption(spec, usual_block_size(spec, sources.block_size)) for spec in arguments.methods
     ]
     material = audit_inputs.open_material(sources, chosen, size, noise)
-    comparison = methods.compare(encryptions, material, chosen, keys=arguments.keys, seed=sources.seed)
-    return comparison, audit_inputs.describe_material(sources, material, arguments.keys)
+    comparison = methods.compare(encryptions, material, chosen, keys=arguments.keys, seed=sources.seed, draws=draws)
+    return comparison, audit_inputs.describe_material(sources, material, arguments.keys, draws)
 
 
 def _run_orthogonal(arguments: argparse.Namespace, sources: Sources, output: Path) -> list[str]:

@@ -9,9 +9,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ppvit_jax.checkpoint import print_notes
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
-from ppvit_jax.commands.shared import conversion
+from ppvit_jax.commands.shared import conversion, model_sizes
 from ppvit_jax.commands.shared.encryption_choices import image_encryptions
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
@@ -46,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = shared.DEFAULT_ENCRYPTION
     shared.add_encryption(parser, image_encryptions(), "encryption of the images", "default: %(default)s", default)
     shared.add_base_is_public(parser)
+    model_sizes.add_checkpoint(parser)
     shared.add_sizes(parser)
-    shared.add_resize(parser)
+    shared.add_resize(parser, recorded=True)
     parser.add_argument(
         "--augmentations",
         type=int,
@@ -107,6 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     pipeline_type = _import_pipeline(arguments)
     key = shared.open_key(arguments.key, arguments.passphrase_file)
+    notes = model_sizes.settle(arguments, key)
     size, block_size = arguments.image_size, arguments.block_size
     method = conversion.open_image_encryption(arguments.encryption, block_size)
     encryptor = make_encryptor(method, method.derive(key, height=size, width=size))
@@ -119,12 +122,18 @@ def run(arguments: argparse.Namespace) -> None:
         )
     reader = ImageReader(size, arguments.resize, arguments.max_pixels)
     images = source.open(reader, keep_names=arguments.keep_names, manifest=manifest)
+    if images.copies > 1 and arguments.augmentations:
+        raise UserError(
+            f"the images in {images.root} are augmented copies already: leave --augmentations out, or encrypt the "
+            "original images"
+        )
     header = manifests.Header(
         encryption=method.spec,
         key_fingerprint=key.fingerprint,
         image_size=size,
         block_size=block_size,
-        origin=conversion.identify(key, images, {name: getattr(arguments, name) for name in _ORIGIN}),
+        origin="",
+        copies=max(arguments.augmentations, images.copies),
     )
     augmentation = Augmentation(arguments.augmentation, arguments.augmentations, arguments.seed)
     folder = source.output_folder(Path(arguments.output).expanduser())
@@ -147,7 +156,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.names:
         _write_names(Path(arguments.names).expanduser(), images, Path(arguments.output).expanduser())
     recipe = Recipe(size, encryptor, augmentation=augmentation, skip_unreadable=arguments.skip_unreadable)
-    conversion.Conversion("encrypting", images, recipe, folder, header, key, pipeline).run()
+    options = {name: getattr(arguments, name) for name in _ORIGIN}
+    print_notes(notes)
+    conversion.Conversion("encrypting", images, recipe, folder, header, key, options, pipeline).run()
     try:
         method.absorb(key, height=size, width=size)
     except UserError:

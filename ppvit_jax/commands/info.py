@@ -65,18 +65,14 @@ def _checkpoint(path: Path) -> Facts:
     millions = sum(array.size for array in arrays.values()) / 1e6
     arrays, statistics = checkpoint.split(arrays)
     names = metadata.class_names
-    shown = f" ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})" if names else ""
-    key = {
-        "adapted to": metadata.encryption if metadata.encryption != "none" else "nothing, a plain model",
-        "key fingerprint": metadata.key_fingerprint or "none",
-    }
+    listed = f" ({', '.join(name if name.isprintable() else repr(name) for name in names)})" if names else ""
     shape = _shape(path, arrays, metadata)
     if shape is None:
         return {
             "checkpoint": f"{metadata.model}, {millions:.2f} million parameters and statistics, {types}",
             "image size": f"{metadata.image_size}x{metadata.image_size}",
-            "classes": f"{len(names)}{shown}",
-        } | key
+            "classes": f"{len(names)}{listed}",
+        } | _record(path, metadata)
     family = models.family_of(shape)
     name = metadata.model or family.name(shape) or family.title
     content = "parameters and statistics" if statistics else "parameters"
@@ -85,7 +81,31 @@ def _checkpoint(path: Path) -> Facts:
         "image size": f"{shape.image_size}x{shape.image_size}, patches of {shape.patch_size}x{shape.patch_size}",
     }
     classes = str(shape.num_classes) if shape.num_classes else "no head"
-    return facts | family.describe(shape) | {"classes": classes + shown} | key
+    if shape.num_classes and names and len(names) != shape.num_classes:
+        listed = f", but {len(names)} names{listed}"
+    return facts | family.describe(shape) | {"classes": classes + listed} | _record(path, metadata)
+
+
+def _record(path: Path, metadata: checkpoint.Metadata) -> Facts:
+    """Returns the facts that the record alone has; what it lacks is marked as assumed."""
+    metadata = checkpoint.complete_record(path, metadata)
+    normalization = checkpoint.describe_normalization(*metadata.normalization)
+    resize = checkpoint.describe_resize(metadata.resize) if metadata.resize else "center_crop (assumed: not recorded)"
+    images = checkpoint.describe_images(*metadata.images)
+    if metadata.images_block_size:
+        images += f" in blocks of {metadata.images_block_size}x{metadata.images_block_size}"
+    nothing = "nothing, a plain model" if metadata.images[0] == "none" else "nothing"
+    facts = {} if metadata.class_names else {"class names": "not recorded"}
+    facts |= {
+        "normalization": normalization + ("" if metadata.mean else " (assumed: not recorded)"),
+        "resize": resize,
+        "takes": images,
+        "adapted to": metadata.encryption if metadata.encryption != "none" else nothing,
+        "key fingerprint": metadata.key_fingerprint or "none",
+    }
+    if metadata.model_options:
+        facts["model options"] = ", ".join(f"{name}={value}" for name, value in metadata.model_options.items())
+    return facts
 
 
 def _shape(path: Path, arrays: dict[str, np.ndarray], metadata: checkpoint.Metadata) -> models.ModelConfig | None:
@@ -128,6 +148,7 @@ def _workdir(path: Path) -> Facts:
         facts = {
             "workdir": f"{metadata.model}, {metadata.image_size}x{metadata.image_size}, {config['epochs']} epochs",
             "model adapted to": f"{metadata.encryption}, key fingerprint {metadata.key_fingerprint or 'none'}",
+            "normalization": checkpoint.describe_normalization(*metadata.normalization),
             "images": f"{content['encryption']}, key fingerprint {content['key_fingerprint'] or 'none'}",
         }
         if not (path / "result.json").exists():

@@ -1,8 +1,6 @@
 """The command `ppvit predict`: predicts the logits or classes of images, without a key."""
 
 import argparse
-import csv
-import io
 import time
 from pathlib import Path
 
@@ -15,8 +13,9 @@ from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared.adapted_model import SavedModel, open_model
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
+from ppvit_jax.commands.shared.predictions import Predictions
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.images import ImageReader
+from ppvit_jax.data.images import RESIZES, ImageReader
 from ppvit_jax.data.listing import Images, open_folder
 from ppvit_jax.data.loader import BatchOptions, test_batches
 from ppvit_jax.data.preprocess import normalize_images, preprocess
@@ -55,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="new file to write: .csv for the class and its probability, or .npz for the logits, of each image",
     )
     parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="add a column for each class to the .csv, named by the class, with its probability (default: write the "
+        "most probable class alone)",
+    )
+    parser.add_argument(
         "--batch-size",
         type=int,
         action=Number,
@@ -63,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of images that the model processes at once (default: %(default)s)",
     )
-    shared.add_resize(parser)
+    shared.add_resize(parser, recorded=True)
     shared.add_max_pixels(parser)
     parser.add_argument(
         "--allow-mismatch",
@@ -81,6 +86,10 @@ def run(arguments: argparse.Namespace) -> None:
     output = new_path(arguments.output, "the predictions")
     if output.suffix not in (".npz", ".csv"):
         raise UserError(f"--output {output} ends neither in .npz nor in .csv: choose one of them")
+    if arguments.probabilities and output.suffix != ".csv":
+        raise UserError(
+            f"--probabilities is for a .csv, but --output is {output}: a .npz has all logits, so leave it out"
+        )
     path = checkpoint.resolve(arguments.checkpoint)
     model = open_model(path, dtype="float32")
     shape = model.shape
@@ -89,29 +98,62 @@ def run(arguments: argparse.Namespace) -> None:
 
     folder = Path(arguments.input).expanduser()
     manifest = manifests.read(folder if folder.is_dir() else folder.parent)
+    header = manifest.header if manifest else None
     check_match(
         LoadedModel(str(path), model.metadata, shape.image_size, shape.patch_size),
-        LoadedImages(str(folder), manifest.header if manifest else None),
+        LoadedImages(str(folder), header),
         allow_mismatch=arguments.allow_mismatch,
     )
+    requested = arguments.resize
+    arguments.resize = requested or model.metadata.resize or RESIZES[0]
     images = open_folder(folder, ImageReader(shape.image_size, arguments.resize, arguments.max_pixels), manifest)
     started = time.monotonic()
     files = [split.original(index) for split in images.splits for index in range(split.count)]
     logits = _predict(model, images, arguments.batch_size)
     seconds = time.monotonic() - started
-    write_bytes(output, _table(files, logits, model.metadata.class_names, output.suffix))
+    predictions = Predictions(files, logits, model.metadata.class_names)
+    predictions.check_finite(str(path))
+    csv = output.suffix == ".csv"
+    write_bytes(output, predictions.to_csv(probabilities=arguments.probabilities) if csv else predictions.to_npz())
     print(f"{output}: {len(files):,} images in {seconds:.1f} s, {len(files) / seconds:.1f} images/s")
+    # Messages come last, so that a mistake prints one line alone.
+    is_encrypted = header is not None and header.encryption != "none"
+    _print_messages(model, "" if is_encrypted else requested, resizes=not is_encrypted)
+    checkpoint.print_notes(predictions.list_warnings(), "warning")
+
+
+def _print_messages(model: SavedModel, requested: str | None, *, resizes: bool) -> None:
+    """Prints what was assumed because the record lacks it, and where an argument contradicts the record.
+
+    Args:
+      model: the model.
+      requested: --resize; "" or None if it was not given, or if it has no effect.
+      resizes: True if the images may have been resized.
+    """
+    metadata = model.metadata
+    if requested and metadata.resize and requested != metadata.resize:
+        requested, recorded = (checkpoint.describe_resize(value) for value in (requested, metadata.resize))
+        warning = f"--resize is {requested}, but {model.path} was trained on images that were resized by {recorded}"
+        checkpoint.print_notes([warning], "warning")
+    assumptions = checkpoint.list_assumptions(
+        model.path,
+        metadata,
+        normalization=checkpoint.describe_normalization(*metadata.normalization),
+        resize=checkpoint.describe_resize(RESIZES[0]) if resizes and not requested else "",
+        classes="class numbers from 0",
+    )
+    checkpoint.print_notes(assumptions)
 
 
 def _predict(model: SavedModel, images: Images, batch_size: int) -> np.ndarray:
     """Returns the logits of all images, float32 [n, classes]."""
     shape = model.shape
-    functions = models.build(shape)
+    functions, (mean, std) = models.build(shape), model.metadata.normalization
 
     @jax.jit
     def apply(params: models.Params, statistics: models.Statistics, batch: np.ndarray) -> jax.Array:
         pixels = preprocess(jax.numpy.asarray(batch), shape.image_size)
-        return functions.apply(params, normalize_images(pixels, (0.5,) * 3, (0.5,) * 3, shape.dtype), statistics)
+        return functions.apply(params, normalize_images(pixels, mean, std, shape.dtype), statistics)
 
     def read(number: int) -> np.ndarray:
         split, index = images.locate(number)
@@ -129,20 +171,3 @@ def _predict(model: SavedModel, images: Images, batch_size: int) -> np.ndarray:
         progress.update(start + count)
     progress.close()
     return logits
-
-
-def _table(files: list[str], logits: np.ndarray, class_names: tuple[str, ...], suffix: str) -> bytes:
-    content = io.BytesIO()
-    if suffix == ".npz":
-        np.savez(content, logits=logits, files=np.array(files))
-        return content.getvalue()
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    text = io.TextIOWrapper(content, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
-    rows = csv.writer(text)
-    rows.writerow(["file", "class", "probability"])
-    for file, row in zip(files, probabilities, strict=True):
-        best = int(row.argmax())
-        name = class_names[best] if len(class_names) == logits.shape[1] else best
-        rows.writerow([file, name, f"{row[best]:.6f}"])
-    return content.getvalue()

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data.formats import accepted_formats
 from ppvit_jax.errors import UserError
 
 Resize = Literal["centre_crop", "squash"]
@@ -97,7 +98,8 @@ def decode(file: Path | bytes, *, name: str, max_pixels: int) -> Image.Image:
         exceed 16 bits.
     """
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        formats = accepted_formats(Path(name).suffix.lower())
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
             if image.width * image.height > max_pixels:
                 raise UserError(
                     f"{name} has {image.width} x {image.height} pixels, more than the {max_pixels:,} "

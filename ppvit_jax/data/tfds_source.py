@@ -18,6 +18,7 @@ from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
 from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
+from ppvit_jax.data.tfds_content import check_slices, digest_records
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
 
@@ -37,11 +38,15 @@ def load(settings: DataSettings) -> Dataset:
         manifest.check_files()
     # Both splits are opened first, so that a misspelled test split is reported before the training images are decoded.
     train, test = Records(path, settings.train_split), Records(path, settings.test_split)
+    if manifest and manifest.header.copies > 1:
+        check_slices(path, (settings.train_split, settings.test_split), manifest.header.copies)
     train_source, test_source = [
         make_source(records, chosen, settings.reader, in_memory=settings.in_memory)
         for records, chosen in ((train, settings.choose_train(len(train))), (test, settings.choose_test(len(test))))
     ]
-    return Dataset(train.name, train_source, test_source, train.class_names, manifest)
+    digest = digest_records(path, manifest)
+    resize = "" if manifest or train.native_shape else settings.resize
+    return Dataset(train.name, train_source, test_source, train.class_names, manifest, digest, resize=resize)
 
 
 def data_root(data_dir: str) -> Path:

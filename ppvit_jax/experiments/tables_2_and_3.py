@@ -18,7 +18,7 @@ from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.experiments.table_rows import TABLES, Row
 from ppvit_jax.files import local_path, write_json, write_text
 from ppvit_jax.training import experiment
-from ppvit_jax.training.workdir import MetricsLine, Result, read_history
+from ppvit_jax.training.results import MetricsLine, Result, read_history
 
 _ORIGINS = {2: "Table II", 3: "Table III"}
 

@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data.lock import lock
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
 
@@ -67,8 +67,14 @@ class Journal:
                 raise UserError(
                     f"{folder} already holds other files, or the output of another command: choose a new folder"
                 )
-            self._file = self._path.open("r+b" if begun else "xb")
-            _lock(self._file, folder)
+            try:
+                self._file = self._path.open("r+b" if begun else "xb")
+            except FileExistsError:
+                # Both were started at the same moment.
+                raise UserError(
+                    f"another process is writing to {folder}: wait for it, or choose a new folder"
+                ) from None
+            lock(self._file, folder)
             if begun and self._file.readline() not in (b"", f"{first}\n".encode()):
                 self._file.close()
                 raise UserError(
@@ -164,17 +170,6 @@ class Journal:
     def _write(self, value: object) -> None:
         self._file.write(f"{json.dumps(value)}\n".encode())
         self._file.flush()
-
-
-def _lock(file: BinaryIO, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock: there, do not run two processes at once.
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another process is writing to {folder}: wait for it, or choose a new folder") from None
 
 
 def _parse_files(line: bytes) -> dict[str, str] | None:

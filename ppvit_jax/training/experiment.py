@@ -2,13 +2,11 @@
 
 import contextlib
 import dataclasses
-import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 
 from ppvit_jax import adaptation, checkpoint, data, models
@@ -17,9 +15,11 @@ from ppvit_jax.data.manifest import Header
 from ppvit_jax.encryption import Encryption, Permutations, Secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
+from ppvit_jax.training import pretrained
 from ppvit_jax.training.loop import Run, train
 from ppvit_jax.training.matching import PLAIN, LoadedImages, LoadedModel, check_match
-from ppvit_jax.training.workdir import Result
+from ppvit_jax.training.results import Result
+from ppvit_jax.training.workdir import owned
 
 if TYPE_CHECKING:
     from ppvit_jax import keys
@@ -46,7 +46,7 @@ def run(
       UserError: the user can fix the problem; the message says how.
     """
     workdir = local_path(workdir)
-    with compute_precision(config):
+    with owned(workdir), compute_precision(config):
         return train(_prepare_run(config, dataset, Path(key_folder or workdir)), workdir)
 
 
@@ -64,14 +64,16 @@ def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path)
     header = dataset.manifest.header if dataset.manifest else None
     if header and header.encryption != "none":
         _check_encrypted(config, header, folder)
-    params, statistics, metadata = _pretrained(config, model_config)
+    start = pretrained.load(config, model_config, dataset, normalizes=method is None or not method.encodes)
+    params, metadata, model_config = start.params, start.metadata, start.model_config
+    is_plain = (metadata.encryption, metadata.images) == ("none", ("none", None))
 
     secret = None
     if method is not None:
         key = open_key(config, key_folder)
         size = config.image_size
         secret = method.derive(key, height=size, width=size)
-        if metadata.encryption == "none" and config.adapt:
+        if is_plain and config.adapt:
             params = adaptation.adapt(params, _absorbed(config, method, key))
             metadata = dataclasses.replace(metadata, encryption=method.spec, key_fingerprint=key.fingerprint)
         header = Header(method.spec, key.fingerprint, size, method.block_size, origin="")
@@ -80,18 +82,40 @@ def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path)
         LoadedModel(config.checkpoint, metadata, config.image_size, model_config.patch_size),
         LoadedImages(folder, header),
         # A new model has no key. A plain model on images that are encrypted here is the experiment config.adapt=False.
-        allow_mismatch=config.allow_mismatch
-        or not config.checkpoint
-        or (method is not None and metadata.encryption == "none"),
+        allow_mismatch=config.allow_mismatch or not config.checkpoint or (method is not None and is_plain),
     )
-    metadata = dataclasses.replace(
+    if jax.process_index() == 0:
+        checkpoint.print_notes(start.warnings, "warning")
+        checkpoint.print_notes(start.notes)
+    images = header or PLAIN
+    metadata = _record(config, dataset, model_config, metadata, method, images)
+    return Run(config, dataset, model_config, params, start.statistics, secret, metadata, images)
+
+
+def _record(
+    config: Config,
+    dataset: data.Dataset,
+    model_config: models.ModelConfig,
+    metadata: checkpoint.Metadata,
+    method: Encryption | None,
+    images: Header,
+) -> checkpoint.Metadata:
+    """Returns the record of the tuned model, from that of the model that the run starts from."""
+    is_encrypted = images.encryption != "none"
+    # Encodings are not normalized.
+    encodes = method is not None and method.encodes
+    other_blocks = is_encrypted and images.block_size != model_config.patch_size
+    return dataclasses.replace(
         metadata,
         model=config.model,
         image_size=config.image_size,
         class_names=dataset.class_names,
         model_options=models.recorded_options(model_config),
-    )
-    return Run(config, dataset, model_config, params, statistics, secret, metadata, header or PLAIN)
+        mean=() if encodes else tuple(map(float, config.mean)),
+        std=() if encodes else tuple(map(float, config.std)),
+        # Images that the owner has encrypted are resized already, as the model's record may say.
+        resize=dataset.resize or (metadata.resize if is_encrypted and method is None else ""),
+    ).trained_on(images.encryption, images.key_fingerprint, images.block_size if other_blocks else 0)
 
 
 def _absorbed(config: Config, method: Encryption, key: "keys.SecretKey") -> Permutations:
@@ -122,43 +146,6 @@ def _check_input(
             f"{config.model} takes inputs of shape {'x'.join(map(str, expected))}, but encryption "
             f"{config.encryption} produces {'x'.join(map(str, encrypted))}: choose a model and an encryption that match"
         )
-
-
-def _pretrained(
-    config: Config, model_config: models.ModelConfig
-) -> tuple[models.Params, models.Statistics, checkpoint.Metadata]:
-    """Returns the initial parameters and statistics, and the metadata of their checkpoint."""
-    model = models.build(model_config)
-    rng = jax.random.key(config.seed)
-    # Each initialization is one compiled program, because some families have hundreds of layers. It runs only once,
-    # so optimizing it on a CPU, which can take a minute, is not worth the time.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    once = functools.partial(jax.jit, compiler_options=options)
-    statistics = jax.device_get(once(model.init_statistics)(rng))
-    if config.dtype == "float64":
-        statistics = jax.tree.map(lambda leaf: leaf.astype(np.float64), statistics)
-    if not config.checkpoint:
-        arrays: dict[str, Any] = flatten_dict(jax.device_get(once(model.init)(rng)), sep="/")
-        params = checkpoint.to_params(arrays, model_config, keep_head=True)
-        return params, statistics, checkpoint.Metadata(model=config.model, image_size=config.image_size)
-    path = checkpoint.resolve(config.checkpoint)
-    # An ImageNet-21k head is a fifth of the file: skip it when it will be replaced.
-    unused = models.unused_layers(model_config, keep_head=config.head == "keep")
-    arrays, metadata = checkpoint.read(path, config.checkpoint_sha256, skip=unused)
-    arrays, kept = checkpoint.split(arrays)
-    positions = models.family_of(model_config).positions
-    if (
-        metadata.encryption != "none"
-        and positions in arrays
-        and arrays[positions].shape[1] != models.parameter_shapes(model_config)[positions][1]
-    ):
-        raise UserError(
-            f"{path} is adapted to encrypted images of {metadata.image_size}x{metadata.image_size}, so its position "
-            f"embedding cannot be resized: use config.image_size={metadata.image_size}, or restore the model first"
-        )
-    params = checkpoint.to_params(arrays, model_config, keep_head=config.head == "keep", where=str(path))
-    checkpoint.check_statistics(kept, statistics, str(path))
-    return params, jax.tree.map(lambda new, old: old.astype(new.dtype), statistics, kept), metadata
 
 
 def open_key(config: Config, folder: Path) -> "keys.SecretKey":

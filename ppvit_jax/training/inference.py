@@ -34,26 +34,43 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[models.Params, checkpoint.
 def compute_logits(
     params: models.Params, images: jax.Array | np.ndarray, metadata: checkpoint.Metadata | None = None
 ) -> jax.Array:
-    """Computes the logits of a model for images, which are normalized to x / 127.5 - 1.
+    """Computes the logits of a model for images.
+
+    Images are normalized as the metadata records, and by mean and standard deviation 0.5 without metadata. Images that
+    are encrypted are always normalized by 0.5 for a model that `ppvit adapt` has adapted. In Python,
+    `fold_normalization` rewrites a model for 0.5 before `adapt`.
 
     Args:
       params: from `load_checkpoint`, perhaps adapted; the shape of the model is read off them.
       images: uint8 [n, size, size, 3], encrypted for an adapted model, of the size that the model takes.
-      metadata: from `load_checkpoint`, for the models whose parameters do not tell their whole shape.
+      metadata: from `load_checkpoint`: the normalization, and the options of models whose parameters do not tell their
+        whole shape.
 
     Returns:
-      float32 [n, classes].
+      float32 [n, classes]. `metadata.class_names` has the names of the classes, if they are recorded.
 
     Raises:
-      UserError: the parameters are not those of a whole model with a head.
+      UserError: the parameters are not those of a whole model with a head, the metadata does not fit them, or the
+        images have another shape or range than the model takes.
     """
+    metadata = metadata or checkpoint.Metadata()
     flat: dict[str, Any] = flatten_dict(params, sep="/")
     arrays, statistics = checkpoint.split(flat)
-    options = metadata.model_options if metadata else None
-    config = models.infer_config(arrays, where="the model", image_size=images.shape[1], options=options)
+    checkpoint.check_record("the model", metadata, arrays)
+    shape = tuple(images.shape)
+    if len(shape) != 4 or shape[3] != 3:
+        raise UserError(f"the images have the shape {shape}: give [n, size, size, 3]")
+    if np.issubdtype(images.dtype, np.floating) and images.size and float(images.max()) <= 1:
+        raise UserError(f"the images are {images.dtype} of at most 1: give values from 0 to 255, such as uint8")
+    config = models.infer_config(
+        arrays, where="the model", image_size=metadata.image_size or shape[1], options=metadata.model_options
+    )
     if not config.num_classes:
         raise UserError("the model has no head, so that it has no logits: fine-tune it first")
-    normalized = normalize_images(images, (0.5,) * 3, (0.5,) * 3, "float32")
+    size = config.image_size
+    if shape[1:3] != (size, size):
+        raise UserError(f"the images have {shape[1]}x{shape[2]} pixels, but the model takes {size}x{size}: resize them")
+    normalized = normalize_images(images, *metadata.normalization, "float32")
     return _compile(config)(unflatten_dict(arrays, sep="/"), normalized, statistics)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ppvit_jax.checkpoint import Metadata
+from ppvit_jax.checkpoint import Metadata, describe_images
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.errors import UserError
 
@@ -53,7 +53,7 @@ def check_match(model: LoadedModel, images: LoadedImages, *, allow_mismatch: boo
         different size of encrypted images.
     """
     header, metadata = images.header or PLAIN, model.metadata
-    size, patch_size = model.image_size, model.patch_size
+    size, block_size = model.image_size, metadata.images_block_size or model.patch_size
     if header.encryption != "none" and header.image_size != size:
         raise UserError(
             f"the encrypted images in {images.folder} have {header.image_size}x{header.image_size} pixels but the "
@@ -62,18 +62,18 @@ def check_match(model: LoadedModel, images: LoadedImages, *, allow_mismatch: boo
         )
     if allow_mismatch:
         return
-    if header.encryption != "none" and header.block_size != patch_size:
+    if header.encryption != "none" and header.block_size != block_size:
+        model_state = (
+            f"was trained on images in blocks of {block_size}x{block_size}"
+            if metadata.images_block_size
+            else f"has patches of {block_size}x{block_size}"
+        )
         raise UserError(
             f"the images in {images.folder} are encrypted in blocks of {header.block_size}x{header.block_size}, but "
-            f"the model has patches of {patch_size}x{patch_size}: encrypt them with --block-size {patch_size}"
+            f"the model {model_state}: encrypt them with --block-size {block_size}"
         )
-    if (metadata.encryption, metadata.key_fingerprint) == (header.encryption, header.key_fingerprint):
+    if metadata.images == (header.encryption, header.key_fingerprint):
         return
-    model_state = (
-        f"is adapted to {metadata.encryption!r} (key fingerprint {metadata.key_fingerprint})"
-        if metadata.encryption != "none"
-        else "is a plain model"
-    )
     if header.encryption != "none":
         images_state = f"are encrypted with {header.encryption!r} (key fingerprint {header.key_fingerprint})"
     elif images.header:
@@ -81,6 +81,15 @@ def check_match(model: LoadedModel, images: LoadedImages, *, allow_mismatch: boo
     else:
         images_state = "count as plain, because they have no manifest.json"
     raise UserError(
-        f"{model.checkpoint} {model_state}, but the images in {images.folder} {images_state}: use a model and images "
-        "with the same key and encryption, or add --allow-mismatch for an experiment"
+        f"{model.checkpoint} {describe_training(metadata)}, but the images in {images.folder} {images_state}: use a "
+        "model and images with the same key and encryption, or add --allow-mismatch for an experiment"
     )
+
+
+def describe_training(metadata: Metadata) -> str:
+    """Describes the images that a model is for, such as "is a plain model", with a verb for a message."""
+    if metadata.images_encryption:
+        return f"was trained on {describe_images(*metadata.images)}"
+    if metadata.encryption != "none":
+        return f"is adapted to {metadata.encryption!r} (key fingerprint {metadata.key_fingerprint})"
+    return "is a plain model"

@@ -62,19 +62,22 @@ def test_rekey_is_restoring_and_adapting_again(tmp_path, plain, key):
     assert metadata.key_fingerprint == keys.load(new).fingerprint != keys.load(key).fingerprint
 
 
-def test_the_images_may_have_another_size_than_the_checkpoint(tmp_path, plain, key):
+def test_the_images_may_have_another_size_than_the_checkpoint(tmp_path, plain, key, capsys):
     adapted = tmp_path / "adapted.npz"
-    assert _run("adapt", "--key", key, "--checkpoint", plain, "--output", adapted) == 0
+    options = ["--key", key, "--checkpoint", plain, "--output", adapted, "--image-size=224"]
+    assert _run("adapt", *options) == 0
+    assert f"note: the position embedding of {plain} is resized from 16 to 224" in capsys.readouterr().err
     params, metadata = _read(adapted)
     assert metadata.image_size == 224
     resized = checkpoint.to_params(flatten(PARAMS), tiny_model(image_size=224), keep_head=True)
     assert_same_tree(params, adaptation.adapt(resized, _permutations(key, image_size=224)))
 
 
-def test_the_checkpoint_in_the_package_gets_its_name(tmp_path, key, capsys):
-    options = ["--key", key, "--checkpoint=embedded", "--image-size=64"]
+def test_the_checkpoint_in_the_package_gets_its_name_and_keeps_its_size(tmp_path, key, capsys):
+    options = ["--key", key, "--checkpoint=embedded"]
     assert _run("adapt", *options, "--output", tmp_path / "adapted.npz") == 0
-    assert "ViT-Micro/8, 64x64, adapted to bs+ps" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "ViT-Micro/8, 64x64, adapted to bs+ps" in printed.out and "note:" not in printed.err
     assert _read(tmp_path / "adapted.npz")[1].model == "ViT-Micro/8"
 
 

@@ -12,9 +12,10 @@ from PIL import Image
 
 from ppvit_jax.data import image_folder
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.folders import LabeledFiles, list_class_folders
+from ppvit_jax.data.folders import LabeledFiles, list_folder
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.source import ArraySource, StreamSource
+from ppvit_jax.data.train_and_test import divide, list_for_training
 from ppvit_jax.errors import UserError
 
 
@@ -36,7 +37,14 @@ def make_classes(root: Path, **counts: int) -> Path:
 
 
 def split(root: Path, test_fraction: float = 0.25, seed: int = 0):
-    return image_folder.list_splits(root, "train", "val", test_fraction, seed)
+    return divide(list_for_training(root, "train", "val", None), "train", "val", test_fraction, seed, None)
+
+
+def list_class_folders(root: Path) -> tuple[LabeledFiles, tuple[str, ...]]:
+    listing = list_folder(root)
+    classes = listing.splits[0].classes
+    files = [(root / listing.images[i], label) for label, name in enumerate(classes) for i in classes[name]]
+    return files, tuple(classes)
 
 
 def test_lists_nested_files_of_any_known_kind_in_order(tmp_path):

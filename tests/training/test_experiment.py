@@ -9,7 +9,7 @@ from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.config import check, default_config
 from ppvit_jax.errors import UserError
 from ppvit_jax.training import experiment
-from ppvit_jax.training.workdir import read_history
+from ppvit_jax.training.results import read_history
 
 DATASET = random_dataset(train=64, test=30)
 ARMS = {"plain": ("none", False), "adapted": ("bs+ps", True), "not-adapted": ("bs+ps", False)}
@@ -72,7 +72,10 @@ def test_checkpoints_and_results_say_what_they_are(runs):
         "not-adapted": ("none", None, False, fingerprint),
     }
     for name, (encryption, model_fingerprint, adapted, images_fingerprint) in expected.items():
-        expected_metadata = Metadata("ViT-Micro/8", 32, encryption, model_fingerprint, DATASET.class_names)
+        half = (0.5, 0.5, 0.5)
+        expected_metadata = Metadata(
+            "ViT-Micro/8", 32, encryption, model_fingerprint, DATASET.class_names, mean=half, std=half
+        ).trained_on(ARMS[name][0], images_fingerprint)
         assert _tuned(runs / name)[1] == expected_metadata
         result = experiment.run(
             _config(encryption=ARMS[name][0], adapt=ARMS[name][1]), runs / name, DATASET, key_folder=runs

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppvit_jax import checkpoint, models
+from ppvit_jax import adaptation, checkpoint, models
 from ppvit_jax.commands.shared.arguments import add_encryption, open_encryption
 from ppvit_jax.commands.shared.encryption_choices import adaptable_encryptions
 from ppvit_jax.commands.shared.output import new_path
@@ -18,12 +18,23 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class SavedModel:
-    """Content of a checkpoint: parameters, statistics, which no key permutes, metadata and shape."""
+    """Content of a checkpoint.
 
+    Attributes:
+      path: the file.
+      params: the parameters.
+      statistics: the statistics, which no key permutes.
+      metadata: the file's record.
+      shape: the model's shape.
+      notes: notes for the user on what was changed when the file was read.
+    """
+
+    path: Path
     params: models.Params
     statistics: models.Statistics
     metadata: checkpoint.Metadata
     shape: models.ModelConfig
+    notes: tuple[str, ...] = ()
 
     def permutations(self, key: "SecretKey") -> Permutations:
         """Returns the permutations of blocks and values that the model's encryption derives from a key."""
@@ -37,6 +48,44 @@ class SavedModel:
     def with_encryption(self, encryption: str) -> "SavedModel":
         """Returns the model with another encryption in its metadata."""
         return dataclasses.replace(self, metadata=dataclasses.replace(self.metadata, encryption=encryption))
+
+    def with_standard_normalization(self, reason: str) -> "SavedModel":
+        """Returns the model rewritten for images that are normalized by 0.5, with a note if that changes it.
+
+        Args:
+          reason: the reason, for the note, such as "because encrypted images are normalized so".
+
+        Raises:
+          UserError: the model records another normalization and has no patch embedding.
+        """
+        recorded, standard = self.metadata.normalization, checkpoint.Metadata().normalization
+        if recorded == standard:
+            return self
+        note = (
+            f"the patch embedding of {self.path} is rewritten from {checkpoint.describe_normalization(*recorded)} to "
+            f"{checkpoint.describe_normalization(*standard)}, {reason}"
+        )
+        return dataclasses.replace(
+            self,
+            params=adaptation.fold_normalization(self.params, recorded, standard),
+            metadata=dataclasses.replace(self.metadata, mean=standard[0], std=standard[1]),
+            notes=(*self.notes, note),
+        )
+
+    def check_trained_images(self) -> None:
+        """Checks that the model was trained on the images that it is adapted to.
+
+        Raises:
+          UserError: it was trained on others; the message names both.
+        """
+        metadata = self.metadata
+        if metadata.images_encryption:
+            adapted = (metadata.encryption, metadata.key_fingerprint)
+            state = f"adapted to {checkpoint.describe_images(*adapted)}" if adapted[0] != "none" else "not adapted"
+            raise UserError(
+                f"{self.path} is {state}, but was trained on {checkpoint.describe_images(*metadata.images)}: use it on "
+                "these images as it is, or adapt a model before it is trained"
+            )
 
 
 def add_files(parser: argparse.ArgumentParser, kind: str) -> None:
@@ -66,7 +115,9 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
       UserError: the file cannot be read, the model is of another family, or the size is impossible.
     """
     arrays, metadata = checkpoint.read(path)
+    metadata = checkpoint.complete_record(path, metadata)
     arrays, statistics = checkpoint.split(arrays)
+    checkpoint.check_record(path, metadata, arrays)
     shape = models.infer_config(
         arrays,
         where=str(path),
@@ -74,6 +125,7 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
         image_size=image_size or metadata.image_size,
         options=metadata.model_options,
     )
+    notes = ()
     if image_size is not None:
         if image_size <= 0 or image_size % shape.patch_size:
             raise UserError(
@@ -85,12 +137,16 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
                 f"{path} mixes the blocks of {shape.image_size}x{shape.image_size} images by a matrix, which cannot "
                 f"be resized: give --image-size {shape.image_size}"
             )
+        if image_size != shape.image_size and models.family_of(shape).positions in arrays:
+            notes = (
+                f"the position embedding of {path} is resized from {shape.image_size} to {image_size} pixels a side",
+            )
         shape = dataclasses.replace(shape, image_size=image_size)
     params = checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=str(path))
     checkpoint.check_statistics(statistics, models.abstract_statistics(shape), str(path))
     if not shape.num_classes:
         del params[models.family_of(shape).head]
-    return SavedModel(params, statistics, metadata, shape)
+    return SavedModel(path, params, statistics, metadata, shape, notes)
 
 
 def open_adapted(arguments: argparse.Namespace, key: "SecretKey") -> SavedModel:
@@ -104,6 +160,7 @@ def open_adapted(arguments: argparse.Namespace, key: "SecretKey") -> SavedModel:
     """
     path = checkpoint.resolve(arguments.checkpoint)
     model = open_model(path)
+    model.check_trained_images()
     requested, recorded = arguments.encryption, model.metadata.encryption
     if requested is not None:
         requested = open_encryption(requested, model.shape.patch_size).spec
@@ -119,11 +176,17 @@ def open_adapted(arguments: argparse.Namespace, key: "SecretKey") -> SavedModel:
             f"{path} is adapted with the key of fingerprint {model.metadata.key_fingerprint}, but --key has "
             f"fingerprint {key.fingerprint}: use the model's key"
         )
-    return model.with_encryption(requested or recorded)
+    model = model.with_encryption(requested or recorded)
+    mean, std = model.metadata.normalization
+    inverts = model.permutations(key).negative is not None
+    if len(set(mean)) > 1 or len(set(std)) > 1 or (inverts and set(mean) != {0.5}):
+        # A permutation of values commutes with a normalization that all channels share, and an inversion with 0.5.
+        return model.with_standard_normalization("because the key moves values between channels or inverts them")
+    return model
 
 
 def write_model(arguments: argparse.Namespace, model: SavedModel, key: "SecretKey | None") -> None:
-    """Writes the model to --output, and prints a line that describes it.
+    """Writes the model to --output, and prints a line that describes it, and notes on what was assumed and changed.
 
     Args:
       arguments: those with --output.
@@ -145,3 +208,6 @@ def write_model(arguments: argparse.Namespace, model: SavedModel, key: "SecretKe
     name = metadata.model or models.family_of(shape).title
     adapted = f"adapted to {metadata.encryption} with the key of fingerprint {metadata.key_fingerprint}"
     print(f"{path}: {name}, {shape.image_size}x{shape.image_size}, {adapted if key else 'a plain model'}")
+    standard = checkpoint.describe_normalization(*checkpoint.Metadata().normalization)
+    checkpoint.print_notes(checkpoint.list_assumptions(model.path, model.metadata, normalization=standard))
+    checkpoint.print_notes(model.notes)

@@ -79,33 +79,44 @@ def add_encryption(
 
 
 def add_sizes(parser: argparse.ArgumentParser, *, declared: bool = False) -> None:
-    """Adds --image-size and --block-size, also spelled --patch-size; None for input that may declare its sizes."""
+    """Adds --image-size and --block-size, also spelled --patch-size; the default is None.
+
+    Args:
+      parser: the parser of a command.
+      declared: True for input whose manifest may declare its sizes, False for a command with --checkpoint.
+    """
     sizes = (
         (("--image-size",), "side of the encrypted images in pixels", DEFAULT_IMAGE_SIZE),
         (("--block-size", "--patch-size"), "side of a block in pixels: the model's patch size", DEFAULT_BLOCK_SIZE),
     )
     for names, text, default in sizes:
-        where = f"the manifest's, or {default} without a manifest" if declared else default
+        source = "manifest" if declared else "checkpoint"
+        where = f"the {source}'s, or {default} without a {source}"
         parser.add_argument(
             *names,
             type=int,
             action=Number,
             range=SIDE,
-            default=None if declared else default,
             metavar="PIXELS",
             help=f"{text} (default: {where})",
         )
 
 
-def add_resize(parser: argparse.ArgumentParser) -> None:
-    """Adds --resize, which takes "center_crop" in either spelling; `arguments.resize` is the published value."""
+def add_resize(parser: argparse.ArgumentParser, *, recorded: bool = False) -> None:
+    """Adds --resize, which takes "center_crop" in either spelling; `arguments.resize` is the published value.
+
+    Args:
+      parser: the parser of a command.
+      recorded: True for a command with --checkpoint, whose record may have the value; the default is then None.
+    """
+    default = "the checkpoint's, or center_crop if it records none" if recorded else "center_crop"
     parser.add_argument(
         "--resize",
         type=_parse_resize,
-        default=RESIZES[0],
+        default=None if recorded else RESIZES[0],
         metavar=f"{{{','.join(RESIZE_NAMES)}}}",
         help="center_crop keeps the largest centered square of a plain image; squash scales its height and width "
-        "separately (default: center_crop)",
+        f"separately (default: {default})",
     )
 
 
