@@ -271,10 +271,8 @@ def _check_values(path: Path, manifest: Manifest) -> None:
     """Checks the values. The SHA-256 is not enough, because anyone who changes a manifest can recompute it."""
     header = manifest.header
     sizes = (header.image_size, header.block_size)
-    if (
-        not all(isinstance(size, int) and 0 < size <= SIDE.most for size in sizes)
-        or header.image_size % header.block_size
-    ):
+    possible = all(isinstance(size, int) and 0 < size <= SIDE.most for size in sizes)
+    if not possible or header.image_size % header.block_size:
         raise UserError(f"{path} has impossible sizes, {sizes[0]} and {sizes[1]}: {_REMEDY}")
     if not (isinstance(header.encryption, str) and isinstance(header.key_fingerprint, str | None)):
         raise UserError(f"{path} has an encryption or a key that is no text: {_REMEDY}")
