@@ -282,7 +282,9 @@ def _check_values(path: Path, manifest: Manifest) -> None:
         parse(header.encryption, header.block_size)
     if (header.key_fingerprint is None) != (header.encryption == "none"):
         raise UserError(f"{path} names encryption {header.encryption!r} but key {header.key_fingerprint!r}: {_REMEDY}")
-    for name in manifest.files:
+    for name, sha256 in manifest.files.items():
+        if not isinstance(sha256, str):
+            raise UserError(f"{path} has no SHA-256 of {name}: {_REMEDY}")
         place = PurePosixPath(name)
         if place.is_absolute() or ".." in place.parts or name != str(place):
             raise UserError(f"{path} lists {name!r}, a path outside the folder: do not trust it")
