@@ -38,20 +38,22 @@ def convert(arguments: argparse.Namespace) -> None:
     if folder.is_file():
         raise UserError(refusal(folder, recognize(folder), "a folder with config.json and the weights"))
     config = hugging_face.read_json(folder / "config.json", "give a folder of Hugging Face's transformers")
-    hugging_face.check_config(config, where)
-    heads = config.get("num_attention_heads", 12)
-    if isinstance(heads, bool) or not isinstance(heads, int):
-        raise UserError(f"{where} has num_attention_heads={heads!r}, but it must be a number")
-    hugging_face.class_names(config, folder)
-    former = _former_record(config, folder)
+    with hugging_face.refusing_damage(where):
+        hugging_face.check_config(config, where)
+        heads = config.get("num_attention_heads", 12)
+        if isinstance(heads, bool) or not isinstance(heads, int):
+            raise UserError(f"{where} has num_attention_heads={heads!r}, but it must be a number")
+        hugging_face.class_names(config, folder)
+        former = _former_record(config, folder)
     content = tensors.read(_find_weights(folder), arguments.weights)
     state = _select(content, arguments.weights, where)
     tensors.check_values(state, where)
     heads = command.heads_of(state["vit.embeddings.cls_token"].shape[-1], heads, where)
     arrays = to_google(state, _TABLE, heads=heads, where=where)
     shape = command.check_complete(arrays, where)
-    hugging_face.check_shape(config, shape, where)
-    metadata = record.merge(former or content.record, hugging_face.own_fields(folder, config), where=where)
+    with hugging_face.refusing_damage(where):
+        hugging_face.check_shape(config, shape, where)
+        metadata = record.merge(former or content.record, hugging_face.own_fields(folder, config), where=where)
     if metadata.encryption != "none":
         note(
             f"{where} holds a model that is adapted to {metadata.encryption}, by its field ppvit: it takes such images"

@@ -1,7 +1,8 @@
 """Configuration of Hugging Face's ViT and of its image processor, read and written."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,23 @@ _ACTIVATIONS = {
 _ARCHITECTURES = ("ViTForImageClassification", "ViTModel")
 # Numbers of Pillow's filters; this program resizes by the bilinear one.
 _FILTERS = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
+
+
+@contextlib.contextmanager
+def refusing_damage(where: str) -> Iterator[None]:
+    """Turns the errors that a field of an unexpected type causes in this context into one line.
+
+    Raises:
+      UserError: there is such a field in the folder `where`.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"{where} has a damaged config.json or preprocessor_config.json ({error}): get it again"
+        ) from None
 
 
 def read_json(path: Path, advice: str) -> dict[str, Any]:
