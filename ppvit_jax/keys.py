@@ -228,9 +228,9 @@ def describe(path: str | os.PathLike) -> dict[str, str]:
 
 
 def _read(path: Path) -> dict:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder and not a key file of ppvit: give the key file that keygen wrote")
     try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder and not a key file of ppvit: give the key file that keygen wrote")
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(_MAX_SIZE)
