@@ -103,9 +103,8 @@ def run(arguments: argparse.Namespace) -> None:
         LoadedImages(str(folder), header),
         allow_mismatch=arguments.allow_mismatch,
     )
-    requested = arguments.resize
-    arguments.resize = requested or model.metadata.resize or RESIZES[0]
-    images = open_folder(folder, ImageReader(shape.image_size, arguments.resize, arguments.max_pixels), manifest)
+    resize = shared.choose_resize(arguments.resize, model.metadata.resize)
+    images = open_folder(folder, ImageReader(shape.image_size, resize, arguments.max_pixels), manifest)
     started = time.monotonic()
     files = [split.original(index) for split in images.splits for index in range(split.count)]
     logits = _predict(model, images, arguments.batch_size)
@@ -117,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{output}: {len(files):,} images in {seconds:.1f} s, {len(files) / seconds:.1f} images/s")
     # Messages come last, so that a mistake prints one line alone.
     is_encrypted = header is not None and header.encryption != "none"
-    _print_messages(model, "" if is_encrypted else requested, resizes=not is_encrypted)
+    _print_messages(model, "" if is_encrypted else arguments.resize, resizes=not is_encrypted)
     checkpoint.print_notes(predictions.list_warnings(), "warning")
 
 

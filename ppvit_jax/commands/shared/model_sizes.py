@@ -79,7 +79,7 @@ def _follow(arguments: argparse.Namespace, model: SavedModel, key: "SecretKey") 
             [f"--resize is {requested}, but {path} was trained on images that were resized by {recorded}"], "warning"
         )
     assumptions = checkpoint.list_assumptions(path, metadata, resize="" if arguments.resize else "center_crop")
-    arguments.resize = arguments.resize or metadata.resize or RESIZES[0]
+    arguments.resize = shared.choose_resize(arguments.resize, metadata.resize)
     return assumptions
 
 
