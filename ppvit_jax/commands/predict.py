@@ -115,8 +115,8 @@ def run(arguments: argparse.Namespace) -> None:
     write_bytes(output, predictions.to_csv(probabilities=arguments.probabilities) if csv else predictions.to_npz())
     print(f"{output}: {len(files):,} images in {seconds:.1f} s, {len(files) / seconds:.1f} images/s")
     # Messages come last, so that a mistake prints one line alone.
-    is_encrypted = header is not None and header.encryption != "none"
-    _print_messages(model, "" if is_encrypted else arguments.resize, resizes=not is_encrypted)
+    # The images of a folder with a manifest have one size.
+    _print_messages(model, "" if header else arguments.resize, resizes=header is None)
     checkpoint.print_notes(predictions.list_warnings(), "warning")
 
 
