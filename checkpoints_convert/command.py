@@ -155,6 +155,8 @@ def heads_of(hidden_size: int, given: int | None, where: str) -> int:
     Raises:
       UserError: no number is usual, or it does not divide the hidden size.
     """
+    if not isinstance(hidden_size, int):
+        raise UserError(f"{where} has hidden_size={hidden_size!r}, but it must be a number")
     usual = {hidden: heads for hidden, _, heads, _ in SIZES.values()}
     heads = usual.get(hidden_size, 0) if given is None else given
     if not heads and given is None:

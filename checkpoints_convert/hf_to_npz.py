@@ -10,6 +10,7 @@ field `ppvit` that a former export left.
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,16 @@ from ppvit_jax.checkpoint.content import recognize, refusal
 from ppvit_jax.errors import UserError
 
 _TABLE = (*HUGGING_FACE, *both("vit.pooler.dense", "pre_logits", DENSE))
+# Names in memory since transformers 5, and in files. A state dict that torch.save wrote has the former.
+_RENAMED = (
+    (r"^vit\.layers\.", "vit.encoder.layer."),
+    (r"\.attention\.q_proj\.", ".attention.attention.query."),
+    (r"\.attention\.k_proj\.", ".attention.attention.key."),
+    (r"\.attention\.v_proj\.", ".attention.attention.value."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+)
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -38,20 +49,22 @@ def convert(arguments: argparse.Namespace) -> None:
     if folder.is_file():
         raise UserError(refusal(folder, recognize(folder), "a folder with config.json and the weights"))
     config = hugging_face.read_json(folder / "config.json", "give a folder of Hugging Face's transformers")
-    hugging_face.check_config(config, where)
-    heads = config.get("num_attention_heads", 12)
-    if isinstance(heads, bool) or not isinstance(heads, int):
-        raise UserError(f"{where} has num_attention_heads={heads!r}, but it must be a number")
-    hugging_face.class_names(config, folder)
-    former = _former_record(config, folder)
+    with hugging_face.refusing_damage(where):
+        hugging_face.check_config(config, where)
+        heads = config.get("num_attention_heads", 12)
+        if isinstance(heads, bool) or not isinstance(heads, int):
+            raise UserError(f"{where} has num_attention_heads={heads!r}, but it must be a number")
+        hugging_face.class_names(config, folder)
+        former = _former_record(config, folder)
     content = tensors.read(_find_weights(folder), arguments.weights)
     state = _select(content, arguments.weights, where)
     tensors.check_values(state, where)
     heads = command.heads_of(state["vit.embeddings.cls_token"].shape[-1], heads, where)
     arrays = to_google(state, _TABLE, heads=heads, where=where)
     shape = command.check_complete(arrays, where)
-    hugging_face.check_shape(config, shape, where)
-    metadata = record.merge(former or content.record, hugging_face.own_fields(folder, config), where=where)
+    with hugging_face.refusing_damage(where):
+        hugging_face.check_shape(config, shape, where)
+        metadata = record.merge(former or content.record, hugging_face.own_fields(folder, config), where=where)
     if metadata.encryption != "none":
         note(
             f"{where} holds a model that is adapted to {metadata.encryption}, by its field ppvit: it takes such images"
@@ -78,24 +91,27 @@ def _find_weights(folder: Path) -> Path:
 
 def _select(content: tensors.Tensors, weights: str | None, where: str) -> dict[str, np.ndarray]:
     """Returns the tensors by the names of ViTForImageClassification's files, without those that it does not use."""
-    # The names in files of a bare ViTModel lack the prefix.
-    state = {
-        f"vit.{name}"
-        if name.startswith(("embeddings.", "encoder.", "layernorm.", "pooler.", "layers."))
-        else name: tensor
-        for name, tensor in content.state.items()
-    }
+    anchor = "embeddings.cls_token"
+    bare = not any(name.endswith(f"vit.{anchor}") for name in content.state)
     state = naming.strip_prefix(
-        state, "vit.embeddings.cls_token", weights=weights, averaged=content.averaged, where=where
+        content.state, anchor if bare else f"vit.{anchor}", weights=weights, averaged=content.averaged, where=where
     )
-    if "vit.embeddings.cls_token" not in state:
-        raise UserError(f"{where} is not a Vision Transformer of Hugging Face: it has no vit.embeddings.cls_token")
+    # The names in files of a bare ViTModel lack the prefix.
+    state = {f"vit.{name}": tensor for name, tensor in state.items()} if bare else state
+    if f"vit.{anchor}" not in state:
+        raise UserError(f"{where} is not a Vision Transformer of Hugging Face: it has no {anchor}")
     unused = ["vit.embeddings.mask_token"]
     if "classifier.weight" in state:
         unused += ["vit.pooler.dense.weight", "vit.pooler.dense.bias"]
     if present := [name for name in unused if name in state]:
         note(f"leaves out {', '.join(present)} of {where}, which the classifier does not use")
-    return {name: tensor for name, tensor in state.items() if name not in unused}
+    return {_rename(name): tensor for name, tensor in state.items() if name not in unused}
+
+
+def _rename(name: str) -> str:
+    for pattern, replacement in _RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _former_record(config: Mapping[str, Any], folder: Path) -> checkpoint.Metadata | None:

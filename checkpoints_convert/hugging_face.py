@@ -1,7 +1,8 @@
 """Configuration of Hugging Face's ViT and of its image processor, read and written."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,23 @@ _ACTIVATIONS = {
 _ARCHITECTURES = ("ViTForImageClassification", "ViTModel")
 # Numbers of Pillow's filters; this program resizes by the bilinear one.
 _FILTERS = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
+
+
+@contextlib.contextmanager
+def refusing_damage(where: str) -> Iterator[None]:
+    """Turns the errors that a field of an unexpected type causes in this context into one line.
+
+    Raises:
+      UserError: there is such a field in the folder `where`.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"{where} has a damaged config.json or preprocessor_config.json ({error}): get it again"
+        ) from None
 
 
 def read_json(path: Path, advice: str) -> dict[str, Any]:
@@ -46,7 +64,8 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
     """
     if config.get("model_type") != "vit":
         raise UserError(f"{where} is a model of type {config.get('model_type')!r}, but only 'vit' can be converted")
-    for architecture in config.get("architectures") or ():
+    architectures = config.get("architectures") or []
+    for architecture in architectures if isinstance(architectures, list) else [architectures]:
         if architecture not in _ARCHITECTURES:
             raise UserError(f"{where} is a {architecture}, but only {' and '.join(_ARCHITECTURES)} can be converted")
     fixed = {"num_channels": 3, "qkv_bias": True, "pooler_act": "tanh", "quantization_config": None}
@@ -184,6 +203,9 @@ def _read_processor(processor: Mapping[str, Any], image_size: int, path: Path) -
     if not isinstance(size, dict) or not isinstance(crop, dict):
         raise UserError(f"{path} is damaged: its size is {size!r}, but a size has height and width, or shortest_edge")
     edge = size.get("shortest_edge")
+    if edge is None and "height" not in size:
+        warn(f"{path} resizes images to {size}, which the record cannot express: it is left out")
+        return fields
     fields["resize"] = "centre_crop" if edge is not None else "squash"
     final = [crop.get(name, edge) for name in ("height", "width")]
     if final != [image_size, image_size]:
@@ -194,7 +216,8 @@ def _read_processor(processor: Mapping[str, Any], image_size: int, path: Path) -
             f"{path} resizes images to {before} and crops {final[0]} pixels; this program crops the whole shorter side"
         )
     if (resample := processor.get("resample", 2)) != 2:
-        note(f"{path} resizes by the filter {_FILTERS.get(resample, resample)}; this program uses the bilinear one")
+        name = _FILTERS.get(resample, resample) if isinstance(resample, int) else resample
+        note(f"{path} resizes by the filter {name}; this program uses the bilinear one")
     return fields
 
 

@@ -134,7 +134,7 @@ def describe(error: Exception) -> str | None:
         reason = f" ({str(error).splitlines()[0][:200]})" if str(error) else ""
         line = f"out of memory{reason}: use smaller batches, images or models, or a machine with more memory"
     elif _is_homeless(error):
-        line = "this user has no home folder: set HOME to one, or give paths without ~ (--data-dir for data sets)"
+        line = "the home folder is unknown: set HOME, or give paths without ~"
     elif isinstance(error, RuntimeError | AssertionError) and (fault := _device_fault()) is not None:
         platforms = os.environ.get("JAX_PLATFORMS")
         wanted = f" for JAX_PLATFORMS={platforms}" if platforms else ""

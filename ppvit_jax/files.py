@@ -37,7 +37,10 @@ def local_path(text: str | os.PathLike[str]) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise UserError(f"{text} names the home folder of an unknown user: write the whole path, or ./{text}") from None
+        raise UserError(
+            f"the home folder in {text} is unknown: set HOME, write the path without ~, or write ./{text} for a name "
+            "that starts with ~"
+        ) from None
 
 
 def refuse_scheme(text: str) -> None:

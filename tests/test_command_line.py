@@ -54,8 +54,8 @@ def test_every_error_of_the_operating_system_is_one_line(number, capsys):
         (OSError("cannot identify it"), "cannot identify it; fix this, then run the command again"),
         (MemoryError("Unable to allocate 3 TiB"), "out of memory (Unable to allocate 3 TiB): use smaller batches"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), "out of memory (RESOURCE_EXHAUSTED"),
-        (RuntimeError("Could not determine home directory."), "this user has no home folder: set HOME"),
-        (KeyError("getpwuid(): uid not found: 7"), "this user has no home folder: set HOME"),
+        (RuntimeError("Could not determine home directory."), "the home folder is unknown: set HOME"),
+        (KeyError("getpwuid(): uid not found: 7"), "the home folder is unknown: set HOME"),
         (UnicodeEncodeError("ascii", "Straße", 4, 5, "no"), "'Stra\\xdfe' cannot be written in the encoding ascii"),
         (SafetensorError("header too large"), "cannot read or write a .safetensors file (header too large)"),
     ],
@@ -146,7 +146,7 @@ def test_paths_with_colons_are_no_urls(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("configs/table2.py:etc_vit", "10:30/x", "a:b", "C:/x"):
         assert local_path(name) == Path(name)
-    with pytest.raises(UserError, match=r"~nobody-of-this-name/x names the home folder of an unknown user"):
+    with pytest.raises(UserError, match="the home folder in ~nobody-of-this-name/x is unknown: set HOME"):
         local_path("~nobody-of-this-name/x")
 
 

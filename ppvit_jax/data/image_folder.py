@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.folders import LabeledFiles, printable
+from ppvit_jax.data.class_depth import printable
+from ppvit_jax.data.folders import LabeledFiles
 from ppvit_jax.data.hashing import digest_of, hash_files
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.manifest import Manifest

@@ -17,7 +17,7 @@ from typing import Any
 
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.encryption import parse
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import SIDE, UserError
 from ppvit_jax.files import written_aside
 
 NAME = "manifest.json"
@@ -271,15 +271,21 @@ def _check_values(path: Path, manifest: Manifest) -> None:
     """Checks the values. The SHA-256 is not enough, because anyone who changes a manifest can recompute it."""
     header = manifest.header
     sizes = (header.image_size, header.block_size)
-    if not all(isinstance(size, int) and size > 0 for size in sizes) or header.image_size % header.block_size:
+    possible = all(isinstance(size, int) and 0 < size <= SIDE.most for size in sizes)
+    if not possible or header.image_size % header.block_size:
         raise UserError(f"{path} has impossible sizes, {sizes[0]} and {sizes[1]}: {_REMEDY}")
+    texts = (header.encryption, header.origin, header.key_fingerprint or "")
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{path} has an encryption, an origin or a key that is no text: {_REMEDY}")
     if not isinstance(header.copies, int) or header.copies < 1:
         raise UserError(f"{path} has {header.copies!r} copies of an image: {_REMEDY}")
     if header.encryption != "none":
         parse(header.encryption, header.block_size)
     if (header.key_fingerprint is None) != (header.encryption == "none"):
         raise UserError(f"{path} names encryption {header.encryption!r} but key {header.key_fingerprint!r}: {_REMEDY}")
-    for name in manifest.files:
+    for name, sha256 in manifest.files.items():
+        if not isinstance(sha256, str):
+            raise UserError(f"{path} has no SHA-256 of {name}: {_REMEDY}")
         place = PurePosixPath(name)
         if place.is_absolute() or ".." in place.parts or name != str(place):
             raise UserError(f"{path} lists {name!r}, a path outside the folder: do not trust it")

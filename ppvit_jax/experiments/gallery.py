@@ -1,7 +1,6 @@
 """Gallery: one image under every encryption, with its similarity to the plain image."""
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,8 @@ def run(image: str | None, key_file: str | None, image_size: int, block_size: in
     from skimage import metrics
 
     key = keys.load(local_path(key_file)) if key_file else keys.generate()
+    if image_size < 16:
+        raise UserError(f"--image-size is {image_size}: give at least 16")
     plain = _load(image, image_size)
     pictures: list[tuple[str, np.ndarray, float | None, float | None]] = [("Plain", plain, None, None)]
     rows: list[dict[str, Any]] = []
@@ -114,11 +115,10 @@ def _stretch(encoding: np.ndarray) -> np.ndarray:
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", metavar="FILE", help="image to encrypt (default: a photograph of scikit-learn's)")
     parser.add_argument("--key", metavar="FILE", help="unsealed key file (default: a new key, which is not kept)")
-    for name, default, least in (("image", 224, 16), ("block", 16, 1)):
+    for name, default in (("image", 224), ("block", 16)):
         text = f"side of the {name} in pixels (default: %(default)s)"
-        sides = dataclasses.replace(SIDE, least=least)
         parser.add_argument(
-            f"--{name}-size", type=int, action=Number, range=sides, default=default, metavar="PIXELS", help=text
+            f"--{name}-size", type=int, action=Number, range=SIDE, default=default, metavar="PIXELS", help=text
         )
 
 

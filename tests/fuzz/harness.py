@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from unittest import mock
 
 from helpers.command import ROOT
 
@@ -24,7 +25,7 @@ from fuzz.seeds import Seed
 from ppvit_jax import __main__ as commands
 from ppvit_jax import config as configuration
 from ppvit_jax import data
-from ppvit_jax.command_line import run_command
+from ppvit_jax.command_line import run_program
 
 SECONDS, MEMORY = 20, 2e9
 # Time of the processor, which other programs do not change, and time on the clock, for a command that waits for ever.
@@ -97,11 +98,14 @@ def _judge(arguments: list[str], case: Path, *, writes_input: bool) -> tuple[str
     for timer, sign, limit in _TIMERS:
         signal.signal(sign, _stop)
         signal.setitimer(timer, limit)
+    # The hooks of the case before, which are for late errors of its threads.
+    sys.excepthook, sys.unraisablehook = sys.__excepthook__, sys.__unraisablehook__
     try:
         os.chdir(case / "here")
         with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(errors), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of damage that it can repair.
-            status = run_command(_load if arguments[0] == "load" else commands.main, arguments)
+            with mock.patch.object(sys, "argv", ["ppvit", *arguments]):
+                status = run_program(_load if arguments[0] == "load" else commands.main)
     except _TooLong:
         return f"over {SECONDS} s", errors.getvalue()
     except BaseException:

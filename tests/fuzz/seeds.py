@@ -127,7 +127,9 @@ def _images(root: Path, key: Path) -> list[Seed]:
         (folder := root / f"images {name}").mkdir()
         image.save(folder / name, **options)
         picture.save(folder / "other.png")
-        seeds.append(Seed(name, folder, (name,), mutations.damage_bytes, commands))
+        # A prediction is compiled, and reads files as the others do.
+        chosen = commands if name == "rgb.png" else commands[:-1]
+        seeds.append(Seed(name, folder, (name,), mutations.damage_bytes, chosen))
     return seeds
 
 
