@@ -99,7 +99,7 @@ class Number(argparse.Action):
     """Action of an argument that is a number, or several: refuses numbers outside its `range`."""
 
     def __init__(self, *args: Any, range: Range, **options: Any):
-        super().__init__(*args, **options)
+        super().__init__(*args, **{"type": int if range.whole else float} | options)
         self._range = range
 
     def __call__(
