@@ -10,6 +10,7 @@ field `ppvit` that a former export left.
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,16 @@ from ppvit_jax.checkpoint.content import recognize, refusal
 from ppvit_jax.errors import UserError
 
 _TABLE = (*HUGGING_FACE, *both("vit.pooler.dense", "pre_logits", DENSE))
+# Names in memory since transformers 5, and in files. A state dict that torch.save wrote has the former.
+_RENAMED = (
+    (r"^vit\.layers\.", "vit.encoder.layer."),
+    (r"\.attention\.q_proj\.", ".attention.attention.query."),
+    (r"\.attention\.k_proj\.", ".attention.attention.key."),
+    (r"\.attention\.v_proj\.", ".attention.attention.value."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+)
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -80,24 +91,27 @@ def _find_weights(folder: Path) -> Path:
 
 def _select(content: tensors.Tensors, weights: str | None, where: str) -> dict[str, np.ndarray]:
     """Returns the tensors by the names of ViTForImageClassification's files, without those that it does not use."""
-    # The names in files of a bare ViTModel lack the prefix.
-    state = {
-        f"vit.{name}"
-        if name.startswith(("embeddings.", "encoder.", "layernorm.", "pooler.", "layers."))
-        else name: tensor
-        for name, tensor in content.state.items()
-    }
+    anchor = "embeddings.cls_token"
+    bare = not any(name.endswith(f"vit.{anchor}") for name in content.state)
     state = naming.strip_prefix(
-        state, "vit.embeddings.cls_token", weights=weights, averaged=content.averaged, where=where
+        content.state, anchor if bare else f"vit.{anchor}", weights=weights, averaged=content.averaged, where=where
     )
-    if "vit.embeddings.cls_token" not in state:
-        raise UserError(f"{where} is not a Vision Transformer of Hugging Face: it has no vit.embeddings.cls_token")
+    # The names in files of a bare ViTModel lack the prefix.
+    state = {f"vit.{name}": tensor for name, tensor in state.items()} if bare else state
+    if f"vit.{anchor}" not in state:
+        raise UserError(f"{where} is not a Vision Transformer of Hugging Face: it has no {anchor}")
     unused = ["vit.embeddings.mask_token"]
     if "classifier.weight" in state:
         unused += ["vit.pooler.dense.weight", "vit.pooler.dense.bias"]
     if present := [name for name in unused if name in state]:
         note(f"leaves out {', '.join(present)} of {where}, which the classifier does not use")
-    return {name: tensor for name, tensor in state.items() if name not in unused}
+    return {_rename(name): tensor for name, tensor in state.items() if name not in unused}
+
+
+def _rename(name: str) -> str:
+    for pattern, replacement in _RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _former_record(config: Mapping[str, Any], folder: Path) -> checkpoint.Metadata | None:

@@ -64,7 +64,8 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
     """
     if config.get("model_type") != "vit":
         raise UserError(f"{where} is a model of type {config.get('model_type')!r}, but only 'vit' can be converted")
-    for architecture in config.get("architectures") or ():
+    architectures = config.get("architectures") or []
+    for architecture in architectures if isinstance(architectures, list) else [architectures]:
         if architecture not in _ARCHITECTURES:
             raise UserError(f"{where} is a {architecture}, but only {' and '.join(_ARCHITECTURES)} can be converted")
     fixed = {"num_channels": 3, "qkv_bias": True, "pooler_act": "tanh", "quantization_config": None}
@@ -202,6 +203,9 @@ def _read_processor(processor: Mapping[str, Any], image_size: int, path: Path) -
     if not isinstance(size, dict) or not isinstance(crop, dict):
         raise UserError(f"{path} is damaged: its size is {size!r}, but a size has height and width, or shortest_edge")
     edge = size.get("shortest_edge")
+    if edge is None and "height" not in size:
+        warn(f"{path} resizes images to {size}, which the record cannot express: it is left out")
+        return fields
     fields["resize"] = "centre_crop" if edge is not None else "squash"
     final = [crop.get(name, edge) for name in ("height", "width")]
     if final != [image_size, image_size]:
@@ -212,7 +216,8 @@ def _read_processor(processor: Mapping[str, Any], image_size: int, path: Path) -
             f"{path} resizes images to {before} and crops {final[0]} pixels; this program crops the whole shorter side"
         )
     if (resample := processor.get("resample", 2)) != 2:
-        note(f"{path} resizes by the filter {_FILTERS.get(resample, resample)}; this program uses the bilinear one")
+        name = _FILTERS.get(resample, resample) if isinstance(resample, int) else resample
+        note(f"{path} resizes by the filter {name}; this program uses the bilinear one")
     return fields
 
 

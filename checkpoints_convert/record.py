@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,20 @@ def apply_options(record: Metadata, arguments: argparse.Namespace, *, num_classe
             )
         record = dataclasses.replace(record, class_names=names)
     if arguments.mean is not None:
-        if not all(abs(number) < 1e6 for number in arguments.mean) or not all(0 < n < 1e6 for n in arguments.std):
-            raise UserError(f"--mean {arguments.mean} and --std {arguments.std} need finite numbers, std positive ones")
+        if not is_normalization(arguments.mean, arguments.std):
+            raise UserError(
+                f"--mean {arguments.mean} and --std {arguments.std} are no normalization of values from 0 to 1: divide "
+                "those of values from 0 to 255 by 255; std must be positive"
+            )
         return dataclasses.replace(record, mean=tuple(arguments.mean), std=tuple(arguments.std))
     if not record.mean:
         note(f"{where} does not record its normalization, so mean and std 0.5 are assumed: --mean and --std set others")
     return record
+
+
+def is_normalization(mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Returns True if mean and standard deviation can belong to pixel values from 0 to 1, rather than 0 to 255."""
+    return all(abs(number) <= 10 for number in mean) and all(0 < number <= 10 for number in std)
 
 
 def fit(record: Metadata, *, model: str, image_size: int, num_classes: int, where: str) -> Metadata:

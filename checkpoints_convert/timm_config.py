@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints_convert.notes import note
+from checkpoints_convert.record import is_normalization
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.vit import FAMILY, ViTConfig
 from ppvit_jax.models.vit_config import ACTIVATIONS
@@ -56,8 +57,11 @@ def own_fields(
     fields: dict[str, Any] = {}
     normalization = {name: _three(settings.get(name)) or _three(config.get(name)) for name in ("mean", "std")}
     if all(normalization.values()):
-        if min(normalization["std"]) <= 0:
-            raise UserError(f"{where} has the std {normalization['std']}, but it must be positive")
+        if not is_normalization(**normalization):
+            raise UserError(
+                f"{where}, or the file itself, has mean {normalization['mean']} and std {normalization['std']}, which "
+                "are no normalization of values from 0 to 1: give --mean and --std"
+            )
         fields |= normalization
     labels = config.get("label_names") or config.get("labels")
     if isinstance(labels, list) and num_classes and len(labels) == num_classes:
@@ -84,6 +88,9 @@ def check_arguments(config: Mapping[str, Any], where: str) -> None:
       UserError: an argument has a value that Google's models do not have.
     """
     arguments = _arguments(config)
+    for size in (config.get("input_size"), arguments.get("img_size"), arguments.get("patch_size")):
+        if isinstance(size, list) and len(set(size[-2:])) > 1:
+            raise UserError(f"{where} has the size {size}, but only square images and patches can be represented")
     for name, values in _FIXED.items():
         value = arguments.get(name)
         if value is not None and value not in values:

@@ -41,6 +41,7 @@ def convert(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"{where} has no biases of queries, keys and values (qkv_bias=False), which Google's models have"
         )
+    _check_patches(state, where)
     tensors.check_values(state, where)
     num_classes = len(state["head.weight"]) if "head.weight" in state else 0
     config = timm_config.read(config_file)
@@ -89,6 +90,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     command.add_weights(parser)
     record.add_options(parser)
+
+
+def _check_patches(state: dict[str, np.ndarray], where: str) -> None:
+    """Refuses a model by its patches and positions, before their shapes are converted."""
+    kernel = state.get("patch_embed.proj.weight")
+    if kernel is None or kernel.ndim != 4 or "pos_embed" not in state:
+        raise UserError(f"{where} has no patch embedding by a convolution, or no learned position embedding")
+    _, channels, height, width = kernel.shape
+    if channels != 3 or height != width:
+        raise UserError(
+            f"{where} has patches of {height}x{width} pixels and {channels} channels, but only square patches of RGB "
+            "images can be represented"
+        )
 
 
 def _add_class_position(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -233,16 +233,15 @@ def _read(path: Path) -> dict:
             raise UserError(f"{path} is a folder and not a key file of ppvit: give the key file that keygen wrote")
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read(_MAX_SIZE + 1)
-        content = json.loads(text) if len(text) <= _MAX_SIZE else None
+            text = file.read(_MAX_SIZE)
+    except OSError as error:
+        raise UserError(f"cannot read the key file {path}: {error.strerror}") from None
+    try:
+        content = json.loads(text)
         version = content["version"]
         if content["format"] != "ppvit-key":
             raise KeyError
-    except OSError as error:
-        raise UserError(f"cannot read the key file {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
+    except (ValueError, KeyError, TypeError, RecursionError):
         title = next((f"{title} and" for start, title in _OTHERS if text.startswith(start)), "damaged, or")
         title = title if text else "empty and"
         raise UserError(f"{path} is {title} not a key file of ppvit: give the file that keygen wrote") from None

@@ -55,10 +55,11 @@ def run(arguments: argparse.Namespace) -> None:
             f"{model.metadata.key_fingerprint}: use ppvit rekey to change the key, or ppvit restore first"
         )
     model.check_trained_images()
+    original = model.params
     model = model.with_standard_normalization("because encrypted images are normalized so")
     model = model.with_encryption(shared.open_encryption(arguments.encryption, model.shape.patch_size).spec)
     adapted = adaptation.adapt(model.params, model.permutations(key))
     adapted_model.write_model(arguments, model.with_params(adapted), key)
-    public_name = public_checkpoints.identify(path, model.params)
+    public_name = public_checkpoints.identify(path, original)
     # The warning comes last, so that a mistake prints one line alone.
     shared.warn_of_public_base(arguments, public_name)

@@ -13,11 +13,11 @@ from ppvit_jax.audit.attack import SUCCESS, Attack, Need, Option
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import audit_inputs
-from ppvit_jax.commands.shared.audit_arguments import Sources, add_comparison, add_sources, read_sources
+from ppvit_jax.commands.shared.audit_arguments import Sources, add_comparison, add_image_size, add_sources, read_sources
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_in
 from ppvit_jax.encryption import usual_block_size
-from ppvit_jax.errors import COUNT, SEED, SIDE, Range, UserError, require
+from ppvit_jax.errors import COUNT, SEED, Range, UserError, require
 from ppvit_jax.files import write_text
 
 EXIT_BROKEN = 3
@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help=f"attacks to run, separated by commas, among {', '.join(_names())} (default: all)",
     )
-    _add_image_size(command)
+    add_image_size(command)
     command.add_argument(
         "--draws",
         action=Number,
@@ -117,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of matrices to recover (default: %(default)s)",
     )
-    _add_image_size(command)
+    add_image_size(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -169,17 +169,6 @@ def _add_output(command: argparse.ArgumentParser, *, required: bool) -> None:
         metavar="ATTACKS",
         help=f"exit with status {EXIT_BROKEN} if one of these attacks succeeds, for use in a pipeline: names separated "
         "by commas, or any (default: none)",
-    )
-
-
-def _add_image_size(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--image-size",
-        action=Number,
-        range=SIDE,
-        default=shared.DEFAULT_IMAGE_SIZE,
-        metavar="PIXELS",
-        help="side of the images in pixels (default: %(default)s)",
     )
 
 

@@ -6,10 +6,10 @@ import argparse
 import csv
 import filecmp
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppvit_jax.checkpoint import print_notes
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import conversion, model_sizes
@@ -157,7 +157,8 @@ def run(arguments: argparse.Namespace) -> None:
         _write_names(Path(arguments.names).expanduser(), images, Path(arguments.output).expanduser())
     recipe = Recipe(size, encryptor, augmentation=augmentation, skip_unreadable=arguments.skip_unreadable)
     options = {name: getattr(arguments, name) for name in _ORIGIN}
-    print_notes(notes)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     conversion.Conversion("encrypting", images, recipe, folder, header, key, options, pipeline).run()
     try:
         method.absorb(key, height=size, width=size)

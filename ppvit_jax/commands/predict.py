@@ -104,9 +104,8 @@ def run(arguments: argparse.Namespace) -> None:
         LoadedImages(str(folder), header),
         allow_mismatch=arguments.allow_mismatch,
     )
-    requested = arguments.resize
-    arguments.resize = requested or model.metadata.resize or RESIZES[0]
-    images = open_folder(folder, ImageReader(shape.image_size, arguments.resize, arguments.max_pixels), manifest)
+    resize = shared.choose_resize(arguments.resize, model.metadata.resize)
+    images = open_folder(folder, ImageReader(shape.image_size, resize, arguments.max_pixels), manifest)
     started = time.monotonic()
     files = [split.original(index) for split in images.splits for index in range(split.count)]
     logits = _predict(model, images, arguments.batch_size)
@@ -117,8 +116,8 @@ def run(arguments: argparse.Namespace) -> None:
     write_bytes(output, predictions.to_csv(probabilities=arguments.probabilities) if csv else predictions.to_npz())
     print(f"{output}: {len(files):,} images in {seconds:.1f} s, {len(files) / seconds:.1f} images/s")
     # Messages come last, so that a mistake prints one line alone.
-    is_encrypted = header is not None and header.encryption != "none"
-    _print_messages(model, "" if is_encrypted else requested, resizes=not is_encrypted)
+    # The images of a folder with a manifest have one size.
+    _print_messages(model, "" if header else arguments.resize, resizes=header is None)
     checkpoint.print_notes(predictions.list_warnings(), "warning")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ppvit_jax.data import formats
+from ppvit_jax.data.class_depth import find_deeper_classes, group_by_folder, printable
 from ppvit_jax.data.splits import TEST, TRAIN, split_role
 from ppvit_jax.data.walk import FORBIDDEN, OTHER, LeftOut, walk
 from ppvit_jax.errors import UserError
@@ -52,6 +52,7 @@ class FolderListing:
       depth: number of leading folders that name splits and classes; 0, 1 or 2.
       fault: reason why split and class folders cannot be told apart; "" if they can.
       stray: reason why folders beside images may be no classes; "" if there is none.
+      doubt: description of folders inside class folders that may be the classes; "" if there are none.
     """
 
     root: Path
@@ -63,6 +64,7 @@ class FolderListing:
     depth: int = 1
     fault: str = ""
     stray: str = ""
+    doubt: str = ""
 
     @property
     def has_splits(self) -> bool:
@@ -134,15 +136,10 @@ def describe_left_out(parts: Iterable[LeftOut]) -> str:
     return ", ".join(texts)
 
 
-def printable(name: str) -> str:
-    """Returns a file's name for a message; characters that would spoil the line are escaped."""
-    return name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode()
-
-
 def _arrange(listing: FolderListing, named: frozenset[str]) -> FolderListing:
     """Finds out which folders are splits and which are classes, and adds this to the listing."""
-    ranges, loose = _group(listing.images, range(len(listing.images)), 0)
-    inside = {name: _group(listing.images, positions, 1) for name, positions in ranges.items()}
+    ranges, loose = group_by_folder(listing.images, range(len(listing.images)), 0)
+    inside = {name: group_by_folder(listing.images, positions, 1) for name, positions in ranges.items()}
     roles = {name: split_role(name) for name in ranges}
     usual = [name for name, role in roles.items() if role]
     splits = [name for name in usual if roles[name] in (TRAIN, TEST) and inside[name][0]]
@@ -170,9 +167,14 @@ def _arrange(listing: FolderListing, named: frozenset[str]) -> FolderListing:
             "--keep-names, or move all images to one folder"
         )
     split = SplitFolder("", "", ranges, tuple(loose))
-    depth = 0 if loose or not ranges else 1
+    deeper, doubt = find_deeper_classes(listing.root, listing.images, ranges, 1, is_only=len(ranges) == 1)
     return dataclasses.replace(
-        listing, splits=(split,), depth=depth, fault=fault or _find_deeper_classes(listing, inside), stray=stray
+        listing,
+        splits=(split,),
+        depth=0 if loose or not ranges else 1,
+        fault=fault or deeper,
+        stray=stray,
+        doubt=doubt,
     )
 
 
@@ -184,7 +186,7 @@ def _with_splits(
 ) -> FolderListing:
     splits = tuple(SplitFolder(name, roles[name], classes, tuple(free)) for name, (classes, free) in inside.items())
     whole = {name for split in splits if split.role == TRAIN or not split.unlabeled for name in split.classes}
-    fault = stray = ""
+    stray = ""
     for split in splits:
         if unsure := [name for name in split.classes if split.unlabeled and name not in whole]:
             image = printable(listing.images[split.unlabeled[0]])
@@ -192,61 +194,12 @@ def _with_splits(
                 f"{listing.root / image} lies beside the folder {printable(unsure[0])}, which is no class of another "
                 "split: move the image or the folder away, or add --keep-names"
             )
-    labels = {name for split in splits for name in split.classes}
-    if len(labels) == 1:
-        (label,) = labels
-        wrappers = (_find_wrapper(listing, f"{s.name}/{label}", s.classes[label], 2) for s in splits if s.classes)
-        fault = next(filter(None, wrappers), "")
-    return dataclasses.replace(listing, splits=splits, unlabeled=tuple(loose), depth=2, fault=fault, stray=stray)
-
-
-def _find_deeper_classes(listing: FolderListing, inside: Mapping[str, tuple[dict[str, range], list[int]]]) -> str:
-    """Describes folders at the top that hold only folders, which seem to be the classes; "" if there are none."""
-    if not inside or any(free for _, free in inside.values()):
-        return ""
-    if len(inside) == 1:
-        name = next(iter(inside))
-        return _find_wrapper(listing, name, range(len(listing.images)), 1)
-    for (one, (first, _)), (other, (second, _)) in itertools.combinations(itertools.islice(inside.items(), 20), 2):
-        shared = [name for name in first if name in second]
-        if len(shared) > 1:
-            return (
-                f"{listing.root / printable(one)} and {printable(other)} hold only folders, such as "
-                f"{printable(shared[0])} and {printable(shared[1])}, so either may be the classes: rename the folders "
-                "of a split to train and test, or move the images of a class into its folder"
-            )
-    return ""
-
-
-def _find_wrapper(listing: FolderListing, folder: str, positions: range, level: int) -> str:
-    """Describes the only class folder if it holds several folders, which seem to be the classes; "" if not."""
-    folders, free = _group(listing.images, positions, level)
-    if free or len(folders) < 2:
-        return ""
-    names = [printable(name) for name in itertools.islice(folders, 2)]
-    return (
-        f"{listing.root / printable(folder)} is the only class folder, but it holds only folders, such as {names[0]} "
-        f"and {names[1]}: give that folder, or move its folders up"
+    is_only = len({name for split in splits for name in split.classes}) == 1
+    training = [split for split in splits if split.role == TRAIN] or splits
+    checks = [
+        find_deeper_classes(listing.root, listing.images, split.classes, 2, is_only=is_only) for split in training
+    ]
+    fault, doubt = (next(filter(None, texts), "") for texts in zip(*checks, strict=True))
+    return dataclasses.replace(
+        listing, splits=splits, unlabeled=tuple(loose), depth=2, fault=fault, stray=stray, doubt=doubt
     )
-
-
-def _group(images: Sequence[str], positions: range, level: int) -> tuple[dict[str, range], list[int]]:
-    """Groups images by the folder at a level of their paths.
-
-    Returns:
-      The positions of the images below each folder, and the positions of the images without a folder at this level.
-    """
-    folders: dict[str, range] = {}
-    free = []
-
-    def name(position: int) -> str:
-        parts = images[position].split("/", level + 1)
-        return parts[level] if len(parts) > level + 1 else ""
-
-    for key, members in itertools.groupby(positions, name):
-        if key:
-            first = next(members)
-            folders[key] = range(first, first + 1 + sum(1 for _ in members))
-        else:
-            free += members
-    return folders, free

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from pathlib import Path
 
@@ -15,6 +16,7 @@ _FORMATS = (
 )
 # A TGA file has no mark at its beginning, so only its ending tells.
 _TGA_ENDINGS = frozenset({".tga", ".icb", ".vda", ".vst"})
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _USUAL = frozenset(
     {
         *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
@@ -44,7 +46,8 @@ def split_ending(name: str) -> tuple[str, str]:
 @functools.cache
 def usual_endings() -> frozenset[str]:
     """Returns the endings, in lower case, of files that count as images without being opened."""
-    return _USUAL | {".avif"} if features.check("avif") else _USUAL
+    reads_avif = "avif" in features.modules and features.check("avif")
+    return _USUAL | {".avif"} if reads_avif else _USUAL
 
 
 def is_picture_that_cannot_be_read(ending: str) -> bool:
@@ -78,6 +81,16 @@ def is_image(path: Path, ending: str) -> bool:
         # Pillow's parsers raise almost anything on a damaged file.
         except Exception:
             return False
+
+
+def is_heic(file: Path | bytes) -> bool:
+    """Returns True for the first bytes of a HEIC image, which phones also give the ending .jpg."""
+    try:
+        with contextlib.ExitStack() as stack:
+            first = file[:12] if isinstance(file, bytes) else stack.enter_context(file.open("rb")).read(12)
+    except OSError:
+        return False
+    return first[4:8] == b"ftyp" and first[8:] in _HEIC_BRANDS
 
 
 @functools.cache

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.folders import LabeledFiles, printable
+from ppvit_jax.data.class_depth import printable
+from ppvit_jax.data.folders import LabeledFiles
 from ppvit_jax.data.hashing import digest_of, hash_files
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.manifest import Manifest
@@ -41,20 +42,24 @@ def load(settings: DataSettings) -> Dataset:
     )
     train = [train[index] for index in settings.choose_train(len(train))]
     test = [test[index] for index in settings.choose_test(len(test))]
-    digest = _digest(path, train, test, class_names, manifest)
+    digest, train_digest = _digests(path, train, test, class_names, manifest)
     train_source, test_source = [
         make_source(files, settings.reader, in_memory=settings.in_memory is True, manifest=manifest)
         for files in (train, test)
     ]
     # The images of a folder with a manifest have one size.
     resize = "" if manifest else settings.resize
-    return Dataset(path.resolve().name, train_source, test_source, class_names, manifest, digest, resize=resize)
+    sources = train_source, test_source
+    return Dataset(path.resolve().name, *sources, class_names, manifest, digest, train_digest, resize=resize)
 
 
-def _digest(
+def _digests(
     root: Path, train: LabeledFiles, test: LabeledFiles, class_names: tuple[str, ...], manifest: Manifest | None
-) -> str:
-    """Returns the SHA-256 of the images' paths, classes and content, and warns of images in both splits."""
+) -> tuple[str, str]:
+    """Returns the SHA-256 of the images' paths, classes and content, of all and of the training images alone.
+
+    Images in both splits get a warning.
+    """
     files = [*train, *test]
     if manifest:
         digests = [manifest.sha256(path) for path, _ in files]
@@ -69,8 +74,12 @@ def _digest(
             file=sys.stderr,
         )
     start = len(str(root)) + 1
-    entries = ([str(path)[start:], label, digest] for (path, label), digest in zip(files, digests, strict=True))
-    return digest_of(itertools.chain([[*class_names, len(train)]], entries))
+
+    def digest(count: int) -> str:
+        entries = ([str(files[index][0])[start:], files[index][1], digests[index]] for index in range(count))
+        return digest_of(itertools.chain([[*class_names, len(train)]], entries))
+
+    return digest(len(files)), digest(len(train))
 
 
 def make_source(

@@ -6,7 +6,8 @@ import collections
 import itertools
 import sys
 
-from ppvit_jax.data.folders import FolderListing, SplitFolder, describe_left_out, printable
+from ppvit_jax.data.class_depth import printable
+from ppvit_jax.data.folders import FolderListing, SplitFolder, describe_left_out
 from ppvit_jax.errors import UserError
 
 _SHOWN = 10
@@ -24,15 +25,18 @@ def summarize(listing: FolderListing) -> list[str]:
     if listing.unlabeled:
         example = printable(listing.images[listing.unlabeled[0]])
         lines.append(
-            f"warning: {len(listing.unlabeled):,} images lie beside the splits and belong to none, such as {example}"
+            f"warning: images beside the splits belong to none of them: {len(listing.unlabeled):,}, such as {example}"
         )
     for split in listing.splits:
         if split.classes and split.unlabeled:
             example = printable(listing.images[split.unlabeled[0]])
-            lines.append(f"warning: {len(split.unlabeled):,} images lie beside class folders, such as {example}")
+            lines.append(
+                f"warning: images beside class folders belong to no class: {len(split.unlabeled):,}, such as {example}"
+            )
     if listing.left_out:
         lines.append(f"left out: {describe_left_out(listing.left_out)}")
-    return lines + [f"warning: {text}" for text in _find_twins(listing)]
+    doubts = [listing.doubt] if listing.doubt else []
+    return lines + [f"warning: {text}" for text in (*doubts, *_find_twins(listing))]
 
 
 def check_images(listing: FolderListing) -> None:

@@ -274,8 +274,9 @@ def _check_values(path: Path, manifest: Manifest) -> None:
     possible = all(isinstance(size, int) and 0 < size <= SIDE.most for size in sizes)
     if not possible or header.image_size % header.block_size:
         raise UserError(f"{path} has impossible sizes, {sizes[0]} and {sizes[1]}: {_REMEDY}")
-    if not (isinstance(header.encryption, str) and isinstance(header.key_fingerprint, str | None)):
-        raise UserError(f"{path} has an encryption or a key that is no text: {_REMEDY}")
+    texts = (header.encryption, header.origin, header.key_fingerprint or "")
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{path} has an encryption, an origin or a key that is no text: {_REMEDY}")
     if not isinstance(header.copies, int) or header.copies < 1:
         raise UserError(f"{path} has {header.copies!r} copies of an image: {_REMEDY}")
     if header.encryption != "none":

@@ -42,11 +42,10 @@ def check_slices(path: Path, splits: Sequence[str], copies: int) -> None:
     """
     import tensorflow_datasets as tfds
 
-    info = tfds.builder_from_directory(path).info
-    sizes = {name: split.num_examples for name, split in info.splits.items()}
+    present = tfds.builder_from_directory(path).info.splits
     for split in splits:
-        for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(sizes):
-            start, stop = part.from_ or 0, sizes[part.splitname] if part.to is None else part.to
+        for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(present):
+            start, stop = part.from_ or 0, present[part.splitname].num_examples if part.to is None else part.to
             if split_role(part.splitname) == TRAIN and (start % copies or stop % copies):
                 raise UserError(
                     f"{split} separates the {copies} augmented copies of an image, so that training and test images "

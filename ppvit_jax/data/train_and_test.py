@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data.class_depth import printable
 from ppvit_jax.data.copies import find_copies, group_name
-from ppvit_jax.data.folders import FolderListing, LabeledFiles, SplitFolder, describe_left_out, list_folder, printable
+from ppvit_jax.data.folders import FolderListing, LabeledFiles, SplitFolder, describe_left_out, list_folder
 from ppvit_jax.data.listing_summary import print_summary
 from ppvit_jax.data.manifest import Manifest
 from ppvit_jax.data.splits import TEST, VALIDATION, split_role

@@ -123,7 +123,7 @@ class _Walk:
             if not folder:
                 raise UserError(f"cannot read the folder {self._root} ({error.strerror}): check the path") from error
             self._reject(folder, error, "make it readable, or move it away")
-            self._leave_out(folder, FORBIDDEN)
+            self._leave_out(f"{folder}/", FORBIDDEN)
 
     def _sort(self, entry: os.DirEntry[str], path: str) -> bool:
         """Adds a file to the images or to those left out; returns True for a folder to look into."""

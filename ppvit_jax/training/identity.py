@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ def compare(recorded: Record, current: Record, workdir: Path, *, evaluated: bool
             note = f"the test images are not those with which the run in {workdir} began; it has not used them yet"
         differences = {name: pair for name, pair in differences.items() if name not in _TEST_FIELDS}
     if differences:
-        things = " and ".join(dict.fromkeys(_thing(name) for name in differences))
+        *others, last = dict.fromkeys(_thing(name) for name in differences)
+        things = f"{', '.join(others)} and {last}" if others else last
         listed = "; ".join(f"{name} was {before} and is {now}" for name, (before, now) in differences.items())
         raise UserError(
             f"the workdir {workdir} holds a run with another {things} ({listed}): use another workdir, or the same "
@@ -207,8 +209,8 @@ def _thing(name: str) -> str:
 
 
 def _shorten(before: Any, now: Any) -> tuple[str, str]:
-    """Returns two values as text; for two long lists of one length, the first elements that differ."""
-    texts = repr(before), repr(now)
+    """Returns two values as text: of a SHA-256 its beginning, of two long lists the first elements that differ."""
+    texts = tuple(f"{value[:12]}..." if _is_digest(value) else repr(value) for value in (before, now))
     if max(map(len, texts)) <= _SHOWN_CHARACTERS:
         return texts
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
@@ -216,3 +218,7 @@ def _shorten(before: Any, now: Any) -> tuple[str, str]:
         return f"{before[place]!r} in place {place}", f"{now[place]!r}"
     before, now = (text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..." for text in texts)
     return before, now
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None

@@ -22,13 +22,15 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[models.Params, checkpoint.
 
     Returns:
       The parameters, a nested dict of numpy arrays, with the statistics of a model that has any under "statistics";
-      and the metadata, such as the fingerprint of the key to which the model is adapted.
+      and the metadata, such as the class names, the normalization, and the fingerprint of the key to which the model is
+      adapted.
 
     Raises:
       UserError: the file is missing, truncated, damaged or not a `.npz` file.
     """
-    arrays, metadata = checkpoint.read(checkpoint.resolve(os.fspath(path)))
-    return unflatten_dict(arrays, sep="/"), metadata
+    file = checkpoint.resolve(os.fspath(path))
+    arrays, metadata = checkpoint.read(file)
+    return unflatten_dict(arrays, sep="/"), checkpoint.complete_record(file, metadata)
 
 
 def compute_logits(

@@ -235,6 +235,13 @@ def test_a_model_without_biases_of_queries_or_without_class_token_is_named(tmp_p
         assert message in capsys.readouterr().err
 
 
+def test_images_of_one_channel_and_oblong_patches_are_named(tmp_path, capsys):
+    for shape, message in (((16, 1, 4, 4), "4x4 pixels and 1 channels"), ((16, 3, 4, 8), "4x8 pixels and 3 channels")):
+        torch.save(_state() | {"patch_embed.proj.weight": torch.ones(shape)}, tmp_path / "model.pth")
+        assert convert("timm_to_npz", tmp_path / "model.pth", tmp_path / "out.npz", HEADS) == 1
+        assert f"{message}, but only square patches of RGB images" in " ".join(capsys.readouterr().err.split())
+
+
 def test_positions_of_the_patches_alone_give_the_class_token_the_position_zero(tmp_path):
     """As timm computes a model with no_embed_class."""
     options = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 3}

@@ -239,6 +239,21 @@ def test_logits_are_those_of_hugging_face_and_timm(tmp_path, activation):
     assert arrays(tmp_path / "back.npz")[1].model_options == options
 
 
+@pytest.mark.parametrize("kind", ["ViTForImageClassification", "ViTModel"])
+def test_names_in_the_memory_of_transformers_are_read(folder, kind):
+    model = getattr(transformers, kind).from_pretrained(folder / "hf")
+    torch.save({f"module.{name}": tensor for name, tensor in model.state_dict().items()}, folder / "state.bin")
+    (folder / "state.bin").rename(folder / "hf" / "pytorch_model.bin")
+    (folder / "hf" / "model.safetensors").unlink()
+    _edit(folder / "hf" / "config.json", architectures=[kind])
+    assert convert("hf_to_npz", folder / "hf", folder / "back.npz") == 0
+    params = flatten(random_params(CONFIG))
+    if kind == "ViTModel":
+        params = {name: array for name, array in params.items() if not name.startswith("head/")}
+    found = {name: array for name, array in arrays(folder / "back.npz")[0].items() if "pre_logits" not in name}
+    assert_same_tree(found, params)
+
+
 def _hub(tmp_path, **fields):
     """A folder as timm's hub publishes it."""
     _write(tmp_path / "model.npz", Metadata())
@@ -276,6 +291,7 @@ def test_a_configuration_of_another_model_is_left_out_of_account(tmp_path, capsy
         ({"global_pool": "avg"}, "has global_pool='avg', but Google's Vision Transformers have 'token'"),
         ({"act_layer": "silu"}, "has act_layer='silu'"),
         ({"norm_layer": "rmsnorm"}, "has norm_layer='rmsnorm'"),
+        ({"img_size": [8, 32]}, "has the size [8, 32], but only square images"),
     ],
 )
 def test_arguments_of_timm_that_google_lacks_are_refused(tmp_path, capsys, arguments, message):
@@ -295,8 +311,9 @@ def test_options_set_what_a_file_does_not_record(tmp_path, capsys):
     capsys.readouterr()
     for wrong, message in (
         (["--mean", *"012"], "--mean and --std belong together"),
-        (["--mean", *"012", "--std", *"120"], "need finite numbers"),
-        (["--mean", "nan", "0", "0", "--std", *"123"], "need finite numbers"),
+        (["--mean", *"012", "--std", *"120"], "no normalization of values from 0 to 1"),
+        (["--mean", "nan", "0", "0", "--std", *"123"], "no normalization of values from 0 to 1"),
+        (["--mean", "123", "116", "103", "--std", "58", "57", "57"], "divide those of values from 0 to 255 by 255"),
         ([f"--class-names={tmp_path}"], "cannot read --class-names"),
         ([f"--class-names={source}"], "is not UTF-8"),
     ):

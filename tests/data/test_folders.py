@@ -43,6 +43,17 @@ LAYOUTS = {
     "numbers": (["0/1.png", "10/1.png", "9/1.png"], {"": ("", ["0", "10", "9"])}),
     "valid and invalid": (["invalid/1.png", "valid/2.png"], {"": ("", ["invalid", "valid"])}),
     "training beside other sports": (["training/1.png", "running/2.png"], {"": ("", ["running", "training"])}),
+    "folders in every class": (
+        [
+            "train/cat/1/a.png",
+            "train/cat/2/b.png",
+            "train/dog/c.png",
+            "train/cat/d.png",
+            "test/cat/1/e.png",
+            "test/cat/2/f.png",
+        ],
+        {"test": ("test", ["cat"]), "train": ("train", ["cat", "dog"])},
+    ),
     "folders inside classes": (["a/2019/1.png", "a/2.png", "b/2019/3.png"], {"": ("", ["a", "b"])}),
     "patients": (["Smith/1/a.png", "Jones/2/b.png"], {"": ("", ["Jones", "Smith"])}),
 }
@@ -67,6 +78,14 @@ FAULTS = {
     ),
     "a folder around classes": (["images/a/1.png", "images/b/2.png"], "images is the only class folder.*a and b"),
     "a folder around splits": (["set/train/a/1.png", "set/test/a/2.png"], "set is the only class folder"),
+    "classes of two depths": (
+        ["ant/1.png", "group/bus/2.png", "group/car/3.png"],
+        "group holds only.*, but ant",
+    ),
+    "classes of two depths in a split": (
+        ["train/ant/1.png", "train/group/bus/2.png", "train/group/car/3.png", "test/ant/4.png"],
+        "group holds only folders, such as bus and car, but ant beside it holds images",
+    ),
     "a folder around classes in a split": (
         ["train/all/a/1.png", "train/all/b/2.png", "test/all/a/3.png"],
         "all is the only class folder",
@@ -94,6 +113,14 @@ def test_a_class_whose_pictures_cannot_be_read_is_refused_and_a_folder_of_text_i
     for path in (tmp_path / "train/c").iterdir():
         path.unlink()
     list_folder(tmp_path).check_labels()
+
+
+def test_folders_in_class_folders_give_a_warning(tmp_path):
+    write_images(tmp_path, ["animals/cat/1.png", "animals/dog/2.png", "vehicles/bus/3.png"], size=4)
+    listing = list_folder(tmp_path)
+    listing.check_labels()
+    expected = "animals holds only folders, such as cat and dog: all its images count as the class animals"
+    assert summarize(listing)[-1] == f"warning: {tmp_path}/{expected}"
 
 
 def test_classes_that_differ_in_capital_letters_are_pointed_out(tmp_path):

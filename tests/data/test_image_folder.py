@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppvit_jax.data import image_folder
+from ppvit_jax.config import default_config
+from ppvit_jax.data import image_folder, load
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.folders import LabeledFiles, list_folder
 from ppvit_jax.data.images import ImageReader
@@ -198,3 +199,20 @@ def test_a_class_of_one_image_cannot_be_split(tmp_path):
 def test_wrong_fraction(tmp_path, fraction):
     with pytest.raises(UserError, match="test_fraction"):
         split(make_classes(tmp_path, a=3), fraction)
+
+
+def test_the_digest_of_the_training_images_does_not_depend_on_the_test_images(tmp_path):
+    def digests():
+        data = default_config().data
+        data.dir, data.source = str(tmp_path), "image_folder"
+        dataset = load(data, 4)
+        return dataset.digest, dataset.train_digest
+
+    for name in ("train", "test"):
+        make_classes(tmp_path / name, a=2, b=2)
+    first = digests()
+    write(tmp_path / "test/a/000.png", 200)
+    second = digests()
+    assert first[0] != second[0] and first[1] == second[1] != second[0]
+    write(tmp_path / "train/b/000.png", 200)
+    assert digests()[0] != second[0] and digests()[1] != second[1]

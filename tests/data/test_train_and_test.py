@@ -89,7 +89,7 @@ def test_an_image_beside_class_folders_is_left_out_with_a_warning(tmp_path, caps
     write_images(tmp_path, ["a/1.png", "a/2.png", "b/3.png", "b/4.png", "plan.png"], size=4)
     train, test, _ = split(tmp_path)
     assert len(train + test) == 4
-    assert "warning: 1 images lie beside class folders, such as plan.png" in capsys.readouterr().err
+    assert "warning: images beside class folders belong to no class: 1, such as plan.png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("recorded", [True, False])

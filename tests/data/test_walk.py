@@ -10,6 +10,7 @@ import pytest
 from helpers.images import write_images
 
 from ppvit_jax.data import walk as walking
+from ppvit_jax.data.folders import list_folder
 from ppvit_jax.data.walk import FORBIDDEN, HIDDEN, LINK, LOOP, OTHER, SPECIAL, SYSTEM, walk
 from ppvit_jax.errors import UserError
 
@@ -98,3 +99,5 @@ def test_a_folder_without_permission_stops_or_is_left_out(tmp_path, monkeypatch)
         walk(tmp_path)
     files = walk(tmp_path, skip_unreadable=True)
     assert files.images == ["a/1.png"] and files.folders == {"a", "b"} and reasons(files) == {(FORBIDDEN, ""): 1}
+    with pytest.raises(UserError, match=r"folder .*/b has files but no image that can be read \(without permission"):
+        list_folder(tmp_path, skip_unreadable=True).check_labels()

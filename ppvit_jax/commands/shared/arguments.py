@@ -120,6 +120,12 @@ def add_resize(parser: argparse.ArgumentParser, *, recorded: bool = False) -> No
     )
 
 
+def choose_resize(requested: Resize | None, recorded: str) -> Resize:
+    """Returns the way of resizing of --resize, or else the one that a checkpoint records, or else the default."""
+    by_text: dict[str, Resize] = {str(value): value for value in RESIZES}
+    return requested or by_text.get(recorded, RESIZES[0])
+
+
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     """Adds --max-pixels."""
     parser.add_argument(

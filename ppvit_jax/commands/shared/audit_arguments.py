@@ -175,3 +175,16 @@ def read_sources(arguments: argparse.Namespace) -> Sources:
 
 def _fields(kind: type[Counts] | type[Sources]) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
+
+
+def add_image_size(command: argparse.ArgumentParser) -> None:
+    """Adds --image-size, of the images that a comparison encrypts."""
+    command.add_argument(
+        "--image-size",
+        type=int,
+        action=Number,
+        range=SIDE,
+        default=shared.DEFAULT_IMAGE_SIZE,
+        metavar="PIXELS",
+        help="side of the images in pixels (default: %(default)s)",
+    )

@@ -156,6 +156,8 @@ def open_encrypted(sources: Sources, limit: int) -> tuple[EncryptedImages, np.nd
 def open_model(name: str, image_size: int | None = None) -> tuple[Params, checkpoint.Metadata, models.ModelConfig]:
     """Reads parameters, metadata and shape of a checkpoint; see `adapted_model.open_model`."""
     model = adapted_model.open_model(checkpoint.resolve(name), image_size)
+    # `ppvit adapt` rewrites a model in the same way, so that base and adapted model are alike.
+    model = model.with_standard_normalization("as ppvit adapt does")
     return model.params, model.metadata, model.shape
 
 

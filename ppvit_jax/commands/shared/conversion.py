@@ -11,7 +11,7 @@ from typing import Protocol
 from ppvit_jax.commands.shared.arguments import add_max_pixels, open_encryption
 from ppvit_jax.commands.shared.origin import add_origin
 from ppvit_jax.data import tfds_source
-from ppvit_jax.data.folders import printable
+from ppvit_jax.data.class_depth import printable
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.listing import Images, open_files, open_tfds
 from ppvit_jax.data.manifest import Header, Manifest

@@ -3,9 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from ppvit_jax import checkpoint
 from ppvit_jax.commands.shared import arguments as shared
-from ppvit_jax.commands.shared.adapted_model import SavedModel, open_model
 from ppvit_jax.data.images import RESIZES
 from ppvit_jax.errors import UserError
 
@@ -39,7 +37,7 @@ def settle(arguments: argparse.Namespace, key: "SecretKey") -> list[str]:
       UserError: the checkpoint cannot be used, or it contradicts an argument or the key; the message has both values.
     """
     if arguments.checkpoint:
-        return _follow(arguments, open_model(checkpoint.resolve(arguments.checkpoint)), key)
+        return _follow_model(arguments, key)
     arguments.resize = arguments.resize or RESIZES[0]
     defaults = {"image_size": shared.DEFAULT_IMAGE_SIZE, "block_size": shared.DEFAULT_BLOCK_SIZE}
     assumed = {name: value for name, value in defaults.items() if getattr(arguments, name) is None}
@@ -53,7 +51,12 @@ def settle(arguments: argparse.Namespace, key: "SecretKey") -> list[str]:
     return [f"{described}, as ViT-B/16 takes them, by default: give --checkpoint, or {options}, for another model"]
 
 
-def _follow(arguments: argparse.Namespace, model: SavedModel, key: "SecretKey") -> list[str]:
+def _follow_model(arguments: argparse.Namespace, key: "SecretKey") -> list[str]:
+    # Imported here, because encrypting without a checkpoint needs no library of tensors.
+    from ppvit_jax import checkpoint
+    from ppvit_jax.commands.shared.adapted_model import open_model
+
+    model = open_model(checkpoint.resolve(arguments.checkpoint))
     metadata, path = model.metadata, model.path
     sizes = {
         "image_size": model.shape.image_size,
@@ -79,7 +82,7 @@ def _follow(arguments: argparse.Namespace, model: SavedModel, key: "SecretKey") 
             [f"--resize is {requested}, but {path} was trained on images that were resized by {recorded}"], "warning"
         )
     assumptions = checkpoint.list_assumptions(path, metadata, resize="" if arguments.resize else "center_crop")
-    arguments.resize = arguments.resize or metadata.resize or RESIZES[0]
+    arguments.resize = shared.choose_resize(arguments.resize, metadata.resize)
     return assumptions
 
 

@@ -66,7 +66,8 @@ def _read_header(folder: Path) -> Header | None:
     try:
         if journal.exists():
             with journal.open("rb") as file:
-                return Header.from_fields(json.loads(file.readline()))
+                header = Header.from_fields(json.loads(file.readline()))
+                return header if isinstance(header.origin, str) else None
         manifest = manifests.read(folder)
     except (OSError, ValueError, KeyError, TypeError):
         return None
