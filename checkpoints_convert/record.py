@@ -9,7 +9,8 @@ from typing import Any
 from checkpoints_convert.notes import note
 from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.checkpoint.metadata import STANDARD
-from ppvit_jax.errors import UserError
+from ppvit_jax.command_line import Number
+from ppvit_jax.errors import Range, UserError
 
 # Fields of the record that a foreign program's own files can have, in words.
 _TITLES = {
@@ -27,6 +28,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}",
             type=float,
+            action=Number,
+            range=Range() if name == "mean" else Range(above=0),
             nargs=3,
             metavar=("R", "G", "B"),
             help=f"{name} of the normalization of images from 0 to 1 (default: as recorded, or 0.5)",

@@ -96,21 +96,22 @@ def run_command(command: Callable[[list[str]], None], arguments: list[str]) -> i
 
 
 class Number(argparse.Action):
-    """Action of an argument that is a number: refuses numbers outside its `range`."""
+    """Action of an argument that is a number, or several: refuses numbers outside its `range`."""
 
     def __init__(self, *args: Any, range: Range, **options: Any):
-        super().__init__(*args, **options)
+        super().__init__(*args, **{"type": int if range.whole else float} | options)
         self._range = range
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        """Stores the number.
+        """Stores the numbers.
 
         Raises:
-          UserError: the number is outside the range.
+          UserError: a number is outside the range.
         """
-        self._range.check(option or self.dest, values)
+        for value in values if isinstance(values, list) else [values]:
+            self._range.check(option or self.dest, value)
         setattr(namespace, self.dest, values)
 
 

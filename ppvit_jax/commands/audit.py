@@ -84,7 +84,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_size(command)
     command.add_argument(
         "--draws",
-        type=int,
         action=Number,
         range=COUNT,
         metavar="N",
@@ -92,7 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--noise",
-        type=float,
         action=Number,
         range=Range(0, 255),
         default=0.0,
@@ -113,7 +111,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_output(command, required=True)
     command.add_argument(
         "--keys",
-        type=int,
         action=Number,
         range=COUNT,
         default=5,
@@ -121,8 +118,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number of matrices to recover (default: %(default)s)",
     )
     add_image_size(command)
-    for command in subcommands.choices.values():
-        command.allow_abbrev = False
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -156,7 +151,6 @@ def _add_output(command: argparse.ArgumentParser, *, required: bool) -> None:
     """Adds --seed, --output and --fail-on."""
     command.add_argument(
         "--seed",
-        type=int,
         action=Number,
         range=SEED,
         default=0,

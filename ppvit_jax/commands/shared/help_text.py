@@ -12,7 +12,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 def describe(parser: argparse.ArgumentParser, description: str, *examples: str) -> None:
-    """Sets the description of a command, and adds examples to the end of its help.
+    """Sets the description of a command, and adds examples to the end of its help; its options need their full names.
 
     Args:
       parser: the parser of the command; an epilog that it has already stays, before the examples.
@@ -20,6 +20,8 @@ def describe(parser: argparse.ArgumentParser, description: str, *examples: str) 
       examples: command lines.
     """
     parser.formatter_class = _HelpFormatter
+    # An abbreviation of today can be another option tomorrow.
+    parser.allow_abbrev = False
     parser.description = description
     title = "example:" if len(examples) == 1 else "examples:"
     lines = [title, *(f"  {example}" for example in examples)] if examples else []
