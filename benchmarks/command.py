@@ -10,9 +10,10 @@ import jax
 
 from benchmarks import report
 from benchmarks.settings import DEVICES, Settings, describe_machine, select_device
+from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
-from ppvit_jax.errors import UserError, require
+from ppvit_jax.errors import COUNT, SIDE, UserError, require
 
 _DTYPES = ("float32", "bfloat16")
 # Modules of the sections, by name.
@@ -75,6 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-size",
         type=int,
+        action=Number,
+        range=SIDE,
         default=224,
         metavar="PIXELS",
         help="side of an image in pixels (default: %(default)s)",
@@ -82,6 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats",
         type=int,
+        action=Number,
+        range=COUNT,
         default=10,
         metavar="N",
         help="number of times that everything is measured in turns (default: %(default)s)",
@@ -151,9 +156,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         batch_sizes = tuple(int(number) for number in _split(arguments.batch_size))
     except ValueError:
         raise UserError(f"--batch-size is {arguments.batch_size}: give whole numbers, such as 32,128") from None
-    for flag, value in (("--batch-size", min(batch_sizes, default=1)), ("--repeats", arguments.repeats)):
-        if value < 1:
-            raise UserError(f"{flag} is {value}: give at least 1")
+    for batch_size in batch_sizes:
+        COUNT.check("--batch-size", batch_size)
     settings = Settings(
         models=tuple(name for names in arguments.model or () for name in _split(names)),
         batch_sizes=batch_sizes,

@@ -12,7 +12,7 @@ import re
 
 import numpy as np
 
-from checkpoints_convert import command
+from checkpoints_convert import command, record
 from ppvit_jax import checkpoint
 from ppvit_jax.errors import UserError
 
@@ -30,7 +30,7 @@ def convert(arguments: argparse.Namespace) -> None:
       UserError: a file cannot be read or written, or holds another kind of model.
     """
     where = str(arguments.source)
-    arrays, _ = checkpoint.read(arguments.source)
+    arrays, metadata = checkpoint.read(arguments.source)
     # A model of images and texts has an image tower, which is converted alone.
     if any(name.startswith("img/") for name in arrays):
         arrays = {name.removeprefix("img/"): array for name, array in arrays.items() if name.startswith("img/")}
@@ -54,7 +54,9 @@ def convert(arguments: argparse.Namespace) -> None:
             converted[f"{single[1]}/{_rename(single[2])}"] = array
         else:
             converted[name] = array
-    command.write_npz(arguments.target, converted, checkpoint.Metadata(), where=where)
+    num_classes = command.check_complete(converted, where).num_classes
+    metadata = record.apply_options(metadata, arguments, num_classes=num_classes, where=where)
+    command.write_npz(arguments.target, converted, metadata, where=where)
 
 
 def _rename(name: str) -> str:
@@ -70,6 +72,7 @@ CONVERTER = command.Converter(
     target="checkpoint to write in Google's layout, a .npz that is new",
     example="big_vision.npz ViT-B_16.npz",
     convert=convert,
+    add_options=record.add_options,
 )
 
 if __name__ == "__main__":

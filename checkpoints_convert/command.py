@@ -7,20 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError, safe_open
 
+from checkpoints_convert import record
+from checkpoints_convert.tensors import WEIGHTS
 from ppvit_jax import checkpoint
-from ppvit_jax.commands.shared.command_line import run_program
+from ppvit_jax.command_line import run_program
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax.errors import UserError, require
+from ppvit_jax.errors import UserError
+from ppvit_jax.models import recorded_options
 from ppvit_jax.models.family import Stored
 from ppvit_jax.models.vit import FAMILY, SIZES, ViTConfig, infer_config
-
-METADATA = "ppvit"
-_PICKLES = (".pth", ".pt", ".bin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +69,7 @@ def main(converter: Converter) -> NoReturn:
     """Runs a conversion as this process's program, and ends the process with its exit status."""
 
     def command(arguments: list[str]) -> None:
-        parser = argparse.ArgumentParser(prog=f"python -m checkpoints_convert.{converter.name}")
+        parser = argparse.ArgumentParser(prog=f"python -m checkpoints_convert.{converter.name}", allow_abbrev=False)
         converter.add_arguments(parser)
         converter.run(parser.parse_args(arguments))
 
@@ -85,43 +83,44 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata, Vi
       UserError: the file cannot be read, or holds no complete Vision Transformer.
     """
     arrays, metadata = checkpoint.read(path)
-    shape = infer_config(Stored(arrays, str(path)))
+    shape = infer_config(Stored(arrays, str(path), options=metadata.model_options))
     check = checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=str(path))
     names = flatten_dict(check, sep="/")
+    metadata = _fit(metadata, shape, str(path))
     return {name: array for name, array in arrays.items() if name in names}, metadata, shape
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray], metadata: checkpoint.Metadata, *, where: str) -> None:
     """Writes a checkpoint in Google's layout, after a check that the model is complete.
 
-    Metadata without the model's name gets the name and image size that the arrays tell.
+    The record gets the model's name and image size that the arrays tell.
 
     Raises:
       UserError: an array is missing, unknown or of another shape.
     """
-    shape = infer_config(Stored(arrays, where))
-    checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=where)
-    if not metadata.model:
-        metadata = dataclasses.replace(metadata, model=FAMILY.name(shape), image_size=shape.image_size)
-    checkpoint.write(path, unflatten_dict(arrays, sep="/"), metadata)
+    shape = check_complete(arrays, where, metadata)
+    checkpoint.write(path, unflatten_dict(arrays, sep="/"), _fit(metadata, shape, where))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata]:
-    """Reads the tensors of a `.safetensors` file, or of PyTorch's `.pth`, `.pt` or `.bin`, as weights alone.
+def check_complete(arrays: dict[str, np.ndarray], where: str, metadata: checkpoint.Metadata | None = None) -> ViTConfig:
+    """Returns the shape that arrays in Google's layout tell, after a check that the model is complete.
 
     Raises:
-      UserError: the file cannot be read, or holds values other than tensors.
+      UserError: an array is missing, unknown or of another shape.
     """
-    if path.suffix in _PICKLES:
-        return _read_pickle(path), checkpoint.Metadata()
-    try:
-        with safe_open(path, "np") as file:
-            text = (file.metadata() or {}).get(METADATA)
-            # numpy has no bfloat16, so safetensors returns such tensors as raw bytes.
-            tensors = {name: _tensor(file, name) for name in file.keys()}  # noqa: SIM118
-        return tensors, checkpoint.Metadata.from_json(text) if text else checkpoint.Metadata()
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise UserError(f"cannot read {path} as safetensors: {error}") from None
+    shape = infer_config(Stored(arrays, where, options=metadata.model_options if metadata else {}))
+    checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=where)
+    return shape
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Adds --weights."""
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        help="weights to take from a training state that has both: their average over the training (ema), or the "
+        "weights themselves (default: ema if there is one, as timm loads it)",
+    )
 
 
 def add_without_head(parser: argparse.ArgumentParser) -> None:
@@ -156,37 +155,23 @@ def heads_of(hidden_size: int, given: int | None, where: str) -> int:
     Raises:
       UserError: no number is usual, or it does not divide the hidden size.
     """
+    if not isinstance(hidden_size, int):
+        raise UserError(f"{where} has hidden_size={hidden_size!r}, but it must be a number")
     usual = {hidden: heads for hidden, _, heads, _ in SIZES.values()}
-    heads = given or usual.get(hidden_size, 0)
-    if heads < 1 or hidden_size % heads:
+    heads = usual.get(hidden_size, 0) if given is None else given
+    if not heads and given is None:
         raise UserError(f"{where} has a hidden size of {hidden_size}: give its number of attention heads by --heads")
+    if heads < 1 or hidden_size % heads:
+        raise UserError(f"{where} has a hidden size of {hidden_size}, which {heads} attention heads do not divide")
     return heads
 
 
-def _tensor(file: Any, name: str) -> np.ndarray:
-    tensor = np.asarray(file.get_tensor(name))
-    return tensor.view(ml_dtypes.bfloat16) if tensor.dtype == np.dtype("V2") else tensor
-
-
-def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    require(f"reading {path}", "convert", "torch", instead="use a .safetensors file")
-    import torch
-
-    try:
-        # With weights_only, the file can create tensors and plain containers, and run no code.
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    # PyTorch documents no type of exception for a file that is damaged or holds other objects.
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"cannot read {path} as weights alone: {reason}") from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise UserError(f"{path} is not a state dict: it holds values other than tensors")
-    # numpy has no bfloat16.
-    return {
-        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy() for name, tensor in content.items()
-    }
+def _fit(metadata: checkpoint.Metadata, shape: ViTConfig, where: str) -> checkpoint.Metadata:
+    metadata = dataclasses.replace(metadata, model_options=recorded_options(shape))
+    return record.fit(
+        metadata,
+        model=FAMILY.name(shape),
+        image_size=shape.image_size,
+        num_classes=shape.num_classes,
+        where=where,
+    )

@@ -2,20 +2,23 @@
 
 Command:  python -m checkpoints_convert.npz_to_hf checkpoint.npz FOLDER
 Load it:  transformers.ViTForImageClassification.from_pretrained(FOLDER)
-          transformers.AutoImageProcessor.from_pretrained(FOLDER)   (mean and standard deviation 0.5)
+          transformers.AutoImageProcessor.from_pretrained(FOLDER)
 
-The GELU is the tanh form, as Google's models compute it, and the epsilon of the layer normalizations is 1e-6. An
-adapted model stays adapted: it takes encrypted images. The metadata of the checkpoint (key fingerprint, encryption) is
-in the field `ppvit` of config.json.
+Activation, epsilon, class names, normalization and resizing are those that the checkpoint records; Google's models have
+the tanh form of the GELU, epsilon 1e-6, and mean and standard deviation 0.5. An adapted model stays adapted: it takes
+encrypted images. The whole record of the checkpoint is in the field `ppvit` of config.json.
 """
 
 import argparse
+import dataclasses
 import json
 
 from safetensors.numpy import save_file
 
-from checkpoints_convert import command
+from checkpoints_convert import command, hugging_face
 from checkpoints_convert.names import HUGGING_FACE, from_google
+from checkpoints_convert.notes import note
+from checkpoints_convert.tensors import FIELD
 from ppvit_jax.files import written_aside
 
 
@@ -28,42 +31,18 @@ def convert(arguments: argparse.Namespace) -> None:
     arrays, metadata, shape = command.read_npz(arguments.source)
     state = from_google(command.drop_pre_logits(arrays, arguments), HUGGING_FACE, layers=shape.layers)
     has_head = "classifier.weight" in state
-    config = {
-        "architectures": ["ViTForImageClassification" if has_head else "ViTModel"],
-        "model_type": "vit",
-        "hidden_size": shape.hidden_size,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "intermediate_size": shape.mlp_size,
-        "hidden_act": "gelu_pytorch_tanh",
-        "layer_norm_eps": 1e-6,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "qkv_bias": True,
-        "image_size": shape.image_size,
-        "patch_size": shape.patch_size,
-        "num_channels": 3,
-        "dtype": str(state["vit.embeddings.cls_token"].dtype),
-        command.METADATA: json.loads(metadata.to_json()),
-    }
-    if has_head:
-        names = metadata.class_names
-        if len(names) != shape.num_classes:
-            names = tuple(f"LABEL_{number}" for number in range(shape.num_classes))
-        config["id2label"] = {str(number): name for number, name in enumerate(names)}
-        config["label2id"] = {name: number for number, name in enumerate(names)}
-    size = {"height": shape.image_size, "width": shape.image_size}
-    processor = {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": size,
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
+    dtype = str(state["vit.embeddings.cls_token"].dtype)
+    config = hugging_face.make_config(shape, metadata, has_head=has_head, dtype=dtype)
+    if not has_head:
+        metadata = dataclasses.replace(metadata, class_names=())
+    config[FIELD] = json.loads(metadata.to_json())
+    if not metadata.resize:
+        note(
+            f"{arguments.source} does not record how images were resized: the folder scales height and width separately"
+        )
+    if not metadata.mean:
+        note(f"{arguments.source} does not record its normalization: mean and std 0.5 are assumed")
+    processor = hugging_face.make_processor(metadata, shape.image_size)
     with written_aside(arguments.target) as folder:
         folder.mkdir()
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})

@@ -4,19 +4,19 @@ Command:  python -m checkpoints_convert.npz_to_timm checkpoint.npz model.safeten
 Load it:  timm.create_model("vit_base_patch16_224", num_classes=10, act_layer="gelu_tanh", checkpoint_path=FILE)
           with images as x / 127.5 - 1 (mean and standard deviation 0.5), neither resized nor cropped.
 
-Google's models compute the tanh form of the GELU; timm's default is the exact form, whose logits differ slightly. An
-adapted model stays adapted: it takes encrypted images. `.safetensors` keeps the metadata of the checkpoint (key
-fingerprint, encryption, names of classes) in its header; `.pth` has no place for it that timm would ignore.
+The script prints the arguments and the normalization for this checkpoint. Google's models compute the tanh form of the
+GELU; timm's default is the exact form, whose logits differ slightly. An adapted model stays adapted: it takes encrypted
+images. The record of the checkpoint (key fingerprint, encryption, names of classes) is in the header of `.safetensors`,
+or in the attribute `_metadata` of the state dict in `.pth`, which PyTorch and timm ignore.
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import save_file
-
-from checkpoints_convert import command
+from checkpoints_convert import command, tensors, timm_config
 from checkpoints_convert.names import TIMM, from_google
+from checkpoints_convert.notes import note
 from ppvit_jax.errors import UserError, require
 from ppvit_jax.files import written_aside
 
@@ -35,17 +35,17 @@ def convert(arguments: argparse.Namespace) -> None:
     arrays, metadata, shape = command.read_npz(arguments.source)
     arrays = command.drop_pre_logits(arrays, arguments)
     state = from_google(arrays, TIMM, layers=shape.layers)
+    if "head.weight" not in state:
+        metadata = dataclasses.replace(metadata, class_names=())
+        shape = dataclasses.replace(shape, num_classes=0)
     with written_aside(target) as path:
-        if target.suffix == ".safetensors":
-            save_file(state, path, metadata={"format": "pt", command.METADATA: metadata.to_json()})
-        else:
-            _save_pickle(path, state)
-
-
-def _save_pickle(path: Path, state: dict[str, np.ndarray]) -> None:
-    import torch
-
-    torch.save({name: torch.from_numpy(tensor.copy()) for name, tensor in state.items()}, path)
+        write = tensors.write_safetensors if target.suffix == ".safetensors" else tensors.write_torch
+        write(path, state, metadata, shape.heads)
+    mean, std = ("{:g}, {:g}, {:g}".format(*values) for values in metadata.normalization)
+    note(
+        f"load it by timm.create_model(NAME, {timm_config.create_model_line(shape)}, checkpoint_path={str(target)!r}); "
+        f"its images have mean ({mean}) and std ({std}){'' if metadata.mean else ', which are assumed'}"
+    )
 
 
 CONVERTER = command.Converter(

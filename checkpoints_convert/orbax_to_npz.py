@@ -6,6 +6,7 @@ Use it for a run that is not complete; a complete run has a checkpoint.npz. It n
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from absl import logging
 
 from checkpoints_convert import command
 from ppvit_jax import checkpoint
-from ppvit_jax.errors import UserError
+from ppvit_jax.checkpoint.metadata import STANDARD
+from ppvit_jax.command_line import Number
+from ppvit_jax.errors import COUNT, UserError
 from ppvit_jax.training.workdir import reading_state
 
 
@@ -27,12 +30,7 @@ def convert(arguments: argparse.Namespace) -> None:
       UserError: the folder is not a workdir, or has no checkpoint of the step.
     """
     workdir: Path = arguments.source
-    try:
-        metadata = checkpoint.Metadata.from_json(
-            json.dumps(json.loads((workdir / "config.json").read_text())["metadata"])
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{workdir} is not the workdir of a run: it has no valid config.json") from None
+    metadata = _read_record(workdir)
     folder = workdir.absolute() / "checkpoints"
     steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
     if not steps:
@@ -41,6 +39,19 @@ def convert(arguments: argparse.Namespace) -> None:
     if step not in steps:
         raise UserError(f"{workdir} has no checkpoint of step {step}: choose among {', '.join(map(str, steps))}")
     checkpoint.write(arguments.target, _restore(folder / str(step) / "default"), metadata)
+
+
+def _read_record(workdir: Path) -> checkpoint.Metadata:
+    """Returns the metadata for the run's checkpoint; earlier versions did not record a normalization other than 0.5."""
+    try:
+        content = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        metadata = checkpoint.Metadata.from_json(json.dumps(content["metadata"]))
+        mean, std = (tuple(map(float, content["config"].get(name, STANDARD))) for name in ("mean", "std"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{workdir} is not the workdir of a run: it has no valid config.json") from None
+    if metadata.mean or (mean, std) == (STANDARD, STANDARD):
+        return metadata
+    return dataclasses.replace(metadata, mean=mean, std=std)
 
 
 def _restore(path: Path) -> Any:
@@ -71,7 +82,12 @@ CONVERTER = command.Converter(
     example="runs/cifar10 model.npz",
     convert=convert,
     add_options=lambda parser: parser.add_argument(
-        "--step", type=int, metavar="N", help="step whose checkpoint to convert (default: the last one)"
+        "--step",
+        type=int,
+        action=Number,
+        range=COUNT,
+        metavar="N",
+        help="step whose checkpoint to convert (default: the last one)",
     ),
 )
 

@@ -2,7 +2,7 @@
 
 Command:  ppvit train --config=configs/image_folder.py --config.data.dir=DIR --workdir=runs/mine
 Data:     DIR/train/CLASS/*.png and DIR/test/CLASS/*.png, or DIR/CLASS/*.png, where a fifth of each class is
-          held out for testing. Any format that Pillow reads works, such as JPEG, PNG and WebP.
+          held out for testing. Raster formats that Pillow reads work, such as JPEG, PNG, WebP and AVIF.
 Weights:  --config.checkpoint=ViT-B_16.npz, pre-trained on ImageNet-21k (see the documentation for the download).
 Expected: the accuracy on plain images (--config.encryption=none), up to floating-point rounding.
 """

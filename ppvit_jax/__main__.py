@@ -5,8 +5,9 @@ import importlib
 import sys
 
 from ppvit_jax import __version__
+from ppvit_jax.command_line import run_program
 from ppvit_jax.commands import COMMANDS
-from ppvit_jax.commands.shared.command_line import run_program
+from ppvit_jax.commands.shared.unknown_options import refuse_unknown_options
 from ppvit_jax.errors import UserError
 
 
@@ -22,6 +23,7 @@ def main(arguments: list[str]) -> None:
         usage="ppvit COMMAND ...",
         description="Fine-tune Vision Transformers on images that are encrypted with a secret key.",
         epilog="The owner of the images holds the key; the cloud never needs it. See also: ppvit COMMAND --help",
+        allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=17),
     )
     version = f"ppvit {__version__}"
@@ -29,7 +31,7 @@ def main(arguments: list[str]) -> None:
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", prog="ppvit")
     modules = {}
     for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text)
+        command = commands.add_parser(name, help=text, allow_abbrev=False)
         command.set_defaults(program=command.prog, overrides_start_with=None)
         if name == next((text for text in arguments if not text.startswith("-")), None):
             modules[name] = importlib.import_module(f"ppvit_jax.commands.{name}")
@@ -39,6 +41,8 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(2)
     if "reproduce" in modules:
         arguments = modules["reproduce"].translate_former_spelling(arguments)
+    if modules:
+        refuse_unknown_options(parser, arguments)
     parsed, overrides = parser.parse_known_args(arguments)
     start = parsed.overrides_start_with
     if unknown := [text for text in overrides if start is None or not text.startswith(start)]:

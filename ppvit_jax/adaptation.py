@@ -40,7 +40,7 @@ def adapt(params: Params, permutations: Permutations, offset: float = 0.0) -> Pa
         blocks and the model has no position embedding or mixing matrix.
     """
     if not permutations.alike:
-        raise UserError("permutations that differ from block to block do not fit one patch embedding: use shared ones")
+        raise UserError("permutations that differ from block to block need a kernel for each block: use shared ones")
     family = recognize(params)
     params = dict(params)
     if permutations.pixel is not None or permutations.negative is not None:

@@ -31,6 +31,16 @@ from ppvit_jax.errors import UserError
 VERSION = 1
 _SCRYPT = {"n": 2**15, "r": 8, "p": 1}
 _ASSOCIATED_DATA = b"ppvit/v1/key-file"
+# A key file has a few hundred bytes.
+_MAX_SIZE = 2**16
+# Starts of files that are mistaken for a key file.
+_OTHERS = (
+    (b"PK", "a .npz checkpoint"),
+    (b"-----BEGIN OPENSSH", "an SSH key"),
+    (b"ssh-", "a public SSH key"),
+    (b"-----BEGIN", "a PEM file of another program"),
+    *((start, "an image") for start in (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,19 +229,24 @@ def describe(path: str | os.PathLike) -> dict[str, str]:
 
 def _read(path: Path) -> dict:
     try:
-        mode = path.stat().st_mode
-        if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
-            raise UserError(f"the key file {path} can be read by others: run chmod 600 {path}")
-        content = json.loads(path.read_text())
+        if path.is_dir():
+            raise UserError(f"{path} is a folder and not a key file of ppvit: give the key file that keygen wrote")
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(_MAX_SIZE)
+    except OSError as error:
+        raise UserError(f"cannot read the key file {path}: {error.strerror}") from None
+    try:
+        content = json.loads(text)
         version = content["version"]
         if content["format"] != "ppvit-key":
             raise KeyError
-    except OSError as error:
-        raise UserError(f"cannot read the key file {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is not a key file of ppvit, or it is damaged: give another file") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        title = next((f"{title} and" for start, title in _OTHERS if text.startswith(start)), "damaged, or")
+        title = title if text else "empty and"
+        raise UserError(f"{path} is {title} not a key file of ppvit: give the file that keygen wrote") from None
+    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+        raise UserError(f"the key file {path} can be read by others: run chmod 600 {path}")
     if version != VERSION:
         raise UserError(
             f"{path} is a key file of version {version}, but this program reads version {VERSION}: update it"

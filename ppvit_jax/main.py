@@ -6,8 +6,8 @@ Command:  python -m ppvit_jax.main --config=configs/cifar10.py --workdir=DIR [--
 import argparse
 import sys
 
+from ppvit_jax.command_line import run_program
 from ppvit_jax.commands import train
-from ppvit_jax.commands.shared.command_line import run_program
 
 
 def main(arguments: list[str]) -> None:

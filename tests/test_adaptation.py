@@ -93,26 +93,39 @@ def test_exact_at_real_size(dtype, tolerance):
             np.testing.assert_allclose(logits, plain, rtol=0, atol=tolerance)
 
 
-def _train(config, params, images, labels, optimizer, permutations, steps=20):
-    """Returns parameters and optimizer state after `steps` batches of the real training step."""
+@functools.cache
+def _steps(config, optimizer, steps):
+    """Returns the real training step, which is compiled once for the plain run and once for every kind of secret."""
     settings_ = default_config()
     settings_.dtype = "float64"
     # Every gather runs the same program, only with another secret, so it is compiled once.
     settings_.encryption = "bs+ps"
     settings_.augmentation = "flip+crop"
     settings_.label_smoothing = 0.1
-    settings_.optimizer.update(optimizer)
-    functions = compile_steps(config, settings_, total_steps=steps)
-    size = config.image_size
+    settings_.optimizer.update(dict(optimizer))
+    return compile_steps(config, settings_, total_steps=steps)
+
+
+def _train(optimizer, permutations=None, steps=20):
+    """Returns the initial parameters, and the state after `steps` batches of the real training step."""
+    config = tiny_model(dtype="float64")
+    initial = params = random_params(config, dtype=np.float64)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (steps, 8, 12, 12, 3), np.uint8)
+    labels = random.integers(0, 3, (steps, 8))
+    functions = _steps(config, optimizer, steps)
     secret = None
     if permutations is not None:
         params = adapt(params, permutations)
-        secret = make_secret(permutations, size, size, config.patch_size)
+        secret = make_secret(permutations, config.image_size, config.image_size, config.patch_size)
     state = functions.init_state(jax.tree.map(jax.numpy.array, params), {})
     for step in range(steps):
         batch = {"image": images[step], "label": labels[step]}
         state = functions.train_step(state, batch, jax.random.key(1), secret)
-    return jax.device_get(state)
+    return initial, jax.device_get(state)
+
+
+_train_plain = functools.cache(_train)
 
 
 @pytest.mark.slow
@@ -128,14 +141,9 @@ def _train(config, params, images, labels, optimizer, permutations, steps=20):
 )
 def test_whole_training_trajectories_stay_equal(optimizer, encryption):
     with jax.enable_x64(True):
-        config = tiny_model(dtype="float64")
-        params = random_params(config, dtype=np.float64)
-        random = np.random.default_rng(0)
-        images = random.integers(0, 256, (20, 8, 12, 12, 3), np.uint8)
-        labels = random.integers(0, 3, (20, 8))
-        permutations = _permutations(config, encryption, SecretKey(bytes(32)))
-        plain = _train(config, params, images, labels, optimizer, None)
-        encrypted = _train(config, params, images, labels, optimizer, permutations)
+        permutations = _permutations(tiny_model(dtype="float64"), encryption, SecretKey(bytes(32)))
+        params, plain = _train_plain(tuple(optimizer.items()))
+        _, encrypted = _train(tuple(optimizer.items()), permutations)
     assert abs(plain["params"]["embedding"]["kernel"] - params["embedding"]["kernel"]).max() > 1e-3
     assert_close_tree(restore(encrypted["params"], permutations), plain["params"], 1e-9)
     # The optimizer's moments are permuted like the parameters.

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "ppvit_jax"
 # A room is a folder or module at the top of the package. It imports from its own floor or from those below, which
 # come first.
 FLOORS = (
-    {"errors", "files"},
+    {"command_line", "errors", "files"},
     {"encryption", "models", "keys"},
     {"data", "checkpoint", "adaptation"},
     {"config", "training", "audit", "offline"},

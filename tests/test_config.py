@@ -1,3 +1,4 @@
+import math
 import sys
 from pathlib import Path
 
@@ -5,7 +6,8 @@ import pytest
 
 from ppvit_jax import config as configuration
 from ppvit_jax import main
-from ppvit_jax.commands.shared.command_line import run_command
+from ppvit_jax.command_line import run_command
+from ppvit_jax.config.fields import RANGES
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments.table_rows import TABLES
 
@@ -125,7 +127,7 @@ def test_overrides():
         ("--config.optimizer.lr=1", "no field 'lr'"),
         ("--config.epochs=many", "invalid literal for int.*many"),
         ("--config.epochs=0", "config.epochs is 0: give at least 1"),
-        ("--config.seed=-1", "config.seed is -1: give 0 or more"),
+        ("--config.seed=-1", "config.seed is -1: give at least 0"),
         ("--config.encryption=aes", "unknown encryption 'aes': use none or one of bs, ps"),
         ("--config.model=ResNet-50", "unknown model 'ResNet-50'"),
         ("--config.image_size=65", "image size 65 is not a multiple of the patch size 8"),
@@ -198,3 +200,76 @@ def test_the_packages_configurations_are_found_from_any_folder(tmp_path, monkeyp
     (own := tmp_path / "configs").mkdir()
     (own / "demo.py").write_text("")
     assert configuration.find_file("configs/demo.py").samefile(own / "demo.py")
+
+
+def fields(config, prefix=""):
+    for name in config:
+        if hasattr(config[name], "keys"):
+            yield from fields(config[name], f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", config[name]
+
+
+FIELDS = dict(fields(configuration.default_config()))
+NUMBERS = [name for name, value in FIELDS.items() if isinstance(value, int | float) and not isinstance(value, bool)]
+
+UNLIMITED = ("seed", "optimizer.clip_norm", "optimizer.decay", "optimizer.learning_rate", "optimizer.weight_decay")
+
+
+def test_every_number_has_a_range():
+    assert {name for name in NUMBERS if not name.startswith("model_options.")} <= set(RANGES)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, -math.inf, 10**12, True, "3", None])
+def test_impossible_numbers_are_named_in_one_line(name, value):
+    config = configuration.load(DEMO)
+    *parts, last = name.split(".")
+    part = config
+    for each in parts:
+        part = part[each]
+    # A configuration file is a program, which can go round the checks of types.
+    with part.ignore_type():
+        setattr(part, last, value)
+    # Large numbers are possible there, and ml_collections makes a number of True.
+    if (value == 10**12 and name in UNLIMITED) or (value is True and isinstance(FIELDS[name], float)):
+        return
+    with pytest.raises(UserError) as caught:
+        configuration.check(config)
+    message = str(caught.value)
+    assert "\n" not in message and name.rpartition(".")[2] in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mean", (0.5, math.nan, 0.5)),
+        ("std", (0.5, 0.5, math.inf)),
+        ("std", "0.5"),
+        ("mean", (0.5, "a", 0.5)),
+        ("optimizer.milestones", (0.2, math.nan)),
+        ("freeze", "head"),
+        ("freeze", (1,)),
+        ("adapt", "yes"),
+        ("tensorboard", 1),
+        ("checkpoint", 5),
+        ("data.dir", None),
+        ("data.dir", "gs://bucket/images"),
+        ("key_file", "s3://bucket/key"),
+    ],
+)
+def test_values_of_another_type_are_named_in_one_line(name, value):
+    config = configuration.load(DEMO)
+    part = config.optimizer if name.startswith("opt") else config.data if name.startswith("data") else config
+    with part.ignore_type():
+        setattr(part, name.rpartition(".")[2], value)
+    with pytest.raises(UserError) as caught:
+        configuration.check(config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if isinstance(FIELDS[name], int)])
+def test_text_in_place_of_a_number_is_named_in_one_line(name):
+    with pytest.raises(UserError, match="many") as caught:
+        configuration.load(DEMO, [f"--config.{name}=many"])
+    assert "\n" not in str(caught.value)

@@ -159,6 +159,34 @@ def test_a_key_file_open_to_others_is_refused(tmp_path, mode):
         keys.load(path)
 
 
+OTHERS = {
+    "a checkpoint": (b"PK\3\4" + bytes(99999), "is a .npz checkpoint and not a key file"),
+    "an image": (b"\x89PNG\r\n\x1a\n" + bytes(9), "is an image and not a key file"),
+    "an SSH key": (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", "is an SSH key and not a key file"),
+    "a certificate": (b"-----BEGIN CERTIFICATE-----\n", "is a PEM file of another program and not a key file"),
+    "empty": (b"", "is empty and not a key file"),
+    "a manifest": (b'{"format": "ppvit-images", "version": 1}', "is damaged, or not a key file"),
+    "deep": (b"[" * 60000, "is damaged, or not a key file"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_another_file_is_called_that_whatever_its_permissions(tmp_path, other, mode):
+    content, message = OTHERS[other]
+    (tmp_path / "other").write_bytes(content)
+    (tmp_path / "other").chmod(mode)
+    for read in (keys.load, keys.describe):
+        with pytest.raises(UserError, match=message) as caught:
+            read(tmp_path / "other")
+        assert "chmod" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_folder_is_called_a_folder(tmp_path):
+    with pytest.raises(UserError, match="is a folder and not a key file of ppvit: give the key file"):
+        keys.load(tmp_path)
+
+
 def _change(**fields):
     return lambda content: json.dumps(content | fields)
 

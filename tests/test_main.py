@@ -13,10 +13,10 @@ import ppvit_jax
 from ppvit_jax import __main__ as commands
 from ppvit_jax import adaptation, checkpoint, keys, models
 from ppvit_jax.checkpoint import Metadata
+from ppvit_jax.command_line import run_command, run_program
 from ppvit_jax.commands import COMMANDS
-from ppvit_jax.commands.shared.command_line import run_command, run_program
 from ppvit_jax.config import load
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, resuming
 from ppvit_jax.main import main
 from ppvit_jax.training import experiment
 
@@ -81,7 +81,7 @@ def bad_input(tmp_path):
         "no configuration": (["--config=none.py"], "no configuration file none.py"),
         "freeze that matches nothing": ([small, "--config.freeze=('blocks.*',)"], "no parameter's name"),
         "no coordinator": (
-            [small, "--coordinator-address=nowhere", "--num-processes=0", "--process-id=0"],
+            [small, "--coordinator-address=nowhere:1"],
             "cannot join the other processes",
         ),
     }
@@ -141,11 +141,13 @@ def test_the_command_line_itself(tmp_path):
     assert key.fingerprint == result["key_fingerprint"]
 
 
-def test_an_interrupted_command_says_how_to_go_on(capsys):
+def test_an_interrupted_command_says_how_to_go_on_where_it_can(capsys):
     def interrupted(arguments):
         raise KeyboardInterrupt
 
     assert run_command(interrupted, []) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert run_command(resuming()(interrupted), []) == 130
     assert capsys.readouterr().err == "interrupted: run the same command again to continue\n"
 
 
@@ -154,17 +156,22 @@ def test_a_full_disk_gives_one_line(capsys):
     def fill(arguments):
         Path("/dev/full").write_text("x")
 
-    assert run_command(fill, []) == 1
-    expected = "error: No space left on device; fix this, then run the same command again to continue\n"
-    assert capsys.readouterr().err == expected
+    for command, advice in (
+        (fill, "run the command again"),
+        (resuming()(fill), "run the same command again to continue"),
+    ):
+        assert run_command(command, []) == 1
+        assert capsys.readouterr().err == f"error: No space left on device; free some space, then {advice}\n"
 
 
 def test_an_error_of_the_program_keeps_its_traceback():
-    def missing(arguments):
-        Path("no such file").read_text()
+    for error in (KeyError("a defect"), RuntimeError("a defect"), AssertionError(), ValueError("a defect")):
 
-    with pytest.raises(FileNotFoundError):
-        run_command(missing, [])
+        def fail(arguments, error=error):
+            raise error
+
+        with pytest.raises(type(error)):
+            run_command(fail, [])
 
 
 def test_hooks_are_installed_by_the_program_alone(monkeypatch):

@@ -126,8 +126,10 @@ def test_the_packages_configurations_train_in_an_empty_folder(machine, name, enc
 @pytest.mark.parametrize(
     "table",
     [
-        f"table1 --config=configs/demo.py --arms=plain --output=t1 {TINY} {SMALL_MODEL}",
-        "table2 --budget=6 --rows=plain_vit --output=t2 --config.data.source=image_folder --config.data.dir=images",
+        # This is the program that the test above trains with, so that it is compiled once.
+        f"table1 --config=configs/demo.py --arms=bs+ps-adapted --output=t1 {TINY} {SMALL_MODEL}",
+        "table2 --budget=6 --rows=plain_convmixer --output=t2 --config.data.source=image_folder "
+        "--config.data.dir=images --config.model=ConvMixer-8/1 --config.image_size=16",
     ],
 )
 def test_tables_are_reproduced_without_pictures_and_the_same_command_draws_them_later(machine, table):

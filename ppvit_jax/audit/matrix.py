@@ -34,7 +34,10 @@ def tabulate(comparison: Comparison) -> list[str]:
 
 
 def summarize(records: Sequence[Record]) -> list[str]:
-    """Returns a table for each attack as lines of Markdown: median and range of every measure over the keys."""
+    """Returns a table for each attack as lines of Markdown: median and range of every measure over the keys.
+
+    If every key encrypted several draws of images, a second table has a row for each draw.
+    """
     lines: list[str] = []
     for name in dict.fromkeys(record.attack for record in records):
         attack = attacks.named(name)
@@ -43,15 +46,19 @@ def summarize(records: Sequence[Record]) -> list[str]:
         labels = [label for label in (attack.label,) if label in names]
         measures = [measure for measure in names if measure not in labels]
         lines += ["", f"## {name}", "", f"The attacker has {attack.attacker_has}.", ""]
-        groups: dict[tuple[str, ...], list[Record]] = {}
-        for record in own:
-            group = f"`{record.method}`", *(cell(record.row.get(label)) for label in labels)
-            groups.setdefault(group, []).append(record)
-        body = [
-            [*group, str(len(members)), *(spread(_measures(members, measure)) for measure in measures)]
-            for group, members in groups.items()
-        ]
-        lines += markdown_table(["method", *labels, "keys", *measures], body)
+        drawn = any(record.draw is not None for record in own)
+        for by_draw in (False, True) if drawn else (False,):
+            groups: dict[tuple[str, ...], list[Record]] = {}
+            for record in own:
+                group = f"`{record.method}`", *(cell(record.row.get(label)) for label in labels)
+                groups.setdefault((*group, str(record.draw)) if by_draw else group, []).append(record)
+            body = [
+                [*group, str(len(members)), *(spread(_measures(members, measure)) for measure in measures)]
+                for group, members in groups.items()
+            ]
+            attempts = "keys and draws" if drawn and not by_draw else "keys"
+            table = markdown_table(["method", *labels, *(["draw"] if by_draw else []), attempts, *measures], body)
+            lines += ["", *table] if by_draw else table
     return lines
 
 

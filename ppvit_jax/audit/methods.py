@@ -55,13 +55,17 @@ class Material:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One row of a finding, together with its method, attack and repetition (the number of the key)."""
+    """One row of a finding, together with its method, attack, repetition (the number of the key) and draw of images.
+
+    The draw is None if every key has a draw of its own.
+    """
 
     method: str
     repetition: int
     attack: str
     succeeded: bool | None
     row: Row
+    draw: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +90,13 @@ def experiment_key(seed: int, number: int) -> SecretKey:
 
 
 def compare(
-    methods: Sequence[Encryption], material: Material, attacks: Sequence[Attack], *, keys: int, seed: int
+    methods: Sequence[Encryption],
+    material: Material,
+    attacks: Sequence[Attack],
+    *,
+    keys: int,
+    seed: int,
+    draws: int | None = None,
 ) -> Comparison:
     """Tries attacks on every method, with several keys. Attacks for which `material` has no data are skipped.
 
@@ -96,6 +106,7 @@ def compare(
       attacks: the attacks, in any order.
       keys: number of repetitions, each with a new key.
       seed: seed of the keys and of the order of the images.
+      draws: number of draws of images, which every key encrypts; None gives every key one draw of its own.
 
     Returns:
       The results of all attacks on all methods.
@@ -107,18 +118,19 @@ def compare(
     records: list[Record] = []
     refused: dict[tuple[str, str], str] = {}
     pictures: list[tuple[str, Finding]] = []
-    progress = Progress("methods by attacks", len(methods) * keys * len(attacks), "attacks")
+    draw_numbers: list[int | None] = [None] if draws is None else list(range(draws))
+    progress = Progress("methods by attacks", len(methods) * len(draw_numbers) * keys * len(attacks), "attacks")
     attempts = itertools.count(1)
-    for method in methods:
-        for number in range(keys):
-            findings, reasons = try_attacks(
-                method, material, attacks, seed=seed, number=number, done=lambda: progress.update(next(attempts))
-            )
-            for finding in findings:
-                records += [Record(method.spec, number, finding.attack, finding.succeeded, row) for row in finding.rows]
-            refused |= {(method.spec, name): reason for name, reason in reasons.items()}
-            if number == 0:
-                pictures += [(method.spec, finding) for finding in findings if finding.pictures]
+    for method, draw, number in itertools.product(methods, draw_numbers, range(keys)):
+        findings, reasons = try_attacks(
+            method, material, attacks, seed=seed, number=number, draw=draw, done=lambda: progress.update(next(attempts))
+        )
+        for finding in findings:
+            name, succeeded = finding.attack, finding.succeeded
+            records += [Record(method.spec, number, name, succeeded, row, draw) for row in finding.rows]
+        refused |= {(method.spec, name): reason for name, reason in reasons.items()}
+        if number == 0 and not draw:
+            pictures += [(method.spec, finding) for finding in findings if finding.pictures]
     progress.close()
     return Comparison([method.spec for method in methods], records, refused, pictures)
 
@@ -130,6 +142,7 @@ def try_attacks(
     *,
     seed: int,
     number: int,
+    draw: int | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> tuple[list[Finding], dict[str, str]]:
     """Tries attacks on one method with one key.
@@ -140,6 +153,7 @@ def try_attacks(
       attacks: the attacks, in any order.
       seed: as for `compare`.
       number: number of the repetition.
+      draw: number of the draw of images; None draws them by the number of the repetition.
       done: function that is called after each attack.
 
     Returns:
@@ -154,7 +168,7 @@ def try_attacks(
         except UserError as error:
             not_adapted = str(error)
     if material.plain is not None:
-        random = np.random.default_rng([seed, number])
+        random = np.random.default_rng([seed, number if draw is None else draw])
         inputs = _encrypt_images(inputs, method, material.plain, material.noise, key, random)
     findings, refused = [], {}
     for attack in sorted(attacks, key=lambda attack: attack.column.place):

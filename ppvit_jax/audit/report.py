@@ -69,13 +69,15 @@ def write_matrix(comparison: Comparison, measured: str, output: Path) -> None:
       measured: one line that describes the images and models.
       output: an existing folder.
     """
-    lines = ["# Methods by attacks", "", f"Measured: {measured}. Median and range over the keys.", ""]
+    over = "keys" if all(record.draw is None for record in comparison.records) else "keys and draws"
+    lines = ["# Methods by attacks", "", f"Measured: {measured}. Median and range over the {over}.", ""]
     lines += [*matrix.tabulate(comparison), "", CAVEAT, SYMMETRY, *matrix.summarize(comparison.records), ""]
     write_text(output / "matrix.md", "\n".join(lines))
     rows = [
         {
             "method": record.method,
             "repetition": record.repetition,
+            **({} if record.draw is None else {"draw": record.draw}),
             "attack": record.attack,
             "succeeded": record.succeeded,
             **_finite(record.row),

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ppvit_jax.audit.solvers.correlation import correlate
 from ppvit_jax.audit.solvers.symmetry import SYMMETRIES, transform
 from ppvit_jax.encryption.method import Secret
 from ppvit_jax.encryption.permutations import split_blocks
@@ -128,6 +129,37 @@ def compare_images(recovered: np.ndarray, plain: np.ndarray, encrypted: np.ndarr
     if encrypted is not None and encrypted.shape == plain.shape and encrypted.dtype == np.uint8:
         before = similarity(encrypted)
     return Picture(similarity(recovered), float(np.mean(ratios)), before)
+
+
+@dataclasses.dataclass(frozen=True)
+class Likeness:
+    """Likeness of values in the same places of all blocks of plain images: mean correlations, from -1 to 1.
+
+    The attack on pixel shuffling tells neighbors from the channels of one pixel by these. It needs more images where
+    channels are more alike than neighbors.
+
+    neighbors: correlation of neighboring pixels, in one channel.
+    channels: correlation of the channels of one pixel.
+    """
+
+    neighbors: float
+    channels: float
+
+
+def measure_likeness(plain: np.ndarray, block_size: int) -> Likeness:
+    """Measures the likeness of values inside the blocks of plain images.
+
+    Args:
+      plain: uint8 [n, side, side, 3].
+      block_size: side of a block in pixels, at least 2.
+    """
+    values = split_blocks(plain, block_size)
+    # Element [i, j, c, k, l, d] is the correlation of pixel (i, j), channel c, with pixel (k, l), channel d.
+    correlation = correlate(values.reshape(-1, values.shape[-1])).reshape((block_size, block_size, 3) * 2)
+    below = np.einsum("ijcijc->ijc", correlation[1:, :, :, :-1])
+    right = np.einsum("ijcijc->ijc", correlation[:, 1:, :, :, :-1])
+    channels = np.einsum("ijcijd->ijcd", correlation)[..., [0, 0, 1], [1, 2, 2]]
+    return Likeness((below.mean() + right.mean()).item() / 2, channels.mean().item())
 
 
 @dataclasses.dataclass(frozen=True)

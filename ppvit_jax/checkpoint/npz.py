@@ -22,9 +22,10 @@ import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from ppvit_jax.checkpoint.content import recognize, refusal
 from ppvit_jax.checkpoint.metadata import Metadata
 from ppvit_jax.errors import UserError
-from ppvit_jax.files import written_aside
+from ppvit_jax.files import local_path, written_aside
 from ppvit_jax.models import Params
 
 # Training states of the original code keep the parameters under one of these prefixes.
@@ -41,7 +42,7 @@ def resolve(name: str) -> Path:
     """Returns the path of a checkpoint that a user names; "embedded" names the small checkpoint in the package."""
     if name == "embedded":
         return Path(str(importlib.resources.files("ppvit_jax") / "assets" / EMBEDDED))
-    return Path(name).expanduser()
+    return local_path(name)
 
 
 def read(
@@ -64,8 +65,11 @@ def read(
         hostile: pickled Python objects, paths as names, or arrays far larger than the file. Or it has values that are
         NaN or infinite.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     try:
+        kind = recognize(path)
+        if kind not in ("npz", "damaged", "unknown"):
+            raise UserError(f"the checkpoint {refusal(path, kind, 'a .npz file')}")
         file = path.open("rb")
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from None

@@ -4,12 +4,13 @@ import argparse
 
 from ppvit_jax import adaptation, checkpoint
 from ppvit_jax.audit import public_checkpoints
+from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import adapted_model
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared.encryption_choices import adaptable_encryptions
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import SIDE, UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-size",
         type=int,
+        action=Number,
+        range=SIDE,
         metavar="PIXELS",
         help="side of the encrypted images in pixels; the position embedding is resized to another one than the "
         "model's (default: the model's)",

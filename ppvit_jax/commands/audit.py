@@ -1,6 +1,7 @@
 """The command `ppvit audit`: attacks the images and models that the cloud is given, and measures the result."""
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -9,13 +10,14 @@ from typing import get_args
 
 from ppvit_jax.audit import attacks, matrix, methods, orthogonal_experiment, report
 from ppvit_jax.audit.attack import SUCCESS, Attack, Need, Option
+from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import audit_inputs
-from ppvit_jax.commands.shared.audit_arguments import Sources, add_comparison, add_sources, read_sources
+from ppvit_jax.commands.shared.audit_arguments import Sources, add_comparison, add_image_size, add_sources, read_sources
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax.commands.shared.output import results_folder
+from ppvit_jax.commands.shared.output import results_in
 from ppvit_jax.encryption import usual_block_size
-from ppvit_jax.errors import UserError, require
+from ppvit_jax.errors import COUNT, SEED, Range, UserError, require
 from ppvit_jax.files import write_text
 
 EXIT_BROKEN = 3
@@ -79,10 +81,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help=f"attacks to run, separated by commas, among {', '.join(_names())} (default: all)",
     )
-    _add_image_size(command)
+    add_image_size(command)
+    command.add_argument(
+        "--draws",
+        type=int,
+        action=Number,
+        range=COUNT,
+        metavar="N",
+        help="number of draws of images, each of which every key encrypts (default: one draw for each key)",
+    )
     command.add_argument(
         "--noise",
         type=float,
+        action=Number,
+        range=Range(0, 255),
         default=0.0,
         metavar="LEVELS",
         help="standard deviation of noise that the owner adds before encrypting, in gray levels of 255 "
@@ -100,9 +112,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command.set_defaults(pairs="1,2,4")
     _add_output(command, required=True)
     command.add_argument(
-        "--keys", type=int, default=5, metavar="N", help="number of matrices to recover (default: %(default)s)"
+        "--keys",
+        type=int,
+        action=Number,
+        range=COUNT,
+        default=5,
+        metavar="N",
+        help="number of matrices to recover (default: %(default)s)",
     )
-    _add_image_size(command)
+    add_image_size(command)
+    for command in subcommands.choices.values():
+        command.allow_abbrev = False
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -117,12 +137,12 @@ def run(arguments: argparse.Namespace) -> None:
     if unknown := wanted - {*_names(), "any", "orthogonal"}:
         raise UserError(f"--fail-on names the unknown attack {min(unknown)!r}: choose among any, {', '.join(_names())}")
     sources = read_sources(arguments)
-    output = results_folder(arguments.output) if arguments.output else None
-    if arguments.attack in _EXPERIMENTS:
-        assert output is not None
-        succeeded = _EXPERIMENTS[arguments.attack](arguments, sources, output)
-    else:
-        succeeded = _run_attacks(arguments, sources, output)
+    with results_in(arguments.output) if arguments.output else contextlib.nullcontext() as output:
+        if arguments.attack in _EXPERIMENTS:
+            assert output is not None
+            succeeded = _EXPERIMENTS[arguments.attack](arguments, sources, output)
+        else:
+            succeeded = _run_attacks(arguments, sources, output)
     if broken := [name for name in succeeded if name in wanted or "any" in wanted]:
         print(f"audit: {', '.join(broken)} succeeded, so the command fails as --fail-on asks", file=sys.stderr)
         raise SystemExit(EXIT_BROKEN)
@@ -137,6 +157,8 @@ def _add_output(command: argparse.ArgumentParser, *, required: bool) -> None:
     command.add_argument(
         "--seed",
         type=int,
+        action=Number,
+        range=SEED,
         default=0,
         metavar="N",
         help="seed of the random choice of images, 0 or more (default: %(default)s)",
@@ -153,16 +175,6 @@ def _add_output(command: argparse.ArgumentParser, *, required: bool) -> None:
         metavar="ATTACKS",
         help=f"exit with status {EXIT_BROKEN} if one of these attacks succeeds, for use in a pipeline: names separated "
         "by commas, or any (default: none)",
-    )
-
-
-def _add_image_size(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--image-size",
-        type=int,
-        default=shared.DEFAULT_IMAGE_SIZE,
-        metavar="PIXELS",
-        help="side of the images in pixels (default: %(default)s)",
     )
 
 
@@ -234,32 +246,35 @@ def _run_methods(arguments: argparse.Namespace, sources: Sources, output: Path) 
         raise UserError(
             "the attacks on images need plain ones: give --plain DIR, --plain photographs, or other --attacks"
         )
-    comparison, measured = _measure(arguments, sources, chosen, arguments.image_size, arguments.noise)
+    comparison, measured = _measure(
+        arguments, sources, chosen, arguments.image_size, noise=arguments.noise, draws=arguments.draws
+    )
     report.write_matrix(comparison, measured, output)
     print((output / "matrix.md").read_text())
     return list(dict.fromkeys(record.attack for record in comparison.records if record.succeeded))
 
 
 def _measure(
-    arguments: argparse.Namespace, sources: Sources, chosen: Sequence[Attack], size: int, noise: float = 0.0
+    arguments: argparse.Namespace,
+    sources: Sources,
+    chosen: Sequence[Attack],
+    size: int,
+    *,
+    noise: float = 0.0,
+    draws: int | None = None,
 ) -> tuple[methods.Comparison, str]:
     """Tries the attacks on the encryptions of --methods; returns the results and a description of the inputs."""
-    for name, value, least in (("keys", arguments.keys, 1), ("noise", noise, 0)):
-        if value < least:
-            raise UserError(f"--{name} is {value}: give at least {least}")
     encryptions = [
         shared.open_encryption(spec, usual_block_size(spec, sources.block_size)) for spec in arguments.methods
     ]
     material = audit_inputs.open_material(sources, chosen, size, noise)
-    comparison = methods.compare(encryptions, material, chosen, keys=arguments.keys, seed=sources.seed)
-    return comparison, audit_inputs.describe_material(sources, material, arguments.keys)
+    comparison = methods.compare(encryptions, material, chosen, keys=arguments.keys, seed=sources.seed, draws=draws)
+    return comparison, audit_inputs.describe_material(sources, material, arguments.keys, draws)
 
 
 def _run_orthogonal(arguments: argparse.Namespace, sources: Sources, output: Path) -> list[str]:
     """Recovers secret orthogonal matrices; returns the subcommand's name if they are no better than permutations."""
     assert sources.plain is not None
-    if arguments.keys < 1:
-        raise UserError(f"--keys is {arguments.keys}: give at least 1")
     size, pairs, unseen = arguments.image_size, sources.counts.pairs, orthogonal_experiment.UNSEEN
     plain = audit_inputs.open_images(sources.plain, sources, size, max(pairs) + unseen)
     base = audit_inputs.open_model(sources.base)[0] if sources.base else None

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subcommands = parser.add_subparsers(required=True, metavar="CONVERSION")
     for name in CONVERTERS:
         converter = importlib.import_module(f"checkpoints_convert.{name}").CONVERTER
-        subcommand = subcommands.add_parser(name.replace("_", "-"), help=converter.description)
+        subcommand = subcommands.add_parser(name.replace("_", "-"), help=converter.description, allow_abbrev=False)
         converter.add_arguments(subcommand)
         subcommand.set_defaults(program=subcommand.prog, convert=converter.run)
 

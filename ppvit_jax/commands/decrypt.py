@@ -2,6 +2,7 @@
 
 import argparse
 import hmac
+import sys
 from pathlib import Path
 
 from ppvit_jax.commands.shared import arguments as shared
@@ -10,16 +11,12 @@ from ppvit_jax.commands.shared.encryption_choices import image_encryptions
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import ImageReader
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, resuming
 from ppvit_jax.keys import SecretKey
 from ppvit_jax.offline.recipe import Recipe, make_decryptor
 
 # Used where neither the input's manifest nor the arguments say otherwise.
-_DEFAULTS = {
-    "encryption": shared.DEFAULT_ENCRYPTION,
-    "image_size": shared.DEFAULT_IMAGE_SIZE,
-    "block_size": shared.DEFAULT_BLOCK_SIZE,
-}
+_DEFAULTS = {"encryption": "", "image_size": shared.DEFAULT_IMAGE_SIZE, "block_size": shared.DEFAULT_BLOCK_SIZE}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,11 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     shared.add_key(parser)
     conversion.add_arguments(parser)
-    note = f"default: the manifest's, or {shared.DEFAULT_ENCRYPTION} without a manifest"
+    note = "default: the manifest's; required without a manifest"
     shared.add_encryption(parser, image_encryptions(), "encryption of the images", note)
     shared.add_sizes(parser, declared=True)
 
 
+@resuming()
 def run(arguments: argparse.Namespace) -> None:
     """Decrypts, continuing where an interrupted run of the same command stopped.
 
@@ -60,6 +58,17 @@ def run(arguments: argparse.Namespace) -> None:
             )
         settings[name] = declared or argument or default
     size, block_size = settings["image_size"], settings["block_size"]
+    if not settings["encryption"]:
+        raise UserError(
+            f"{source.folder} has no {manifests.NAME}, so its images may be plain: copy the manifest that encrypt "
+            f"wrote, or name the encryption by --encryption, such as --encryption={shared.DEFAULT_ENCRYPTION}"
+        )
+    if manifest is None:
+        print(
+            f"note: {source.folder} has no {manifests.NAME}: assuming {settings['encryption']}, images of "
+            f"{size}x{size} and blocks of {block_size}x{block_size} pixels",
+            file=sys.stderr,
+        )
     method = conversion.open_image_encryption(settings["encryption"], block_size)
     decryptor = make_decryptor(method, method.derive(key, height=size, width=size))
     reader = ImageReader(None, "squash", arguments.max_pixels)
@@ -74,9 +83,11 @@ def run(arguments: argparse.Namespace) -> None:
             key_fingerprint=None,
             image_size=size,
             block_size=block_size,
-            origin=conversion.identify(key, images, {"decrypted": settings["encryption"]}),
+            origin="",
+            copies=images.copies,
         ),
         key,
+        {"decrypted": settings["encryption"]},
     ).run()
 
 

@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import conversion, model_sizes
 from ppvit_jax.commands.shared.encryption_choices import image_encryptions
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.augmentation import AUGMENTATIONS
-from ppvit_jax.data.images import MAX_PIXELS_LIMIT, ImageReader
+from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.listing import Images
-from ppvit_jax.errors import UserError, require
+from ppvit_jax.errors import COUNT_OR_NONE, SEED, UserError, require, resuming
 from ppvit_jax.files import written_aside
 from ppvit_jax.offline.recipe import Augmentation, Recipe, make_encryptor
 from ppvit_jax.offline.worker import KeyFile, Task
@@ -52,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--augmentations",
         type=int,
+        action=Number,
+        range=COUNT_OR_NONE,
         default=0,
         metavar="N",
         help="number of augmented copies to write in place of each training image; 0 writes the image itself "
@@ -64,7 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="augmentation of the copies that --augmentations asks for (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of the augmentation, 0 or more (default: %(default)s)"
+        "--seed",
+        type=int,
+        action=Number,
+        range=SEED,
+        default=0,
+        metavar="N",
+        help="seed of the augmentation, 0 or more (default: %(default)s)",
     )
     parser.add_argument(
         "--keep-names",
@@ -91,17 +100,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@resuming()
 def run(arguments: argparse.Namespace) -> None:
     """Encrypts, continuing where an interrupted run of the same command stopped.
 
     Raises:
       UserError: the arguments or files cannot be used.
     """
-    for name in ("augmentations", "seed"):
-        if (value := getattr(arguments, name)) < 0:
-            raise UserError(f"--{name} is {value}: give at least 0")
-    if not 1 <= arguments.max_pixels <= MAX_PIXELS_LIMIT:
-        raise UserError(f"--max-pixels is {arguments.max_pixels}: give a number from 1 to {MAX_PIXELS_LIMIT}")
     pipeline_type = _import_pipeline(arguments)
     key = shared.open_key(arguments.key, arguments.passphrase_file)
     notes = model_sizes.settle(arguments, key)
@@ -117,12 +122,18 @@ def run(arguments: argparse.Namespace) -> None:
         )
     reader = ImageReader(size, arguments.resize, arguments.max_pixels)
     images = source.open(reader, keep_names=arguments.keep_names, manifest=manifest)
+    if images.copies > 1 and arguments.augmentations:
+        raise UserError(
+            f"the images in {images.root} are augmented copies already: leave --augmentations out, or encrypt the "
+            "original images"
+        )
     header = manifests.Header(
         encryption=method.spec,
         key_fingerprint=key.fingerprint,
         image_size=size,
         block_size=block_size,
-        origin=conversion.identify(key, images, {name: getattr(arguments, name) for name in _ORIGIN}),
+        origin="",
+        copies=max(arguments.augmentations, images.copies),
     )
     augmentation = Augmentation(arguments.augmentation, arguments.augmentations, arguments.seed)
     folder = source.output_folder(Path(arguments.output).expanduser())
@@ -145,9 +156,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.names:
         _write_names(Path(arguments.names).expanduser(), images, Path(arguments.output).expanduser())
     recipe = Recipe(size, encryptor, augmentation=augmentation, skip_unreadable=arguments.skip_unreadable)
+    options = {name: getattr(arguments, name) for name in _ORIGIN}
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    conversion.Conversion("encrypting", images, recipe, folder, header, key, pipeline).run()
+    conversion.Conversion("encrypting", images, recipe, folder, header, key, options, pipeline).run()
     try:
         method.absorb(key, height=size, width=size)
     except UserError:

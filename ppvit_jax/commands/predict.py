@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ppvit_jax import checkpoint, models
+from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared.adapted_model import SavedModel, open_model
 from ppvit_jax.commands.shared.help_text import describe
@@ -20,7 +21,7 @@ from ppvit_jax.data.loader import BatchOptions, test_batches
 from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.source import StreamSource
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import COUNT, UserError
 from ppvit_jax.files import write_bytes
 from ppvit_jax.training.matching import LoadedImages, LoadedModel, check_match
 
@@ -61,6 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size",
         type=int,
+        action=Number,
+        range=COUNT,
         default=64,
         metavar="N",
         help="number of images that the model processes at once (default: %(default)s)",
@@ -87,8 +90,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"--probabilities is for a .csv, but --output is {output}: a .npz has all logits, so leave it out"
         )
-    if arguments.batch_size < 1:
-        raise UserError(f"--batch-size is {arguments.batch_size}: give at least 1")
     path = checkpoint.resolve(arguments.checkpoint)
     model = open_model(path, dtype="float32")
     shape = model.shape

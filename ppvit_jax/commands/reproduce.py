@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax.commands.shared.output import results_folder
-from ppvit_jax.errors import is_installed
+from ppvit_jax.commands.shared.output import results_in
+from ppvit_jax.errors import is_installed, resuming
 from ppvit_jax.experiments import access, adaptation_table, gallery, table1, tables_2_and_3
 
 REPRODUCTIONS = (
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subcommands = parser.add_subparsers(required=True, metavar="NAME")
     for reproduction in REPRODUCTIONS:
         text = reproduction.help
-        subcommand = subcommands.add_parser(reproduction.name, help=text)
+        subcommand = subcommands.add_parser(reproduction.name, help=text, allow_abbrev=False)
         subcommand.add_argument(
             "--output",
             required=True,
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         subcommand.set_defaults(program=subcommand.prog, reproduction=reproduction)
 
 
+@resuming()
 def run(arguments: argparse.Namespace) -> None:
     """Measures the table or figure, and writes it.
 
@@ -56,12 +57,13 @@ def run(arguments: argparse.Namespace) -> None:
             "and then this command again",
             file=sys.stderr,
         )
-    arguments.reproduction.run(arguments, results_folder(arguments.output))
+    with results_in(arguments.output) as output:
+        arguments.reproduction.run(arguments, output)
 
 
 def translate_former_spelling(arguments: list[str]) -> list[str]:
     """Returns the arguments with `--table=2` or `--figure=gallery` replaced by the subcommand `table2` or `gallery`."""
-    former = argparse.ArgumentParser(prog="ppvit reproduce", add_help=False)
+    former = argparse.ArgumentParser(prog="ppvit reproduce", add_help=False, allow_abbrev=False)
     choice = former.add_mutually_exclusive_group()
     choice.add_argument("--table", choices=("1", "2", "3", "access", "adaptation"))
     choice.add_argument("--figure", choices=("gallery",))

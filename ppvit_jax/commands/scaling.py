@@ -2,9 +2,10 @@
 
 import argparse
 
+from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.config import DTYPES, SHARDINGS
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import COUNT, SIDE, Range, UserError
 from ppvit_jax.files import cell, markdown_table
 from ppvit_jax.models.vit import parse_name
 from ppvit_jax.training import scaling
@@ -28,16 +29,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-size",
         type=int,
+        action=Number,
+        range=SIDE,
         default=224,
         metavar="PIXELS",
         help="side of an image in pixels (default: %(default)s)",
     )
     parser.add_argument(
-        "--classes", type=int, default=1000, metavar="N", help="number of classes (default: %(default)s)"
+        "--classes",
+        type=int,
+        action=Number,
+        range=COUNT,
+        default=1000,
+        metavar="N",
+        help="number of classes (default: %(default)s)",
     )
     parser.add_argument(
         "--batch-size",
         type=int,
+        action=Number,
+        range=COUNT,
         default=256,
         metavar="N",
         help="number of images in a batch, over all devices (default: %(default)s)",
@@ -58,6 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accumulation",
         type=int,
+        action=Number,
+        range=COUNT,
         default=1,
         metavar="N",
         help="number of parts in which a step computes its batch, as config.accumulation (default: %(default)s)",
@@ -78,10 +91,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="optimizer, whose state takes memory (default: %(default)s)",
     )
     parser.add_argument(
-        "--compute-rate", type=float, metavar="TFLOP/S", help="speed of a device; adds the computing time to the table"
+        "--compute-rate",
+        type=float,
+        action=Number,
+        range=Range(above=0),
+        metavar="TFLOP/S",
+        help="speed of a device; adds the computing time to the table",
     )
     parser.add_argument(
-        "--bandwidth", type=float, metavar="GB/S", help="speed of a device's links; adds the sending time to the table"
+        "--bandwidth",
+        type=float,
+        action=Number,
+        range=Range(above=0),
+        metavar="GB/S",
+        help="speed of a device's links; adds the sending time to the table",
     )
 
 
@@ -96,12 +119,8 @@ def run(arguments: argparse.Namespace) -> None:
     except ValueError:
         raise UserError(f"--devices is {arguments.devices}: give whole numbers, such as 1,8,64") from None
     shardings = arguments.sharding.split(",")
-    rates = {"--compute-rate": arguments.compute_rate, "--bandwidth": arguments.bandwidth}
-    for name, rate in rates.items():
-        if rate is not None and not 0 < rate < float("inf"):
-            raise UserError(f"{name} is {rate}: give a positive number")
-    if arguments.classes < 1:
-        raise UserError(f"--classes is {arguments.classes}: give at least 1")
+    for count in devices:
+        COUNT.check("--devices", count)
     if arguments.attention == "cudnn" and arguments.dtype != "bfloat16":
         raise UserError("--attention cudnn computes only in bfloat16: add --dtype bfloat16")
     head = ["model", "sharding", "devices", "images per part", "parameters GB", "gradients GB", "optimizer GB"]

@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import re
 
+from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import COUNT, COUNT_OR_NONE, UserError, resuming
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +42,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--coordinator-address", metavar="HOST:PORT", help="address of process 0, where --distributed cannot find it"
     )
-    parser.add_argument("--num-processes", type=int, metavar="N", help="number of processes that train together")
-    parser.add_argument("--process-id", type=int, metavar="N", help="number of this process, counted from 0")
+    parser.add_argument(
+        "--num-processes",
+        type=int,
+        action=Number,
+        range=COUNT,
+        metavar="N",
+        help="number of processes that train together",
+    )
+    parser.add_argument(
+        "--process-id",
+        type=int,
+        action=Number,
+        range=COUNT_OR_NONE,
+        metavar="N",
+        help="number of this process, counted from 0",
+    )
     parser.add_argument(
         "--allow-mismatch",
         action="store_true",
@@ -49,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@resuming()
 def run(arguments: argparse.Namespace) -> None:
     """Runs the experiment and prints its result.
 
@@ -61,6 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ppvit_jax import config as configuration
     from ppvit_jax.training import experiment
 
+    _check_processes(arguments)
     if arguments.distributed or arguments.coordinator_address:
         try:
             jax.distributed.initialize(arguments.coordinator_address, arguments.num_processes, arguments.process_id)
@@ -75,3 +93,14 @@ def run(arguments: argparse.Namespace) -> None:
     result = experiment.run(config, arguments.workdir)
     if jax.process_index() == 0:
         print(json.dumps(result, indent=2))
+
+
+def _check_processes(arguments: argparse.Namespace) -> None:
+    """Raises UserError for a process that does not exist, or that would train alone although others are named."""
+    count, number, address = arguments.num_processes, arguments.process_id, arguments.coordinator_address
+    if address and not re.fullmatch(r".+:\d{1,5}", address):
+        raise UserError(f"--coordinator-address is {address}: give HOST:PORT, such as 10.0.0.1:1234")
+    if (count, number) != (None, None) and not (arguments.distributed or arguments.coordinator_address):
+        raise UserError("--num-processes and --process-id need --coordinator-address or --distributed: add one of them")
+    if None not in (count, number) and number >= count:
+        raise UserError(f"--process-id is {number}, but --num-processes is {count}: give at most {count - 1}")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
+import numpy as np
+
 from ppvit_jax.data.digits import load_digits
+from ppvit_jax.data.hashing import digest_of
 from ppvit_jax.data.photographs import load_photographs
 from ppvit_jax.data.settings import DataSettings
 from ppvit_jax.data.source import ArraySource, Dataset
@@ -31,4 +35,7 @@ def load(settings: DataSettings) -> Dataset:
         ArraySource(source.images[chosen], source.labels[chosen])
         for source, chosen in ((train, settings.choose_train(len(train))), (test, settings.choose_test(len(test))))
     ]
-    return Dataset(settings.name, train_source, test_source, class_names)
+    arrays = (train_source.images, train_source.labels, test_source.images, test_source.labels)
+    contents = [hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest() for array in arrays]
+    digest = digest_of([list(class_names), *contents])
+    return Dataset(settings.name, train_source, test_source, class_names, digest=digest)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data.formats import accepted_formats, is_heic
 from ppvit_jax.errors import UserError
 
 Resize = Literal["centre_crop", "squash"]
@@ -97,7 +98,8 @@ def decode(file: Path | bytes, *, name: str, max_pixels: int) -> Image.Image:
         exceed 16 bits.
     """
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+        formats = accepted_formats(Path(name).suffix.lower())
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=formats) as image:
             if image.width * image.height > max_pixels:
                 raise UserError(
                     f"{name} has {image.width} x {image.height} pixels, more than the {max_pixels:,} "
@@ -112,6 +114,8 @@ def decode(file: Path | bytes, *, name: str, max_pixels: int) -> Image.Image:
         reason = str(error).split(",")[0]
         raise UserError(f"{name}: {reason}: make the image smaller") from error
     except Image.UnidentifiedImageError as error:
+        if is_heic(file):
+            raise UserError(f"{name} is a HEIC image, which Pillow does not read here: convert it to JPEG") from error
         raise UserError(f"{name} is not an image that can be read: replace or remove it") from error
     # Pillow's decoders raise almost anything on a damaged file (SyntaxError, struct.error, IndexError, ...).
     except Exception as error:

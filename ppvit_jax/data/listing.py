@@ -1,12 +1,11 @@
-"""Listing of the images that a command reads: a folder, one file, or a data set prepared by tensorflow-datasets."""
+"""Images that a command reads: a folder, one file, or a data set prepared by tensorflow-datasets."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
 import itertools
-import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,12 +13,13 @@ import numpy as np
 
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data import tfds_source
-from ppvit_jax.data.folders import list_images
+from ppvit_jax.data.copies import find_copies, number_copies
+from ppvit_jax.data.folders import FolderListing, SplitFolder, list_folder
+from ppvit_jax.data.formats import split_ending
 from ppvit_jax.data.images import ImageReader
+from ppvit_jax.data.listing_summary import check_images, print_summary
+from ppvit_jax.data.splits import TRAIN, split_role
 from ppvit_jax.errors import UserError
-
-SPLIT_NAMES = frozenset({"train", "test", "val", "valid", "validation"})
-_TRAINING = "train"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Split:
       output: index -> its path in an output folder, without an extension, such as "cat/00000012".
       read: index -> uint8 [height, width, 3] and the class (None if the folder's name gives the class). Several threads
         call it at once.
+      is_training: True if augmented copies make sense, as for a split to train on and for an input without splits.
       sha256: index -> SHA-256 of the file, from the input's manifest; None without a manifest.
     """
 
@@ -60,12 +61,8 @@ class Split:
     original: Callable[[int], str]
     output: Callable[[int], str]
     read: Callable[[int], tuple[np.ndarray, int | None]]
+    is_training: bool
     sha256: Callable[[int], str | None] = lambda _: None
-
-    @property
-    def is_training(self) -> bool:
-        """True if augmented copies make sense, which they do for all but test images."""
-        return self.name in ("", _TRAINING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,16 +80,18 @@ class Images:
 
     Attributes:
       splits: at least one split.
-      identity: text that identifies the images, made from their names and sizes or from a data set's version.
       root: folder of the image files or of the data set's files.
-      ignored: number of files that are not images.
+      copies: number of files that are copies of one image; see `ppvit_jax.data.manifest.Header`.
+      notes: assumptions to print with the summary of the files.
+      listing: the files, with their places; None for a tfds data set.
       tfds: description of a tfds data set; None for image files.
     """
 
     splits: tuple[Split, ...]
-    identity: str
     root: Path
-    ignored: int = 0
+    copies: int = 1
+    notes: tuple[str, ...] = ()
+    listing: FolderListing | None = None
     tfds: TfdsInfo | None = None
 
     @property
@@ -113,12 +112,19 @@ class Images:
         split, index = self.locate(number)
         return Item(number, split.original(index), split.output(index), split.is_training, split.sha256(index))
 
+    def print_summary(self) -> None:
+        """Prints splits, classes, files that are left out, and assumptions, on stderr."""
+        if self.listing is not None:
+            print_summary(self.listing)
+        for note in self.notes:
+            print(f"note: {note}", file=sys.stderr)
+
 
 def open_folder(path: Path, reader: ImageReader, manifest: manifests.Manifest | None) -> Images:
-    """Opens a folder of images, one image, or the version folder of a data set prepared by tensorflow-datasets.
+    """Opens images that keep their names and need no classes, and prints a summary on stderr.
 
     Args:
-      path: the folder or file.
+      path: a folder of images, one image, or the version folder of a data set prepared by tensorflow-datasets.
       reader: decodes the images.
       manifest: the folder's manifest, if it has one; files are compared with it.
 
@@ -129,69 +135,41 @@ def open_folder(path: Path, reader: ImageReader, manifest: manifests.Manifest | 
         raise UserError(f"there is no {path}: give a folder of images")
     if (path / "dataset_info.json").is_file():
         return open_tfds(path, (), reader)
-    return open_files(path, reader, keep_names=False, manifest=manifest)
+    images = _open(_list_files(path, manifest, skip_unreadable=False), reader, manifest, keep_names=False)
+    images.print_summary()
+    return images
 
 
-def open_files(path: Path, reader: ImageReader, *, keep_names: bool, manifest: manifests.Manifest | None) -> Images:
-    """Lists a folder of images, or one image.
+def open_files(
+    path: Path,
+    reader: ImageReader,
+    *,
+    keep_names: bool,
+    manifest: manifests.Manifest | None,
+    skip_unreadable: bool = False,
+) -> Images:
+    """Opens a folder of images, or one image, for an output folder.
 
     By default, an image is renamed to its number in the order of the paths, because its name may reveal the content.
-    Class folders at the top, or below train and test folders at the top, keep their names. A folder with images at its
-    top has no classes, so the names of its subfolders are dropped too.
+    Splits and class folders keep their names. The copies of image 12 are named 00000012_0, 00000012_1 and so on.
 
     Args:
       path: the folder or the file.
       reader: decodes the images.
       keep_names: True keeps the paths, except for the extension.
       manifest: the folder's manifest, if it has one; files are compared with it.
+      skip_unreadable: True leaves out links to nothing and folders that cannot be read.
 
     Raises:
-      UserError: there are no images, or two files differ only in their extension.
+      UserError: there are no images; classes would be lost without their names; or two files that keep their names
+        differ only in their extension.
     """
-    if path.is_dir():
-        root, (names, ignored) = path, list_images(path)
-    else:
-        root, names, ignored = path.parent, [path.name], 0
-    if manifest is not None:
-        manifest.check_listing(names if path.is_dir() else ["."], path)
-    depth = _depth_of_classes(names)
-    if keep_names:
-        stems = collections.Counter(Path(name).with_suffix("").as_posix() for name in names)
-        if len(stems) < len(names):
-            raise UserError(f"{root / stems.most_common(1)[0][0]} is the name of several images: rename one of them")
-
-    def output(number: int) -> str:
-        if keep_names:
-            return Path(names[number]).with_suffix("").as_posix()
-        return "/".join([*names[number].split("/")[:depth], f"{number:08d}"])
-
-    def sha256(number: int) -> str | None:
-        return manifest.sha256(root / names[number]) if manifest else None
-
-    identity = hashlib.sha256()
-    # The names are ordered part by part, so the images of a split are consecutive.
-    counts: dict[str, int] = {}
-    for name in names:
-        split = name.split("/")[0] if depth == 2 else ""
-        counts[split] = counts.get(split, 0) + 1
-        try:
-            identity.update(json.dumps([name, (root / name).stat().st_size]).encode())
-        except OSError as error:
-            raise UserError(f"cannot read {root / name} ({error.strerror}): replace or remove it") from None
-
-    def make_split(name: str, start: int) -> Split:
-        return Split(
-            name,
-            counts[name],
-            lambda index: names[start + index],
-            lambda index: output(start + index),
-            lambda index: (reader.read(root / names[start + index], sha256(start + index)), None),
-            lambda index: sha256(start + index),
-        )
-
-    starts = itertools.accumulate(counts.values(), initial=0)
-    splits = tuple(make_split(name, start) for name, start in zip(counts, starts, strict=False))
-    return Images(splits, identity.hexdigest(), root, ignored)
+    listing = _list_files(path, manifest, skip_unreadable)
+    if not keep_names:
+        listing.check_labels()
+        if listing.stray:
+            raise UserError(listing.stray)
+    return _open(listing, reader, manifest, keep_names=keep_names)
 
 
 def open_tfds(path: Path, splits: Sequence[str], reader: ImageReader, *, checks: bool = True) -> Images:
@@ -209,7 +187,8 @@ def open_tfds(path: Path, splits: Sequence[str], reader: ImageReader, *, checks:
     Raises:
       UserError: a split does not exist, or the data set or its manifest is damaged.
     """
-    if checks and (manifest := manifests.read(path)):
+    manifest = manifests.read(path)
+    if checks and manifest:
         manifest.check_files()
     opened = {split: tfds_source.Records(path, split) for split in splits or tfds_source.split_names(path)}
 
@@ -221,17 +200,92 @@ def open_tfds(path: Path, splits: Sequence[str], reader: ImageReader, *, checks:
         def name(index: int) -> str:
             return f"{split}/{index:08d}"
 
-        return Split(split, len(records), name, name, read)
+        return Split(split, len(records), name, name, read, split_role(split) == TRAIN)
 
-    made = tuple(make_split(*item) for item in opened.items())
-    identity = json.dumps([path.parent.name, path.name, [[split.name, split.count] for split in made]])
     first = next(iter(opened.values()))
-    return Images(made, identity, path, tfds=TfdsInfo(first.name, path.name, first.class_names))
+    return Images(
+        tuple(make_split(*item) for item in opened.items()),
+        path,
+        manifest.header.copies if manifest else 1,
+        tfds=TfdsInfo(first.name, path.name, first.class_names),
+    )
 
 
-def _depth_of_classes(names: Sequence[str]) -> int:
-    """Counts the leading folders of each path that name splits and classes: 0, 1 or 2."""
-    shallowest = min(name.count("/") for name in names)
-    if shallowest > 1 and {name.split("/")[0] for name in names} <= SPLIT_NAMES:
-        return 2
-    return min(shallowest, 1)
+def _list_files(path: Path, manifest: manifests.Manifest | None, skip_unreadable: bool) -> FolderListing:
+    """Lists a folder, or one image.
+
+    Raises:
+      UserError: there is no image, or the files are not those that the manifest describes.
+    """
+    if path.is_dir():
+        is_own = manifest is not None and manifest.folder == path.absolute()
+        listing = list_folder(path, ignored=[manifests.NAME] if is_own else (), skip_unreadable=skip_unreadable)
+    elif not path.is_file():
+        raise UserError(f"{path} is neither a folder nor a file: give a folder of images, or one image")
+    else:
+        split = SplitFolder("", "", {}, (0,))
+        listing = FolderListing(path.parent, [path.name], frozenset(), (), (split,), depth=0)
+    check_images(listing)
+    if manifest is not None:
+        manifest.check_listing(listing.images if path.is_dir() else ["."], path)
+    return listing
+
+
+def _open(
+    listing: FolderListing, reader: ImageReader, manifest: manifests.Manifest | None, *, keep_names: bool
+) -> Images:
+    names, root = listing.images, listing.root
+    runs = _consecutive_splits(listing)
+    training = [names[position] for _, is_training, positions in runs if is_training for position in positions]
+    copies, assumed = find_copies(training, manifest)
+    output = _name_outputs(listing, keep_names, copies)
+
+    def sha256(number: int) -> str | None:
+        return manifest.sha256(root / names[number]) if manifest else None
+
+    def make_split(name: str, is_training: bool, positions: range) -> Split:
+        start = positions.start
+        return Split(
+            name,
+            len(positions),
+            lambda index: names[start + index],
+            lambda index: output(start + index),
+            lambda index: (reader.read(root / names[start + index], sha256(start + index)), None),
+            is_training,
+            lambda index: sha256(start + index),
+        )
+
+    return Images(tuple(make_split(*run) for run in runs), root, copies, (assumed,) if assumed else (), listing)
+
+
+def _consecutive_splits(listing: FolderListing) -> list[tuple[str, bool, range]]:
+    """Returns name, `Split.is_training` and the images' positions of each split, in the order of the images."""
+    count = len(listing.images)
+    if not listing.has_splits:
+        return [("", True, range(count))]
+    roles = {split.name: split.role for split in listing.splits}
+    runs = []
+    for name, members in itertools.groupby(range(count), lambda number: listing.images[number].rpartition("/")[0]):
+        positions = list(members)
+        top = name.partition("/")[0]
+        start = runs.pop()[2].start if runs and runs[-1][0] == top else positions[0]
+        runs.append((top, roles.get(top) == TRAIN, range(start, positions[-1] + 1)))
+    return runs
+
+
+def _name_outputs(listing: FolderListing, keep_names: bool, copies: int) -> Callable[[int], str]:
+    """Returns a function from an image's number to its path in an output folder, without an extension."""
+    names = listing.images
+    if keep_names:
+        stems = collections.Counter(split_ending(name)[0] for name in names)
+        if len(stems) < len(names):
+            stem = stems.most_common(1)[0][0]
+            raise UserError(f"{listing.root / stem} is the name of several images: rename one of them")
+        return lambda number: split_ending(names[number])[0]
+    files = number_copies(names, copies) if copies > 1 else None
+
+    def output(number: int) -> str:
+        folders = names[number].split("/")[:-1][: listing.depth]
+        return "/".join([*folders, files[number] if files else f"{number:08d}"])
+
+    return output

@@ -17,7 +17,7 @@ from typing import Any
 
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.encryption import parse
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import SIDE, UserError
 from ppvit_jax.files import written_aside
 
 NAME = "manifest.json"
@@ -28,6 +28,14 @@ UNFINISHED = ".unfinished"
 FORMAT, VERSION = "ppvit-images", 1
 # Attributes of `Header` whose names in the file differ.
 _FIELD_NAMES = {"block_size": "patch_size"}
+# Fields that are written only if they differ from these values, so that other manifests keep their digest.
+_OPTIONAL = {"copies": 1}
+_BEGINNING = f'{{\n "format": "{FORMAT}"'.encode()
+_SEARCHED = 1000
+# Fields by which a manifest is recognized if its format is damaged.
+_FIELDS = {"key_fingerprint", "patch_size", "files"}
+# An origin of a version that did not record the number of copies is a single SHA-256.
+_FORMER_ORIGIN_LENGTH = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +48,8 @@ class Header:
       image_size, block_size: side of every image and of its blocks, in pixels.
       origin: identifier of the input images and the options that made the folder. It is computed under the owner's key,
         so that it reveals nothing to others.
+      copies: number of files that each training image became, named STEM_0.png, STEM_1.png and so on. No split may
+        separate them.
     """
 
     encryption: str
@@ -47,10 +57,20 @@ class Header:
     image_size: int
     block_size: int
     origin: str
+    copies: int = 1
+
+    @property
+    def records_copies(self) -> bool:
+        """False for a folder of a former version, which may have copies although the number is 1."""
+        return len(self.origin) != _FORMER_ORIGIN_LENGTH
 
     def fields(self) -> dict[str, str | int | None]:
         """Returns the fields under their names in the file."""
-        return {_FIELD_NAMES.get(name, name): value for name, value in vars(self).items()}
+        return {
+            _FIELD_NAMES.get(name, name): value
+            for name, value in vars(self).items()
+            if name not in _OPTIONAL or value != _OPTIONAL[name]
+        }
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Header:
@@ -59,6 +79,7 @@ class Header:
         Raises:
           KeyError: a field is missing.
         """
+        fields = _OPTIONAL | fields
         return cls(
             **{field.name: fields[_FIELD_NAMES.get(field.name, field.name)] for field in dataclasses.fields(cls)}
         )
@@ -168,8 +189,8 @@ def _read(folder: Path) -> Manifest | None:
     if (folder / JOURNAL).exists():
         raise UserError(f"{folder} is not complete: run the command that writes it again, and it resumes")
     try:
-        content = json.loads(path.read_bytes())
-        if not str(content.get("format", "")).startswith("ppvit"):
+        content = _parse(path.read_bytes())
+        if content is None:
             return None
         if content["format"] != FORMAT or content["version"] != VERSION:
             raise UserError(f"{path} has another version than {VERSION}, which this program reads: update this program")
@@ -179,7 +200,7 @@ def _read(folder: Path) -> Manifest | None:
         if digest != content["sha256"]:
             raise UserError(f"{path} was changed or damaged (its SHA-256 does not match): {_REMEDY}")
         manifest = Manifest(folder, header, files, digest, content["authentication"])
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
@@ -189,6 +210,25 @@ def _read(folder: Path) -> Manifest | None:
         raise UserError(f"{path} is damaged, or not a manifest of ppvit: {_REMEDY}") from None
     _check_values(path, manifest)
     return manifest
+
+
+def _parse(text: bytes) -> dict[str, Any] | None:
+    """Parses a manifest of this program; returns None for another program's file of that name.
+
+    Raises:
+      ValueError: the manifest is damaged.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        # A file that was cut short ends within the first field, or has it.
+        if _BEGINNING.startswith(text) or b'"ppvit-' in text[:_SEARCHED] or b'"key_fingerprint"' in text[:_SEARCHED]:
+            raise ValueError("not JSON") from None
+        return None
+    if not isinstance(content, dict):
+        return None
+    is_ours = str(content.get("format", "")).startswith("ppvit") or content.keys() >= _FIELDS
+    return content if is_ours else None
 
 
 def write(
@@ -231,13 +271,21 @@ def _check_values(path: Path, manifest: Manifest) -> None:
     """Checks the values. The SHA-256 is not enough, because anyone who changes a manifest can recompute it."""
     header = manifest.header
     sizes = (header.image_size, header.block_size)
-    if not all(isinstance(size, int) and size > 0 for size in sizes) or header.image_size % header.block_size:
+    possible = all(isinstance(size, int) and 0 < size <= SIDE.most for size in sizes)
+    if not possible or header.image_size % header.block_size:
         raise UserError(f"{path} has impossible sizes, {sizes[0]} and {sizes[1]}: {_REMEDY}")
+    texts = (header.encryption, header.origin, header.key_fingerprint or "")
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{path} has an encryption, an origin or a key that is no text: {_REMEDY}")
+    if not isinstance(header.copies, int) or header.copies < 1:
+        raise UserError(f"{path} has {header.copies!r} copies of an image: {_REMEDY}")
     if header.encryption != "none":
         parse(header.encryption, header.block_size)
     if (header.key_fingerprint is None) != (header.encryption == "none"):
         raise UserError(f"{path} names encryption {header.encryption!r} but key {header.key_fingerprint!r}: {_REMEDY}")
-    for name in manifest.files:
+    for name, sha256 in manifest.files.items():
+        if not isinstance(sha256, str):
+            raise UserError(f"{path} has no SHA-256 of {name}: {_REMEDY}")
         place = PurePosixPath(name)
         if place.is_absolute() or ".." in place.parts or name != str(place):
             raise UserError(f"{path} lists {name!r}, a path outside the folder: do not trust it")

@@ -53,6 +53,7 @@ class Dataset:
       class_names: the name of class i at index i.
       manifest: the manifest of the images' folder, which describes their encryption; None if the folder has none.
       digest: SHA-256 of the content that a run works on, in hexadecimal; "" if nobody has computed it.
+      train_digest: the same of the training images alone.
       resize: way in which images of other sizes are resized, as `ImageReader` names it; "" if all have one size.
     """
 
@@ -62,6 +63,7 @@ class Dataset:
     class_names: tuple[str, ...]
     manifest: Manifest | None = None
     digest: str = ""
+    train_digest: str = ""
     resize: str = ""
 
 

@@ -18,7 +18,9 @@ from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
 from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
+from ppvit_jax.data.tfds_content import check_slices, digest_records
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import local_path
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _IN_MEMORY_BYTES = 4 * 2**30
@@ -36,17 +38,20 @@ def load(settings: DataSettings) -> Dataset:
         manifest.check_files()
     # Both splits are opened first, so that a misspelled test split is reported before the training images are decoded.
     train, test = Records(path, settings.train_split), Records(path, settings.test_split)
+    if manifest and manifest.header.copies > 1:
+        check_slices(path, (settings.train_split, settings.test_split), manifest.header.copies)
     train_source, test_source = [
         make_source(records, chosen, settings.reader, in_memory=settings.in_memory)
         for records, chosen in ((train, settings.choose_train(len(train))), (test, settings.choose_test(len(test))))
     ]
+    digest = digest_records(path, manifest)
     resize = "" if manifest or train.native_shape else settings.resize
-    return Dataset(train.name, train_source, test_source, train.class_names, manifest, resize=resize)
+    return Dataset(train.name, train_source, test_source, train.class_names, manifest, digest, resize=resize)
 
 
 def data_root(data_dir: str) -> Path:
     """Returns the folder of prepared data sets: `data_dir`, or tfds' default if it is empty."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return local_path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def find_prepared(name: str, data_dir: str) -> Path:
@@ -145,6 +150,8 @@ class Records:
             raise _damaged(self._title, error) from error
         self.name: str = builder.name
         self.class_names = tuple(label.names or map(str, range(label.num_classes or 0)))
+        if len(set(self.class_names)) < len(self.class_names):
+            raise _damaged(self._title, ValueError("two of its classes have the same name"))
         shape: Any = image.shape
         height, width = shape[:2]
         self.native_shape = None if height is None or width is None else (int(height), int(width))
@@ -162,9 +169,12 @@ class Records:
           UserError: a file is damaged.
         """
         try:
-            return [(record["image"], int(record["label"])) for record in self._data.__getitems__(indices)]
+            read = [(record["image"], int(record["label"])) for record in self._data.__getitems__(indices)]
+            if labels := {label for _, label in read} - set(range(len(self.class_names))):
+                raise ValueError(f"it has the class {min(labels)}, but the names of {len(self.class_names)} classes")
         except Exception as error:  # array_record, as in __init__
             raise _damaged(self._title, error) from error
+        return read
 
     def decode(self, index: int, content: bytes, reader: ImageReader) -> np.ndarray:
         """Decodes the image of a record. Images of one fixed size keep it; others are resized by the reader.

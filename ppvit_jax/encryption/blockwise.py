@@ -55,7 +55,8 @@ class BlockWise(Gather):
         if not permutations.alike:
             raise UserError(
                 f"a model cannot be adapted to {self.spec}: the encryption inside a block differs from block to block, "
-                "and one patch embedding serves all blocks; share the key among blocks, by the option `shared`"
+                "and the patch embedding has one kernel for all blocks; share the key among blocks, by the option "
+                "`shared`"
             )
         return permutations
 

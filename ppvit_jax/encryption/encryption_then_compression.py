@@ -2,7 +2,7 @@
 
 The blocks are permuted; each block is rotated and flipped, perhaps inverted, and its channels are permuted. Sources:
 an outline by Chuman for the order of the steps, one by Hamano, Imaizumi and Kiya for the sub-blocks, and Madono's
-public code for the `legacy` channels.
+public code (`archive/etc_encryption.py`) for the `published` and `legacy` channels.
 """
 
 import dataclasses
@@ -32,9 +32,12 @@ class EncryptionThenCompression(BlockWise):
       rotation: True applies one of the 8 symmetries of a square (rotations by multiples of 90 degrees, with or
         without a flip), drawn uniformly.
       negative_positive: True inverts whole (sub-)blocks, each with probability 1/2.
-      channels: "permuted" draws one of the 6 orders uniformly. "legacy" assigns the channels in place, as Madono's
-        public code does; this duplicates a channel for 5 of 6 codes and so destroys information. It serves to compare
-        with results published with that code. "none" leaves the channels alone.
+      channels: "permuted" draws one of the 6 orders uniformly. "published" assigns the channels in place, as Madono's
+        public code does; this duplicates a channel for 5 of 6 codes and so destroys information. It also draws the
+        other steps as that code does: a (sub-)block is turned by 0 to 3 quarters, then turned upside down, mirrored, or
+        neither, each with probability 1/3; and exactly half of the (sub-)blocks are inverted. It serves to compare with
+        results published with that code. "legacy" assigns the channels in the same way, but draws the other steps like
+        "permuted"; it remains for the images and models that were made with it. "none" leaves the channels alone.
     """
 
     sub_block_size: int = 0
@@ -47,11 +50,16 @@ class EncryptionThenCompression(BlockWise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self.name, "channels", self.channels, ("permuted", "legacy", "none"))
+        check_choice(self.name, "channels", self.channels, ("permuted", "published", "legacy", "none"))
         if self.sub_block_size < 0 or (self.sub_block_size and self.block_size % self.sub_block_size):
             raise UserError(
                 f"encryption etc: sub-blocks of {self.sub_block_size} do not divide blocks of {self.block_size}"
             )
+
+    @property
+    def loses_channels(self) -> bool:
+        """True if the channels are assigned in place, which destroys information."""
+        return self.channels in ("published", "legacy")
 
     def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         blocks, values = self.count(height, width)
@@ -66,10 +74,10 @@ class EncryptionThenCompression(BlockWise):
             inside = np.stack([block[order] for block, order in zip(inside, orders, strict=True)])
         inside = inside.reshape(keyed * sub_blocks, side, side, 3)
         if self.rotation:
-            codes = randomness.integers("etc/rotation", keyed * sub_blocks, 8)
+            codes = self._turns(randomness, keyed * sub_blocks)
             inside = np.stack([_turn(block, code) for block, code in zip(inside, codes, strict=True)])
         if self.channels != "none":
-            channels = CHANNEL_ORDERS if self.channels == "permuted" else LEGACY_ORDERS
+            channels = LEGACY_ORDERS if self.loses_channels else CHANNEL_ORDERS
             codes = randomness.integers("etc/channels", keyed * sub_blocks, len(channels))
             inside = np.take_along_axis(inside, channels[codes][:, None, None, :], axis=3)
 
@@ -79,7 +87,7 @@ class EncryptionThenCompression(BlockWise):
             return joined.reshape(-1) if self.shared else joined.reshape(keyed, values)
 
         moved = sub_blocks > 1 or self.rotation or self.channels != "none"
-        inverted = np.repeat(randomness.bits("etc/negative", keyed * sub_blocks), side * side * 3)
+        inverted = np.repeat(self._inverted(randomness, keyed * sub_blocks), side * side * 3)
         return Permutations(
             block=randomness.permutation("etc/block", blocks),
             pixel=join(inside) if moved else None,
@@ -87,17 +95,34 @@ class EncryptionThenCompression(BlockWise):
         )
 
     def undo(self, secret: Secret) -> Secret:
-        if self.channels == "legacy":
-            raise UserError(f"encryption {self.spec} cannot be undone: the legacy channels destroy information")
+        if self.loses_channels:
+            raise UserError(
+                f"encryption {self.spec} cannot be undone: the {self.channels} channels destroy information"
+            )
         return super().undo(secret)
 
     def absorb(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
-        if self.channels == "legacy":
+        if self.loses_channels:
             raise UserError(
-                f"a model cannot be adapted to {self.spec}: the legacy channels destroy information that it needs; "
-                "use channels=permuted"
+                f"a model cannot be adapted to {self.spec}: the {self.channels} channels destroy information that it "
+                "needs; use channels=permuted"
             )
         return super().absorb(randomness, height=height, width=width)
+
+    def _turns(self, randomness: Randomness, count: int) -> np.ndarray:
+        """Draws the codes of `_turn`: int [count]."""
+        if self.channels != "published":
+            return randomness.integers("etc/rotation", count, 8)
+        quarters = randomness.integers("etc/quarters", count, 4)
+        flips = randomness.integers("etc/flip", count, 3)
+        # To turn a square upside down is to turn it by two quarters, and to mirror it.
+        return (quarters + 2 * (flips == 1)) % 4 + 4 * (flips > 0)
+
+    def _inverted(self, randomness: Randomness, count: int) -> np.ndarray:
+        """Draws the (sub-)blocks to invert: bool [count]."""
+        if self.channels != "published":
+            return randomness.bits("etc/negative", count)
+        return randomness.permutation("etc/half", count) < count // 2
 
 
 def _turn(block: np.ndarray, code: int) -> np.ndarray:

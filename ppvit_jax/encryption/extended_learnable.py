@@ -1,7 +1,8 @@
 """Extended learnable image encryption (ELE): Madono, Tanaka, Onishi and Ogawa, the paper's [8].
 
-Learnable encryption with a key for each block, then block scrambling. Source: Madono's public code, in which each key
-belongs to a block of the plain image. Here the keys derive from the secret key, not from the files of that code.
+Learnable encryption with a key for each block, then block scrambling. Source: Madono's public code (the folder
+`archive` of its repository), in which each key belongs to a block of the plain image. Here the keys derive from the
+secret key, not from the files of that code.
 """
 
 import dataclasses

@@ -34,7 +34,10 @@ class Permutations:
 
     @property
     def alike(self) -> bool:
-        """True if all blocks are treated alike apart from their order, so that one patch embedding can absorb it."""
+        """True if all blocks are treated alike apart from their order, so that one shared kernel can absorb it.
+
+        A kernel of its own for each position absorbs other permutations too; no model here has such kernels.
+        """
         return all(array is None or array.ndim == 1 for array in (self.pixel, self.negative))
 
     def inverse(self) -> "Permutations":

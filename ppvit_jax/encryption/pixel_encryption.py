@@ -31,7 +31,8 @@ class PixelEncryption(Gather):
 
     Attributes:
       keys: "shared" uses one key for all images. "per_image" gives every image an independent key, as in the paper's
-        [7]: then no image reveals another image's key, and a model can learn from images under any key.
+        [7]: then no image reveals another image's key, and a model can learn from images under any key. arXiv
+        2408.05737 has keys for each image too, but for restricted permutations of blocks and pixels.
       colour: True permutes the channels. A spec may spell this option "color"; manifests record "colour".
     """
 
@@ -84,8 +85,8 @@ class PixelEncryption(Gather):
 
     def absorb(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         raise UserError(
-            f"a model cannot be adapted to {self.spec}: every pixel of an image has a key of its own, but one patch "
-            "embedding serves all blocks; use an encryption that treats all blocks alike, such as bs+ps"
+            f"a model cannot be adapted to {self.spec}: every pixel of an image has a key of its own, but the patch "
+            "embedding has one kernel for all blocks; use an encryption that treats all blocks alike, such as bs+ps"
         )
 
     def _draw(self, images: Array, secret: Secret, numbers: ArrayLike | None) -> tuple[Array, Array | None]:

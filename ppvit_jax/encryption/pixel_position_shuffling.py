@@ -1,8 +1,8 @@
 """Block scrambling and pixel position shuffling: Qi, MaungMaung, Kinoshita and Kiya, the paper's [10].
 
 The blocks are permuted. Each block is divided into four sub-blocks, whose pixels are permuted; a pixel's three channels
-stay together. Source: the beginning of the text that describes the method, which ends before the shuffling. We inferred
-the sub-blocks that share a permutation.
+stay together. Source (arXiv 2205.12041): the beginning of the text that describes the method, which ends before the
+shuffling. We inferred the sub-blocks that share a permutation.
 """
 
 import dataclasses

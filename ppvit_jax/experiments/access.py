@@ -16,11 +16,12 @@ import jax
 import numpy as np
 
 from ppvit_jax import checkpoint, data, keys
+from ppvit_jax.command_line import Number
 from ppvit_jax.config import Config, make_model
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.encryption import Permutations, derive_permutations
 from ppvit_jax.encryption.blockwise import make_secret
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import COUNT, UserError
 from ppvit_jax.experiments import figures
 from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, load_config, print_written
 from ppvit_jax.experiments.table1 import ARMS, train_arm
@@ -154,7 +155,13 @@ def _measure(
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser)
     parser.add_argument(
-        "--wrong-keys", type=int, default=10, metavar="N", help="number of wrong keys to try (default: %(default)s)"
+        "--wrong-keys",
+        type=int,
+        action=Number,
+        range=COUNT,
+        default=10,
+        metavar="N",
+        help="number of wrong keys to try (default: %(default)s)",
     )
 
 

@@ -21,7 +21,7 @@ from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.experiments.table1 import Arm, train_arm
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.keys import SecretKey
-from ppvit_jax.training.workdir import Result
+from ppvit_jax.training.results import Result
 
 _MORE = ("etc:shared=True", "bs+ps+np:shared=False", "pe:keys=per_image")
 _PLAIN = Arm("none", False)

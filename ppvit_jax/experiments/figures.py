@@ -10,7 +10,7 @@ import numpy as np
 
 from ppvit_jax.errors import is_installed
 from ppvit_jax.files import new_figure, write_figure
-from ppvit_jax.training.workdir import MetricsLine
+from ppvit_jax.training.results import MetricsLine
 
 P = ParamSpec("P")
 # Okabe and Ito's colors, each with a marker, so that curves differ in grayscale and for colorblind readers.

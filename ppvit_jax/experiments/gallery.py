@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from ppvit_jax import keys
+from ppvit_jax.command_line import Number
 from ppvit_jax.data import images
 from ppvit_jax.encryption import METHODS, Encryption, parse, usual_block_size
-from ppvit_jax.errors import UserError, require
+from ppvit_jax.errors import SIDE, UserError, require
 from ppvit_jax.experiments import figures
 from ppvit_jax.experiments.reproduction import Reproduction, print_written
-from ppvit_jax.files import write_json, write_text
+from ppvit_jax.files import local_path, write_json, write_text
 
 _NUMBER = 0
 
@@ -36,7 +37,7 @@ def run(image: str | None, key_file: str | None, image_size: int, block_size: in
     require("ppvit reproduce gallery", "tables", "matplotlib", "skimage", "sklearn")
     from skimage import metrics
 
-    key = keys.load(Path(key_file).expanduser()) if key_file else keys.generate()
+    key = keys.load(local_path(key_file)) if key_file else keys.generate()
     if image_size < 16:
         raise UserError(f"--image-size is {image_size}: give at least 16")
     plain = _load(image, image_size)
@@ -100,7 +101,7 @@ def _load(image: str | None, image_size: int) -> np.ndarray:
 
         picture = images.Image.fromarray(load_sample_image("china.jpg"))
     else:
-        path = Path(image).expanduser()
+        path = local_path(image)
         picture = images.decode(path, name=str(path), max_pixels=images.MAX_PIXELS_LIMIT)
     return images.fit(picture, image_size, "centre_crop")
 
@@ -116,7 +117,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="FILE", help="unsealed key file (default: a new key, which is not kept)")
     for name, default in (("image", 224), ("block", 16)):
         text = f"side of the {name} in pixels (default: %(default)s)"
-        parser.add_argument(f"--{name}-size", type=int, default=default, metavar="PIXELS", help=text)
+        parser.add_argument(
+            f"--{name}-size", type=int, action=Number, range=SIDE, default=default, metavar="PIXELS", help=text
+        )
 
 
 REPRODUCTION = Reproduction(

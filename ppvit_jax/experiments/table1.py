@@ -19,7 +19,7 @@ from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument
 from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import experiment
-from ppvit_jax.training.workdir import MetricsLine, Result, read_history
+from ppvit_jax.training.results import MetricsLine, Result, read_history
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,16 +8,17 @@ from pathlib import Path
 
 from ppvit_jax import config as configuration
 from ppvit_jax import data
+from ppvit_jax.command_line import Number
 from ppvit_jax.config import Config
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import Range, UserError
 from ppvit_jax.experiments import figures
 from ppvit_jax.experiments.budget import Plan, make_plan
 from ppvit_jax.experiments.reproduction import Reproduction, add_config_argument, print_written
 from ppvit_jax.experiments.runs import announce_runs
 from ppvit_jax.experiments.table_rows import TABLES, Row
-from ppvit_jax.files import write_json, write_text
+from ppvit_jax.files import local_path, write_json, write_text
 from ppvit_jax.training import experiment
-from ppvit_jax.training.workdir import MetricsLine, Result, read_history
+from ppvit_jax.training.results import MetricsLine, Result, read_history
 
 _ORIGINS = {2: "Table II", 3: "Table III"}
 
@@ -193,13 +194,17 @@ def _load_or_make_plan(sources: dict[str, str], overrides: list[str], output: Pa
     file = output / "plan.json"
     asked = {"minutes": budget, "rows": sorted(sources), "overrides": overrides}
     if file.exists():
-        content = json.loads(file.read_text())
-        if content["asked"] != asked:
+        try:
+            content = json.loads(file.read_bytes())
+            before, plan = content["asked"], Plan(**content["plan"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise UserError(f"{file} is damaged, or another program's: use another --output") from None
+        if before != asked:
             raise UserError(
                 f"{output} holds a run with another budget, rows or configuration: use another --output, or the "
                 "original command to resume"
             )
-        return Plan(**content["plan"])
+        return plan
     plan = make_plan(list(sources.values()), overrides, budget)
     write_json(file, {"asked": asked, "plan": dataclasses.asdict(plan)})
     return plan
@@ -217,12 +222,14 @@ def _declare(number: int, description: str) -> Reproduction:
         parser.add_argument(
             "--budget",
             type=float,
+            action=Number,
+            range=Range(above=0),
             metavar="MINUTES",
             help="scale all rows together down to this time (default: as published)",
         )
 
     def run_request(arguments: argparse.Namespace, output: Path) -> None:
-        file = Path(arguments.config or default).expanduser()
+        file = local_path(arguments.config or default)
         run(Request(number, file, arguments.overrides, output, arguments.rows, arguments.budget))
 
     return Reproduction(f"table{number}", description, add_arguments, run_request)

@@ -1,15 +1,19 @@
 """Adaptation networks: small networks in front of a classifier that learn to undo a block-wise encryption.
 
 Each takes encrypted images [batch, size, size, 3], with `size` a multiple of 4, and returns features of the same height
-and width for the classifier. From public code (Madono's repository, and Tanaka's for his own network) we took the
-layers and their order, the slopes, the convolutions without a bias, the batch normalization of one block at a time, the
-spectral normalization, the free matrix and its initialization, and both penalties with their weights.
+and width for the classifier. From public code (the folder `archive` of Madono's repository, and Tanaka's for his own
+network) we took the layers and their order, the order of the blocks, the slopes, the biases, the batch normalization of
+one block at a time, the spectral normalization, the free matrix, both penalties with their weights, and all initial
+distributions.
 
-We inferred the following: blocks come in row-major order; Tanaka's convolutions have biases; all kernels have PyTorch's
-default initialization and all biases start at zero; and at sizes other than 32, the public code's constants 64, 31 and
-32 become the number of blocks, size - 1 and size.
+Madono's kernels start from N(0, 2 / n) with n = kernel area * outputs. Tanaka's are Keras layers: kernels start from
+`he_normal`, biases at zero, and the batch normalizations have Keras' constants.
+
+We inferred one thing: at sizes other than 32, the public code's constants 64, 31 and 32 become the number of blocks,
+size - 1 and size.
 """
 
+import functools
 import math
 
 import chex
@@ -23,7 +27,12 @@ from ppvit_jax.models.layers import BatchNorm, permutation_penalty, pytorch_kern
 
 BLOCK = 4
 CHANNELS = 16
-_block_kernels = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", batch_axis=0)
+# N(0, 2 / n) with n = kernel area * outputs. A kernel [..., inputs, outputs] of ours has the area among its inputs.
+_madono_kernels = nn.initializers.variance_scaling(2 / BLOCK**2, "fan_out", "normal")
+_madono_block_kernels = nn.initializers.variance_scaling(2 / BLOCK**2, "fan_out", "normal", batch_axis=0)
+_keras_kernels = nn.initializers.he_normal()
+# Keras' defaults: epsilon, and the weight of a batch in the running statistics, which Keras gives as momentum 0.99.
+_KERAS_EPSILON, _KERAS_MOMENTUM = 1e-3, 0.01
 
 
 class LEAdaptNet(nn.Module):
@@ -39,7 +48,7 @@ class LEAdaptNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         features = CHANNELS * BLOCK**2
-        x = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=pytorch_kernel_init, name="projection")(
+        x = nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=_madono_kernels, name="projection")(
             _split(images)
         )
         x = _BlockBatchNorm(shared=True, dtype=self.dtype, name="norm")(x, train)
@@ -50,21 +59,22 @@ class TanakaAdaptNet(nn.Module):
     """Tanaka's adaptation network for LE: images [batch, size, size, 3] to [batch, size, size, 32] in `dtype`.
 
     Three ordinary batch normalizations (also over positions) alternate with three convolutions that all blocks share:
-    4x4 to 48 channels and ReLU, 1x1 to 48 and ReLU, 1x1 to 512. PixelShuffle follows.
+    4x4 to 48 channels and ReLU, 1x1 to 48 and ReLU, 1x1 to 512. PixelShuffle follows. Like the other networks, it
+    tracks the unbiased variance.
     """
 
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        x = _split(BatchNorm(dtype=self.dtype, name="norm_0")(images, train))
-        x = nn.relu(nn.Dense(48, dtype=self.dtype, kernel_init=pytorch_kernel_init, name="dense_0")(x))
-        x = BatchNorm(dtype=self.dtype, name="norm_1")(x, train)
-        x = nn.relu(nn.Dense(48, dtype=self.dtype, kernel_init=pytorch_kernel_init, name="dense_1")(x))
-        x = BatchNorm(dtype=self.dtype, name="norm_2")(x, train)
-        return _pixel_shuffle(
-            nn.Dense(32 * BLOCK**2, dtype=self.dtype, kernel_init=pytorch_kernel_init, name="dense_2")(x)
-        )
+        norm = functools.partial(BatchNorm, _KERAS_MOMENTUM, _KERAS_EPSILON, self.dtype)
+        dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=_keras_kernels)
+        x = _split(norm(name="norm_0")(images, train))
+        x = nn.relu(dense(48, name="dense_0")(x))
+        x = norm(name="norm_1")(x, train)
+        x = nn.relu(dense(48, name="dense_1")(x))
+        x = norm(name="norm_2")(x, train)
+        return _pixel_shuffle(dense(32 * BLOCK**2, name="dense_2")(x))
 
 
 class ELEAdaptNet(nn.Module):
@@ -172,7 +182,7 @@ class _SpectralDense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         blocks, inputs = x.shape[1:]
-        kernel = self.param("kernel", _block_kernels, (blocks, inputs, self.features), jnp.float32)
+        kernel = self.param("kernel", _madono_block_kernels, (blocks, inputs, self.features), jnp.float32)
         left = self.variable("statistics", "u", self._random_directions, (blocks, self.features))
         right = self.variable("statistics", "v", self._random_directions, (blocks, inputs))
         u, v = left.value, right.value

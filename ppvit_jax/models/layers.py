@@ -1,5 +1,7 @@
 """Layers shared by several model families."""
 
+from collections.abc import Sequence
+
 import chex
 import flax.linen as nn
 import jax
@@ -8,6 +10,20 @@ from jax.typing import DTypeLike
 
 # PyTorch's default for linear layers and convolutions, kaiming_uniform_ with a = sqrt(5): uniform up to 1/sqrt(fan in).
 pytorch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def pytorch_bias_init(inputs: int) -> nn.initializers.Initializer:
+    """Returns PyTorch's default for biases: uniform between -1/sqrt(inputs) and 1/sqrt(inputs).
+
+    Args:
+      inputs: the layer's fan in: its inputs, times the area of the kernel of a convolution.
+    """
+    bound = inputs**-0.5
+
+    def init(rng: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
+        return jax.random.uniform(rng, tuple(shape), dtype, -bound, bound)
+
+    return init
 
 
 def permutation_penalty(matrix: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.family import Family
-from ppvit_jax.models.layers import pytorch_kernel_init
+from ppvit_jax.models.layers import pytorch_bias_init, pytorch_kernel_init
 from ppvit_jax.models.model import Model, from_linen
 
 _HEAD_SIZE = 64
@@ -77,12 +77,13 @@ def _dense(
     features: int | tuple[int, ...], inputs: int, *, dtype: DTypeLike, name: str, **options: Any
 ) -> nn.DenseGeneral:
     """Makes a linear layer with PyTorch's initialization."""
-
-    def bias_init(rng: jax.Array, shape: tuple[int, ...], param_dtype: DTypeLike = jnp.float32) -> jax.Array:
-        return jax.random.uniform(rng, shape, param_dtype, -(inputs**-0.5), inputs**-0.5)
-
     return nn.DenseGeneral(
-        features, dtype=dtype, kernel_init=pytorch_kernel_init, bias_init=bias_init, name=name, **options
+        features,
+        dtype=dtype,
+        kernel_init=pytorch_kernel_init,
+        bias_init=pytorch_bias_init(inputs),
+        name=name,
+        **options,
     )
 
 

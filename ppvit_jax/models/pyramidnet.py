@@ -1,9 +1,8 @@
 """PyramidNet with ShakeDrop: Han et al. (arXiv 1610.02915) and Yamada et al. (arXiv 1802.02375).
 
-From public code (Madono's repository) we took the layers and widths, the bias of the stem, the shortcut, the drop
-probabilities, one gate per layer and batch with multipliers per sample, and the initialization of the convolutions. We
-inferred the initialization of the head (PyTorch's default) and of the biases (zero), and that an adaptation network
-precedes the stem instead of replacing it.
+From public code (the folder `archive` of Madono's repository) we took the layers and widths, the stem after the
+adaptation network, the shortcut, the drop probabilities, one gate per layer and batch with multipliers per sample, and
+all initial distributions.
 """
 
 import dataclasses
@@ -17,7 +16,7 @@ from jax.typing import DTypeLike
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.adaptation_network import ELEAdaptNet, LEAdaptNet, TanakaAdaptNet
 from ppvit_jax.models.family import Family
-from ppvit_jax.models.layers import BatchNorm, pytorch_kernel_init
+from ppvit_jax.models.layers import BatchNorm, pytorch_bias_init, pytorch_kernel_init
 from ppvit_jax.models.model import Model, from_linen
 
 ADAPTATION_NETWORKS = ("none", "le", "le-tanaka", "ele")
@@ -121,18 +120,31 @@ def _scale_backward(backward: jax.Array, gradient: jax.Array) -> tuple[jax.Array
 _scale.defvjp(_scale_forward, _scale_backward)
 
 
-def _convolution(width: int, stride: int, dtype: DTypeLike, name: str, use_bias: bool = False) -> nn.Conv:
+def _convolution(
+    width: int, stride: int, dtype: DTypeLike, name: str, bias_init: nn.initializers.Initializer | None = None
+) -> nn.Conv:
     # Padding is explicit because "SAME" with stride 2 pads only one side, and PyTorch pads both.
     return nn.Conv(
         width,
         (3, 3),
         strides=stride,
         padding=((1, 1), (1, 1)),
-        use_bias=use_bias,
+        use_bias=bias_init is not None,
         dtype=dtype,
         kernel_init=_he_normal,
+        bias_init=bias_init or nn.initializers.zeros,
         name=name,
     )
+
+
+def _halve(x: jax.Array) -> jax.Array:
+    """Averages squares of 2x2 pixels: [batch, height, width, channels], with an even height and width.
+
+    It adds slices because the fusion of `nn.avg_pool` ends the process with a segmentation fault: on CPUs with jaxlib
+    0.10.2, in float64, evaluating two or more images of 32x32 under jit.
+    """
+    even, odd = x[:, ::2], x[:, 1::2]
+    return (even[:, :, ::2] + even[:, :, 1::2] + odd[:, :, ::2] + odd[:, :, 1::2]) / 4
 
 
 class _Block(nn.Module):
@@ -150,7 +162,7 @@ class _Block(nn.Module):
         branch = BatchNorm(dtype=self.dtype, name="norm_2")(branch, train)
         branch = shake_drop(branch, self.make_rng("random"), self.survival) if train else branch * self.survival
         if self.stride == 2:
-            x = nn.avg_pool(x, (2, 2), strides=(2, 2))
+            x = _halve(x)
         return branch + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.width - x.shape[-1])))
 
 
@@ -169,7 +181,7 @@ class _PyramidNet(nn.Module):
         elif config.adaptation_network == "ele":
             x = ELEAdaptNet(config.penalty_weight, config.smoothness_weight, dtype, name="adaptation")(x, train)
 
-        x = _convolution(16, 1, dtype, "stem", use_bias=True)(x)
+        x = _convolution(16, 1, dtype, "stem", pytorch_bias_init(9 * x.shape[-1]))(x)
         x = BatchNorm(dtype=dtype, name="stem_norm")(x, train)
         blocks = len(config.widths)
         for i, width in enumerate(config.widths):

@@ -5,10 +5,9 @@ The names are those of Flax before Linen: `LayerNorm_0`, `MultiHeadDotProductAtt
 Reference implementation: google-research/vision_transformer.
 """
 
-import dataclasses
 import functools
 import math
-import re
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -19,104 +18,14 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.models import products
 from ppvit_jax.models.family import Family, Stored
 from ppvit_jax.models.model import Model, from_linen
-
-# Hidden size, layers, heads and MLP size: table 1 of arXiv 2010.11929. Ti and S are those of arXiv 2106.10270; Micro is
-# the shape of the small checkpoint in this package.
-SIZES = {
-    "Micro": (128, 6, 4, 512),
-    "Ti": (192, 12, 3, 768),
-    "S": (384, 12, 6, 1536),
-    "B": (768, 12, 12, 3072),
-    "L": (1024, 24, 16, 4096),
-    "H": (1280, 32, 16, 5120),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class ViTConfig:
-    """Shape of a Vision Transformer.
-
-    Attributes:
-      patch_size: side of a patch in pixels.
-      hidden_size: features of a token.
-      layers: number of encoder blocks.
-      heads: attention heads of a block.
-      mlp_size: hidden units of a block's MLP.
-      image_size: side of an image in pixels.
-      num_classes: outputs of the head.
-      representation_size: width of the `pre_logits` layer (a dense layer and tanh between the class token and the
-        head), or None for a model without this layer.
-      dtype: compute dtype; the parameters keep theirs.
-      attention: implementation of attention; see `ppvit_jax.models.products.attention`.
-    """
-
-    patch_size: int
-    hidden_size: int
-    layers: int
-    heads: int
-    mlp_size: int
-    image_size: int
-    num_classes: int
-    representation_size: int | None = None
-    dtype: str = "float32"
-    attention: str = "xla"
-
-    @property
-    def grid_size(self) -> int:
-        """Number of patches along one side of the image."""
-        return self.image_size // self.patch_size
-
-
-def parse_name(
-    name: str,
-    *,
-    image_size: int,
-    num_classes: int,
-    representation_size: int | None = None,
-    dtype: str = "float32",
-    attention: str = "xla",
-) -> ViTConfig:
-    """Reads a model name such as `ViT-B/16` (or `ViT-B_16`, as the published files are named).
-
-    Args:
-      name: size and patch size of the model.
-      image_size, num_classes, representation_size, dtype, attention: see `ViTConfig`.
-
-    Raises:
-      UserError: the name is unknown, or the image size is not a multiple of the patch size.
-    """
-    match = re.fullmatch(r"ViT-([A-Za-z]+)[/_](\d+)", name)
-    if match is None or match[1] not in SIZES or int(match[2]) == 0:
-        raise UserError(
-            f"unknown model {name!r}: use ViT-SIZE/PATCH with SIZE one of {', '.join(SIZES)}, for example ViT-B/16"
-        )
-    patch_size = int(match[2])
-    if image_size <= 0 or image_size % patch_size:
-        below = max(image_size // patch_size, 1) * patch_size
-        raise UserError(
-            f"image size {image_size} is not a multiple of the patch size {patch_size} of {name}: "
-            f"use, for example, {below} or {below + patch_size}"
-        )
-    hidden_size, layers, heads, mlp_size = SIZES[match[1]]
-    return ViTConfig(
-        patch_size=patch_size,
-        hidden_size=hidden_size,
-        layers=layers,
-        heads=heads,
-        mlp_size=mlp_size,
-        image_size=image_size,
-        num_classes=num_classes,
-        representation_size=representation_size,
-        dtype=dtype,
-        attention=attention,
-    )
+from ppvit_jax.models.vit_config import ACTIVATION, EPSILON, SIZES, ViTConfig, check_options, parse_name
 
 
 def infer_config(stored: Stored) -> ViTConfig:
     """Infers the shape from a checkpoint's arrays; `num_classes` is 0 for a checkpoint without a head.
 
     Raises:
-      UserError: an array that determines the shape is missing or has another rank.
+      UserError: an array that determines the shape is missing or has another rank, or a recorded option is impossible.
     """
 
     def shape(name: str, rank: int) -> tuple[int, ...]:
@@ -126,6 +35,8 @@ def infer_config(stored: Stored) -> ViTConfig:
     patch_size, _, _, hidden_size = shape(FAMILY.patch_kernel, 4)
     blocks = shape(FAMILY.positions, 3)[1] - FAMILY.prefix_tokens
     first = "Transformer/encoderblock_0"
+    recorded = {name: stored.options.get(name, FAMILY.options[name]) for name in FAMILY.recorded}
+    check_options(recorded["activation"], recorded["epsilon"], f"{stored.where} records")
     return ViTConfig(
         patch_size=patch_size,
         hidden_size=hidden_size,
@@ -136,6 +47,8 @@ def infer_config(stored: Stored) -> ViTConfig:
         num_classes=shape("head/kernel", 2)[1] if "head/kernel" in arrays else 0,
         representation_size=shape("pre_logits/kernel", 2)[1] if "pre_logits/kernel" in arrays else None,
         dtype=stored.dtype,
+        activation=str(recorded["activation"]),
+        epsilon=float(recorded["epsilon"]),
     )
 
 
@@ -179,17 +92,26 @@ class _Dense(nn.Module):
         return (y + bias.reshape(-1).astype(y.dtype)).reshape(*batch, *self.features)
 
 
+# The tanh form is that of Google's models. "gelu" is x times the normal distribution's cumulative function at x, and
+# "quick_gelu" its approximation by a sigmoid: section 2 of arXiv 1606.08415.
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+}
+
+
 class _MlpBlock(nn.Module):
-    size: int
-    dtype: str
+    config: ViTConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         dense = functools.partial(
             _Dense, kernel_init=nn.initializers.xavier_uniform(), bias_init=nn.initializers.normal(stddev=1e-6)
         )
-        hidden = nn.gelu(dense((self.size,), self.dtype, name="Dense_0")(x), approximate=True)
-        return dense((x.shape[-1],), self.dtype, name="Dense_1")(hidden)
+        size, dtype = self.config.mlp_size, self.config.dtype
+        hidden = _ACTIVATIONS[self.config.activation](dense((size,), dtype, name="Dense_0")(x))
+        return dense((x.shape[-1],), dtype, name="Dense_1")(hidden)
 
 
 class _Attention(nn.Module):
@@ -208,7 +130,7 @@ class _Attention(nn.Module):
 
 def _layer_norm(config: ViTConfig, name: str) -> nn.LayerNorm:
     dtype = products.activation_dtype(config.dtype)
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
+    return nn.LayerNorm(epsilon=config.epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class _EncoderBlock(nn.Module):
@@ -219,7 +141,7 @@ class _EncoderBlock(nn.Module):
         y = _layer_norm(self.config, "LayerNorm_0")(x)
         x = x + _Attention(self.config, name="MultiHeadDotProductAttention_1")(y)
         y = _layer_norm(self.config, "LayerNorm_2")(x)
-        return x + _MlpBlock(self.config.mlp_size, self.config.dtype, name="MlpBlock_3")(y)
+        return x + _MlpBlock(self.config, name="MlpBlock_3")(y)
 
 
 class _PositionEmbedding(nn.Module):
@@ -266,6 +188,7 @@ def _describe(config: ViTConfig) -> dict[str, str]:
     return {
         "shape": f"hidden {config.hidden_size}, {config.layers} layers, {config.heads} heads, MLP {config.mlp_size}",
         "pre_logits": str(config.representation_size or "none"),
+        "activation": f"{config.activation}, epsilon {config.epsilon:g}",
     }
 
 
@@ -275,8 +198,9 @@ FAMILY = Family(
     pattern=r"ViT(?![A-Za-z])(?s:.*)",
     config=ViTConfig,
     build=build,
-    # "xla"; or "cudnn" on a CUDA device in bfloat16.
-    options={"attention": "xla"},
+    # "xla"; or "cudnn" on a CUDA device in bfloat16. One of ACTIVATIONS, and the epsilon of the layer normalizations.
+    options={"attention": "xla", "activation": ACTIVATION, "epsilon": EPSILON},
+    recorded=("activation", "epsilon"),
     parse=parse_name,
     name=_name,
     infer=infer_config,

@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data.lock import lock
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
 
@@ -67,8 +67,14 @@ class Journal:
                 raise UserError(
                     f"{folder} already holds other files, or the output of another command: choose a new folder"
                 )
-            self._file = self._path.open("r+b" if begun else "xb")
-            _lock(self._file, folder)
+            try:
+                self._file = self._path.open("r+b" if begun else "xb")
+            except FileExistsError:
+                # Both were started at the same moment.
+                raise UserError(
+                    f"another process is writing to {folder}: wait for it, or choose a new folder"
+                ) from None
+            lock(self._file, folder)
             if begun and self._file.readline() not in (b"", f"{first}\n".encode()):
                 self._file.close()
                 raise UserError(
@@ -105,9 +111,9 @@ class Journal:
             with path.open("rb") as file:
                 for line in file:
                     # A worker that was killed leaves half a line.
-                    if line.endswith(b"\n") and (number := json.loads(line)[0]) >= self.done:
-                        if not checks or self._is_there(json.loads(line)[1]):
-                            self._records[number] = line
+                    if (record := _parse_record(line)) is not None and record[0] >= self.done:
+                        if not checks or self._is_there(record[1]):
+                            self._records[record[0]] = line
                         progress.update(len(self._records))
         progress.close()
 
@@ -142,7 +148,7 @@ class Journal:
         progress = Progress(f"checking what is in {self.folder}", 0, "files")
         end = self._file.tell()
         for line in self._file:
-            if not (line.endswith(b"\n") and self._is_there(json.loads(line))):
+            if (files := _parse_files(line)) is None or not self._is_there(files):
                 break
             self.done += 1
             end += len(line)
@@ -157,7 +163,7 @@ class Journal:
                 with (self.folder / name).open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                         return False
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return False
         return True
 
@@ -166,12 +172,28 @@ class Journal:
         self._file.flush()
 
 
-def _lock(file: BinaryIO, folder: Path) -> None:
+def _parse_files(line: bytes) -> dict[str, str] | None:
+    """Returns an entry of the journal: SHA-256 by name; None if the line is cut short or damaged."""
     try:
-        import fcntl
-    except ImportError:  # Windows has no such lock: there, do not run two processes at once.
-        return
+        files = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    return files if _lists_files(files) else None
+
+
+def _parse_record(line: bytes) -> tuple[int, dict[str, str], list[str]] | None:
+    """Returns the record of a worker, as `Record.line` writes it; None if the line is cut short or damaged."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another process is writing to {folder}: wait for it, or choose a new folder") from None
+        number, files, left_out = json.loads(line)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    texts = isinstance(left_out, list) and all(isinstance(text, str) for text in left_out)
+    whole = line.endswith(b"\n") and isinstance(number, int) and texts and _lists_files(files)
+    return (number, files, left_out) if whole else None
+
+
+def _lists_files(files: object) -> bool:
+    return isinstance(files, dict) and all(
+        isinstance(sha256, str) and not {"..", ""} & set(name.split("/")) and "\0" not in name
+        for name, sha256 in files.items()
+    )

@@ -19,11 +19,12 @@ from ppvit_jax.files import written_aside
 from ppvit_jax.offline.journal import Journal, Record
 from ppvit_jax.offline.recipe import Recipe
 from ppvit_jax.offline.threads import T, run_in_threads
+from ppvit_jax.offline.written import Written, summarize
 
 _SHARD_EXAMPLES = 1000
 
 
-def write_files(images: Images, recipe: Recipe, journal: Journal, *, activity: str) -> list[str]:
+def write_files(images: Images, recipe: Recipe, journal: Journal, *, activity: str) -> Written:
     """Writes PNG files and the manifest; continues the journal.
 
     Args:
@@ -33,11 +34,8 @@ def write_files(images: Images, recipe: Recipe, journal: Journal, *, activity: s
       journal: the journal of the output folder.
       activity: word for the progress line, such as "encrypting".
 
-    Returns:
-      The messages about images that were left out.
-
     Raises:
-      UserError: an image cannot be read.
+      UserError: an image cannot be read, or none can.
       OSError: the disk cannot be written.
     """
 
@@ -57,8 +55,9 @@ def write_files(images: Images, recipe: Recipe, journal: Journal, *, activity: s
             journal.add(record.files if record else {})
             progress.update(number + 1)
     progress.close()
+    written = summarize(images, journal, left_out) if recipe.skip_unreadable else Written(images.count, left_out)
     journal.finish()
-    return left_out
+    return written
 
 
 def write_image(image: np.ndarray, item: Item, recipe: Recipe, folder: Path) -> Record:
@@ -85,7 +84,7 @@ def write_image(image: np.ndarray, item: Item, recipe: Recipe, folder: Path) -> 
     return Record(files, [])
 
 
-def write_tfds(images: Images, recipe: Recipe, journal: Journal, *, activity: str) -> list[str]:
+def write_tfds(images: Images, recipe: Recipe, journal: Journal, *, activity: str) -> Written:
     """Writes array_record files of PNG images that tfds reads, and the manifest; continues the journal.
 
     The features are `image` and `label` alone. A file holds up to 1,000 images with their copies; it is written, or
@@ -102,8 +101,15 @@ def write_tfds(images: Images, recipe: Recipe, journal: Journal, *, activity: st
     if journal.done == len(shards):
         _write_metadata(images, recipe, journal.folder)
         journal.add(_sha256(journal.folder, ["dataset_info.json", "features.json", "label.labels.txt"]))
+    count = images.count
+    if recipe.skip_unreadable:
+        lengths = _shard_lengths(images, journal.folder)
+        count = sum(
+            sum(lengths[split.name]) // (max(recipe.augmentation.copies, 1) if split.is_training else 1)
+            for split in images.splits
+        )
     journal.finish()
-    return left_out
+    return Written(count, left_out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,23 +200,38 @@ def _features(images: Images, recipe: Recipe) -> Any:
     )
 
 
+def _shard_files(images: Images, split: Split, folder: Path) -> list[Path]:
+    assert images.tfds is not None
+    return sorted(folder.glob(f"{images.tfds.name}-{split.name}.array_record-*"))
+
+
+def _shard_lengths(images: Images, folder: Path) -> dict[str, list[int]]:
+    """Returns the numbers of records in the files of each split."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    return {
+        split.name: [ArrayRecordReader(str(file)).num_records() for file in _shard_files(images, split, folder)]
+        for split in images.splits
+    }
+
+
 def _write_metadata(images: Images, recipe: Recipe, folder: Path) -> None:
     import tensorflow_datasets as tfds
-    from array_record.python.array_record_module import ArrayRecordReader
     from etils import epath
 
     assert images.tfds is not None
     name = images.tfds.name
+    lengths = _shard_lengths(images, folder)
     splits = []
     for split in images.splits:
-        files = sorted(folder.glob(f"{name}-{split.name}.array_record-*"))
+        files = _shard_files(images, split, folder)
         template = tfds.core.ShardedFileTemplate(
             data_dir=epath.Path(folder), dataset_name=name, split=split.name, filetype_suffix="array_record"
         )
         splits.append(
             tfds.core.SplitInfo(
                 name=split.name,
-                shard_lengths=[ArrayRecordReader(str(file)).num_records() for file in files],
+                shard_lengths=lengths[split.name],
                 num_bytes=sum(file.stat().st_size for file in files),
                 filename_template=template,
             )

@@ -14,10 +14,12 @@ from ppvit_jax.config import Config, check_normalization, make_encryption, make_
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.encryption import Encryption, Permutations, Secret
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import local_path
 from ppvit_jax.training import pretrained
 from ppvit_jax.training.loop import Run, train
 from ppvit_jax.training.matching import PLAIN, LoadedImages, LoadedModel, check_match
-from ppvit_jax.training.workdir import Result
+from ppvit_jax.training.results import Result
+from ppvit_jax.training.workdir import owned
 
 if TYPE_CHECKING:
     from ppvit_jax import keys
@@ -43,8 +45,8 @@ def run(
     Raises:
       UserError: the user can fix the problem; the message says how.
     """
-    workdir = Path(workdir).expanduser()
-    with compute_precision(config):
+    workdir = local_path(workdir)
+    with owned(workdir), compute_precision(config):
         return train(_prepare_run(config, dataset, Path(key_folder or workdir)), workdir)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ppvit_jax.errors import UserError
+from ppvit_jax.training.checks import check_finite
 from ppvit_jax.training.step import Metrics, State
 from ppvit_jax.training.workdir import Workdir
 
@@ -21,6 +21,20 @@ class _PendingStep(NamedTuple):
     step: int
     metrics: Metrics
     learning_rate: jax.typing.ArrayLike
+
+
+class Evaluation(NamedTuple):
+    """Evaluation on all test images.
+
+    loss, accuracy: means over the images.
+    examples: number of images.
+    predicted_classes: number of classes that are predicted for an image at least.
+    """
+
+    loss: float
+    accuracy: float
+    examples: int
+    predicted_classes: int
 
 
 class Log:
@@ -66,6 +80,7 @@ class Log:
           UserError: the loss is not finite.
         """
         # The next step overwrites the metrics in the state, so keep a copy. Later computations wait for earlier steps.
+        # The optimizer counts the updates before a step.
         copies, learning_rate = jax.tree.map(jnp.copy, metrics), self._schedule(step - 1)
         for copy in jax.tree.leaves(copies):
             copy.copy_to_host_async()
@@ -82,14 +97,9 @@ class Log:
             return
         step, metrics, learning_rate = self._pending
         self._pending = None
-        loss, correct, count = (float(metrics[name]) for name in ("loss", "correct", "count"))
         self._last_step = step
-        self.loss, self.accuracy = loss / count, correct / count
-        if not math.isfinite(self.loss):
-            raise UserError(
-                f"the training loss is {self.loss} at step {step}: lower config.optimizer.learning_rate, or clip "
-                "gradients with config.optimizer.clip_norm"
-            )
+        self.recall(metrics)
+        check_finite("training loss", self.loss, step)
         per_epoch = self._total_steps // self._epochs
         self._files.log(
             "step",
@@ -105,8 +115,18 @@ class Log:
             f"accuracy {self.accuracy:.2%}"
         )
 
-    def epoch(self, step: int, test_loss: float, test_accuracy: float, test_examples: int) -> None:
-        """Logs the evaluation at the end of an epoch; the last step of the epoch must be logged already."""
+    def recall(self, metrics: Metrics) -> None:
+        """Takes over the metrics of an epoch whose steps an earlier process has logged."""
+        loss, correct, count = (float(metrics[name]) for name in ("loss", "correct", "count"))
+        self.loss, self.accuracy = loss / count, correct / count
+
+    def epoch(self, step: int, evaluation: Evaluation) -> None:
+        """Logs the evaluation at the end of an epoch; the last step of the epoch must be logged already.
+
+        Raises:
+          UserError: the test loss is not finite.
+        """
+        check_finite("test loss", evaluation.loss, step)
         epoch = step * self._epochs // self._total_steps
         self._files.log(
             "epoch",
@@ -114,14 +134,15 @@ class Log:
             epoch=epoch,
             train_loss=self.loss,
             train_accuracy=self.accuracy,
-            test_loss=test_loss,
-            test_accuracy=test_accuracy,
-            test_examples=test_examples,
+            test_loss=evaluation.loss,
+            test_accuracy=evaluation.accuracy,
+            test_examples=evaluation.examples,
+            predicted_classes=evaluation.predicted_classes,
             images_per_second=self.rate,
         )
         self._print(
-            f"epoch {epoch}/{self._epochs} test loss {test_loss:.4f} test accuracy {test_accuracy:.2%} "
-            f"({test_examples} images)",
+            f"epoch {epoch}/{self._epochs} test loss {evaluation.loss:.4f} test accuracy {evaluation.accuracy:.2%} "
+            f"({evaluation.examples} images)",
             now=True,
         )
 

@@ -5,24 +5,24 @@ import math
 import sys
 from pathlib import Path
 
-import flax
 import jax
 import numpy as np
-import optax
 
-import ppvit_jax
 from ppvit_jax import checkpoint, models
 from ppvit_jax.config import Config
 from ppvit_jax.data import BatchOptions, Dataset, test_batches, train_batches
 from ppvit_jax.data.loader import steps_per_epoch
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.encryption import Secret
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import COUNT, UserError
+from ppvit_jax.training import identity
+from ppvit_jax.training.checks import check_state, find_doubts
 from ppvit_jax.training.devices import gather_to_host, replicate_images, shard_batches, shardings, state_shardings
-from ppvit_jax.training.log import Log
+from ppvit_jax.training.log import Evaluation, Log
 from ppvit_jax.training.optimizer import make_schedule
+from ppvit_jax.training.results import MetricsLine, Result
 from ppvit_jax.training.step import State, compile_steps, zero_metrics
-from ppvit_jax.training.workdir import MetricsLine, Result, Workdir
+from ppvit_jax.training.workdir import Workdir, agree
 
 
 # No generated repr: it would print the secret.
@@ -77,13 +77,21 @@ def train(run: Run, workdir: str | Path) -> Result:
       UserError: the sizes do not fit, the workdir holds a run with another configuration, or the loss is not finite.
     """
     _check_sizes(run)
-    with Workdir(workdir, run.config, run.metadata, run.images) as files:
-        if result := files.result():
+    record = identity.describe_run(run.config, run.dataset, run.metadata, run.images)
+    with Workdir(workdir, record, run.metadata, events=run.config.tensorboard) as files:
+        result = files.result
+        if result:
             print(f"the run in {files.path} is already complete: nothing to do", file=sys.stderr)
-            return result
-        state = _train_all_steps(run, files)
-        result = _summarize(run, files.history("epoch"))
-        files.finish(result, checkpoint.join(*gather_to_host((state["params"], state["statistics"]))))
+        else:
+            state = _train_all_steps(run, files)
+            # Process 0 has written its lines before the others read them.
+            if not agree(bool(files.history("epoch"))):
+                raise UserError(f"{files.path} has lost its metrics.jsonl: put it back, or use another workdir")
+            result = _summarize(run, files.history("epoch"))
+            files.finish(result, checkpoint.join(*gather_to_host((state["params"], state["statistics"]))))
+    if files.writes:
+        for warning in result.get("warnings", ()):
+            print(f"warning: {warning}", file=sys.stderr)
     return result
 
 
@@ -97,6 +105,12 @@ def _check_sizes(run: Run) -> None:
                 f"config.{name} {run.config[name]} cannot be shared by {count} devices: use a multiple of "
                 f"{count} times config.accumulation"
             )
+    COUNT.check("the number of training steps", run.total_steps)
+    if run.config.optimizer.warmup_steps >= run.total_steps:
+        raise UserError(
+            f"config.optimizer.warmup_steps is {run.config.optimizer.warmup_steps}, but the run has {run.total_steps} "
+            "steps: give fewer"
+        )
 
 
 def _train_all_steps(run: Run, files: Workdir) -> State:
@@ -107,6 +121,11 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
     state = init_state(run.params, run.statistics)
     state = files.restore(jax.device_put(state, state_shardings(state, config.sharding)))
     step = int(state["step"])
+    if int(state["total_steps"]) != run.total_steps:
+        raise UserError(
+            f"the run in {files.path} was begun with {int(state['total_steps']):,} steps, and these images make "
+            f"{run.total_steps:,}: use another workdir, or the images that it was begun with"
+        )
     secret = None if run.secret is None else jax.device_put(run.secret, replicated)
     # Created on all devices at once, because device_put does not send a random key to other processes.
     rng = jax.jit(jax.random.key, static_argnums=0, out_shardings=replicated)(config.seed)
@@ -116,11 +135,12 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
     train_options = BatchOptions(config.batch_size, **processes, index_only=train_images is not None)
     test_options = BatchOptions(config.eval_batch_size, **processes, index_only=test_images is not None)
 
-    def evaluate(state: State) -> tuple[float, float, int]:
+    def evaluate(state: State) -> Evaluation:
         batches = shard_batches(test_batches(dataset.test, test_options), test_images)
         sums = [eval_step(state["params"], state["statistics"], batch, secret) for batch in batches]
         loss, correct, count = (math.fsum(float(s[name]) for s in sums) for name in ("loss", "correct", "count"))
-        return loss / count, correct / count, round(count)
+        predicted_classes = np.count_nonzero(np.sum([np.asarray(s["predicted"]) for s in sums], axis=0))
+        return Evaluation(loss / count, correct / count, round(count), int(predicted_classes))
 
     batches = train_batches(dataset.train, train_options, seed=config.seed, start_step=step, stop_step=run.total_steps)
     log = Log(
@@ -130,23 +150,44 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
         epochs=config.epochs,
         total_steps=run.total_steps,
     )
+
+    def end_epoch(state: State, *, is_saved: bool) -> None:
+        try:
+            evaluation = evaluate(state)
+        except Exception:
+            # Processes can only save together, and the others have not failed.
+            if not is_saved and jax.process_count() == 1:
+                files.save(step, state)
+            raise
+        log.epoch(step, evaluation)
+        state["metrics"] = jax.device_put(zero_metrics(), replicated)
+
+    if step and step % run.steps_per_epoch == 0 and float(state["metrics"]["count"]):
+        # The state was saved before the evaluation.
+        log.recall(state["metrics"])
+        if files.is_evaluated(step):
+            state["metrics"] = jax.device_put(zero_metrics(), replicated)
+        else:
+            end_epoch(state, is_saved=True)
     # This loop waits for the devices only at the end of an epoch and before saving.
     for batch in shard_batches(batches, train_images):
         state = train_step(state, batch, rng, secret)
         step += 1
         log.start(step, state)
         ends_epoch = step % run.steps_per_epoch == 0
+        saves = step % (config.checkpoint_steps or run.steps_per_epoch) == 0 or step == run.total_steps
         if step % config.log_steps == 0 or ends_epoch:
             log.step(step, state["metrics"])
-        if ends_epoch:
-            log.pause(state)
-            log.epoch(step, *evaluate(state))
-            state["metrics"] = jax.device_put(zero_metrics(), replicated)
-            log.resume()
-        if step % (config.checkpoint_steps or run.steps_per_epoch) == 0 or step == run.total_steps:
-            log.pause(state)
+        if not (ends_epoch or saves):
+            continue
+        log.pause(state)
+        check_state(state, step)
+        if saves:
+            # Before the evaluation, so that a test image that cannot be read does not cost an epoch.
             files.save(step, state)
-            log.resume()
+        if ends_epoch:
+            end_epoch(state, is_saved=saves)
+        log.resume()
     return state
 
 
@@ -173,12 +214,6 @@ def _summarize(run: Run, epochs: list[MetricsLine]) -> Result:
         "images_per_second": last["images_per_second"],
         "key_fingerprint": run.images.key_fingerprint,
         "device": f"{len(devices)} x {devices[0].device_kind}",
-        "versions": {
-            "ppvit_jax": ppvit_jax.__version__,
-            "jax": jax.__version__,
-            "flax": flax.__version__,
-            "optax": optax.__version__,
-            "numpy": np.__version__,
-            "python": sys.version.split()[0],
-        },
+        "versions": identity.versions(),
+        "warnings": find_doubts(config, run.dataset, run.model_config, epochs),
     }

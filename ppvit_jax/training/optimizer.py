@@ -26,6 +26,8 @@ def make_schedule(optimizer: Config, total_steps: jax.typing.ArrayLike) -> optax
       total_steps: number of steps in the run; inside a compiled program it may be an array.
     """
     rate, warmup = optimizer.learning_rate, optimizer.warmup_steps
+    # With int32 everywhere, milestones are rounded alike in the compiled step and in the log.
+    total_steps = jnp.asarray(total_steps, jnp.int32)
     rest = jnp.maximum(total_steps - warmup, 1)
     milestones = [jnp.round(fraction * total_steps) - warmup for fraction in optimizer.milestones]
 
@@ -41,7 +43,7 @@ def make_schedule(optimizer: Config, total_steps: jax.typing.ArrayLike) -> optax
         return jnp.full_like(step, rate, jnp.float32)
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
-        step = jnp.asarray(step)
+        step = jnp.asarray(step, jnp.int32)
         return jnp.where(step < warmup, rate * step / max(warmup, 1), after_warmup(step - warmup))
 
     return schedule

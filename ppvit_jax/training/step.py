@@ -55,7 +55,8 @@ class Steps(NamedTuple):
     Attributes:
       init_state: (params, statistics) -> state.
       train_step: (state, batch, rng, secret) -> state; donates its input state.
-      eval_step: (params, statistics, batch, secret) -> sums over the examples of the batch.
+      eval_step: (params, statistics, batch, secret) -> sums over the examples of the batch, and "predicted": float
+        [classes], the number of examples that are predicted as each class.
     """
 
     init_state: Callable[[models.Params, models.Statistics], State]
@@ -209,8 +210,12 @@ def _compiled(
         chex.assert_equal_shape([batch["mask"], batch["label"]])
         logits = model.apply(params, to_model_input(augment_and_encrypt(batch, None, secret)), statistics)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-        correct = jnp.argmax(logits, -1) == batch["label"]
-        mask = batch["mask"]
-        return {"loss": (loss * mask).sum(), "correct": (correct * mask).sum(), "count": mask.sum()}
+        predicted, mask = jnp.argmax(logits, -1), batch["mask"]
+        return {
+            "loss": (loss * mask).sum(),
+            "correct": ((predicted == batch["label"]) * mask).sum(),
+            "count": mask.sum(),
+            "predicted": (jax.nn.one_hot(predicted, logits.shape[-1], dtype=mask.dtype) * mask[:, None]).sum(0),
+        }
 
     return init_state, train_step, eval_step

@@ -1,124 +1,151 @@
-"""Files of a run: configuration, metrics, Orbax checkpoints for resuming, and result."""
+"""Files of a run: configuration, metrics, Orbax checkpoints for resuming, and result; and the lock of their folder."""
 
 import contextlib
 import json
+import os
 import shutil
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from ppvit_jax import checkpoint, models
-from ppvit_jax.config import Config
-from ppvit_jax.data.manifest import Header
+from ppvit_jax.data.lock import lock
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import write_json, write_text
+from ppvit_jax.training import identity
+from ppvit_jax.training.results import MetricsLine, Result, json_line, read_history, read_result
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
 Tree = TypeVar("Tree")
-# Fields that may change when a run is resumed: paths, logging, and the use of devices.
-_CHANGEABLE_FIELDS = (
-    "key_file",
-    "passphrase_file",
-    "data.dir",
-    "data.on_device",
-    "sharding",
-    "accumulation",
-    "log_steps",
-    "tensorboard",
-    "eval_batch_size",
-    "checkpoint_steps",
-)
+# The file that the one process holds that writes to a workdir.
+_LOCK = ".lock"
 
 
-class MetricsLine(TypedDict):
-    """A line of metrics.jsonl, with means over the current epoch; accuracies are from 0 to 1.
+@contextlib.contextmanager
+def owned(path: str | Path) -> Iterator[None]:
+    """Makes this run the only one in a workdir, until it leaves the context or its process ends.
 
-    Lines of kind "step" have no `test_...` fields, and lines of kind "epoch" have no `learning_rate`.
+    Process 0 takes the lock for all processes of the run. A complete run needs no lock.
+
+    Args:
+      path: the folder; it is created.
+
+    Raises:
+      UserError: another process is training in the folder, or it cannot be written.
     """
+    path = Path(path).expanduser().absolute()
+    refusal: UserError | None = None
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0 and not (path / "result.json").exists():
+            try:
+                stack.enter_context(_locked(path))
+            except UserError as error:
+                refusal = error
+        if not agree(refusal is None):
+            raise refusal or UserError(f"process 0 cannot use the workdir {path}: its message says why")
+        yield
 
-    kind: str
-    step: int
-    epoch: float
-    train_loss: float
-    train_accuracy: float
-    learning_rate: float
-    images_per_second: float | None
-    test_loss: float
-    test_accuracy: float
-    test_examples: int
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Locks the folder; at the end removes the lock's file, and the folder if it is new and stayed empty."""
+    is_new = not path.exists()
+    file = _lock_file(path)
+    try:
+        yield
+    finally:
+        # Removed before others can take the lock. Windows cannot remove an open file, and keeps it.
+        with contextlib.suppress(OSError):
+            (path / _LOCK).unlink()
+            if is_new:
+                path.rmdir()
+        file.close()
 
 
-class Result(TypedDict):
-    """Content of result.json: losses and accuracies (from 0 to 1) of the last epoch, and settings of the run."""
+def _lock_file(path: Path) -> IO[bytes]:
+    """Returns the locked file of a folder, which names this process."""
+    while True:
+        with using(path):
+            path.mkdir(parents=True, exist_ok=True)
+            file = (path / _LOCK).open("a+b", buffering=0)
+        try:
+            file.seek(0)
+            owner = file.read(200).decode(errors="replace").strip()
+            lock(file, path, f"another process ({owner})" if owner else "another process")
+            # A process that ended meanwhile has removed the file.
+            if os.fstat(file.fileno()).st_nlink:
+                with using(path):
+                    file.truncate(0)
+                    file.write(f"{os.getpid()} on {socket.gethostname()}\n".encode())
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
-    dataset: str
-    model: str
-    checkpoint: str
-    image_size: int
-    encryption: str
-    adapt: bool
-    seed: int
-    steps: int
-    epochs: int
-    train_examples: int
-    train_loss: float
-    train_accuracy: float
-    test_loss: float
-    test_accuracy: float
-    test_examples: int
-    best_test_accuracy: float
-    images_per_second: float | None
-    key_fingerprint: str | None
-    device: str
-    versions: dict[str, str]
+
+@contextlib.contextmanager
+def using(path: Path) -> Iterator[None]:
+    """Converts an OSError in this context into a UserError about the workdir `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot use the workdir {path}: {error.strerror}") from None
+
+
+def agree(choice: bool) -> bool:
+    """Returns the choice of process 0, in every process of the run."""
+    if jax.process_count() == 1:
+        return choice
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(choice)))
 
 
 class Workdir:
     """Folder of one run. Only process 0 writes to it, apart from Orbax, which needs every process."""
 
-    def __init__(self, path: str | Path, config: Config, metadata: checkpoint.Metadata, images: Header):
+    def __init__(self, path: str | Path, record: identity.Record, metadata: checkpoint.Metadata, *, events: bool):
         """Opens the folder, or creates it.
 
         Args:
           path: the folder.
-          config: configuration of the run.
+          record: see `ppvit_jax.training.identity.describe_run`.
           metadata: metadata for `checkpoint.npz`.
-          images: encryption and key fingerprint of the training images.
+          events: write TensorBoard events.
 
         Raises:
-          UserError: the folder holds a run with another configuration or key, or cannot be written.
+          UserError: the folder holds another run, or cannot be written.
         """
-        import orbax.checkpoint as ocp  # Takes 0.3 s to import, which readers of a workdir need not pay.
-
         self.path = Path(path).expanduser().absolute()
         self.writes = jax.process_index() == 0
         self._metadata = metadata
-        current = {
-            "config": json.loads(config.to_json()),
-            "encryption": images.encryption,
-            "key_fingerprint": images.key_fingerprint,
-            "metadata": json.loads(metadata.to_json()),
-        }
         file = self.path / "config.json"
-        try:
+        with using(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            recorded = json.loads(file.read_text()) if file.exists() else None
-        except OSError as error:
-            raise UserError(f"cannot use the workdir {self.path}: {error.strerror}") from None
-        except ValueError:
-            raise UserError(f"{file} is damaged: use another workdir") from None
-        if recorded is not None and (differences := _differences(recorded, current)):
-            raise UserError(
-                f"the workdir {self.path} holds a run with another configuration ({'; '.join(differences)}): "
-                "use another workdir, or the same configuration to continue that run"
-            )
-        if self.writes and recorded is None:
-            write_json(file, current)
-        self._events = _open_events(self.path) if self.writes and config.tensorboard else None
+            recorded = _read_record(file)
+        if recorded is not None:
+            evaluated = bool(self.history("epoch"))
+            self._tell(identity.compare(recorded, record, self.path, evaluated=evaluated))
+        self.result = read_result(self.path)
+        self._events: SummaryWriter | None = None
+        self._manager: Any = None
+        if self.result is not None:
+            return
+        if recorded is not None:
+            self._tell(identity.changed_versions(recorded, record))
+            record = identity.complete_record(recorded, record)
+        if self.writes and record != recorded:
+            write_json(file, record)
+        self._events = _open_events(self.path) if self.writes and events else None
+        import orbax.checkpoint as ocp  # Takes 0.3 s to import, which readers of a workdir need not pay.
+
         self._manager = ocp.CheckpointManager(
             self.path / "checkpoints", options=ocp.CheckpointManagerOptions(max_to_keep=1)
         )
@@ -127,13 +154,9 @@ class Workdir:
         return self
 
     def __exit__(self, *error: object) -> None:
-        # Waits until the latest state is written.
-        self._manager.close()
-
-    def result(self) -> Result | None:
-        """Returns the result if the run is complete, else None."""
-        file = self.path / "result.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        if self._manager is not None:
+            # Waits until the latest state is written.
+            self._manager.close()
 
     def restore(self, state: Tree) -> Tree:
         """Returns the latest saved state, or `state` if none was saved; drops metrics that were logged after it.
@@ -152,7 +175,7 @@ class Workdir:
         file = self.path / "metrics.jsonl"
         if self.writes:
             lines = [line for line in self.history() if line["step"] <= (step or 0)]
-            write_text(file, "".join(json.dumps(line) + "\n" for line in lines))
+            write_text(file, "".join(json_line({**line}) for line in lines))
         return state
 
     def save(self, step: int, state: object) -> None:
@@ -177,7 +200,7 @@ class Workdir:
         if not self.writes:
             return
         with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            file.write(json_line({"kind": kind, "step": step, **values}))
         if self._events is not None:
             for name, value in values.items():
                 if name != "epoch" and value is not None:
@@ -186,6 +209,14 @@ class Workdir:
     def history(self, kind: str | None = None) -> list[MetricsLine]:
         """Returns the lines of metrics.jsonl; see `read_history`."""
         return read_history(self.path, kind)
+
+    def is_evaluated(self, step: int) -> bool:
+        """Returns True if metrics.jsonl has the epoch that ends at a step."""
+        return agree(self.writes and any(line["step"] == step for line in self.history("epoch")))
+
+    def _tell(self, note: str) -> None:
+        if note and self.writes:
+            print(f"note: {note}", file=sys.stderr)
 
     def finish(self, result: Result, params: models.Params) -> None:
         """Writes checkpoint.npz and, last, result.json."""
@@ -226,34 +257,14 @@ def reading_state(path: Path, advice: str = "") -> Iterator[None]:
         ) from None
 
 
-def read_history(workdir: Path, kind: str | None = None) -> list[MetricsLine]:
-    """Returns the lines of metrics.jsonl of one kind or of all; skips a last line that an interruption cut short."""
-    file = workdir / "metrics.jsonl"
-    lines = []
-    for text in file.read_text().splitlines() if file.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
-    return [line for line in lines if kind in (None, line["kind"])]
-
-
-def _differences(recorded: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-        if not isinstance(tree, dict):
-            return {prefix: tree}
-        return {
-            name: value
-            for key, branch in tree.items()
-            for name, value in flatten(branch, f"{prefix}.{key}" if prefix else key).items()
-        }
-
-    before, now = flatten(recorded), flatten(current)
-    return [
-        f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-        and name.removeprefix("config.") not in _CHANGEABLE_FIELDS
-        # A former version did not record these facts, which follow from the configuration and the images.
-        and not (name.startswith("metadata.") and name not in before)
-    ]
+def _read_record(file: Path) -> identity.Record | None:
+    """Returns the content of config.json, or None if there is no such file."""
+    if not file.exists():
+        return None
+    try:
+        recorded = json.loads(file.read_text())
+    except ValueError:
+        recorded = None
+    if not identity.is_record(recorded):
+        raise UserError(f"{file} is damaged: use another workdir")
+    return recorded

@@ -6,7 +6,7 @@ from helpers.photographs import crops
 from helpers.tiny import random_params, tiny_model
 
 from ppvit_jax.audit import attacks, report
-from ppvit_jax.audit.attack import Counts
+from ppvit_jax.audit.attack import Counts, Finding
 from ppvit_jax.audit.methods import Comparison, Material, Models, Record, compare, try_attacks
 from ppvit_jax.encryption import parse
 
@@ -65,6 +65,31 @@ def test_only_attacks_that_the_material_allows_are_tried(images):
     on_models = compare([*methods, parse("pe", BLOCK)], material, attacks.ATTACKS, keys=1, seed=0)
     assert {record.attack for record in on_models.records} == {"weights", "position-embedding", "link"}
     assert set(on_models.refused) == {("pe", "weights"), ("pe", "position-embedding"), ("pe", "link")}
+
+
+def test_every_key_encrypts_the_same_draws_of_images(images):
+    seen = {}
+
+    def run(inputs):
+        assert inputs.plain is not None and inputs.encrypted is not None
+        seen[len(seen)] = inputs.plain, inputs.encrypted.images
+        return Finding("dictionary", [{"candidates": 1}], "", None, 0.0)
+
+    attack = dataclasses.replace(attacks.named("dictionary"), run=run)
+    comparison = compare([parse("bs+ps", BLOCK)], Material(images, None, COUNTS), [attack], keys=2, seed=0, draws=3)
+    order = [(record.draw, record.repetition) for record in comparison.records]
+    assert order == [(draw, key) for draw in range(3) for key in range(2)]
+    for draw in range(3):
+        (first, encrypted), (second, encrypted_again) = seen[2 * draw], seen[2 * draw + 1]
+        assert (first == second).all() and (encrypted != encrypted_again).any()
+    assert (seen[0][0] != seen[2][0]).any() and (seen[2][0] != seen[4][0]).any()
+    # Without draws, a key has the images that it had before there were any.
+    seen.clear()
+    plain = compare([parse("bs+ps", BLOCK)], Material(images, None, COUNTS), [attack], keys=2, seed=0)
+    assert [record.draw for record in plain.records] == [None, None]
+    for number in range(2):
+        expected = images[np.random.default_rng([0, number]).permutation(len(images))]
+        np.testing.assert_array_equal(seen[number][0], expected)
 
 
 def test_noise_comes_before_the_encryption(images):

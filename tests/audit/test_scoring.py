@@ -90,3 +90,33 @@ def test_pictures_are_compared_by_their_mean():
     assert found.psnr == pytest.approx(np.mean(ratios))
     same = scoring.compare_images(plain, plain, np.zeros((3, 4, 8)))
     assert same.ssim == 1 and same.psnr == np.inf and np.isnan(same.encrypted_ssim)
+
+
+def test_the_likeness_of_neighbors_and_channels_is_their_mean_correlation():
+    """Compares with `np.corrcoef` over the blocks of all images, one pair of places at a time."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 200, (3, 12, 12, 3)) + random.integers(0, 56, (3, 12, 12, 1))
+    images = images.astype(np.uint8)
+    blocks = [
+        image[row : row + 4, column : column + 4]
+        for image in images
+        for row, column in itertools.product(range(0, 12, 4), repeat=2)
+    ]
+    blocks = np.array(blocks, float)
+
+    def mean(pairs):
+        return np.mean(
+            [np.corrcoef(blocks[(slice(None), *one)], blocks[(slice(None), *two)])[0, 1] for one, two in pairs]
+        )
+
+    places = list(itertools.product(range(4), range(4), range(3)))
+    neighbors = [((i, j, c), (i + 1, j, c)) for i, j, c in places if i < 3]
+    neighbors += [((i, j, c), (i, j + 1, c)) for i, j, c in places if j < 3]
+    channels = [((i, j, c), (i, j, d)) for i, j, c in places for d in range(c)]
+    found = scoring.measure_likeness(images, 4)
+    assert (found.neighbors, found.channels) == pytest.approx((mean(neighbors), mean(channels)))
+    # The same in all channels, and in all pixels of a block.
+    gray = np.repeat(images[..., :1], 3, axis=-1)
+    flat = np.repeat(np.repeat(images[:, ::4, ::4], 4, axis=1), 4, axis=2)
+    assert scoring.measure_likeness(gray, 4).channels == pytest.approx(1)
+    assert scoring.measure_likeness(flat, 4).neighbors == pytest.approx(1)

@@ -11,7 +11,7 @@ from helpers.pytorch import torch, transformers
 from helpers.tiny import assert_same_tree, flatten, random_images, random_params
 from PIL import Image
 
-from ppvit_jax import checkpoint
+from ppvit_jax import checkpoint, models
 
 CONFIG = tiny_vit()
 
@@ -120,16 +120,24 @@ def test_a_pooler_is_pre_logits(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_exact_gelu_is_converted_with_a_warning(tmp_path, capsys):
-    model = _random_model(hidden_act="gelu")
+def test_the_exact_gelu_and_another_epsilon_are_recorded_and_computed(tmp_path, capsys):
+    model = _random_model(hidden_act="gelu", layer_norm_eps=1e-3)
     model.save_pretrained(tmp_path / "hf")
     capsys.readouterr()
     assert convert("hf_to_npz", tmp_path / "hf", tmp_path / "model.npz") == 0
-    assert capsys.readouterr().err.count("warning: this model was trained with the exact GELU") == 1
+    assert "warning" not in capsys.readouterr().err
+    found, metadata = arrays(tmp_path / "model.npz")
+    assert metadata.model_options == {"activation": "gelu", "epsilon": 1e-3}
+    config = models.infer_config(found, where="it", options=metadata.model_options)
     images = random_images(3, 64)
-    ours = logits(checkpoint.to_params(arrays(tmp_path / "model.npz")[0], CONFIG, keep_head=True), CONFIG, images)
-    difference = np.abs(ours - _logits(model, _pixels(images))).max()
-    assert 1e-5 < difference < 0.1
+    theirs = _logits(model, _pixels(images))
+    ours = logits(checkpoint.to_params(found, config, keep_head=True), config, images)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+    assert np.abs(logits(checkpoint.to_params(found, CONFIG, keep_head=True), CONFIG, images) - theirs).max() > 1e-4
+    assert convert("npz_to_hf", tmp_path / "model.npz", tmp_path / "back") == 0
+    back = transformers.ViTForImageClassification.from_pretrained(tmp_path / "back")
+    assert (back.config.hidden_act, back.config.layer_norm_eps) == ("gelu", 1e-3)
+    np.testing.assert_array_equal(_logits(back, _pixels(images)), theirs)
 
 
 def test_labels_without_names_stay_so(tmp_path):
@@ -140,7 +148,9 @@ def test_labels_without_names_stay_so(tmp_path):
     del config["ppvit"]
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
     assert convert("hf_to_npz", tmp_path / "hf", tmp_path / "back.npz") == 0
-    assert arrays(tmp_path / "back.npz")[1] == checkpoint.Metadata("ViT-Ti/16", 64)
+    half = (0.5, 0.5, 0.5)
+    expected = checkpoint.Metadata("ViT-Ti/16", 64, mean=half, std=half, resize="squash")
+    assert arrays(tmp_path / "back.npz")[1] == expected
 
 
 def test_without_head_it_is_the_bare_model(tmp_path):

@@ -91,6 +91,16 @@ def test_a_damaged_checkpoint_gives_one_line(workdir, tmp_path):
     assert not (tmp_path / "out.npz").exists()
 
 
+def test_the_normalization_of_a_former_versions_run_is_recorded(workdir, tmp_path):
+    shutil.copytree(workdir, tmp_path / "copy")
+    content = json.loads((workdir / "config.json").read_text())
+    content["metadata"] |= {"mean": [], "std": []}
+    content["config"] |= {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 2]}
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(content))
+    assert convert("orbax_to_npz", tmp_path / "copy", tmp_path / "model.npz") == 0
+    assert arrays(tmp_path / "model.npz")[1].normalization == ((0.1, 0.2, 0.3), (1, 1, 2))
+
+
 def test_metadata_of_the_workdir_is_that_of_the_checkpoint(workdir):
     content = json.loads((workdir / "config.json").read_text())
     assert (

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -139,6 +140,19 @@ def test_methods_are_compared(tmp_path, capsys):
     assert (tmp_path / "ciphertext-only.png").exists() and text in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_every_key_attacks_every_draw_of_images(tmp_path, capsys):
+    arguments = ["--plain=photographs", f"--image-size={SIZE}", f"--patch-size={BLOCK}", "--keys=2", "--draws=3"]
+    arguments += ["--images=4", "--candidates=8", "--pairs=1", "--methods", "bs", "--attacks=ciphertext-only"]
+    assert run_ppvit("audit", "methods", *arguments, f"--output={tmp_path}") == 0
+    content = json.loads((tmp_path / "matrix.json").read_text())
+    assert {(row["draw"], row["repetition"]) for row in content["rows"]} == set(itertools.product(range(3), range(2)))
+    # A draw has the same images under every key, and each draw has others.
+    assert len({row["neighbors alike"] for row in content["rows"]}) == 3
+    text = capsys.readouterr().out
+    assert "2 keys, 3 draws of images, seed 0" in text and "Median and range over the keys and draws." in text
+
+
 def test_methods_of_a_tuned_model(folder, tmp_path):
     """The key makes the model plain, and new keys adapt it again."""
     arguments = [*_arguments(folder, "base", "model", "key"), "--attacks=weights,link", "--keys=2", "--seed=3"]
@@ -232,6 +246,7 @@ def test_an_orthogonal_matrix_is_recovered(folder, tmp_path, capsys):
         (["orthogonal", "--output={out}", "--plain={plain}", "--keys=0"], "--keys is 0: give at least 1"),
         (["methods", "--output={out}", "--plain=photographs", "--keys=0"], "--keys is 0: give at least 1"),
         (["methods", "--output={out}", "--plain=photographs", "--noise=-1"], "--noise is -1.0: give at least 0"),
+        (["methods", "--output={out}", "--plain=photographs", "--draws=0"], "--draws is 0: give at least 1"),
         (["methods", "--output={out}", "--base={base}", "--model={model1}", "--attacks=link"], "give its --key"),
         (["weights", "--base={base}", "--model=nowhere.npz"], "cannot read the checkpoint nowhere.npz"),
         (["weights", "--base={base}", "--model={model1}", "--key={key2}"], "the model is adapted with the key"),

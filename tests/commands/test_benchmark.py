@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import growth, input_path, loading
 from ppvit_jax import __main__ as commands
-from ppvit_jax.commands.shared.command_line import run_command
+from ppvit_jax.command_line import run_command
 
 SMALL = ["benchmark", "--model=ViT-Micro/8", "--image-size=16", "--batch-size=2", "--repeats=2", "--device=cpu"]
 
@@ -96,7 +96,7 @@ def test_what_cannot_be_measured_gives_one_line(tmp_path, capsys, arguments, mes
 def test_without_pytorch_a_comparison_says_what_to_install(tmp_path):
     program = (
         "import sys; sys.modules['torch'] = None; from ppvit_jax.__main__ import main; "
-        "from ppvit_jax.commands.shared.command_line import run_command; sys.exit(run_command(main, sys.argv[1:]))"
+        "from ppvit_jax.command_line import run_command; sys.exit(run_command(main, sys.argv[1:]))"
     )
     command = [sys.executable, "-c", program, *SMALL, f"--output={tmp_path}", "--compare"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

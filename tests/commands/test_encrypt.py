@@ -96,9 +96,14 @@ def test_one_image_there_and_back(tmp_path, key):
     one = tmp_path / "out" / "00000000.png"
     assert _run("decrypt", "--key", key, "--input", one, "--output", tmp_path / "back") == 0
     np.testing.assert_array_equal(read_images(tmp_path / "back")["00000000.png"], original)
-    # Without a manifest, the sizes must be given.
+    # Without a manifest, the encryption and the sizes must be given.
     shutil.copy(one, tmp_path / "alone.png")
-    assert _run("decrypt", *options, "--input", tmp_path / "alone.png", "--output", tmp_path / "again") == 0
+    assert (
+        _run(
+            "decrypt", *options, "--encryption=bs+ps", "--input", tmp_path / "alone.png", "--output", tmp_path / "again"
+        )
+        == 0
+    )
     np.testing.assert_array_equal(read_images(tmp_path / "again")["alone.png"], original)
 
 
@@ -201,7 +206,7 @@ def test_what_cannot_be_read_can_be_left_out(tmp_path, key, capsys):
     assert _run(*options, "--skip-unreadable") == 0
     printed = capsys.readouterr()
     assert "left out: " in printed.err and "a/2.png is not an image" in printed.err
-    assert "left out: 1 files that are not images" in printed.out
+    assert "left out: .txt: 1" in printed.err and "2 images, 1 left out, resumed" in printed.out
     assert list(read_images(tmp_path / "out")) == ["a/00000000.png", "a/00000002.png"]
     manifest = manifests.read(tmp_path / "out")
     assert manifest is not None and len(manifest.files) == 2

@@ -20,7 +20,7 @@ def key(tmp_path):
 
 
 def _bomb(folder):
-    Image.new("1", (20_000, 20_000)).save(folder / "bomb.png")
+    Image.new("1", (20_000, 20_000)).save(folder / "a" / "bomb.png")
 
 
 def _truncated(folder):
@@ -57,6 +57,13 @@ HOSTILE = {
 }
 
 
+def _check_one_line(errors, folder):
+    """Checks that the last line alone is an error; the work may begin with a note and a summary of the images."""
+    *before, last = errors.splitlines()
+    assert last.startswith("error: ")
+    assert all(line.startswith(("note: ", f"{folder}: ")) for line in before), errors
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_input_gives_one_line_and_nothing_outside_the_output(tmp_path, key, capsys, kind):
     make, extra, message = HOSTILE[kind]
@@ -67,7 +74,7 @@ def test_hostile_input_gives_one_line_and_nothing_outside_the_output(tmp_path, k
     assert _run("encrypt", *options, *(text.format(tmp=tmp_path) for text in extra)) == 1
     errors = capsys.readouterr().err
     assert re.search(message, errors), errors
-    assert errors.startswith("error: ") and errors.count("\n") == 1
+    _check_one_line(errors, tmp_path / "in")
     assert {name: content for name, content in contents(tmp_path).items() if not name.startswith("out/")} == before
     assert not (tmp_path / "out" / "manifest.json").exists()
 
@@ -107,7 +114,12 @@ DAMAGES = {
     "another encryption": (lambda f: None, ["--encryption=bs"], "the encryption bs\\+ps, not bs: leave --encryption"),
     "another size": (lambda f: None, ["--image-size=64"], "the image_size 32, not 64: leave --image-size"),
     "an unfinished folder": (lambda f: (f / manifests.JOURNAL).write_text(""), [], "is not complete"),
-    "no manifest and another size": (lambda f: (f / "manifest.json").unlink(), [], "32 x 32 pixels, but encrypted"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), [], "has no manifest.json.* such as --encryption=bs"),
+    "no manifest and another size": (
+        lambda f: (f / "manifest.json").unlink(),
+        ["--encryption=bs+ps"],
+        "note: .*assuming bs\\+ps, images of 224x224 and blocks of 16x16(.|\n)*32 x 32 pixels, but encrypted",
+    ),
 }
 
 
@@ -123,7 +135,7 @@ def test_a_damaged_folder_is_not_decrypted(tmp_path, key, capsys, damage):
     assert _run("decrypt", *options, *(text.format(tmp=tmp_path) for text in extra)) == 1
     errors = capsys.readouterr().err
     assert re.search(message, errors), errors
-    assert errors.startswith("error: ") and errors.count("\n") == 1
+    _check_one_line(errors, tmp_path / "out")
     assert not (tmp_path / "back" / "manifest.json").exists()
 
 

@@ -10,7 +10,7 @@ from helpers.images import write_images
 
 from ppvit_jax import __main__ as commands
 from ppvit_jax import checkpoint, keys
-from ppvit_jax.commands.shared.command_line import run_command
+from ppvit_jax.command_line import run_command
 
 
 def _info(path, capsys, expected=0):

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppvit_jax.data import image_folder
+from ppvit_jax.config import default_config
+from ppvit_jax.data import image_folder, load
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.folders import LabeledFiles, list_class_folders
+from ppvit_jax.data.folders import LabeledFiles, list_folder
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.source import ArraySource, StreamSource
+from ppvit_jax.data.train_and_test import divide, list_for_training
 from ppvit_jax.errors import UserError
 
 
@@ -36,7 +38,14 @@ def make_classes(root: Path, **counts: int) -> Path:
 
 
 def split(root: Path, test_fraction: float = 0.25, seed: int = 0):
-    return image_folder.list_splits(root, "train", "val", test_fraction, seed)
+    return divide(list_for_training(root, "train", "val", None), "train", "val", test_fraction, seed, None)
+
+
+def list_class_folders(root: Path) -> tuple[LabeledFiles, tuple[str, ...]]:
+    listing = list_folder(root)
+    classes = listing.splits[0].classes
+    files = [(root / listing.images[i], label) for label, name in enumerate(classes) for i in classes[name]]
+    return files, tuple(classes)
 
 
 def test_lists_nested_files_of_any_known_kind_in_order(tmp_path):
@@ -190,3 +199,20 @@ def test_a_class_of_one_image_cannot_be_split(tmp_path):
 def test_wrong_fraction(tmp_path, fraction):
     with pytest.raises(UserError, match="test_fraction"):
         split(make_classes(tmp_path, a=3), fraction)
+
+
+def test_the_digest_of_the_training_images_does_not_depend_on_the_test_images(tmp_path):
+    def digests():
+        data = default_config().data
+        data.dir, data.source = str(tmp_path), "image_folder"
+        dataset = load(data, 4)
+        return dataset.digest, dataset.train_digest
+
+    for name in ("train", "test"):
+        make_classes(tmp_path / name, a=2, b=2)
+    first = digests()
+    write(tmp_path / "test/a/000.png", 200)
+    second = digests()
+    assert first[0] != second[0] and first[1] == second[1] != second[0]
+    write(tmp_path / "train/b/000.png", 200)
+    assert digests()[0] != second[0] and digests()[1] != second[1]

@@ -252,3 +252,27 @@ def test_a_reader_compares_a_file_with_the_manifests_sha256(tmp_path):
             reader.read(path, wrong)
     with pytest.raises(UserError, match=r"cannot read .*absent\.png \(No such file or directory\): replace or remove"):
         reader.read(tmp_path / "absent.png", sha256)
+
+
+def test_formats_that_are_no_pixels_are_not_decoded(tmp_path):
+    (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n")
+    with pytest.raises(UserError, match="is not an image that can be read"):
+        images.decode(tmp_path / "a.png", name="a.png", max_pixels=LIMIT)
+
+
+def test_a_heic_image_is_named_as_one(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 20)
+    for file in (tmp_path / "a.jpg", (tmp_path / "a.jpg").read_bytes()):
+        with pytest.raises(UserError, match=r"a.jpg is a HEIC image, which Pillow does not read here: convert it"):
+            images.decode(file, name="a.jpg", max_pixels=LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["TGA", "PPM", "JPEG2000", "PCX", "SGI", "QOI", "DDS", "ICO"])
+def test_rarer_kinds_of_pixels_are_decoded(kind):
+    pixels = noise(16, 16, 3)
+    try:
+        data = encoded(Image.fromarray(pixels), kind)
+    except (KeyError, OSError):
+        pytest.skip(f"Pillow does not write {kind} here")
+    image = images.decode(data, name="x.tga" if kind == "TGA" else "x", max_pixels=LIMIT)
+    assert image.size == (16, 16) and image.mode == "RGB"

@@ -66,10 +66,35 @@ def test_a_folder_inside_finds_the_manifest_above(folder):
     assert manifests.read(folder / "cat") is None
 
 
-def test_folders_of_other_origin_have_no_manifest(tmp_path):
+OTHERS = {
+    "an object": '{"name": "a web application"}',
+    "a list": '[{"prefix": "s3://bucket/"}, "train/ant/0.png"]',
+    "lines": '{"source-ref": "s3://bucket/0.png", "class": 0}\n{"source-ref": "s3://bucket/1.png", "class": 1}\n',
+    "deep nesting": "[" * 100_000,
+    "text": "ant,0.png",
+    "a number": "3",
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_manifests_of_other_programs_are_ignored(tmp_path, other):
     assert manifests.read(tmp_path) is None
-    (tmp_path / "manifest.json").write_text('{"name": "a web application"}')
+    (tmp_path / "manifest.json").write_text(OTHERS[other])
     assert manifests.read(tmp_path) is None
+
+
+def test_a_folder_with_that_name_is_no_manifest(tmp_path):
+    (tmp_path / "manifest.json").mkdir()
+    assert manifests.read(tmp_path) is None
+
+
+def test_the_number_of_copies_is_written_only_if_there_are_copies(folder):
+    content = json.loads((folder / "manifest.json").read_text())
+    assert "copies" not in content and _read(folder).header.copies == 1
+    header = Header("bs+ps", KEY.fingerprint, 16, 8, "0a1b", copies=3)
+    manifests.write(folder, header, content["files"].items(), KEY.authenticate)
+    assert _read(folder).header == header
+    assert json.loads((folder / "manifest.json").read_text())["copies"] == 3
 
 
 def test_files_that_are_missing_changed_or_too_many_are_named(folder):
@@ -102,10 +127,15 @@ TAMPERINGS = {
     "a file less": (lambda c: json.dumps(c | {"files": dict(list(c["files"].items())[1:])}), "does not match"),
     "cut short": (lambda c: json.dumps(c)[:-100], "damaged"),
     "empty": (lambda c: "", "damaged"),
-    "a list": (lambda c: "[]", "damaged"),
     "no files": (lambda c: json.dumps({n: v for n, v in c.items() if n != "files"}), "damaged"),
     "a list of files": (lambda c: json.dumps(c | {"files": []}), "damaged"),
-    "deep nesting": (lambda c: "[" * 100_000, "damaged"),
+    "cut within the first field": (lambda c: json.dumps(c, indent=1)[:15], "damaged"),
+    "the beginning lost": (lambda c: json.dumps(c)[30:], "damaged"),
+    "another format": (lambda c: json.dumps(c | {"format": "other"}), "another version"),
+    "no format": (lambda c: json.dumps({n: v for n, v in c.items() if n != "format"}), "damaged"),
+    "an origin that is no text": (lambda c: _agreeing(c | {"origin": 3}), "names no encryption or origin as text"),
+    "an encryption that is no text": (lambda c: _agreeing(c | {"encryption": 3}), "names no encryption or origin as"),
+    "no copies": (lambda c: _agreeing(c | {"copies": 0}), "has 0 copies of an image"),
     "the future": (lambda c: json.dumps(c | {"version": 2}), "another version"),
     "path upwards": (lambda c: _agreeing(c | {"files": {"../evil.png": "00"}}), "a path outside the folder"),
     "absolute path": (lambda c: _agreeing(c | {"files": {"/etc/evil.png": "00"}}), "a path outside the folder"),

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppvit_jax.encryption import Permutations, decrypt, derive_permutations, encrypt
+from ppvit_jax.encryption import Permutations, decrypt, derive_permutations, encrypt, parse
 from ppvit_jax.encryption.blockwise import Gather, make_secret
+from ppvit_jax.encryption.permutations import split_blocks
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
@@ -198,3 +199,43 @@ def test_only_bytes_are_inverted(dtype):
     for change in (encrypt, decrypt):
         with pytest.raises(UserError, match=f"values of {np.dtype(dtype)} cannot be inverted: give uint8 images"):
             change(images, permutations, 8)
+
+
+def _tokens(images, kernels, positions, size):
+    """Embeds patches: E_pos[i] + x[i] E[i], with x / 127.5 - 1 as values; float64 [images, patches, hidden]."""
+    patches = split_blocks(images, size) / 127.5 - 1
+    kernels = np.broadcast_to(kernels, (patches.shape[1], *kernels.shape[-2:]))
+    return np.einsum("nij,ijh->nih", patches, kernels) + positions
+
+
+@pytest.mark.parametrize("spec", ["etc", "etc:sub_block_size=4", "bs+ps+np:shared=False", "bs+pps:shared=none", "pe"])
+def test_keys_for_each_block_are_absorbed_by_a_kernel_for_each_position_and_by_no_shared_one(spec):
+    """With s the signs of inverted values, E'[i, j] = s[i, j] E[pixel[i, j]] and E_pos'[i] = E_pos[block[i]]."""
+    size, side, hidden, random = 8, 32, 5, np.random.default_rng(0)
+    method, key = parse(spec, size), SecretKey(bytes(32))
+    with pytest.raises(UserError, match="the patch embedding has one kernel for all blocks"):
+        method.absorb(key, height=side, width=side)
+    images = random.integers(0, 256, (30, side, side, 3), np.uint8)
+    blocks, values = (side // size) ** 2, size * size * 3
+    kernel, positions = random.standard_normal((values, hidden)), random.standard_normal((blocks, hidden))
+    secret = method.derive(key, height=side, width=side)
+    encrypted = method.encrypt(images, secret)
+
+    # The plain block and place that every encrypted value comes from.
+    places = split_blocks(np.arange(side * side * 3).reshape(side, side, 3), size)
+    source = split_blocks(np.asarray(secret["index"]).reshape(side, side, 3), size)
+    block, pixel = np.divmod(np.argsort(places, axis=None)[source], values)
+    assert (block == block[:, :1]).all()
+    block = block[:, 0]
+    negative = split_blocks(np.asarray(secret.get("mask", np.zeros(side * side * 3))).reshape(side, side, 3), size) > 0
+    own = np.where(negative, -1, 1)[..., None] * kernel[pixel]
+
+    plain = _tokens(images, kernel, positions, size)
+    np.testing.assert_allclose(
+        _tokens(encrypted, own, positions[block], size), plain[:, block], rtol=0, atol=1e-13 * abs(plain).max()
+    )
+    # The best shared kernel, by least squares, leaves most of the tokens' variance.
+    wanted = (plain[:, block] - positions[block]).reshape(-1, hidden)
+    seen = (split_blocks(encrypted, size) / 127.5 - 1).reshape(-1, values)
+    shared = np.linalg.lstsq(seen, wanted, rcond=None)[0]
+    assert np.square(seen @ shared - wanted).mean() > 0.1 * wanted.var()

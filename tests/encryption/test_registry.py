@@ -45,7 +45,12 @@ INVERTED = [
     "le:np_key=independent",
     "ele",
 ]
-LOSING = ["etc:channels=legacy", "etc:sub_block_size=2,shared=True,channels=legacy"]
+LOSING = [
+    "etc:channels=published",
+    "etc:channels=legacy",
+    "etc:sub_block_size=2,shared=True,channels=published",
+    "etc:sub_block_size=2,shared=True,channels=legacy",
+]
 ENCODING = [
     "neuracrypt:depth=1,width=16",
     "neuracrypt:depth=2,statistics=batch,width=16",
@@ -196,7 +201,7 @@ def test_only_methods_with_a_key_for_every_image_look_at_its_number(spec):
 def test_what_a_model_absorbs_is_the_encryption(spec):
     method = _create(spec)
     absorbed = ("bs", "ps", "bs+ps", "restricted", "np", "bs+ps+np", "bs+pps", "etc")
-    own_keys = ("shared=False", "shared=none", "legacy")
+    own_keys = ("shared=False", "shared=none", "published", "legacy")
     bare = "etc:rotation=False,negative_positive=False,channels=none"
     possible = spec.split(":")[0] in absorbed and not any(part in spec for part in own_keys)
     possible &= not spec.startswith("etc") or "shared=True" in spec or spec == bare

@@ -6,7 +6,7 @@ from helpers.command import ROOT, make_key
 from PIL import Image
 
 from ppvit_jax import __main__ as commands
-from ppvit_jax.commands.shared.command_line import run_command
+from ppvit_jax.command_line import run_command
 from ppvit_jax.encryption import METHODS
 from ppvit_jax.experiments import adaptation_table
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ppvit_jax import __main__ as commands
 from ppvit_jax import data, keys
-from ppvit_jax.commands.shared.command_line import run_command
+from ppvit_jax.command_line import run_command
 from ppvit_jax.config import load
 from ppvit_jax.encryption import decrypt
 from ppvit_jax.experiments import figures, table1

@@ -8,7 +8,7 @@ import pytest
 from helpers.command import ROOT
 
 from ppvit_jax import __main__ as commands
-from ppvit_jax.commands.shared.command_line import run_command
+from ppvit_jax.command_line import run_command
 from ppvit_jax.config import load
 from ppvit_jax.experiments import budget, tables_2_and_3
 from ppvit_jax.experiments.table_rows import TABLES

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ppvit_jax import __main__ as commands
 from ppvit_jax import keys
-from ppvit_jax.commands.shared.command_line import run_command
+from ppvit_jax.command_line import run_command
 
 ROOT = Path(__file__).parents[2]
 # Trains the small checkpoint of the package on some digits, in float64, so that only the order of sums may differ.

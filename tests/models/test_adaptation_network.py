@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers.pytorch import torch
 from helpers.tiny import compiled, flatten, tiny_model
+from scipy import stats
 
 from ppvit_jax.models.adaptation_network import ELEAdaptNet, LEAdaptNet, TanakaAdaptNet, smoothness_penalty
 from ppvit_jax.models.layers import permutation_penalty
@@ -43,13 +44,14 @@ class _TorchTanaka(nn.Module):
     def __init__(self, size):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.BatchNorm2d(3),
+            # Keras' constants.
+            nn.BatchNorm2d(3, eps=1e-3, momentum=1 - 0.99),
             nn.Conv2d(3, 48, 4, 4),
             nn.ReLU(),
-            nn.BatchNorm2d(48),
+            nn.BatchNorm2d(48, eps=1e-3, momentum=1 - 0.99),
             nn.Conv2d(48, 48, 1),
             nn.ReLU(),
-            nn.BatchNorm2d(48),
+            nn.BatchNorm2d(48, eps=1e-3, momentum=1 - 0.99),
             nn.Conv2d(48, 512, 1),
             nn.PixelShuffle(4),
         )
@@ -273,14 +275,72 @@ def test_penalties_follow_their_weights():
     np.testing.assert_allclose(penalty(2.0, 3.0), 2 * mixing + 3 * smoothness, rtol=1e-5)
 
 
+def _variables(network, size):
+    images = jnp.zeros((1, size, size, 3))
+    # This random number generator compiles faster.
+    return jax.jit(lambda rng: network.init({"params": rng}, images, train=False))(jax.random.key(0, impl="rbg"))
+
+
+def _from(kernel, distribution):
+    """Tells if the values come from a distribution, or from that of other values (Kolmogorov and Smirnov)."""
+    compare = stats.ks_2samp if isinstance(distribution, np.ndarray) else stats.kstest
+    return compare(np.ravel(kernel), distribution).pvalue > 1e-3
+
+
+def test_madonos_kernels_start_as_the_loop_of_the_original_code_sets_them():
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(3, 256, 4, 4, bias=False), nn.utils.spectral_norm(nn.Conv2d(3, 256, 4, 4, bias=False))]
+    for layer in convolutions:
+        fan = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels
+        layer.weight.data.normal_(0, (2.0 / fan) ** 0.5)
+    # The normalized convolution has its parameter under another name, which the loop reaches all the same.
+    theirs = [convolutions[0].weight, convolutions[1].weight_orig]
+    theirs = [weight.detach().numpy().ravel() for weight in theirs]
+    assert _from(theirs[0], theirs[1])
+    ours = [_variables(network, 8)["params"]["projection"]["kernel"] for network in (LEAdaptNet(), ELEAdaptNet())]
+    assert [kernel.shape for kernel in ours] == [(48, 256), (4, 48, 256)]
+    for kernel in ours:
+        assert _from(kernel, theirs[1]) and _from(kernel, stats.norm(0, (2 / 4096) ** 0.5).cdf)
+        # It is not uniform, and not truncated.
+        assert abs(kernel).max() > 3.5 * kernel.std()
+    assert not np.allclose(ours[1][0], ours[1][1])
+
+
+def test_tanakas_layers_start_as_keras_layers_do():
+    variables = _variables(TanakaAdaptNet(), 64)
+    for name, inputs in (("dense_0", 48), ("dense_1", 48), ("dense_2", 48)):
+        layer = variables["params"][name]
+        # Keras' he_normal: a normal distribution truncated at two standard deviations, with the variance 2 / inputs.
+        sigma = (2 / inputs) ** 0.5 / 0.87962566103423978
+        assert _from(layer["kernel"], stats.truncnorm(-2, 2, 0, sigma).cdf)
+        np.testing.assert_allclose(layer["kernel"].std(), (2 / inputs) ** 0.5, rtol=0.05)
+        assert layer["kernel"].shape[0] == inputs and layer["bias"].shape == layer["kernel"].shape[1:]
+        assert not layer["bias"].any()
+
+
+def test_tanakas_running_statistics_and_epsilon_are_keras():
+    network, variables = TanakaAdaptNet(), _variables(TanakaAdaptNet(), 4)
+    images = jnp.asarray(_images(5, 4), jnp.float32)
+    train = jax.jit(lambda images: network.apply(variables, images, train=True, mutable=["statistics"])[1])
+    moved, values = train(images)["statistics"]["norm_0"], np.asarray(images, np.float64).reshape(-1, 3)
+    np.testing.assert_allclose(moved["mean"], 0.01 * values.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(moved["variance"], 0.99 + 0.01 * values.var(0, ddof=1), rtol=1e-5)
+
+    # A variance far below epsilon: features 0.001 away from the mean become 0.001 / sqrt(0.001).
+    still = variables["statistics"]["norm_0"] | {"variance": jnp.zeros(3)}
+    still = variables | {"statistics": variables["statistics"] | {"norm_0": still}}
+    evaluate = jax.jit(lambda images: network.apply(still, images, train=False, capture_intermediates=True)[1])
+    (normalized,) = evaluate(jnp.full((1, 4, 4, 3), 1e-3))["intermediates"]["norm_0"]["__call__"]
+    np.testing.assert_allclose(normalized, 1e-3 / 1e-3**0.5, rtol=1e-5)
+
+
 @pytest.mark.slow
-def test_kernels_start_as_pytorchs_do_and_directions_have_length_one():
+def test_the_mixing_matrix_starts_as_pytorchs_linear_layer_and_directions_have_length_one():
     model = from_linen(tiny_model(), ELEAdaptNet(), (32, 32, 3))
     params, statistics = jax.jit(model.init)(jax.random.key(0)), jax.jit(model.init_statistics)(jax.random.key(0))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((params, statistics)))
-    for kernel, fan_in in ((params["projection"]["kernel"], 48), (params["mixing"], 64)):
-        assert 0.99 < abs(kernel).max() * fan_in**0.5 <= 1
-        np.testing.assert_allclose(kernel.std() * fan_in**0.5, 3**-0.5, rtol=0.05)
+    assert 0.99 < abs(params["mixing"]).max() * 64**0.5 <= 1
+    np.testing.assert_allclose(params["mixing"].std() * 64**0.5, 3**-0.5, rtol=0.05)
     for vectors in statistics["projection"].values():
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
         assert (vectors[0] != vectors[1]).any()

@@ -46,6 +46,8 @@ def test_a_name_is_a_shape_of_its_family(name, expected):
 def test_what_the_name_leaves_open_reaches_its_family_and_no_other():
     options = {
         "attention": "cudnn",
+        "activation": "gelu",
+        "epsilon": 1e-12,
         "patch_size": 4,
         "kernel_size": 3,
         "adaptive_matrix": "sinkhorn",
@@ -55,7 +57,7 @@ def test_what_the_name_leaves_open_reaches_its_family_and_no_other():
     assert options.keys() == models.OPTIONS.keys()
     assert all(models.OPTIONS[name] != value for name, value in options.items())
     changed = {
-        "ViT-Micro/8": {"attention": "cudnn"},
+        "ViT-Micro/8": {"attention": "cudnn", "activation": "gelu", "epsilon": 1e-12},
         "ConvMixer-16/1": {"patch_size": 4, "kernel_size": 3, "adaptive_matrix": "sinkhorn"},
         "ResNet-18": {"stem": "imagenet"},
         "PyramidNet-8/12": {"adaptation_network": "ele"},
@@ -107,13 +109,20 @@ def test_an_unknown_name_gives_one_line_with_those_that_are_known(name):
             "ConvMixer-16/1",
             {"path_size": 4},
             {},
-            "unknown model option path_size: use one of attention, patch_size, kernel_size",
+            "unknown model option path_size: use one of attention, activation, epsilon, patch_size",
         ),
         ("ViT-Huge/16", {}, {}, "unknown model 'ViT-Huge/16': use ViT-SIZE/PATCH with SIZE one of Micro"),
         ("ViT-B/16", {}, {"image_size": 40}, "image size 40 is not a multiple of the patch size 16"),
         ("ConvMixer-16/1", {"patch_size": 5}, {}, "image size 32 is not a multiple of the patch size 5"),
         ("ConvMixer-16/1", {"patch_size": 0}, {}, "patch size 0"),
         ("ConvMixer-16/1", {"adaptive_matrix": "hard"}, {}, "adaptive matrix 'hard': use one of none, free"),
+        (
+            "ViT-Micro/8",
+            {"activation": "relu"},
+            {},
+            "config.model_options has the activation 'relu': use one of gelu_t",
+        ),
+        ("ViT-Micro/8", {"epsilon": 0.0}, {}, "config.model_options has the epsilon 0.0: use a number above 0"),
         ("ResNet-18", {"stem": "wide"}, {}, "stem 'wide' of the ResNet: use one of cifar, imagenet"),
         ("PyramidNet-9/12", {}, {}, "use 6n"),
         ("PyramidNet-8/12", {}, {"image_size": 30}, "image size 30: use a multiple of 4"),

@@ -1,6 +1,9 @@
 import dataclasses
 import functools
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import chex
@@ -149,6 +152,29 @@ def test_logits_in_evaluation_are_those_of_pytorch(depth, alpha, size):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
+_EVALUATION_IN_FLOAT64 = """
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+from ppvit_jax.models.pyramidnet import PyramidNetConfig, build
+model = build(PyramidNetConfig(depth=14, alpha=10, image_size=32, num_classes=3, dtype="float64"))
+random = np.random.default_rng(0)
+def draw(shapes):
+    return jax.tree.map(lambda leaf: random.uniform(0.5, 1.5, leaf.shape) / leaf.size**0.5, shapes)
+params, statistics = (draw(jax.eval_shape(init, jax.random.key(0))) for init in (model.init, model.init_statistics))
+images = random.random((2, 32, 32, 3))
+logits = np.asarray(jax.jit(model.apply)(params, images, statistics))
+alone = np.concatenate([np.asarray(jax.jit(model.apply)(params, image[None], statistics)) for image in images])
+assert logits.dtype == np.float64 and np.allclose(logits, alone, rtol=1e-12, atol=0) and logits.std() > 0
+"""
+
+
+def test_evaluation_in_float64_under_jit_does_not_end_the_process():
+    """It runs in a process of its own: a segmentation fault would end all tests (jaxlib 0.10.2, with `nn.avg_pool`)."""
+    command = [sys.executable, "-c", _EVALUATION_IN_FLOAT64]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert result.returncode == 0, f"exit status {result.returncode}: {result.stderr[-500:]}"
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-10)])
 def test_three_steps_of_training_with_all_gates_on_are_those_of_pytorch(dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
@@ -284,6 +310,9 @@ def test_a_new_models_convolutions_are_he_normal_by_fan_out():
     for name, leaf in flatten(params).items():
         if "conv" in name or name == "stem/kernel":
             np.testing.assert_allclose(leaf.std(), math.sqrt(2 / (9 * leaf.shape[-1])), rtol=0.15, err_msg=name)
+    # The stem's bias keeps PyTorch's default, uniform up to 1 / sqrt(fan in); 16 values.
+    bias = params["stem"]["bias"] * math.sqrt(9 * 3)
+    assert 0.7 < abs(bias).max() <= 1 and bias.min() < -0.3 and bias.max() > 0.3 and not params["head"]["bias"].any()
 
 
 @pytest.mark.parametrize(

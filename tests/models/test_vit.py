@@ -255,6 +255,22 @@ def test_the_shape_is_read_off_the_arrays(representation_size):
             models.infer_config(arrays | {name: np.zeros(4)}, where="it")
 
 
+def test_recorded_options_are_read_and_checked():
+    config = tiny_model(activation="gelu", epsilon=1e-12)
+    arrays, options = flatten(random_params(config)), models.recorded_options(config)
+    assert options == {"activation": "gelu", "epsilon": 1e-12} and models.recorded_options(tiny_model()) == {}
+    assert models.infer_config(arrays, where="it", options=options) == config
+    for name, value, message in (
+        ("activation", "relu", "it records the activation 'relu': use one of gelu_tanh, gelu, quick_gelu"),
+        ("activation", 3, "it records the activation 3"),
+        ("epsilon", "small", "it records the epsilon 'small': use a number above 0 and below 1, such as 1e-06"),
+        ("epsilon", -1e-6, "it records the epsilon -1e-06"),
+        ("epsilon", float("nan"), "it records the epsilon nan"),
+    ):
+        with pytest.raises(UserError, match=message):
+            models.infer_config(arrays, where="it", options={name: value})
+
+
 @pytest.mark.parametrize("name", ["ViT-Micro/8", "ViT-B/16", "ViT-H/14"])
 def test_a_shape_gets_its_name_back(name):
     assert models.model_name(models.parse_name(name, image_size=224, num_classes=3)) == name

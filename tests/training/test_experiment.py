@@ -9,7 +9,7 @@ from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.config import check, default_config
 from ppvit_jax.errors import UserError
 from ppvit_jax.training import experiment
-from ppvit_jax.training.workdir import read_history
+from ppvit_jax.training.results import read_history
 
 DATASET = random_dataset(train=64, test=30)
 ARMS = {"plain": ("none", False), "adapted": ("bs+ps", True), "not-adapted": ("bs+ps", False)}

@@ -14,7 +14,7 @@ from ppvit_jax.config import check, default_config, make_encryption, make_model
 from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.errors import UserError
 from ppvit_jax.training import experiment
-from ppvit_jax.training.workdir import read_history
+from ppvit_jax.training.results import read_history
 
 VIT = {"checkpoint": "embedded", "model": "ViT-Micro/8", "image_size": 32}
 ADAPTED_VIT = {**VIT, "dtype": "float64", "adapt": True}

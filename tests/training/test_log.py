@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import pytest
 
 from ppvit_jax.errors import UserError
-from ppvit_jax.training.log import Log
+from ppvit_jax.training.log import Evaluation, Log
 
 
 class _Files:
@@ -48,7 +48,7 @@ def test_the_rate_counts_training_alone(log, monkeypatch):
     # Two steps with four images each after the first step, in ten seconds.
     assert log.rate == pytest.approx(0.8)
     now += 1000
-    log.epoch(4, 0.5, 0.25, 10)
+    log.epoch(4, Evaluation(0.5, 0.25, 10, 3))
     assert log._files.lines[-1][0] == "epoch" and log._files.lines[-1][2]["images_per_second"] == log.rate
     log.resume()
     now += 10

@@ -1,5 +1,8 @@
+import contextlib
 import dataclasses
+import importlib
 import json
+import operator
 import shutil
 
 import jax
@@ -18,10 +21,13 @@ from helpers.tiny import (
 from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.config import default_config
+from ppvit_jax.data.source import ArraySource, StreamSource
 from ppvit_jax.errors import UserError
+from ppvit_jax.training import loop
 from ppvit_jax.training.loop import Run, train
 from ppvit_jax.training.matching import PLAIN
-from ppvit_jax.training.workdir import Workdir, read_history
+from ppvit_jax.training.results import read_history
+from ppvit_jax.training.workdir import Workdir
 
 MODEL = tiny_model()
 
@@ -218,10 +224,7 @@ def test_a_run_stopped_at_any_step_ends_like_one_that_was_not(tmp_path, complete
         file.write(json.dumps({"kind": "step", "step": stop_after + 1}) + "\n" + '{"kind": "st')
     _train(tmp_path, _config(checkpoint_steps=1))
     assert_same_tree(_tuned(tmp_path), _tuned(complete))
-    stopped, whole = (read_history(folder) for folder in (tmp_path, complete))
-    for line in stopped + whole:
-        line.pop("images_per_second")
-    assert stopped == whole
+    assert _without_times(tmp_path)[0] == _without_times(complete)[0]
 
 
 @pytest.mark.slow
@@ -236,3 +239,122 @@ def test_a_full_disk_loses_nothing_that_was_saved(tmp_path, complete, monkeypatc
     monkeypatch.undo()
     _train(tmp_path)
     assert_same_tree(_tuned(tmp_path), _tuned(complete))
+
+
+@pytest.mark.slow
+def test_an_image_that_cannot_be_read_costs_no_epoch(tmp_path, complete):
+    """The run is evaluated first when it resumes, after the first epoch and after the last."""
+    whole = random_dataset()
+
+    def read(index):
+        if index == 7:
+            raise UserError("cannot read the image 7.png: replace it")
+        return whole.test.fetch(index)
+
+    broken = dataclasses.replace(whole, test=StreamSource(whole.test.labels, whole.test.image_shape, read))
+    healed = dataclasses.replace(whole, test=StreamSource(whole.test.labels, whole.test.image_shape, whole.test.fetch))
+    for dataset, checkpoint_steps, saved in ((broken, 100, "3"), (broken, 0, "3"), (healed, 0, "6")):
+        config = _config(checkpoint_steps=checkpoint_steps)
+        with pytest.raises(UserError, match="cannot read the image") if dataset is broken else contextlib.nullcontext():
+            _train(tmp_path, config, dataset=dataset)
+        assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [saved]
+    assert_same_tree(_tuned(tmp_path), _tuned(complete))
+    assert _without_times(tmp_path) == _without_times(complete)
+
+
+@pytest.mark.slow
+def test_a_run_killed_between_the_last_save_and_the_result_ends_the_same(tmp_path, complete, monkeypatch):
+    for killed_in, checkpoint_steps in (("loop.test_batches", 0), ("log.Log.epoch", 4), ("loop._summarize", 0)):
+        config = _config(checkpoint_steps=checkpoint_steps)
+        with monkeypatch.context() as patch:
+            patch.setattr(f"ppvit_jax.training.{killed_in}", _stop_at_step_6(tmp_path, killed_in))
+            with pytest.raises(KeyboardInterrupt):
+                _train(tmp_path / killed_in, config)
+        assert [path.name for path in (tmp_path / killed_in / "checkpoints").iterdir()] == ["6"]
+        assert not (tmp_path / killed_in / "result.json").exists()
+        _train(tmp_path / killed_in, config)
+        assert_same_tree(_tuned(tmp_path / killed_in), _tuned(complete))
+        assert _without_times(tmp_path / killed_in) == _without_times(complete)
+
+
+def _stop_at_step_6(folder, name):
+    """Returns a function that is interrupted after step 6, and does what the function `name` does before it."""
+    module, _, attribute = f"ppvit_jax.training.{name}".partition(".training.")[2].partition(".")
+    original = operator.attrgetter(attribute)(importlib.import_module(f"ppvit_jax.training.{module}"))
+
+    def function(*arguments):
+        if read_history(folder / name)[-1]["step"] == 6:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    return function
+
+
+def _without_times(workdir):
+    """Returns metrics and result without times and devices."""
+    lines = [{**line, "images_per_second": None} for line in read_history(workdir)]
+    return lines, json.loads((workdir / "result.json").read_text()) | {"images_per_second": None}
+
+
+@pytest.mark.slow
+def test_an_update_that_is_not_finite_is_not_saved_even_if_it_is_the_last(tmp_path, monkeypatch):
+    compile_steps = loop.compile_steps
+
+    def spoil(*arguments):
+        steps = compile_steps(*arguments)
+
+        def train_step(state, *others):
+            state = steps.train_step(state, *others)
+            if int(state["step"]) == 6:
+                state["params"]["head"]["bias"] = state["params"]["head"]["bias"].at[1].set(np.nan)
+            return state
+
+        return steps._replace(train_step=train_step)
+
+    monkeypatch.setattr(loop, "compile_steps", spoil)
+    with pytest.raises(UserError, match="some of the parameters are NaN or infinite at step 6, because the training"):
+        _train(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    assert not (tmp_path / "result.json").exists() and not (tmp_path / "checkpoint.npz").exists()
+
+
+@pytest.mark.slow
+def test_another_data_set_is_refused_even_after_the_end(tmp_path, complete):
+    images = random_dataset().train.images.copy()  # pyright: ignore[reportAttributeAccessIssue]
+    images[5] = 255 - images[5]
+    changed = dataclasses.replace(random_dataset(), train=ArraySource(images, random_dataset().train.labels))
+    with pytest.raises(UserError, match=r"another data set \(dataset\.digest was \w{12}\.\.\. and is \w{12}\.\.\.\)"):
+        _train(complete, _config(tensorboard=True), dataset=changed)
+    # A workdir of an earlier version tells nothing but its number of steps.
+    shutil.copytree(complete, tmp_path / "old")
+    (tmp_path / "old" / "result.json").unlink()
+    record = json.loads((tmp_path / "old" / "config.json").read_text())
+    for name in ("dataset", "checkpoint_sha256", "versions"):
+        del record[name]
+    (tmp_path / "old" / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="was begun with 6 steps, and these images make 8"):
+        _train(tmp_path / "old", _config(tensorboard=True), dataset=random_dataset(train=32))
+
+
+@pytest.mark.slow
+def test_an_old_workdir_is_continued_and_then_records_its_data_set(tmp_path, complete, capsys):
+    shutil.copytree(complete, tmp_path / "old")
+    (tmp_path / "old" / "result.json").unlink()
+    record = json.loads((complete / "config.json").read_text())
+    old = {name: record[name] for name in ("config", "encryption", "key_fingerprint", "metadata")}
+    (tmp_path / "old" / "config.json").write_text(json.dumps(old))
+    _train(tmp_path / "old", _config(tensorboard=True))
+    assert "note: the run in" in capsys.readouterr().err
+    assert json.loads((tmp_path / "old" / "config.json").read_text()) == record
+    assert _without_times(tmp_path / "old") == _without_times(complete)
+
+
+@pytest.mark.slow
+def test_a_test_set_of_one_class_is_told_at_the_end(tmp_path, capsys):
+    dataset = random_dataset()
+    images = dataset.test.images[dataset.test.labels == 1]  # pyright: ignore[reportAttributeAccessIssue]
+    dataset = dataclasses.replace(dataset, test=ArraySource(images, np.ones(len(images), np.int32)))
+    for _ in range(2):
+        (warning,) = _train(tmp_path, dataset=dataset)["warnings"]
+        assert "test images are of the class 'class 1'" in warning
+        assert f"warning: {warning}\n" in capsys.readouterr().err

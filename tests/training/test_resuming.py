@@ -13,8 +13,12 @@ from helpers.tiny import assert_close_tree, assert_same_tree
 
 from ppvit_jax import checkpoint
 from ppvit_jax.config import SHARDINGS
+from ppvit_jax.training.workdir import read_history
 
 pytestmark = pytest.mark.slow
+
+# Two epochs of two steps: every step of eight devices on two cores takes seconds.
+SHORT_RUN = [*SMALL_RUN, "--config.data.train_examples=16"]
 
 
 def _tuned(workdir):
@@ -29,8 +33,17 @@ def key_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, key_file):
     """Trains the small run in one process on one device; returns its workdir."""
-    workdir = tmp_path_factory.mktemp("reference")
-    ((status, _, errors),) = finish(start([*SMALL_RUN, f"--workdir={workdir}", f"--config.key_file={key_file}"]))
+    return _train(SMALL_RUN, tmp_path_factory.mktemp("reference"), key_file)
+
+
+@pytest.fixture(scope="module")
+def short_reference(tmp_path_factory, key_file):
+    """Trains the short run in one process on one device; returns its workdir."""
+    return _train(SHORT_RUN, tmp_path_factory.mktemp("short_reference"), key_file)
+
+
+def _train(arguments, workdir, key_file):
+    ((status, _, errors),) = finish(start([*arguments, f"--workdir={workdir}", f"--config.key_file={key_file}"]))
     assert status == 0, errors
     return workdir
 
@@ -91,11 +104,11 @@ def test_a_damaged_state_gives_one_line_and_stays(tmp_path, key_file, reference)
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
-def test_two_processes_of_four_devices_compute_what_one_does(tmp_path, key_file, reference, sharding):
+def test_two_processes_of_four_devices_compute_what_one_does(tmp_path, key_file, short_reference, sharding):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}", f"--config.sharding={sharding}"]
+    arguments = [*SHORT_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}", f"--config.sharding={sharding}"]
     cluster = ["--distributed", f"--coordinator-address={address}", "--num-processes=2"]
     four = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     outcomes = finish(*(start([*arguments, *cluster, f"--process-id={i}"], **four) for i in range(2)))
@@ -103,7 +116,8 @@ def test_two_processes_of_four_devices_compute_what_one_does(tmp_path, key_file,
         assert status == 0, errors
     assert json.loads((tmp_path / "result.json").read_text())["device"] == "8 x cpu"
     assert "images/s" not in outcomes[1][2]
-    _assert_same_run(tmp_path, reference, 1e-9)
+    assert len(read_history(tmp_path, "step")) == 4
+    _assert_same_run(tmp_path, short_reference, 1e-9)
 
 
 def test_a_batch_that_the_devices_cannot_share_is_named(tmp_path, key_file):

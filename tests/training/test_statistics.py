@@ -17,7 +17,8 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.training import experiment
 from ppvit_jax.training.loop import Run, train
 from ppvit_jax.training.matching import PLAIN
-from ppvit_jax.training.workdir import Workdir, read_history
+from ppvit_jax.training.results import read_history
+from ppvit_jax.training.workdir import Workdir
 
 pytestmark = pytest.mark.slow
 

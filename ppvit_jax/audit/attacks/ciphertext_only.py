@@ -46,6 +46,9 @@ def run(inputs: Inputs) -> Finding:
             recovered = scoring.align(recovered, target)
             quality = scoring.compare_images(recovered, target, shown)
             row |= {"SSIM": quality.ssim, "PSNR": quality.psnr, "SSIM encrypted": quality.encrypted_ssim}
+            if method.blocks and method.block_size > 1:
+                likeness = scoring.measure_likeness(inputs.plain[:count], method.block_size)
+                row |= {"neighbors alike": likeness.neighbors, "channels alike": likeness.channels}
             best = max(best, quality.ssim)
         row["seconds"] = seconds
         rows.append(row)

@@ -97,7 +97,7 @@ def structure(method: Encryption, height: int, width: int) -> Structure:
             side = method.sub_block_size or size
             sites = _sub_blocks(places, size, side)
             orders, inverted = _etc_transforms(method, side)
-            group = method.channels != "legacy"
+            group = not method.loses_channels
             return Structure(sites, np.zeros(sites.shape[1], int), orders, inverted, group, alike=method.shared)
         case PixelEncryption():
             pixels = places.reshape(1, -1, 3)
@@ -145,7 +145,7 @@ def _etc_transforms(method: EncryptionThenCompression, side: int) -> tuple[np.nd
         flipped = (site, site[:, ::-1])
         turned = [np.rot90(start, quarters) for start in flipped for quarters in range(4)]
     channels = CHANNEL_ORDERS[:1] if method.channels == "none" else CHANNEL_ORDERS
-    if method.channels == "legacy":
+    if method.loses_channels:
         channels = LEGACY_ORDERS
     orders = np.stack([square[..., order].reshape(-1) for square in turned for order in channels])
     # Several turns of a small block may be equal. Each is kept once; the identity stays first.

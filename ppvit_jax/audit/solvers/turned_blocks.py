@@ -36,7 +36,7 @@ def solve(method: EncryptionThenCompression, encrypted: np.ndarray, *, seed: int
     Raises:
       UserError: the channel option destroys information, the blocks are single pixels, or `encrypted` are not images.
     """
-    if method.channels == "legacy":
+    if method.loses_channels:
         raise UserError(
             f"encryption {method.spec} destroys information, so no secret decrypts it: use another channels option"
         )

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ppvit_jax.audit.attack import Counts
+from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared.encryption_choices import image_encryptions
 from ppvit_jax.data.images import RESIZES, Resize
 from ppvit_jax.encryption import METHODS
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import COUNT, SIDE
 
 
 def _numbers(text: str) -> list[int]:
@@ -51,6 +52,8 @@ _FLAGS: dict[str, dict[str, Any]] = {
     },
     "candidates": {
         "type": int,
+        "action": Number,
+        "range": COUNT,
         "default": Counts.candidates,
         "metavar": "N",
         "help": "number of plain images among which to search for those encrypted (default: %(default)s)",
@@ -129,6 +132,8 @@ def add_sources(parser: argparse.ArgumentParser, required: Sequence[str], option
             "--block-size",
             "--patch-size",
             type=int,
+            action=Number,
+            range=SIDE,
             dest="block_size",
             default=Sources.block_size,
             metavar="PIXELS",
@@ -150,6 +155,8 @@ def add_comparison(parser: argparse.ArgumentParser, *, keys: int) -> None:
     parser.add_argument(
         "--keys",
         type=int,
+        action=Number,
+        range=COUNT,
         default=keys,
         metavar="N",
         help="number of new keys to try each encryption with (default: %(default)s)",
@@ -157,15 +164,8 @@ def add_comparison(parser: argparse.ArgumentParser, *, keys: int) -> None:
 
 
 def read_sources(arguments: argparse.Namespace) -> Sources:
-    """Returns the values of the flags of `add_sources`; flags that a subcommand lacks keep their defaults.
-
-    Raises:
-      UserError: a number is too small.
-    """
+    """Returns the values of the flags of `add_sources`; flags that a subcommand lacks keep their defaults."""
     options = vars(arguments)
-    for name, least in (("seed", 0), ("candidates", 1), ("image_size", 1)):
-        if options.get(name, least) < least:
-            raise UserError(f"--{name.replace('_', '-')} is {options[name]}: give {least} or more")
     models = options.get("model") or ()
     models = (models,) if isinstance(models, str) else tuple(models)
     values: dict[str, Any] = {name: options[name] for name in _fields(Sources) if name in options}
@@ -175,3 +175,16 @@ def read_sources(arguments: argparse.Namespace) -> Sources:
 
 def _fields(kind: type[Counts] | type[Sources]) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
+
+
+def add_image_size(command: argparse.ArgumentParser) -> None:
+    """Adds --image-size, of the images that a comparison encrypts."""
+    command.add_argument(
+        "--image-size",
+        type=int,
+        action=Number,
+        range=SIDE,
+        default=shared.DEFAULT_IMAGE_SIZE,
+        metavar="PIXELS",
+        help="side of the images in pixels (default: %(default)s)",
+    )

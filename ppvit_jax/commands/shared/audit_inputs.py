@@ -64,9 +64,9 @@ def open_material(sources: Sources, attacks: Sequence[Attack], size: int, noise:
     return Material(plain, reference, sources.counts, noise, pair)
 
 
-def describe_material(sources: Sources, material: Material, repetitions: int) -> str:
-    """Returns a line that describes the keys, images and models of a measurement."""
-    parts = [f"{repetitions} keys, seed {sources.seed}"]
+def describe_material(sources: Sources, material: Material, repetitions: int, draws: int | None = None) -> str:
+    """Returns a line that describes the keys, draws of images, images and models of a measurement."""
+    parts = [f"{repetitions} keys, {'' if draws is None else f'{draws} draws of images, '}seed {sources.seed}"]
     if material.plain is not None:
         number, size = material.plain.shape[:2]
         parts.append(

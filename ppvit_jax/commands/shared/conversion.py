@@ -2,14 +2,16 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from ppvit_jax.commands.shared.arguments import add_max_pixels, open_encryption
+from ppvit_jax.commands.shared.origin import add_origin
 from ppvit_jax.data import tfds_source
+from ppvit_jax.data.class_depth import printable
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.listing import Images, open_files, open_tfds
 from ppvit_jax.data.manifest import Header, Manifest
@@ -42,11 +44,13 @@ class Input:
       path: a folder, one image, or the version folder of a data set that tfds has prepared.
       tfds_name: the name of such a data set; None for files.
       splits: the splits to read of such a data set; empty for all.
+      skip_unreadable: True leaves out links to nothing and folders that cannot be read.
     """
 
     path: Path
     tfds_name: str | None = None
     splits: tuple[str, ...] = ()
+    skip_unreadable: bool = False
 
     @property
     def folder(self) -> Path:
@@ -61,7 +65,9 @@ class Input:
         """
         if self.tfds_name is not None:
             return open_tfds(self.path, self.splits, reader)
-        return open_files(self.path, reader, keep_names=keep_names, manifest=manifest)
+        return open_files(
+            self.path, reader, keep_names=keep_names, manifest=manifest, skip_unreadable=self.skip_unreadable
+        )
 
     def output_folder(self, output: Path) -> Path:
         """Returns the folder to write; for a tfds data set its version folder, so that --data-dir names the output."""
@@ -77,8 +83,9 @@ class Conversion:
       images: the input.
       recipe: turns each image into its files.
       folder: the folder to write.
-      header: the description of the folder.
+      header: the description of the folder, without an origin.
       key: the key that authenticates the manifest.
+      options: options that decide the output, but that the header does not name.
       pipeline: other machines that do the work; None for this one alone.
     """
 
@@ -88,6 +95,7 @@ class Conversion:
     folder: Path
     header: Header
     key: SecretKey
+    options: Mapping[str, object]
     pipeline: Pipeline | None = None
 
     def run(self) -> None:
@@ -96,26 +104,31 @@ class Conversion:
         Raises:
           UserError: the arguments or files cannot be used.
         """
-        folder, header, images = self.folder, self.header, self.images
+        folder, images = self.folder, self.images
         started = time.monotonic()
+        augmentations = self.recipe.augmentation.copies
+        header = add_origin(self.header, self.key, images, self.options, folder, augmentations)
         with Journal(folder, header, self.key.authenticate) as journal:
             if journal.complete:
                 print(f"{folder} is already complete: there is nothing to do")
                 return
+            images.print_summary()
             begun = journal.begun
             if self.pipeline is not None:
                 self.pipeline.run(journal)
             write = write_files if images.tfds is None else write_tfds
-            left_out = write(images, self.recipe, journal, activity=self.activity)
-        for message in left_out:
+            written = write(images, self.recipe, journal, activity=self.activity)
+        for message in written.left_out:
             print(f"left out: {message}", file=sys.stderr)
-        if images.ignored:
-            print(f"left out: {images.ignored:,} files that are not images")
-        count, seconds = images.count, time.monotonic() - started
+        for name in written.lost_classes:
+            print(f"warning: no image of {printable(name)} could be read, so the output lacks it", file=sys.stderr)
+        count, seconds = written.count, time.monotonic() - started
+        skipped = f", {images.count - count:,} left out" if images.count > count else ""
         if begun:
-            print(f"{folder}: {count:,} images, resumed after an interruption")
+            print(f"{folder}: {count:,} images{skipped}, resumed after an interruption")
         else:
-            print(f"{folder}: {count:,} images in {seconds:.1f} s, {count / seconds:.0f} images/s, {peak_memory()}")
+            rate = f"{count / seconds:.0f} images/s, {peak_memory()}"
+            print(f"{folder}: {count:,} images{skipped} in {seconds:.1f} s, {rate}")
         fingerprint = header.key_fingerprint
         result = f"encryption {header.encryption}, key fingerprint {fingerprint}" if fingerprint else "plain"
         print(f"{result}, {header.image_size}x{header.image_size} pixels")
@@ -169,7 +182,7 @@ def parse_input(arguments: argparse.Namespace) -> Input:
         raise UserError(f"the output {output} lies in the input {path}: choose a folder outside")
     if not path.exists():
         raise UserError(f"there is no {path}: give a folder of images, or one image, as --input")
-    return Input(path)
+    return Input(path, skip_unreadable=arguments.skip_unreadable)
 
 
 def open_image_encryption(spec: str, block_size: int) -> Encryption:
@@ -182,8 +195,3 @@ def open_image_encryption(spec: str, block_size: int) -> Encryption:
     if method.encodes:
         raise UserError(f"--encryption {spec} gives no images: use it while training, by config.encryption")
     return method
-
-
-def identify(key: SecretKey, images: Images, options: dict[str, object]) -> str:
-    """Returns text that identifies images and options to their owner; see `ppvit_jax.data.manifest.Header.origin`."""
-    return key.authenticate(json.dumps([images.identity, options]).encode())

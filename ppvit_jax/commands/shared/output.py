@@ -1,8 +1,11 @@
 """Checks of the paths that commands write to."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import local_path
 
 
 def new_path(text: str, title: str) -> Path:
@@ -15,7 +18,7 @@ def new_path(text: str, title: str) -> Path:
     Raises:
       UserError: the path exists, or its folder does not.
     """
-    path = Path(text).expanduser()
+    path = local_path(text)
     if path.exists() or path.is_symlink():
         raise UserError(f"{path} exists: choose another name for {title}")
     if not path.parent.is_dir():
@@ -29,9 +32,23 @@ def results_folder(text: str) -> Path:
     Raises:
       UserError: the folder cannot be created.
     """
-    path = Path(text).expanduser()
+    path = local_path(text)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot use the output folder {path}: {error.strerror}") from None
     return path
+
+
+@contextlib.contextmanager
+def results_in(text: str) -> Iterator[Path]:
+    """Yields a folder for results, as `results_folder`; a folder that it created, and that stays empty, is removed."""
+    existed = local_path(text).exists()
+    path = results_folder(text)
+    try:
+        yield path
+    finally:
+        if not existed:
+            # This fails where results have been written.
+            with contextlib.suppress(OSError):
+                path.rmdir()

@@ -120,8 +120,10 @@ def test_restricted_permutations_prefer_blocks_that_stay():
         assert blocks >= stay
 
 
-@pytest.mark.parametrize("spec", ["etc:channels=legacy", "etc:channels=legacy,shared=True,sub_block_size=4"])
-def test_legacy_channels_are_found_but_not_undone(spec):
+@pytest.mark.parametrize(
+    "spec", ["etc:channels=published", "etc:channels=legacy", "etc:channels=legacy,shared=True,sub_block_size=4"]
+)
+def test_channels_assigned_in_place_are_found_but_not_undone(spec):
     images = crops(30, seed=2)
     method, encrypted, _ = encrypt(spec, images, 4)
     solution = solve(method, images[:20], encrypted[:20])

@@ -80,6 +80,7 @@ def test_noise_is_not_recovered():
     ("options", "shape", "message"),
     [
         ({"channels": "legacy"}, (1, 32, 32, 3), "destroys information"),
+        ({"channels": "published"}, (1, 32, 32, 3), "destroys information"),
         ({}, (32, 32, 3), "images, height, width, 3"),
         ({}, (1, 40, 32, 3), "does not divide into blocks"),
         ({"sub_block_size": 1}, (1, 32, 32, 3), "no edges"),

@@ -1,6 +1,5 @@
 """The configuration of a run: every field with its default, loading from a file, and checking."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,11 +8,13 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ppvit_jax import models
+from ppvit_jax.config.fields import check_fields
 from ppvit_jax.data.augmentation import AUGMENTATIONS
 from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES
 from ppvit_jax.data.source import from_text
 from ppvit_jax.encryption import Encryption, parse
 from ppvit_jax.errors import UserError
+from ppvit_jax.files import local_path
 
 DTYPES = ("float32", "bfloat16", "float64")
 HEADS = ("new", "keep")
@@ -145,10 +146,10 @@ def find_file(name: str) -> Path:
     Raises:
       UserError: there is neither.
     """
-    path = Path(name).expanduser()
+    path = local_path(name)
     if path.is_file():
         return path
-    folders = (parent / "configs" for parent in (Path(__file__).parent, Path(__file__).parents[1]))
+    folders = (parent / "configs" for parent in Path(__file__).parents[1:3])
     # In a wheel the configurations lie in the package, in a source tree beside it.
     folder = next((folder for folder in folders if (folder / "cifar10.py").is_file()), None)
     packaged = {f"configs/{file.name}": file for file in sorted(folder.glob("*.py"))} if folder else {}
@@ -205,6 +206,7 @@ def check(config: Config) -> Config:
         if value not in choices:
             raise UserError(f"config.{name} is {value!r}: use one of {', '.join(map(repr, choices))}")
 
+    check_fields(config, default_config())
     model_config = make_model(config, num_classes=1)
     # Some shapes that a family cannot have are only found here.
     models.build(model_config)
@@ -216,19 +218,10 @@ def check(config: Config) -> Config:
     choose("augmentation", config.augmentation, AUGMENTATIONS)
     choose("optimizer.name", config.optimizer.name, OPTIMIZERS)
     choose("optimizer.schedule", config.optimizer.schedule, SCHEDULES)
-    for name in ("batch_size", "eval_batch_size", "accumulation", "epochs", "log_steps"):
-        if config[name] < 1:
-            raise UserError(f"config.{name} is {config[name]}: give at least 1")
-    for name in ("seed", "checkpoint_steps", "representation_size"):
-        if config[name] < 0:
-            raise UserError(f"config.{name} is {config[name]}: give 0 or more")
     if config.batch_size % config.accumulation:
         raise UserError(
             f"config.batch_size {config.batch_size} is not a multiple of config.accumulation {config.accumulation}"
         )
-    rate = config.optimizer.learning_rate
-    if not (math.isfinite(rate) and rate > 0):
-        raise UserError(f"config.optimizer.learning_rate is {rate}: give a positive number")
     milestones = config.optimizer.milestones
     if not milestones or list(milestones) != sorted(milestones) or not 0 <= min(milestones) <= max(milestones) <= 1:
         raise UserError(f"config.optimizer.milestones is {tuple(milestones)}: give ascending parts of the run, 0 to 1")

@@ -1,0 +1,129 @@
+"""Shape of a Vision Transformer, and the names of its published sizes."""
+
+import dataclasses
+import re
+
+from ppvit_jax.errors import UserError
+
+# Hidden size, layers, heads and MLP size: table 1 of arXiv 2010.11929. Ti and S are those of arXiv 2106.10270; Micro is
+# the shape of the small checkpoint in this package.
+SIZES = {
+    "Micro": (128, 6, 4, 512),
+    "Ti": (192, 12, 3, 768),
+    "S": (384, 12, 6, 1536),
+    "B": (768, 12, 12, 3072),
+    "L": (1024, 24, 16, 4096),
+    "H": (1280, 32, 16, 5120),
+}
+
+# Activations of the MLPs: the tanh form of the GELU, the exact form, and the form with a sigmoid.
+ACTIVATIONS = ("gelu_tanh", "gelu", "quick_gelu")
+# Google's models have these.
+ACTIVATION = "gelu_tanh"
+EPSILON = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig:
+    """Shape of a Vision Transformer.
+
+    Attributes:
+      patch_size: side of a patch in pixels.
+      hidden_size: features of a token.
+      layers: number of encoder blocks.
+      heads: attention heads of a block.
+      mlp_size: hidden units of a block's MLP.
+      image_size: side of an image in pixels.
+      num_classes: outputs of the head.
+      representation_size: width of the `pre_logits` layer (a dense layer and tanh between the class token and the
+        head), or None for a model without this layer.
+      dtype: compute dtype; the parameters keep theirs.
+      attention: implementation of attention; see `ppvit_jax.models.products.attention`.
+      activation: activation of the MLPs, one of ACTIVATIONS.
+      epsilon: number that the layer normalizations add to the variance.
+    """
+
+    patch_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    mlp_size: int
+    image_size: int
+    num_classes: int
+    representation_size: int | None = None
+    dtype: str = "float32"
+    attention: str = "xla"
+    activation: str = ACTIVATION
+    epsilon: float = EPSILON
+
+    @property
+    def grid_size(self) -> int:
+        """Number of patches along one side of the image."""
+        return self.image_size // self.patch_size
+
+
+def parse_name(
+    name: str,
+    *,
+    image_size: int,
+    num_classes: int,
+    representation_size: int | None = None,
+    dtype: str = "float32",
+    attention: str = "xla",
+    activation: str = ACTIVATION,
+    epsilon: float = EPSILON,
+) -> ViTConfig:
+    """Reads a model name such as `ViT-B/16` (or `ViT-B_16`, as the published files are named).
+
+    Args:
+      name: size and patch size of the model.
+      image_size, num_classes, representation_size, dtype, attention, activation, epsilon: see `ViTConfig`.
+
+    Raises:
+      UserError: the name or an option is unknown, or the image size is not a multiple of the patch size.
+    """
+    match = re.fullmatch(r"ViT-([A-Za-z]+)[/_](\d+)", name)
+    if match is None or match[1] not in SIZES or int(match[2]) == 0:
+        raise UserError(
+            f"unknown model {name!r}: use ViT-SIZE/PATCH with SIZE one of {', '.join(SIZES)}, for example ViT-B/16"
+        )
+    patch_size = int(match[2])
+    if image_size <= 0 or image_size % patch_size:
+        below = max(image_size // patch_size, 1) * patch_size
+        raise UserError(
+            f"image size {image_size} is not a multiple of the patch size {patch_size} of {name}: "
+            f"use, for example, {below} or {below + patch_size}"
+        )
+    check_options(activation, epsilon, "config.model_options has")
+    hidden_size, layers, heads, mlp_size = SIZES[match[1]]
+    return ViTConfig(
+        patch_size=patch_size,
+        hidden_size=hidden_size,
+        layers=layers,
+        heads=heads,
+        mlp_size=mlp_size,
+        image_size=image_size,
+        num_classes=num_classes,
+        representation_size=representation_size,
+        dtype=dtype,
+        attention=attention,
+        activation=activation,
+        epsilon=epsilon,
+    )
+
+
+def check_options(activation: object, epsilon: object, source: str) -> None:
+    """Checks the options that a checkpoint's arrays do not show.
+
+    Args:
+      activation: the name of the activation.
+      epsilon: the number that the layer normalizations add to the variance.
+      source: start of the message, such as "model.npz records".
+
+    Raises:
+      UserError: the activation is unknown, or epsilon is no positive number below 1.
+    """
+    if activation not in ACTIVATIONS:
+        raise UserError(f"{source} the activation {activation!r}: use one of {', '.join(ACTIVATIONS)}")
+    if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
+        raise UserError(f"{source} the epsilon {epsilon!r}: use a number above 0 and below 1, such as {EPSILON}")
