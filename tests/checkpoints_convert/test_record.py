@@ -299,6 +299,15 @@ def test_arguments_of_timm_that_google_lacks_are_refused(tmp_path, capsys, argum
     assert message in capsys.readouterr().err
 
 
+def test_a_record_in_the_file_itself_decides_over_a_configuration_beside_it(tmp_path):
+    _hub(tmp_path)
+    metadata = dataclasses.replace(FULL, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    _write(tmp_path / "full.npz", metadata)
+    assert convert("npz_to_timm", tmp_path / "full.npz", tmp_path / "full.safetensors") == 0
+    assert convert("timm_to_npz", tmp_path / "full.safetensors", tmp_path / "back.npz") == 0
+    assert arrays(tmp_path / "back.npz")[1] == metadata
+
+
 def test_a_folder_of_timm_is_not_taken_for_one_of_hugging_face(tmp_path, capsys):
     _hub(tmp_path)
     assert convert("hf_to_npz", tmp_path, tmp_path / "out.npz") == 1
