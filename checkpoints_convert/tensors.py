@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import json
 import re
 import shlex
@@ -101,7 +102,10 @@ def write_torch(path: Path, state: dict[str, np.ndarray], record: checkpoint.Met
 
     tensors: Any = OrderedDict((name, _to_torch(np.array(array))) for name, array in state.items())
     tensors._metadata = OrderedDict(_fields(record, heads))
-    torch.save(tensors, path)
+    # PyTorch reports a full disk as an error of its own; Python's writing raises an OSError.
+    content = io.BytesIO()
+    torch.save(tensors, content)
+    path.write_bytes(content.getbuffer())
 
 
 def _fields(record: checkpoint.Metadata, heads: int) -> dict[str, str]:
