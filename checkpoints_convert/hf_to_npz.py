@@ -104,7 +104,7 @@ def _select(content: tensors.Tensors, weights: str | None, where: str) -> dict[s
     if "classifier.weight" in state:
         unused += ["vit.pooler.dense.weight", "vit.pooler.dense.bias"]
     if present := [name for name in unused if name in state]:
-        note(f"leaves out {', '.join(present)} of {where}, which the classifier does not use")
+        note(f"{', '.join(present)} of {where} are left out, because the classifier does not use them")
     return {_rename(name): tensor for name, tensor in state.items() if name not in unused}
 
 

@@ -62,6 +62,8 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
     Raises:
       UserError: the configuration has a value that cannot be represented; the message has the value.
     """
+    if "model_type" not in config and isinstance(config.get("architecture"), str):
+        raise UserError(f"{where} is a folder of timm: give the file of weights in it to ppvit convert timm-to-npz")
     if config.get("model_type") != "vit":
         raise UserError(f"{where} is a model of type {config.get('model_type')!r}, but only 'vit' can be converted")
     architectures = config.get("architectures") or []

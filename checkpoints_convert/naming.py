@@ -57,9 +57,8 @@ def strip_prefix(
         raise UserError(f"{where} has no averaged weights: leave out --weights ema")
     if averages and others:
         chosen = others if weights == "model" else averages
-        note(
-            f"takes the weights {chosen[0]}* of {where}, and not {', '.join(p + '*' for p in {*prefixes} - {*chosen})}"
-        )
+        kind, rest = ("", averages) if weights == "model" else ("averaged ", others)
+        note(f"the {kind}weights {chosen[0]}* of {where} are converted, and not {', '.join(p + '*' for p in rest)}")
         dropped = tuple({*prefixes} - {*chosen} - {""})
         state = {name: tensor for name, tensor in state.items() if not dropped or not name.startswith(dropped)}
         prefixes = chosen
@@ -73,7 +72,7 @@ def strip_prefix(
         raise UserError(
             f"{where} has {list_names(beside)} beside the model {prefix}*: save the model alone, with its own head"
         )
-    note(f"removes the prefix {prefix} from the names in {where}")
+    note(f"the prefix {prefix} is removed from the names in {where}")
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import io
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -100,7 +102,10 @@ def write_torch(path: Path, state: dict[str, np.ndarray], record: checkpoint.Met
 
     tensors: Any = OrderedDict((name, _to_torch(np.array(array))) for name, array in state.items())
     tensors._metadata = OrderedDict(_fields(record, heads))
-    torch.save(tensors, path)
+    # PyTorch reports a full disk as an error of its own; Python's writing raises an OSError.
+    content = io.BytesIO()
+    torch.save(tensors, content)
+    path.write_bytes(content.getbuffer())
 
 
 def _fields(record: checkpoint.Metadata, heads: int) -> dict[str, str]:
@@ -170,7 +175,7 @@ def _read_torch(path: Path, weights: str | None) -> Tensors:
     if not tensors:
         raise UserError(f"{path} is not a state dict: it holds values other than tensors")
     if left_out := [str(name) for name in content if name not in tensors]:
-        note(f"leaves out values of {path} that are no tensors: {', '.join(left_out[:5])}")
+        note(f"values of {path} that are no tensors are left out: {', '.join(left_out[:5])}")
     state = {str(name): _to_numpy(str(name), tensor, str(path)) for name, tensor in tensors.items()}
     return Tensors(state, settings=settings if isinstance(settings, dict) else {}, averaged=averaged, **fields)
 
@@ -190,7 +195,7 @@ def _unwrap(content: Any, weights: str | None, where: str) -> tuple[dict[Any, An
         if weights == "model" and name == average:
             raise UserError(f"{where} has no weights other than the average in {name}: give --weights ema")
         other = f", and not those in {plain}, which --weights model takes" if name == average and plain else ""
-        note(f"takes the {'averaged ' if name == average else ''}weights in {name} of {where}{other}")
+        note(f"the {'averaged ' if name == average else ''}weights in {name} of {where} are converted{other}")
         averaged, content = averaged or name == average, content[name]
     raise UserError(f"{where} is not a state dict: it holds values other than tensors")
 
@@ -231,13 +236,10 @@ def _explain(path: Path, error: Exception) -> str:
     refused = re.search(r"GLOBAL ([\w.]+)", str(error))
     if refused is None:
         return f"{_one_line(error)}; download it again, or save its state_dict() again"
-    if refused[1].split(".")[0] in ("argparse", "numpy", "omegaconf", "pathlib", "collections", "builtins"):
-        saved = '{k: v for k, v in c.items() if k.startswith(("state_dict", "model"))}'
-    else:
-        saved = '(c["model"] if isinstance(c, dict) else c).state_dict()'
     code = (
-        f'import torch; c = torch.load("{path}", map_location="cpu", weights_only=False); '
-        f'torch.save({saved}, "weights.pth")'
+        f'import torch; c = torch.load({json.dumps(str(path))}, map_location="cpu", weights_only=False); '
+        'torch.save({k: getattr(v, "state_dict", lambda: v)() for k, v in c.items() if k.startswith(("state_dict", '
+        '"model"))} if isinstance(c, dict) else c.state_dict(), "weights.pth")'
     )
     return (
         f"it also holds objects of {refused[1]}, which could run code: if you trust its source, save the weights alone "
@@ -247,5 +249,6 @@ def _explain(path: Path, error: Exception) -> str:
 
 def _one_line(error: Exception) -> str:
     text = re.sub(r"\x1b\[[\d;]*m", "", str(error)) or type(error).__name__
-    first = text.strip().splitlines()[0]
+    reason = re.search(r"WeightsUnpickler error: (.+)", text)
+    first = reason[1] if reason else text.strip().splitlines()[0]
     return re.split(r"(?<=[a-z)])\. ", first)[0].rstrip(". ")[:300]

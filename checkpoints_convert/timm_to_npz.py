@@ -44,7 +44,8 @@ def convert(arguments: argparse.Namespace) -> None:
     _check_patches(state, where)
     tensors.check_values(state, where)
     num_classes = len(state["head.weight"]) if "head.weight" in state else 0
-    config = timm_config.read(config_file)
+    # A record in the file itself is of these very weights; config.json may be of another file in the folder.
+    config = {} if content.record else timm_config.read(config_file)
     if not timm_config.fits(config, num_classes=num_classes, where=str(config_file)):
         config = {}
     timm_config.check_arguments(config, str(config_file))
@@ -64,6 +65,9 @@ def convert(arguments: argparse.Namespace) -> None:
         image_size=shape.image_size,
         where=str(config_file),
     )
+    if config:
+        title = config["architecture"]
+        note(f"{config_file} describes {where} as {title}: its normalization, resizing and class names are recorded")
     if activation is not None:
         options = dict(content.record.model_options) if content.record else {}
         own["model_options"] = options | {"activation": activation}

@@ -236,6 +236,7 @@ def _read(path: Path) -> dict:
             text = file.read(_MAX_SIZE)
     except OSError as error:
         raise UserError(f"cannot read the key file {path}: {error.strerror}") from None
+    content = None
     try:
         content = json.loads(text)
         version = content["version"]
@@ -243,7 +244,7 @@ def _read(path: Path) -> dict:
             raise KeyError
     except (ValueError, KeyError, TypeError, RecursionError):
         title = next((f"{title} and" for start, title in _OTHERS if text.startswith(start)), "damaged, or")
-        title = title if text else "empty and"
+        title = "JSON of another kind and" if content is not None else title if text else "empty and"
         raise UserError(f"{path} is {title} not a key file of ppvit: give the file that keygen wrote") from None
     if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
         raise UserError(f"the key file {path} can be read by others: run chmod 600 {path}")

@@ -165,7 +165,7 @@ OTHERS = {
     "an SSH key": (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", "is an SSH key and not a key file"),
     "a certificate": (b"-----BEGIN CERTIFICATE-----\n", "is a PEM file of another program and not a key file"),
     "empty": (b"", "is empty and not a key file"),
-    "a manifest": (b'{"format": "ppvit-images", "version": 1}', "is damaged, or not a key file"),
+    "a manifest": (b'{"format": "ppvit-images", "version": 1}', "is JSON of another kind and not a key file"),
     "deep": (b"[" * 60000, "is damaged, or not a key file"),
 }
 

@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import re
+import shlex
 import zipfile
 
 import ml_dtypes
@@ -40,24 +41,32 @@ WRITTEN = {
     "Lightning": (
         "last.ckpt",
         lambda: {"state_dict": _state(prefix="model."), "hyper_parameters": {"lr": 1}, "callbacks": {}},
-        "removes the prefix model. from",
+        "the prefix model. is removed from",
     ),
-    "DDP": ("ddp.bin", lambda: _state(prefix="module."), "removes the prefix module. from"),
-    "compiled DDP": ("c.pt", lambda: _state(prefix="_orig_mod.module."), "removes the prefix _orig_mod.module. from"),
+    "DDP": ("ddp.bin", lambda: _state(prefix="module."), "the prefix module. is removed from"),
+    "compiled DDP": (
+        "c.pt",
+        lambda: _state(prefix="_orig_mod.module."),
+        "the prefix _orig_mod.module. is removed from",
+    ),
     "a backbone": ("b.pth", lambda: {"model": {"state_dict": _state(prefix="net.backbone.")}}, "prefix net.backbone."),
     "timm's train.py": (
         "last.pth.tar",
         lambda: _training_state(state_dict=_state(), args=argparse.Namespace(lr=0.1, mean=None, std=None)),
-        "takes the weights in state_dict of",
+        "the weights in state_dict of .* are converted",
     ),
     "counters and a loss": (
         "l.pth",
         lambda: {**_state(prefix="model."), "n_averaged": torch.tensor(3), "criterion.weight": torch.ones(3)},
-        "removes the prefix model.",
+        "the prefix model. is removed",
     ),
-    "an unusual wrapper": ("w.pth", lambda: _training_state(student=_state()), "takes the weights in student of"),
+    "an unusual wrapper": (
+        "w.pth",
+        lambda: _training_state(student=_state()),
+        "the weights in student of .* are converted",
+    ),
     "trainable parameters": ("p.pth", lambda: {n: torch.nn.Parameter(t) for n, t in _state().items()}, ""),
-    "numbers beside the tensors": ("n.pth", lambda: {**_state(), "epoch": 3}, "leaves out values of .*: epoch"),
+    "numbers beside the tensors": ("n.pth", lambda: {**_state(), "epoch": 3}, "values of .* left out: epoch"),
 }
 
 
@@ -96,7 +105,7 @@ def test_the_average_is_taken_unless_another_choice_is_made(tmp_path, capsys, pr
         target = tmp_path / f"{number}.npz"
         assert convert("timm_to_npz", tmp_path / "both.pth", target, HEADS, *options) == 0
         assert_same_tree(arrays(target)[0], flatten(random_params(CONFIG, seed)))
-        assert "note: takes the " in capsys.readouterr().err
+        assert "weights" in capsys.readouterr().err
     torch.save(_state(), tmp_path / "one.pth")
     assert convert("timm_to_npz", tmp_path / "one.pth", tmp_path / "n.npz", HEADS, "--weights=ema") == 1
     assert "one.pth has no averaged weights: leave out --weights ema" in capsys.readouterr().err
@@ -150,10 +159,9 @@ OTHERS = {
         r"holds objects of .*_Settings, which could run code: if you trust .* python -c 'import torch; .*weights.pth",
     ),
     "a number of numpy": (
-        lambda: _saved(_training_state(state_dict=_state(), best=np.float64(3))),
-        r"objects of numpy.*if k.startswith\(.\"state_dict\", \"model\".*then convert weights.pth",
+        lambda: _saved(_training_state(state_dict=_state(), best=np.float64(3))), "objects of numpy.*weights.pth",
     ),
-    "a whole model": (lambda: _saved(torch.nn.Linear(2, 3)), r"objects of torch.nn.*\.state_dict\(\)"),
+    "a whole model": (lambda: _saved(torch.nn.Linear(2, 3)), "objects of torch.nn.*weights.pth"),
     "eight bits": (
         lambda: _saved(_state() | {"head.weight": torch.ones(3, 16, dtype=torch.int8)}),
         "has head.weight as int8, and quantized or integer weights cannot be converted: export the model in float32",
@@ -187,6 +195,24 @@ def test_other_files_are_called_what_they_are(tmp_path, capsys, other):
     assert re.search(message, errors[-1]) and "\x1b" not in errors[-1], errors
     assert [line.partition(": ")[0] for line in errors] == ["note"] * (len(errors) - 1) + ["error"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pth"]
+
+
+@pytest.mark.parametrize("form", ["a state with objects", "a state with a model", "a model"])
+def test_the_python_line_of_the_message_saves_the_weights_alone(tmp_path, capsys, monkeypatch, form):
+    model = timm.models.vision_transformer.VisionTransformer(
+        img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, num_classes=3, mlp_ratio=2
+    )
+    model.load_state_dict(_state())
+    objects = {"state_dict": _state(), "state_dict_ema": _state(1), "args": _Settings()}
+    content = {"a state with objects": objects, "a state with a model": {"model": model, "epoch": 1}, "a model": model}
+    torch.save(content[form], tmp_path / 'it"s.pth')
+    assert convert("timm_to_npz", tmp_path / 'it"s.pth', tmp_path / "out.npz", HEADS) == 1
+    command = re.search("by (python -c .*), then convert weights.pth", capsys.readouterr().err)
+    assert command
+    monkeypatch.chdir(tmp_path)
+    exec(shlex.split(command[1])[2], {})
+    assert convert("timm_to_npz", tmp_path / "weights.pth", tmp_path / "out.npz", HEADS, "--weights=model") == 0
+    assert_same_tree(arrays(tmp_path / "out.npz")[0], flatten(random_params(CONFIG)))
 
 
 @pytest.mark.parametrize("script", ["npz_to_timm", "npz_to_hf", "big_vision_to_npz"])

@@ -206,7 +206,7 @@ def test_weights_in_several_files_and_parts_that_a_classifier_ignores_are_named(
     shapes = {"pooler.dense.weight": (16, 16), "pooler.dense.bias": (16,), "embeddings.mask_token": (1, 1, 16)}
     save_file(load_file(path) | {f"vit.{name}": np.ones(shape, np.float32) for name, shape in shapes.items()}, path)
     assert convert("hf_to_npz", folder / "hf", folder / "back.npz") == 0
-    assert "leaves out vit.embeddings.mask_token, vit.pooler.dense.weight" in capsys.readouterr().err
+    assert "vit.embeddings.mask_token, vit.pooler.dense.weight, vit.pooler.dense.bias of" in capsys.readouterr().err
     assert_same_tree(arrays(folder / "back.npz")[0], flatten(random_params(CONFIG)))
     path.rename(folder / "hf" / "model-00001-of-00002.safetensors")
     (folder / "hf" / "model.safetensors.index.json").write_text("{}")
@@ -297,6 +297,21 @@ def test_a_configuration_of_another_model_is_left_out_of_account(tmp_path, capsy
 def test_arguments_of_timm_that_google_lacks_are_refused(tmp_path, capsys, arguments, message):
     assert convert("timm_to_npz", _hub(tmp_path, model_args=arguments), tmp_path / "out.npz", "--heads=2") == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_record_in_the_file_itself_decides_over_a_configuration_beside_it(tmp_path):
+    _hub(tmp_path)
+    metadata = dataclasses.replace(FULL, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    _write(tmp_path / "full.npz", metadata)
+    assert convert("npz_to_timm", tmp_path / "full.npz", tmp_path / "full.safetensors") == 0
+    assert convert("timm_to_npz", tmp_path / "full.safetensors", tmp_path / "back.npz") == 0
+    assert arrays(tmp_path / "back.npz")[1] == metadata
+
+
+def test_a_folder_of_timm_is_not_taken_for_one_of_hugging_face(tmp_path, capsys):
+    _hub(tmp_path)
+    assert convert("hf_to_npz", tmp_path, tmp_path / "out.npz") == 1
+    assert "is a folder of timm: give the file of weights in it to ppvit convert timm-to-npz" in capsys.readouterr().err
 
 
 def test_options_set_what_a_file_does_not_record(tmp_path, capsys):
