@@ -66,7 +66,9 @@ def open_material(sources: Sources, attacks: Sequence[Attack], size: int, noise:
 
 def describe_material(sources: Sources, material: Material, repetitions: int, draws: int | None = None) -> str:
     """Returns a line that describes the keys, draws of images, images and models of a measurement."""
-    parts = [f"{repetitions} keys, {'' if draws is None else f'{draws} draws of images, '}seed {sources.seed}"]
+    keys_used = "1 key" if repetitions == 1 else f"{repetitions} keys"
+    drawn = "" if draws is None else f"{draws} draws of images, " if draws > 1 else "1 draw of images, "
+    parts = [f"{keys_used}, {drawn}seed {sources.seed}"]
     if material.plain is not None:
         number, size = material.plain.shape[:2]
         parts.append(
