@@ -1,5 +1,7 @@
 """Adaptation networks compared with PyTorch, which loops over the blocks as the original code does."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -283,7 +285,7 @@ def _variables(network, size):
 
 def _from(kernel, distribution):
     """Tells if the values come from a distribution, or from that of other values (Kolmogorov and Smirnov)."""
-    compare = stats.ks_2samp if isinstance(distribution, np.ndarray) else stats.kstest
+    compare: Any = stats.ks_2samp if isinstance(distribution, np.ndarray) else stats.kstest
     return compare(np.ravel(kernel), distribution).pvalue > 1e-3
 
 
