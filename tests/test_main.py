@@ -42,7 +42,8 @@ def bad_input(tmp_path):
     (shared_key := make_key(tmp_path, 3)).chmod(0o644)
     (begun := tmp_path / "begun").mkdir()
     config = json.loads((load(SMALL_RUN[0].split("=")[1])).to_json())
-    (begun / "config.json").write_text(json.dumps({"config": config | {"seed": 5}, "key_fingerprint": None}))
+    record = {"config": config | {"seed": 5}, "encryption": "none", "key_fingerprint": None, "metadata": {}}
+    (begun / "config.json").write_text(json.dumps(record))
     small = SMALL_RUN[0]
     return {
         "wrong key for a model": (

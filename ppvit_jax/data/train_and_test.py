@@ -110,7 +110,8 @@ def _choose(
         texts = [f"{printable(split.name)} ({split.count:,} images)" for split in others]
         notes.append(f"note: not used: {', '.join(texts)}")
     if absent := sorted(set(class_names) - set(test_names)):
-        notes.append(f"warning: {len(absent):,} classes have no test image, such as {printable(absent[0])}")
+        others = f" and {len(absent) - 1:,} other classes" if len(absent) > 1 else ""
+        notes.append(f"warning: no test image shows {printable(absent[0])}{others}")
     if train_name == test_name:
         notes.append("warning: the test images are the training images, so the test accuracy says nothing")
     labels = [class_names.index(name) for name in test_names]

@@ -326,8 +326,8 @@ def test_options_set_what_a_file_does_not_record(tmp_path, capsys):
     capsys.readouterr()
     for wrong, message in (
         (["--mean", *"012"], "--mean and --std belong together"),
-        (["--mean", *"012", "--std", *"120"], "no normalization of values from 0 to 1"),
-        (["--mean", "nan", "0", "0", "--std", *"123"], "no normalization of values from 0 to 1"),
+        (["--mean", *"012", "--std", *"120"], "--std is 0.0: give a positive number"),
+        (["--mean", "nan", "0", "0", "--std", *"123"], "--mean is nan: give"),
         (["--mean", "123", "116", "103", "--std", "58", "57", "57"], "divide those of values from 0 to 255 by 255"),
         ([f"--class-names={tmp_path}"], "cannot read --class-names"),
         ([f"--class-names={source}"], "is not UTF-8"),

@@ -130,7 +130,7 @@ def test_keygen_makes_a_key_that_nobody_else_can_read(tmp_path, plain, capsys, s
 
 MISTAKES = {
     "no checkpoint": ("adapt", ["--checkpoint=no.npz"], "cannot read the checkpoint no.npz"),
-    "not a checkpoint": ("adapt", ["--checkpoint={tmp}/1.key"], "is truncated, damaged or not a .npz file"),
+    "not a checkpoint": ("adapt", ["--checkpoint={tmp}/1.key"], "is JSON text and not a .npz file"),
     "not a transformer": ("adapt", ["--checkpoint={tmp}/other.npz"], "is not a Vision Transformer .* lacks embedding"),
     "adapted already": ("adapt", ["--checkpoint={tmp}/adapted.npz"], "is already adapted to bs\\+ps"),
     "size": ("adapt", ["--image-size=17"], "--image-size 17 is not a multiple of the model's patch size 4"),

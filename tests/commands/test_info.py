@@ -67,7 +67,9 @@ def test_what_is_unknown_gives_one_line(tmp_path, capsys):
     (tmp_path / "empty").write_text("")
     (tmp_path / "zip.npz").write_bytes(b"PK\x03\x04")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    (tmp_path / "open.key").write_text("{}")
+    keys.save(keys.generate(), tmp_path / "open.key")
+    (tmp_path / "open.key").chmod(0o644)
+    (tmp_path / "other.json").write_text("{}")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
     (tmp_path / "bare").mkdir()
@@ -78,6 +80,7 @@ def test_what_is_unknown_gives_one_line(tmp_path, capsys):
         "zip.npz": "truncated, damaged or not a .npz file",
         "other.npz": "is not a Vision Transformer",
         "open.key": "can be read by others",
+        "other.json": "is JSON of another kind and not a key file",
         "run": "is not the workdir of a run",
         "bare": "has neither a manifest.json nor",
     }.items():

@@ -43,7 +43,7 @@ def test_a_validation_split_is_tested_on_only_if_there_is_no_test_split(tmp_path
     assert names(split(tmp_path)[1], tmp_path) == ["test/a/5.png"]
     errors = capsys.readouterr().err
     assert "note: not used: valid (2 images)\n" in errors
-    assert "warning: 1 classes have no test image, such as b\n" in errors
+    assert "warning: no test image shows b\n" in errors
     # A split that is named decides.
     assert names(split(tmp_path, test="val")[1], tmp_path) == ["valid/a/3.png", "valid/b/4.png"]
 
