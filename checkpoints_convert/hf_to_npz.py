@@ -19,10 +19,9 @@ import numpy as np
 
 from checkpoints_convert import command, hugging_face, naming, record, tensors
 from checkpoints_convert.names import DENSE, HUGGING_FACE, both, to_google
-from checkpoints_convert.notes import note
 from ppvit_jax import checkpoint
 from ppvit_jax.checkpoint.content import recognize, refusal
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_note
 
 _TABLE = (*HUGGING_FACE, *both("vit.pooler.dense", "pre_logits", DENSE))
 # Names in memory since transformers 5, and in files. A state dict that torch.save wrote has the former.
@@ -66,7 +65,7 @@ def convert(arguments: argparse.Namespace) -> None:
         hugging_face.check_shape(config, shape, where)
         metadata = record.merge(former or content.record, hugging_face.own_fields(folder, config), where=where)
     if metadata.encryption != "none":
-        note(
+        print_note(
             f"{where} holds a model that is adapted to {metadata.encryption}, by its field ppvit: it takes such images"
         )
     metadata = record.apply_options(metadata, arguments, num_classes=shape.num_classes, where=where)
@@ -104,7 +103,7 @@ def _select(content: tensors.Tensors, weights: str | None, where: str) -> dict[s
     if "classifier.weight" in state:
         unused += ["vit.pooler.dense.weight", "vit.pooler.dense.bias"]
     if present := [name for name in unused if name in state]:
-        note(f"{', '.join(present)} of {where} are left out, because the classifier does not use them")
+        print_note(f"{', '.join(present)} of {where} are left out, because the classifier does not use them")
     return {_rename(name): tensor for name, tensor in state.items() if name not in unused}
 
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.notes import note, warn
 from ppvit_jax.checkpoint import Metadata
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_note, print_warning
 from ppvit_jax.models.vit import FAMILY, ViTConfig
 
 # Their names of our activations, ours first; several names stand for one function.
@@ -85,7 +84,7 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
         raise UserError(f"{where} has layer_norm_eps={epsilon!r}: it needs a number above 0 and below 1")
     problem = config.get("problem_type")
     if problem not in (None, "single_label_classification"):
-        warn(f"{where} has problem_type={problem!r}, but ppvit predict turns logits into one class by softmax")
+        print_warning(f"{where} has problem_type={problem!r}, but ppvit predict turns logits into one class by softmax")
 
 
 def check_shape(config: Mapping[str, Any], shape: ViTConfig, where: str) -> None:
@@ -206,20 +205,22 @@ def _read_processor(processor: Mapping[str, Any], image_size: int, path: Path) -
         raise UserError(f"{path} is damaged: its size is {size!r}, but a size has height and width, or shortest_edge")
     edge = size.get("shortest_edge")
     if edge is None and "height" not in size:
-        warn(f"{path} resizes images to {size}, which the record cannot express: it is left out")
+        print_warning(f"{path} resizes images to {size}, which the record cannot express: it is left out")
         return fields
     fields["resize"] = "centre_crop" if edge is not None else "squash"
     final = [crop.get(name, edge) for name in ("height", "width")]
     if final != [image_size, image_size]:
-        warn(f"{path} makes images of {final[0]}x{final[1]} pixels, but the model takes {image_size}x{image_size}")
+        print_warning(
+            f"{path} makes images of {final[0]}x{final[1]} pixels, but the model takes {image_size}x{image_size}"
+        )
     before = edge if edge is not None else size.get("height")
     if before != final[0]:
-        warn(
+        print_warning(
             f"{path} resizes images to {before} and crops {final[0]} pixels; this program crops the whole shorter side"
         )
     if (resample := processor.get("resample", 2)) != 2:
         name = _FILTERS.get(resample, resample) if isinstance(resample, int) else resample
-        note(f"{path} resizes by the filter {name}; this program uses the bilinear one")
+        print_note(f"{path} resizes by the filter {name}; this program uses the bilinear one")
     return fields
 
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from checkpoints_convert.notes import note
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_note
 
 # Counters, and parameters of a loss, which training programs save beside the model.
 _LEFT_OUT = re.compile(r"(.*\.)?(num_batches_tracked|n_averaged)|(criterion|loss|loss_fn|loss_fct)\..*")
@@ -58,7 +57,9 @@ def strip_prefix(
     if averages and others:
         chosen = others if weights == "model" else averages
         kind, rest = ("", averages) if weights == "model" else ("averaged ", others)
-        note(f"the {kind}weights {chosen[0]}* of {where} are converted, and not {', '.join(p + '*' for p in rest)}")
+        print_note(
+            f"the {kind}weights {chosen[0]}* of {where} are converted, and not {', '.join(p + '*' for p in rest)}"
+        )
         dropped = tuple({*prefixes} - {*chosen} - {""})
         state = {name: tensor for name, tensor in state.items() if not dropped or not name.startswith(dropped)}
         prefixes = chosen
@@ -72,7 +73,7 @@ def strip_prefix(
         raise UserError(
             f"{where} has {list_names(beside)} beside the model {prefix}*: save the model alone, with its own head"
         )
-    note(f"the prefix {prefix} is removed from the names in {where}")
+    print_note(f"the prefix {prefix} is removed from the names in {where}")
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 

@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 
 from checkpoints_convert import command, hugging_face
 from checkpoints_convert.names import HUGGING_FACE, from_google
-from checkpoints_convert.notes import note
 from checkpoints_convert.tensors import FIELD
+from ppvit_jax.errors import print_note
 from ppvit_jax.files import written_aside
 
 
@@ -37,11 +37,11 @@ def convert(arguments: argparse.Namespace) -> None:
         metadata = dataclasses.replace(metadata, class_names=())
     config[FIELD] = json.loads(metadata.to_json())
     if not metadata.resize:
-        note(
+        print_note(
             f"{arguments.source} does not record how images were resized: the folder scales height and width separately"
         )
     if not metadata.mean:
-        note(f"{arguments.source} does not record its normalization: mean and std 0.5 are assumed")
+        print_note(f"{arguments.source} does not record its normalization: mean and std 0.5 are assumed")
     processor = hugging_face.make_processor(metadata, shape.image_size)
     with written_aside(arguments.target) as folder:
         folder.mkdir()

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from checkpoints_convert import command, tensors, timm_config
 from checkpoints_convert.names import TIMM, from_google
-from checkpoints_convert.notes import note
-from ppvit_jax.errors import UserError, require
+from ppvit_jax.errors import UserError, print_note, require
 from ppvit_jax.files import written_aside
 
 
@@ -42,7 +41,7 @@ def convert(arguments: argparse.Namespace) -> None:
         write = tensors.write_safetensors if target.suffix == ".safetensors" else tensors.write_torch
         write(path, state, metadata, shape.heads)
     mean, std = ("{:g}, {:g}, {:g}".format(*values) for values in metadata.normalization)
-    note(
+    print_note(
         f"load it by timm.create_model(NAME, {timm_config.create_model_line(shape)}, checkpoint_path={str(target)!r}); "
         f"its images have mean ({mean}) and std ({std}){'' if metadata.mean else ', which are assumed'}"
     )

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.notes import note
 from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.checkpoint.metadata import STANDARD
 from ppvit_jax.command_line import Number
-from ppvit_jax.errors import Range, UserError
+from ppvit_jax.errors import Range, UserError, print_note
 
 # Fields of the record that a foreign program's own files can have, in words.
 _TITLES = {
@@ -57,7 +56,7 @@ def merge(former: Metadata | None, own: Mapping[str, Any], *, where: str) -> Met
             record = dataclasses.replace(record, **{name: value})
         if former is not None and before != value:
             old, new = _shorten(before, value)
-            note(
+            print_note(
                 f"{where} has {_TITLES[name]} {new}, but its field ppvit, of a former export, has {old}: "
                 "the file's own value is kept"
             )
@@ -88,7 +87,9 @@ def apply_options(record: Metadata, arguments: argparse.Namespace, *, num_classe
             )
         return dataclasses.replace(record, mean=tuple(arguments.mean), std=tuple(arguments.std))
     if not record.mean:
-        note(f"{where} does not record its normalization, so mean and std 0.5 are assumed: --mean and --std set others")
+        print_note(
+            f"{where} does not record its normalization, so mean and std 0.5 are assumed: --mean and --std set others"
+        )
     return record
 
 
@@ -111,12 +112,14 @@ def fit(record: Metadata, *, model: str, image_size: int, num_classes: int, wher
         model = record.model
     for name, old, new in (("model", record.model, model), ("image size", record.image_size, image_size)):
         if old and new != old:
-            note(
+            print_note(
                 f"the record in {where} has the {name} {old}, but its arrays have {new or 'another'}: the arrays decide"
             )
     names = record.class_names
     if names and num_classes and len(names) != num_classes:
-        note(f"the record in {where} has {len(names)} class names, but its head {num_classes} outputs: drops the names")
+        print_note(
+            f"the record in {where} has {len(names)} class names, but its head {num_classes} outputs: drops the names"
+        )
     names = names if len(names) == num_classes else ()
     return dataclasses.replace(record, model=model, image_size=image_size, class_names=names)
 

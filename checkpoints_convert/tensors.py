@@ -15,10 +15,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from checkpoints_convert.notes import note
 from ppvit_jax import checkpoint
 from ppvit_jax.checkpoint.content import recognize, refusal
-from ppvit_jax.errors import UserError, require
+from ppvit_jax.errors import UserError, print_note, require
 
 if TYPE_CHECKING:
     import torch
@@ -175,7 +174,7 @@ def _read_torch(path: Path, weights: str | None) -> Tensors:
     if not tensors:
         raise UserError(f"{path} is not a state dict: it holds values other than tensors")
     if left_out := [str(name) for name in content if name not in tensors]:
-        note(f"values of {path} that are no tensors are left out: {', '.join(left_out[:5])}")
+        print_note(f"values of {path} that are no tensors are left out: {', '.join(left_out[:5])}")
     state = {str(name): _to_numpy(str(name), tensor, str(path)) for name, tensor in tensors.items()}
     return Tensors(state, settings=settings if isinstance(settings, dict) else {}, averaged=averaged, **fields)
 
@@ -195,7 +194,7 @@ def _unwrap(content: Any, weights: str | None, where: str) -> tuple[dict[Any, An
         if weights == "model" and name == average:
             raise UserError(f"{where} has no weights other than the average in {name}: give --weights ema")
         other = f", and not those in {plain}, which --weights model takes" if name == average and plain else ""
-        note(f"the {'averaged ' if name == average else ''}weights in {name} of {where} are converted{other}")
+        print_note(f"the {'averaged ' if name == average else ''}weights in {name} of {where} are converted{other}")
         averaged, content = averaged or name == average, content[name]
     raise UserError(f"{where} is not a state dict: it holds values other than tensors")
 

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.notes import note
 from checkpoints_convert.record import is_normalization
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_note
 from ppvit_jax.models.vit import FAMILY, ViTConfig
 from ppvit_jax.models.vit_config import ACTIVATIONS
 
@@ -77,7 +76,9 @@ def fits(config: Mapping[str, Any], *, num_classes: int, where: str) -> bool:
     stated = config.get("num_classes")
     if not config or not isinstance(stated, int) or stated == num_classes:
         return bool(config)
-    note(f"{where} is of a model with {stated} classes, but the weights have {num_classes}: it is left out of account")
+    print_note(
+        f"{where} is of a model with {stated} classes, but the weights have {num_classes}: it is left out of account"
+    )
     return False
 
 
@@ -158,4 +159,6 @@ def _note_preprocessing(config: Mapping[str, Any], image_size: int, where: str) 
     if isinstance(size, list) and size[1:] != [image_size, image_size]:
         differences.append(f"has images of {'x'.join(map(str, size[1:]))} pixels, not {image_size}x{image_size}")
     if differences:
-        note(f"{where} {', '.join(differences)}: this program crops the whole shorter side and resizes bilinearly")
+        print_note(
+            f"{where} {', '.join(differences)}: this program crops the whole shorter side and resizes bilinearly"
+        )

@@ -16,9 +16,8 @@ import numpy as np
 
 from checkpoints_convert import command, naming, record, tensors, timm_config
 from checkpoints_convert.names import TIMM, to_google
-from checkpoints_convert.notes import note
 from ppvit_jax.command_line import Number
-from ppvit_jax.errors import COUNT, UserError
+from ppvit_jax.errors import COUNT, UserError, print_note
 from ppvit_jax.models.vit_config import ACTIVATIONS
 
 
@@ -54,10 +53,14 @@ def convert(arguments: argparse.Namespace) -> None:
     arrays = to_google(_add_class_position(state), TIMM, heads=heads, where=where)
     shape = command.check_complete(arrays, where)
     if recorded_heads is None:
-        note(f"{where} does not record its attention heads: {heads} are assumed, which is usual (--heads sets others)")
+        print_note(
+            f"{where} does not record its attention heads: {heads} are assumed, which is usual (--heads sets others)"
+        )
     activation = arguments.activation or timm_config.activation(config, str(config_file))
     if activation is None and content.record is None:
-        note(f"{where} does not record its activation: the tanh form of the GELU is assumed (--activation gelu: exact)")
+        print_note(
+            f"{where} does not record its activation: the tanh form of the GELU is assumed (--activation gelu: exact)"
+        )
     own = timm_config.own_fields(
         config,
         content.settings,
@@ -67,7 +70,9 @@ def convert(arguments: argparse.Namespace) -> None:
     )
     if config:
         title = config["architecture"]
-        note(f"{config_file} describes {where} as {title}: its normalization, resizing and class names are recorded")
+        print_note(
+            f"{config_file} describes {where} as {title}: its normalization, resizing and class names are recorded"
+        )
     if activation is not None:
         options = dict(content.record.model_options) if content.record else {}
         own["model_options"] = options | {"activation": activation}

@@ -1,9 +1,10 @@
-"""The exception for mistakes of the user, checks that raise it, and the mark of commands that resume."""
+"""Messages to the user: the exception for mistakes, checks that raise it, notes and warnings."""
 
 import contextlib
 import dataclasses
 import importlib.util
 import math
+import sys
 from collections.abc import Iterator
 
 # Attribute of an error that stopped a command which continues where it was.
@@ -122,3 +123,13 @@ def require(purpose: str, extra: str, *modules: str, instead: str = "") -> None:
     if missing := [_LIBRARIES[module] for module in modules if not is_installed(module)]:
         alternative = f", or {instead}" if instead else ""
         raise UserError(f"{purpose} needs {', '.join(missing)}: run pip install 'ppvit-jax[{extra}]'{alternative}")
+
+
+def print_note(text: str) -> None:
+    """Prints one line on standard error about something that was assumed, chosen or left out."""
+    print(f"note: {' '.join(text.split())}", file=sys.stderr)
+
+
+def print_warning(text: str) -> None:
+    """Prints one line on standard error about something that may make a result wrong."""
+    print(f"warning: {' '.join(text.split())}", file=sys.stderr)

@@ -8,7 +8,6 @@ from ppvit_jax.checkpoint.notes import (
     describe_normalization,
     describe_resize,
     list_assumptions,
-    print_notes,
 )
 from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, read, resolve, write
 from ppvit_jax.checkpoint.params import check_statistics, join, split, to_params
@@ -25,7 +24,6 @@ __all__ = [
     "describe_resize",
     "join",
     "list_assumptions",
-    "print_notes",
     "read",
     "resolve",
     "split",

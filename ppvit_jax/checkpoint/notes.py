@@ -1,8 +1,7 @@
 """Messages about a checkpoint's record: descriptions of its values, and notes of those that it lacks."""
 
 import dataclasses
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,12 +68,6 @@ def list_assumptions(
     names, assumptions = (_join(parts) for parts in zip(*lacking, strict=True))
     verb = "are" if len(lacking) > 1 or " and " in assumptions else "is"
     return [f"{path} does not record its {names}: {assumptions} {verb} assumed"]
-
-
-def print_notes(notes: Iterable[str], title: str = "note") -> None:
-    """Prints notes on standard error, one line each."""
-    for note in notes:
-        print(f"{title}: {' '.join(note.split())}", file=sys.stderr)
 
 
 def check_record(path: Path | str, metadata: Metadata, arrays: Mapping[str, np.ndarray]) -> None:

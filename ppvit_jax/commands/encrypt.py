@@ -6,7 +6,6 @@ import argparse
 import csv
 import filecmp
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.augmentation import AUGMENTATIONS
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.listing import Images
-from ppvit_jax.errors import COUNT_OR_NONE, SEED, UserError, require, resuming
+from ppvit_jax.errors import COUNT_OR_NONE, SEED, UserError, print_note, require, resuming
 from ppvit_jax.files import written_aside
 from ppvit_jax.offline.recipe import Augmentation, Recipe, make_encryptor
 from ppvit_jax.offline.worker import KeyFile, Task
@@ -158,7 +157,7 @@ def run(arguments: argparse.Namespace) -> None:
     recipe = Recipe(size, encryptor, augmentation=augmentation, skip_unreadable=arguments.skip_unreadable)
     options = {name: getattr(arguments, name) for name in _ORIGIN}
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print_note(note)
     conversion.Conversion("encrypting", images, recipe, folder, header, key, options, pipeline).run()
     try:
         method.absorb(key, height=size, width=size)

@@ -21,7 +21,7 @@ from ppvit_jax.data.loader import BatchOptions, test_batches
 from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.source import StreamSource
-from ppvit_jax.errors import COUNT, UserError
+from ppvit_jax.errors import COUNT, UserError, print_note, print_warning
 from ppvit_jax.files import write_bytes
 from ppvit_jax.training.matching import LoadedImages, LoadedModel, check_match
 
@@ -118,7 +118,8 @@ def run(arguments: argparse.Namespace) -> None:
     # Messages come last, so that a mistake prints one line alone.
     # The images of a folder with a manifest have one size.
     _print_messages(model, "" if header else arguments.resize, resizes=header is None)
-    checkpoint.print_notes(predictions.list_warnings(), "warning")
+    for warning in predictions.list_warnings():
+        print_warning(warning)
 
 
 def _print_messages(model: SavedModel, requested: str | None, *, resizes: bool) -> None:
@@ -132,8 +133,9 @@ def _print_messages(model: SavedModel, requested: str | None, *, resizes: bool) 
     metadata = model.metadata
     if requested and metadata.resize and requested != metadata.resize:
         requested, recorded = (checkpoint.describe_resize(value) for value in (requested, metadata.resize))
-        warning = f"--resize is {requested}, but {model.path} was trained on images that were resized by {recorded}"
-        checkpoint.print_notes([warning], "warning")
+        print_warning(
+            f"--resize is {requested}, but {model.path} was trained on images that were resized by {recorded}"
+        )
     assumptions = checkpoint.list_assumptions(
         model.path,
         metadata,
@@ -141,7 +143,8 @@ def _print_messages(model: SavedModel, requested: str | None, *, resizes: bool) 
         resize=checkpoint.describe_resize(RESIZES[0]) if resizes and not requested else "",
         classes="class numbers from 0",
     )
-    checkpoint.print_notes(assumptions)
+    for assumption in assumptions:
+        print_note(assumption)
 
 
 def _predict(model: SavedModel, images: Images, batch_size: int) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from ppvit_jax.data.formats import split_ending
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.listing_summary import check_images, print_summary
 from ppvit_jax.data.splits import TRAIN, split_role
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Images:
         if self.listing is not None:
             print_summary(self.listing)
         for note in self.notes:
-            print(f"note: {note}", file=sys.stderr)
+            print_note(note)
 
 
 def open_folder(path: Path, reader: ImageReader, manifest: manifests.Manifest | None) -> Images:

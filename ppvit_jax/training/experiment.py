@@ -13,7 +13,7 @@ from ppvit_jax import adaptation, checkpoint, data, models
 from ppvit_jax.config import Config, check_normalization, make_encryption, make_model
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.encryption import Encryption, Permutations, Secret
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_note, print_warning
 from ppvit_jax.files import local_path
 from ppvit_jax.training import pretrained
 from ppvit_jax.training.loop import Run, train
@@ -85,8 +85,10 @@ def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path)
         allow_mismatch=config.allow_mismatch or not config.checkpoint or (method is not None and is_plain),
     )
     if jax.process_index() == 0:
-        checkpoint.print_notes(start.warnings, "warning")
-        checkpoint.print_notes(start.notes)
+        for warning in start.warnings:
+            print_warning(warning)
+        for note in start.notes:
+            print_note(note)
     images = header or PLAIN
     metadata = _record(config, dataset, model_config, metadata, method, images)
     return Run(config, dataset, model_config, params, start.statistics, secret, metadata, images)

@@ -14,7 +14,7 @@ from ppvit_jax.data import BatchOptions, Dataset, test_batches, train_batches
 from ppvit_jax.data.loader import steps_per_epoch
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.encryption import Secret
-from ppvit_jax.errors import COUNT, UserError
+from ppvit_jax.errors import COUNT, UserError, print_warning
 from ppvit_jax.training import identity
 from ppvit_jax.training.checks import check_state, find_doubts
 from ppvit_jax.training.devices import gather_to_host, replicate_images, shard_batches, shardings, state_shardings
@@ -91,7 +91,7 @@ def train(run: Run, workdir: str | Path) -> Result:
             files.finish(result, checkpoint.join(*gather_to_host((state["params"], state["statistics"]))))
     if files.writes:
         for warning in result.get("warnings", ()):
-            print(f"warning: {warning}", file=sys.stderr)
+            print_warning(warning)
     return result
 
 

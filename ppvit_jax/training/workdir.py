@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -16,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.data.lock import lock
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_note
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import identity
 from ppvit_jax.training.results import MetricsLine, Result, json_line, read_history, read_result
@@ -216,7 +215,7 @@ class Workdir:
 
     def _tell(self, note: str) -> None:
         if note and self.writes:
-            print(f"note: {note}", file=sys.stderr)
+            print_note(note)
 
     def finish(self, result: Result, params: models.Params) -> None:
         """Writes checkpoint.npz and, last, result.json."""

@@ -10,7 +10,7 @@ from ppvit_jax.commands.shared.arguments import add_encryption, open_encryption
 from ppvit_jax.commands.shared.encryption_choices import adaptable_encryptions
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.encryption import Permutations
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_note
 
 if TYPE_CHECKING:
     from ppvit_jax.keys import SecretKey
@@ -209,5 +209,5 @@ def write_model(arguments: argparse.Namespace, model: SavedModel, key: "SecretKe
     adapted = f"adapted to {metadata.encryption} with the key of fingerprint {metadata.key_fingerprint}"
     print(f"{path}: {name}, {shape.image_size}x{shape.image_size}, {adapted if key else 'a plain model'}")
     standard = checkpoint.describe_normalization(*checkpoint.Metadata().normalization)
-    checkpoint.print_notes(checkpoint.list_assumptions(model.path, model.metadata, normalization=standard))
-    checkpoint.print_notes(model.notes)
+    for note in (*checkpoint.list_assumptions(model.path, model.metadata, normalization=standard), *model.notes):
+        print_note(note)

@@ -16,7 +16,7 @@ from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.listing import Images, open_files, open_tfds
 from ppvit_jax.data.manifest import Header, Manifest
 from ppvit_jax.encryption import Encryption
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_warning
 from ppvit_jax.keys import SecretKey
 from ppvit_jax.offline.journal import Journal
 from ppvit_jax.offline.memory import peak_memory
@@ -121,7 +121,7 @@ class Conversion:
         for message in written.left_out:
             print(f"left out: {message}", file=sys.stderr)
         for name in written.lost_classes:
-            print(f"warning: no image of {printable(name)} could be read, so the output lacks it", file=sys.stderr)
+            print_warning(f"no image of {printable(name)} could be read, so the output lacks it")
         count, seconds = written.count, time.monotonic() - started
         skipped = f", {images.count - count:,} left out" if images.count > count else ""
         if begun:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.data.images import RESIZES
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_warning
 
 if TYPE_CHECKING:
     from ppvit_jax.keys import SecretKey
@@ -78,9 +78,7 @@ def _follow_model(arguments: argparse.Namespace, key: "SecretKey") -> list[str]:
             )
     if arguments.resize and metadata.resize and arguments.resize != metadata.resize:
         requested, recorded = checkpoint.describe_resize(arguments.resize), checkpoint.describe_resize(metadata.resize)
-        checkpoint.print_notes(
-            [f"--resize is {requested}, but {path} was trained on images that were resized by {recorded}"], "warning"
-        )
+        print_warning(f"--resize is {requested}, but {path} was trained on images that were resized by {recorded}")
     assumptions = checkpoint.list_assumptions(path, metadata, resize="" if arguments.resize else "center_crop")
     arguments.resize = shared.choose_resize(arguments.resize, metadata.resize)
     return assumptions
