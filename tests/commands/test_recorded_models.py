@@ -6,6 +6,7 @@ Logits are compared with those of a model that gets images which numpy and Pillo
 import csv
 import dataclasses
 import functools
+import re
 
 import jax
 import numpy as np
@@ -46,8 +47,9 @@ def folder(tmp_path):
 
 
 def _messages(capsys):
-    """Returns the lines on standard error, without those of progress."""
-    return "".join(f"{line}\n" for line in capsys.readouterr().err.splitlines() if not line.startswith("predicting: "))
+    """Returns the lines on standard error, without those of progress and of the list of images."""
+    lines = capsys.readouterr().err.splitlines()
+    return "".join(f"{line}\n" for line in lines if not re.search("^predicting: |images, not in class folders$", line))
 
 
 def _pixels(folder, resize):
