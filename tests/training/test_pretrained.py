@@ -18,7 +18,7 @@ from ppvit_jax.config import check, default_config
 from ppvit_jax.data.manifest import Header, Manifest
 from ppvit_jax.errors import UserError
 from ppvit_jax.training import experiment
-from ppvit_jax.training.workdir import _differences
+from ppvit_jax.training.identity import _differences
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -279,6 +279,6 @@ def test_a_workdir_of_a_former_version_is_continued():
     now = {"config": {"seed": 0}, "metadata": json.loads(record.to_json())}
     former = ("model", "image_size", "encryption", "key_fingerprint", "class_names")
     before = {"config": {"seed": 0}, "metadata": {name: now["metadata"][name] for name in former}}
-    assert _differences(before, now) == []
+    assert _differences(before, now) == {}
     before["metadata"]["image_size"] = 24
-    assert _differences(before, now) == ["metadata.image_size was 24 and is 16"]
+    assert _differences(before, now) == {"metadata.image_size": ("24", "16")}
