@@ -116,7 +116,7 @@ def test_complete_rows_are_not_trained_again_and_another_budget_is_refused(outpu
         (["--rows=plain_vit,rot13"], "unknown rows rot13"),
         (["--config=nowhere"], "no configuration file nowhere"),
         (["--budget=0"], "give a positive number"),
-        (["--budget=0.001", "--rows=plain_vit", "--config.checkpoint=embedded"], "is not enough for 1 rows"),
+        (["--budget=0.001", "--rows=plain_convmixer", "--config.model=ConvMixer-8/1"], "is not enough for 1 rows"),
         (["--rows=plain_vit", "--config.checkpoint=nowhere.npz"], "cannot read the checkpoint nowhere.npz"),
     ],
 )
