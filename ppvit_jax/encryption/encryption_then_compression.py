@@ -2,7 +2,7 @@
 
 The blocks are permuted; each block is rotated and flipped, perhaps inverted, and its channels are permuted. Sources:
 an outline by Chuman for the order of the steps, one by Hamano, Imaizumi and Kiya for the sub-blocks, and Madono's
-public code (`archive/etc_encryption.py`) for the `published` and `legacy` channels.
+public code (`archive/etc_encryption.py`) for the `published` and `in_place` channels.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from ppvit_jax.encryption.pixel_encryption import CHANNEL_ORDERS
 from ppvit_jax.errors import UserError
 
 # The result of each order if the channels are assigned one after another in place: two of three are the same.
-LEGACY_ORDERS = np.array([(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 1), (2, 2, 2), (2, 1, 2)], np.int32)
+IN_PLACE_ORDERS = np.array([(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 1), (2, 2, 2), (2, 1, 2)], np.int32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,9 @@ class EncryptionThenCompression(BlockWise):
         public code does; this duplicates a channel for 5 of 6 codes and so destroys information. It also draws the
         other steps as that code does: a (sub-)block is turned by 0 to 3 quarters, then turned upside down, mirrored, or
         neither, each with probability 1/3; and exactly half of the (sub-)blocks are inverted. It serves to compare with
-        results published with that code. "legacy" assigns the channels in the same way, but draws the other steps like
-        "permuted"; it remains for the images and models that were made with it. "none" leaves the channels alone.
+        results published with that code. "legacy" is another name for it. "in_place" assigns the channels in the same
+        way, but draws the other steps like "permuted"; former versions called this draw "legacy". "none" leaves the
+        channels alone.
     """
 
     sub_block_size: int = 0
@@ -50,7 +51,10 @@ class EncryptionThenCompression(BlockWise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self.name, "channels", self.channels, ("permuted", "published", "legacy", "none"))
+        check_choice(self.name, "channels", self.channels, ("permuted", "published", "legacy", "in_place", "none"))
+        if self.channels == "legacy":
+            # The record says "published", so that it differs from that of images with the former draw.
+            object.__setattr__(self, "channels", "published")
         if self.sub_block_size < 0 or (self.sub_block_size and self.block_size % self.sub_block_size):
             raise UserError(
                 f"encryption etc: sub-blocks of {self.sub_block_size} do not divide blocks of {self.block_size}"
@@ -59,7 +63,7 @@ class EncryptionThenCompression(BlockWise):
     @property
     def loses_channels(self) -> bool:
         """True if the channels are assigned in place, which destroys information."""
-        return self.channels in ("published", "legacy")
+        return self.channels in ("published", "in_place")
 
     def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         blocks, values = self.count(height, width)
@@ -77,7 +81,7 @@ class EncryptionThenCompression(BlockWise):
             codes = self._turns(randomness, keyed * sub_blocks)
             inside = np.stack([_turn(block, code) for block, code in zip(inside, codes, strict=True)])
         if self.channels != "none":
-            channels = LEGACY_ORDERS if self.loses_channels else CHANNEL_ORDERS
+            channels = IN_PLACE_ORDERS if self.loses_channels else CHANNEL_ORDERS
             codes = randomness.integers("etc/channels", keyed * sub_blocks, len(channels))
             inside = np.take_along_axis(inside, channels[codes][:, None, None, :], axis=3)
 

@@ -32,7 +32,7 @@ def test_defaults_are_not_described(name):
         ("etc:sub_block_size=2.0", "sub_block_size is '2.0': give a whole number"),
         ("etc:sub_block_size=3", "sub-blocks of 3 do not divide blocks of 4"),
         ("etc:sub_block_size=-2", "sub-blocks of -2 do not divide blocks of 4"),
-        ("etc:channels=rgb", "etc: channels is 'rgb': use one of permuted, published, legacy, none"),
+        ("etc:channels=rgb", "etc: channels is 'rgb': use one of permuted, published, legacy, in_place, none"),
         ("pe:keys=each", "pe: keys is 'each': use one of shared, per_image"),
         ("pe:colour=no", "colour is 'no': give True or False"),
         ("pe:color=no", "color is 'no': give True or False"),

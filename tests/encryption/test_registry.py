@@ -47,9 +47,9 @@ INVERTED = [
 ]
 LOSING = [
     "etc:channels=published",
-    "etc:channels=legacy",
+    "etc:channels=in_place",
     "etc:sub_block_size=2,shared=True,channels=published",
-    "etc:sub_block_size=2,shared=True,channels=legacy",
+    "etc:sub_block_size=2,shared=True,channels=in_place",
 ]
 ENCODING = [
     "neuracrypt:depth=1,width=16",
@@ -201,7 +201,7 @@ def test_only_methods_with_a_key_for_every_image_look_at_its_number(spec):
 def test_what_a_model_absorbs_is_the_encryption(spec):
     method = _create(spec)
     absorbed = ("bs", "ps", "bs+ps", "restricted", "np", "bs+ps+np", "bs+pps", "etc")
-    own_keys = ("shared=False", "shared=none", "published", "legacy")
+    own_keys = ("shared=False", "shared=none", "published", "in_place")
     bare = "etc:rotation=False,negative_positive=False,channels=none"
     possible = spec.split(":")[0] in absorbed and not any(part in spec for part in own_keys)
     possible &= not spec.startswith("etc") or "shared=True" in spec or spec == bare

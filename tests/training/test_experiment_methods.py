@@ -151,7 +151,7 @@ def _one_line(tmp_path, config, message):
         ("pe", "every pixel of an image has a key of its own"),
         ("pe:keys=per_image", "every pixel of an image has a key of its own"),
         ("etc", "differs from block to block"),
-        ("etc:shared=True,channels=legacy", "the legacy channels destroy information"),
+        ("etc:shared=True,channels=legacy", "the published channels destroy information"),
         ("bs+pps:shared=none", "differs from block to block"),
         ("bs+ps+np:shared=False", "differs from block to block"),
         ("neuracrypt:width=16,depth=1", "its random network is not linear"),

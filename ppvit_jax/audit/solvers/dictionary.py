@@ -22,7 +22,7 @@ _BATCH = 50
 _BLOCKS = 256
 # The largest number of patch pairs whose distances are compared.
 _PATCH_PAIRS = 4096
-# Number of hash buckets for the channels of blocks under etc's published and legacy channels.
+# Number of hash buckets for the channels of blocks under etc's published and in_place channels.
 _BOXES = 2048
 # Random hash of each value: the sum over a block identifies the multiset of its values.
 _TABLE = np.random.default_rng(0).integers(0, 2**64, 128, np.uint64)
@@ -48,7 +48,7 @@ def identify(
     """Finds the most likely candidate for every encrypted image, whatever its key.
 
     The distance between two images is the mean absolute difference between their blocks' means of |v - 127.5|, sorted
-    if blocks move. Under etc's `published` and `legacy` channels, it measures how few channels of blocks the images
+    if blocks move. Under etc's `published` and `in_place` channels, it measures how few channels of blocks the images
     share, and even the right candidate has a distance above 0. For encodings, it is 1 minus the correlation between the
     patch distances of the two images.
 
@@ -103,7 +103,7 @@ def duplicates(method: Encryption, encrypted: np.ndarray) -> list[list[int]]:
     """Finds groups of encrypted images that contain the same blocks, whatever their places and keys.
 
     The images of a group have equal plain images. For most methods, images that are mirrored or rotated together with
-    the block grid are found too. Under etc's `published` and `legacy` channels, only equal images with one key are
+    the block grid are found too. Under etc's `published` and `in_place` channels, only equal images with one key are
     found.
 
     Args:

@@ -24,7 +24,7 @@ class Solution:
     """An estimate of a key, from pairs of images and their encryptions.
 
     secret: an estimate of the method's secret that turns each image of the pairs into its encryption. `method.decrypt`
-      with it decrypts other images, except in ambiguous places. Under etc's `published` and `legacy` channels, which
+      with it decrypts other images, except in ambiguous places. Under etc's `published` and `in_place` channels, which
       cannot be undone, the secret only encrypts.
     blocks: number of blocks of an image; 1 if the method has no blocks.
     ambiguous_blocks: number of blocks that equal another block in all pairs, so that their places are a guess.
@@ -81,7 +81,7 @@ def pairs_needed(method: Encryption, plain: np.ndarray, encrypted: np.ndarray, *
     """Finds the smallest number n such that the estimate from the first n pairs is exact for all other pairs.
 
     An attacker can check this without the key: the estimate must encrypt the other plain images correctly. This is
-    equivalent to decrypting them, and also works for etc's `published` and `legacy` channels.
+    equivalent to decrypting them, and also works for etc's `published` and `in_place` channels.
 
     Args:
       method, plain, encrypted: as for `solve`.

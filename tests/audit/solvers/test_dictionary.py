@@ -26,7 +26,7 @@ EXACT = [
     "le",
     "ele",
 ]
-LEGACY = ["etc:channels=published", "etc:channels=legacy", "etc:channels=legacy,shared=True,sub_block_size=4"]
+LEGACY = ["etc:channels=published", "etc:channels=in_place", "etc:channels=in_place,shared=True,sub_block_size=4"]
 ENCODING = ["color-neuracrypt:depth=2", "color-neuracrypt:separate=True", "neuracrypt:reorder=False,width=128"]
 
 

@@ -121,7 +121,7 @@ def test_restricted_permutations_prefer_blocks_that_stay():
 
 
 @pytest.mark.parametrize(
-    "spec", ["etc:channels=published", "etc:channels=legacy", "etc:channels=legacy,shared=True,sub_block_size=4"]
+    "spec", ["etc:channels=published", "etc:channels=in_place", "etc:channels=in_place,shared=True,sub_block_size=4"]
 )
 def test_channels_assigned_in_place_are_found_but_not_undone(spec):
     images = crops(30, seed=2)
