@@ -13,10 +13,10 @@ from ppvit_jax import adaptation, checkpoint, data, models
 from ppvit_jax.config import Config, check_normalization, make_encryption, make_model
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.encryption import Encryption, Permutations, Secret
-from ppvit_jax.errors import UserError, print_note, print_warning
+from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
 from ppvit_jax.training import pretrained
-from ppvit_jax.training.loop import Run, train
+from ppvit_jax.training.loop import Messages, Run, train
 from ppvit_jax.training.matching import PLAIN, LoadedImages, LoadedModel, check_match
 from ppvit_jax.training.results import Result
 from ppvit_jax.training.workdir import owned
@@ -84,14 +84,10 @@ def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path)
         # A new model has no key. A plain model on images that are encrypted here is the experiment config.adapt=False.
         allow_mismatch=config.allow_mismatch or not config.checkpoint or (method is not None and is_plain),
     )
-    if jax.process_index() == 0:
-        for warning in start.warnings:
-            print_warning(warning)
-        for note in start.notes:
-            print_note(note)
     images = header or PLAIN
     metadata = _record(config, dataset, model_config, metadata, method, images)
-    return Run(config, dataset, model_config, params, start.statistics, secret, metadata, images)
+    messages = Messages(start.warnings, start.notes)
+    return Run(config, dataset, model_config, params, start.statistics, secret, metadata, images, messages)
 
 
 def _record(

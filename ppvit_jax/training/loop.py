@@ -4,6 +4,7 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from ppvit_jax.data import BatchOptions, Dataset, test_batches, train_batches
 from ppvit_jax.data.loader import steps_per_epoch
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.encryption import Secret
-from ppvit_jax.errors import COUNT, UserError, print_warning
+from ppvit_jax.errors import COUNT, UserError, print_note, print_warning
 from ppvit_jax.training import identity
 from ppvit_jax.training.checks import check_state, find_doubts
 from ppvit_jax.training.devices import gather_to_host, replicate_images, shard_batches, shardings, state_shardings
@@ -23,6 +24,21 @@ from ppvit_jax.training.optimizer import make_schedule
 from ppvit_jax.training.results import MetricsLine, Result
 from ppvit_jax.training.step import State, compile_steps, zero_metrics
 from ppvit_jax.training.workdir import Workdir, agree
+
+
+class Messages(NamedTuple):
+    """Messages to the user about the start of a run, printed once nothing stands in its way.
+
+    Attributes:
+      warnings: contradictions that do not stop the run.
+      notes: facts that were assumed.
+    """
+
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+_NO_MESSAGES = Messages()
 
 
 # No generated repr: it would print the secret.
@@ -40,6 +56,7 @@ class Run:
         images and for images that are already encrypted.
       metadata: metadata for `checkpoint.npz`.
       images: encryption and key fingerprint of the images that the model sees.
+      messages: messages about the start of the run.
     """
 
     config: Config
@@ -50,6 +67,7 @@ class Run:
     secret: Secret | None
     metadata: checkpoint.Metadata
     images: Header
+    messages: Messages = _NO_MESSAGES
 
     @property
     def steps_per_epoch(self) -> int:
@@ -106,10 +124,18 @@ def _check_sizes(run: Run) -> None:
                 f"{count} times config.accumulation"
             )
     COUNT.check("the number of training steps", run.total_steps)
-    if run.config.optimizer.warmup_steps >= run.total_steps:
-        raise UserError(
-            f"config.optimizer.warmup_steps is {run.config.optimizer.warmup_steps}, but the run has {run.total_steps} "
-            "steps: give fewer"
+
+
+def _print_messages(run: Run) -> None:
+    for warning in run.messages.warnings:
+        print_warning(warning)
+    for note in run.messages.notes:
+        print_note(note)
+    warmup_steps = run.config.optimizer.warmup_steps
+    if warmup_steps >= run.total_steps:
+        print_warning(
+            f"config.optimizer.warmup_steps is {warmup_steps}, but the run has {run.total_steps} steps: the learning "
+            "rate does not reach config.optimizer.learning_rate"
         )
 
 
@@ -126,6 +152,8 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
             f"the run in {files.path} was begun with {int(state['total_steps']):,} steps, and these images make "
             f"{run.total_steps:,}: use another workdir, or the images that it was begun with"
         )
+    if files.writes:
+        _print_messages(run)
     secret = None if run.secret is None else jax.device_put(run.secret, replicated)
     # Created on all devices at once, because device_put does not send a random key to other processes.
     rng = jax.jit(jax.random.key, static_argnums=0, out_shardings=replicated)(config.seed)

@@ -133,8 +133,14 @@ TAMPERINGS = {
     "the beginning lost": (lambda c: json.dumps(c)[30:], "damaged"),
     "another format": (lambda c: json.dumps(c | {"format": "other"}), "another version"),
     "no format": (lambda c: json.dumps({n: v for n, v in c.items() if n != "format"}), "damaged"),
-    "an origin that is no text": (lambda c: _agreeing(c | {"origin": 3}), "names no encryption or origin as text"),
-    "an encryption that is no text": (lambda c: _agreeing(c | {"encryption": 3}), "names no encryption or origin as"),
+    "an origin that is no text": (
+        lambda c: _agreeing(c | {"origin": 3}),
+        "or a key that is no text",
+    ),
+    "an encryption that is no text": (
+        lambda c: _agreeing(c | {"encryption": 3}),
+        "or a key that is no text",
+    ),
     "no copies": (lambda c: _agreeing(c | {"copies": 0}), "has 0 copies of an image"),
     "the future": (lambda c: json.dumps(c | {"version": 2}), "another version"),
     "path upwards": (lambda c: _agreeing(c | {"files": {"../evil.png": "00"}}), "a path outside the folder"),

@@ -207,7 +207,7 @@ def test_model_and_encryption_of_every_configuration_go_together(name, secret_ke
     [
         (["--config.model=ConvMixer-0/8"], "begin at 1"),
         (["--config.model=NeuraCrypt-0/16"], "begin at 1"),
-        (["--config.model_options.kernel_size=0"], "kernel size is 0"),
+        (["--config.model_options.kernel_size=0"], "kernel_size is 0"),
         (["--config.model_options.patch_size=5"], "not a multiple of the patch size 5"),
         (["--config.model_options.adaptive_matrix=dense"], "adaptive matrix 'dense'"),
         (["--config.model=ResNet-18", "--config.model_options.stem=wide"], "stem 'wide'"),

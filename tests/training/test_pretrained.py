@@ -17,7 +17,7 @@ from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.config import check, default_config
 from ppvit_jax.data.manifest import Header, Manifest
 from ppvit_jax.errors import UserError
-from ppvit_jax.training import experiment
+from ppvit_jax.training import experiment, loop
 from ppvit_jax.training.identity import _differences
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -33,7 +33,12 @@ PARAMS = random_params(MODEL)
 def prepare(tmp_path, monkeypatch):
     """Returns a function that prepares a run from a checkpoint with this record, and returns it without training."""
     runs = []
-    monkeypatch.setattr(experiment, "train", lambda run, workdir: runs.append(run))
+
+    def begin(run, workdir):
+        loop._print_messages(run)
+        runs.append(run)
+
+    monkeypatch.setattr(experiment, "train", begin)
     make_key(tmp_path, 1)
 
     def prepare(metadata, params=PARAMS, dataset=None, **fields):

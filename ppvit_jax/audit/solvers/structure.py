@@ -7,7 +7,7 @@ import numpy as np
 from ppvit_jax.encryption.block_pixel_negative_positive import BlockPixelNegativePositive
 from ppvit_jax.encryption.block_scrambling import BlockScrambling
 from ppvit_jax.encryption.block_scrambling_pixel_shuffling import BlockScramblingPixelShuffling
-from ppvit_jax.encryption.encryption_then_compression import LEGACY_ORDERS, EncryptionThenCompression
+from ppvit_jax.encryption.encryption_then_compression import IN_PLACE_ORDERS, EncryptionThenCompression
 from ppvit_jax.encryption.extended_learnable import ExtendedLearnableEncryption
 from ppvit_jax.encryption.learnable import Nibbles
 from ppvit_jax.encryption.method import Encryption
@@ -146,7 +146,7 @@ def _etc_transforms(method: EncryptionThenCompression, side: int) -> tuple[np.nd
         turned = [np.rot90(start, quarters) for start in flipped for quarters in range(4)]
     channels = CHANNEL_ORDERS[:1] if method.channels == "none" else CHANNEL_ORDERS
     if method.loses_channels:
-        channels = LEGACY_ORDERS
+        channels = IN_PLACE_ORDERS
     orders = np.stack([square[..., order].reshape(-1) for square in turned for order in channels])
     # Several turns of a small block may be equal. Each is kept once; the identity stays first.
     orders = orders[np.sort(np.unique(orders, axis=0, return_index=True)[1])]
