@@ -83,7 +83,6 @@ CONVERTER = command.Converter(
     convert=convert,
     add_options=lambda parser: parser.add_argument(
         "--step",
-        type=int,
         action=Number,
         range=COUNT,
         metavar="N",

@@ -26,7 +26,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for name in ("mean", "std"):
         parser.add_argument(
             f"--{name}",
-            type=float,
             action=Number,
             range=Range() if name == "mean" else Range(above=0),
             nargs=3,

@@ -85,7 +85,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --heads, --activation, --weights, and the options of the record."""
     parser.add_argument(
         "--heads",
-        type=int,
         action=Number,
         range=COUNT,
         metavar="N",

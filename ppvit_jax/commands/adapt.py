@@ -30,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_base_is_public(parser)
     parser.add_argument(
         "--image-size",
-        type=int,
         action=Number,
         range=SIDE,
         metavar="PIXELS",

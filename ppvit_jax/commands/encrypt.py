@@ -51,7 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_resize(parser, recorded=True)
     parser.add_argument(
         "--augmentations",
-        type=int,
         action=Number,
         range=COUNT_OR_NONE,
         default=0,
@@ -67,7 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed",
-        type=int,
         action=Number,
         range=SEED,
         default=0,

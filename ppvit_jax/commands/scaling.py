@@ -28,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image-size",
-        type=int,
         action=Number,
         range=SIDE,
         default=224,
@@ -37,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--classes",
-        type=int,
         action=Number,
         range=COUNT,
         default=1000,
@@ -46,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch-size",
-        type=int,
         action=Number,
         range=COUNT,
         default=256,
@@ -68,7 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--accumulation",
-        type=int,
         action=Number,
         range=COUNT,
         default=1,
@@ -92,7 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--compute-rate",
-        type=float,
         action=Number,
         range=Range(above=0),
         metavar="TFLOP/S",
@@ -100,7 +95,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--bandwidth",
-        type=float,
         action=Number,
         range=Range(above=0),
         metavar="GB/S",

@@ -44,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--num-processes",
-        type=int,
         action=Number,
         range=COUNT,
         metavar="N",
@@ -52,7 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--process-id",
-        type=int,
         action=Number,
         range=COUNT_OR_NONE,
         metavar="N",

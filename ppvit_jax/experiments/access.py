@@ -156,7 +156,6 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_argument(parser)
     parser.add_argument(
         "--wrong-keys",
-        type=int,
         action=Number,
         range=COUNT,
         default=10,

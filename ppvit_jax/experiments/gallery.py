@@ -117,9 +117,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", metavar="FILE", help="unsealed key file (default: a new key, which is not kept)")
     for name, default in (("image", 224), ("block", 16)):
         text = f"side of the {name} in pixels (default: %(default)s)"
-        parser.add_argument(
-            f"--{name}-size", type=int, action=Number, range=SIDE, default=default, metavar="PIXELS", help=text
-        )
+        parser.add_argument(f"--{name}-size", action=Number, range=SIDE, default=default, metavar="PIXELS", help=text)
 
 
 REPRODUCTION = Reproduction(

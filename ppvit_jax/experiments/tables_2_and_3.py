@@ -221,7 +221,6 @@ def _declare(number: int, description: str) -> Reproduction:
         parser.add_argument("--rows", default="", metavar="NAMES", help=text)
         parser.add_argument(
             "--budget",
-            type=float,
             action=Number,
             range=Range(above=0),
             metavar="MINUTES",

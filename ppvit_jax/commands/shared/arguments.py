@@ -94,7 +94,6 @@ def add_sizes(parser: argparse.ArgumentParser, *, declared: bool = False) -> Non
         where = f"the {source}'s, or {default} without a {source}"
         parser.add_argument(
             *names,
-            type=int,
             action=Number,
             range=SIDE,
             metavar="PIXELS",
@@ -130,7 +129,6 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     """Adds --max-pixels."""
     parser.add_argument(
         "--max-pixels",
-        type=int,
         action=Number,
         range=Range(1, MAX_PIXELS_LIMIT, whole=True),
         default=DEFAULT_MAX_PIXELS,

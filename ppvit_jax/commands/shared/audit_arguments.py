@@ -51,7 +51,6 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "help": "numbers of encrypted images to attack, separated by commas (default: %(default)s)",
     },
     "candidates": {
-        "type": int,
         "action": Number,
         "range": COUNT,
         "default": Counts.candidates,
@@ -131,7 +130,6 @@ def add_sources(parser: argparse.ArgumentParser, required: Sequence[str], option
         parser.add_argument(
             "--block-size",
             "--patch-size",
-            type=int,
             action=Number,
             range=SIDE,
             dest="block_size",
@@ -154,7 +152,6 @@ def add_comparison(parser: argparse.ArgumentParser, *, keys: int) -> None:
     )
     parser.add_argument(
         "--keys",
-        type=int,
         action=Number,
         range=COUNT,
         default=keys,
@@ -181,7 +178,6 @@ def add_image_size(command: argparse.ArgumentParser) -> None:
     """Adds --image-size, of the images that a comparison encrypts."""
     command.add_argument(
         "--image-size",
-        type=int,
         action=Number,
         range=SIDE,
         default=shared.DEFAULT_IMAGE_SIZE,
