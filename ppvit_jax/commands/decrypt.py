@@ -2,7 +2,6 @@
 
 import argparse
 import hmac
-import sys
 from pathlib import Path
 
 from ppvit_jax.commands.shared import arguments as shared
@@ -11,7 +10,7 @@ from ppvit_jax.commands.shared.encryption_choices import image_encryptions
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import ImageReader
-from ppvit_jax.errors import UserError, resuming
+from ppvit_jax.errors import UserError, print_note, resuming
 from ppvit_jax.keys import SecretKey
 from ppvit_jax.offline.recipe import Recipe, make_decryptor
 
@@ -64,10 +63,9 @@ def run(arguments: argparse.Namespace) -> None:
             f"wrote, or name the encryption by --encryption, such as --encryption={shared.DEFAULT_ENCRYPTION}"
         )
     if manifest is None:
-        print(
-            f"note: {source.folder} has no {manifests.NAME}: assuming {settings['encryption']}, images of "
-            f"{size}x{size} and blocks of {block_size}x{block_size} pixels",
-            file=sys.stderr,
+        print_note(
+            f"{source.folder} has no {manifests.NAME}: assuming {settings['encryption']}, images of "
+            f"{size}x{size} and blocks of {block_size}x{block_size} pixels"
         )
     method = conversion.open_image_encryption(settings["encryption"], block_size)
     decryptor = make_decryptor(method, method.derive(key, height=size, width=size))

@@ -10,7 +10,7 @@ import numpy as np
 from ppvit_jax import checkpoint, models
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
-from ppvit_jax.commands.shared.adapted_model import SavedModel, open_model
+from ppvit_jax.commands.shared.adapted_model import SavedModel, open_model, warn_of_resize
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.commands.shared.predictions import Predictions
@@ -130,11 +130,7 @@ def _print_messages(model: SavedModel, requested: str | None, *, resizes: bool) 
       resizes: True if the images may have been resized.
     """
     metadata = model.metadata
-    if requested and metadata.resize and requested != metadata.resize:
-        requested, recorded = (checkpoint.describe_resize(value) for value in (requested, metadata.resize))
-        print_warning(
-            f"--resize is {requested}, but {model.path} was trained on images that were resized by {recorded}"
-        )
+    warn_of_resize(model, requested)
     assumptions = checkpoint.list_assumptions(
         model.path,
         metadata,

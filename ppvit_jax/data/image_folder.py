@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
 from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
 from ppvit_jax.data.train_and_test import divide, list_for_training
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_warning
 
 
 def load(settings: DataSettings) -> Dataset:
@@ -68,10 +67,9 @@ def _digests(
     known = {digest: path for digest, (path, _) in zip(digests, train, strict=False)}
     tested = zip(digests[len(train) :], test, strict=True)
     if twins := [(path, known[digest]) for digest, (path, _) in tested if digest in known]:
-        print(
-            f"warning: {len(twins):,} test images are training images too, such as {printable(str(twins[0][0]))} and "
-            f"{printable(str(twins[0][1]))}: the test accuracy is too high",
-            file=sys.stderr,
+        print_warning(
+            f"{len(twins):,} test images are training images too, such as {printable(str(twins[0][0]))} and "
+            f"{printable(str(twins[0][1]))}: the test accuracy is too high"
         )
     start = len(str(root)) + 1
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_note
 
 # Errors of a lock that another process holds.
 _HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES)
@@ -32,10 +32,7 @@ def lock(file: IO[bytes], folder: Path, process: str = "another process") -> Non
     except OSError as error:
         if error.errno in _HELD:
             raise held(folder, process) from None
-        print(
-            f"note: {folder} cannot be locked ({error.strerror}), so start no other process that writes to it",
-            file=sys.stderr,
-        )
+        print_note(f"{folder} cannot be locked ({error.strerror}), so start no other process that writes to it")
 
 
 def held(folder: Path, process: str = "another process") -> UserError:

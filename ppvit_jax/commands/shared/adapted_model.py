@@ -10,7 +10,7 @@ from ppvit_jax.commands.shared.arguments import add_encryption, open_encryption
 from ppvit_jax.commands.shared.encryption_choices import adaptable_encryptions
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.encryption import Permutations
-from ppvit_jax.errors import UserError, print_note
+from ppvit_jax.errors import UserError, print_note, print_warning
 
 if TYPE_CHECKING:
     from ppvit_jax.keys import SecretKey
@@ -86,6 +86,16 @@ class SavedModel:
                 f"{self.path} is {state}, but was trained on {checkpoint.describe_images(*metadata.images)}: use it on "
                 "these images as it is, or adapt a model before it is trained"
             )
+
+
+def warn_of_resize(model: SavedModel, requested: str | None) -> None:
+    """Warns if --resize, as `requested`, is not the way of resizing that the model records; neither may be known."""
+    recorded = model.metadata.resize
+    if requested and recorded and requested != recorded:
+        print_warning(
+            f"--resize is {checkpoint.describe_resize(requested)}, but {model.path} was trained on images that were "
+            f"resized by {checkpoint.describe_resize(recorded)}"
+        )
 
 
 def add_files(parser: argparse.ArgumentParser, kind: str) -> None:

@@ -1,14 +1,13 @@
 """Arguments that several commands share, and their defaults."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ppvit_jax.command_line import Number
 from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, MAX_PIXELS_LIMIT, RESIZE_NAMES, RESIZES, Resize
 from ppvit_jax.encryption import METHODS, Encryption, parse
-from ppvit_jax.errors import SIDE, Range, UserError
+from ppvit_jax.errors import SIDE, Range, UserError, print_warning
 from ppvit_jax.files import local_path
 
 if TYPE_CHECKING:
@@ -161,10 +160,9 @@ def warn_of_public_base(arguments: argparse.Namespace, checkpoint: str | None = 
         base = "the base checkpoint is assumed to be public (if it is not, give --no-base-is-public)"
     else:
         return
-    print(
-        f"warning: {base}; anyone who has it and the adapted model can compute the key's permutations in under a "
-        "second: see docs/threat_model.md",
-        file=sys.stderr,
+    print_warning(
+        f"{base}; anyone who has it and the adapted model can compute the key's permutations in under a "
+        "second: see docs/threat_model.md"
     )
 
 

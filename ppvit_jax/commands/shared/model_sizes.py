@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.data.images import RESIZES
-from ppvit_jax.errors import UserError, print_warning
+from ppvit_jax.errors import UserError
 
 if TYPE_CHECKING:
     from ppvit_jax.keys import SecretKey
@@ -54,7 +54,7 @@ def settle(arguments: argparse.Namespace, key: "SecretKey") -> list[str]:
 def _follow_model(arguments: argparse.Namespace, key: "SecretKey") -> list[str]:
     # Imported here, because encrypting without a checkpoint needs no library of tensors.
     from ppvit_jax import checkpoint
-    from ppvit_jax.commands.shared.adapted_model import open_model
+    from ppvit_jax.commands.shared.adapted_model import open_model, warn_of_resize
 
     model = open_model(checkpoint.resolve(arguments.checkpoint))
     metadata, path = model.metadata, model.path
@@ -76,9 +76,7 @@ def _follow_model(arguments: argparse.Namespace, key: "SecretKey") -> list[str]:
                 f"{path} takes {checkpoint.describe_images(*metadata.images)}, but --encryption and --key give "
                 f"{checkpoint.describe_images(spec, key.fingerprint)}: use the model's, or leave --checkpoint out"
             )
-    if arguments.resize and metadata.resize and arguments.resize != metadata.resize:
-        requested, recorded = checkpoint.describe_resize(arguments.resize), checkpoint.describe_resize(metadata.resize)
-        print_warning(f"--resize is {requested}, but {path} was trained on images that were resized by {recorded}")
+    warn_of_resize(model, arguments.resize)
     assumptions = checkpoint.list_assumptions(path, metadata, resize="" if arguments.resize else "center_crop")
     arguments.resize = shared.choose_resize(arguments.resize, metadata.resize)
     return assumptions

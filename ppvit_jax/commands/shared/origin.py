@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.identity import content_identity, former_identity
 from ppvit_jax.data.listing import Images
 from ppvit_jax.data.manifest import Header
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_note
 from ppvit_jax.keys import SecretKey
 
 # Hexadecimal digits of an authentication. An origin is one of images and options, and one of the options alone.
@@ -43,10 +42,9 @@ def add_origin(
         former = key.authenticate(json.dumps([former_identity(images), dict(options)]).encode())
         candidate = dataclasses.replace(header, origin=former, copies=1)
         if candidate == present and _files_match(folder, images, augmentations):
-            print(
-                f"note: {folder} is from a former version of ppvit, which compared images by name and size only: if "
-                "one was replaced since, choose a new folder",
-                file=sys.stderr,
+            print_note(
+                f"{folder} is from a former version of ppvit, which compared images by name and size only: if "
+                "one was replaced since, choose a new folder"
             )
             return candidate
     by_content = key.authenticate(json.dumps([content_identity(images), dict(options)]).encode())
