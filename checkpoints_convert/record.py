@@ -117,7 +117,8 @@ def fit(record: Metadata, *, model: str, image_size: int, num_classes: int, wher
     names = record.class_names
     if names and num_classes and len(names) != num_classes:
         print_note(
-            f"the record in {where} has {len(names)} class names, but its head {num_classes} outputs: drops the names"
+            f"the record in {where} has {len(names)} class names, but its head has {num_classes} outputs: the names "
+            "are left out"
         )
     names = names if len(names) == num_classes else ()
     return dataclasses.replace(record, model=model, image_size=image_size, class_names=names)
