@@ -17,6 +17,7 @@ from ppvit_jax.models.families import (
 )
 from ppvit_jax.models.family import Family
 from ppvit_jax.models.model import Model, ModelConfig, Params, Statistics, TrainOutput, leaf, replace_leaf
+from ppvit_jax.models.target import Target, retarget
 from ppvit_jax.models.vit import ViTConfig
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ModelConfig",
     "Params",
     "Statistics",
+    "Target",
     "TrainOutput",
     "ViTConfig",
     "abstract_statistics",
@@ -41,5 +43,6 @@ __all__ = [
     "recorded_options",
     "replace_leaf",
     "resize_positions",
+    "retarget",
     "unused_layers",
 ]

@@ -17,6 +17,7 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.models.family import Family, Stored
 from ppvit_jax.models.layers import BatchNorm, permutation_penalty, pytorch_kernel_init
 from ppvit_jax.models.model import Model, from_linen
+from ppvit_jax.models.target import Target, default_target
 
 ADAPTIVE_MATRICES = ("none", "free", "softmax", "sinkhorn")
 _SINKHORN_ROUNDS = 20
@@ -37,6 +38,7 @@ class ConvMixerConfig:
         a softmax over each row of it; or "sinkhorn", the parameter made nearly doubly stochastic.
       penalty_weight: weight in the loss of the adaptive matrix's penalty.
       dtype: compute dtype; the parameters keep theirs.
+      target: devices for which the functions are compiled; None for JAX's default devices.
     """
 
     hidden_size: int
@@ -48,6 +50,7 @@ class ConvMixerConfig:
     adaptive_matrix: str = "none"
     penalty_weight: float = 1e-3
     dtype: str = "float32"
+    target: Target | None = None
 
     @property
     def grid_size(self) -> int:
@@ -76,7 +79,9 @@ def build(config: ConvMixerConfig) -> Model:
         raise UserError(
             f"image size {config.image_size} is not a multiple of the patch size {config.patch_size} of the ConvMixer"
         )
-    return from_linen(config, _ConvMixer(config), (config.image_size, config.image_size, 3))
+    return from_linen(
+        config, _ConvMixer(config, config.target or default_target()), (config.image_size, config.image_size, 3)
+    )
 
 
 def _sinkhorn_round(logarithms: jax.Array, _: None) -> tuple[jax.Array, None]:
@@ -98,6 +103,7 @@ class _DepthwiseConvolution(nn.Module):
 
     size: int
     dtype: Any
+    target: Target
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -105,7 +111,7 @@ class _DepthwiseConvolution(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, size, 1, channels), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         x, kernel, bias = (array.astype(self.dtype) for array in (x, kernel, bias))
-        if jax.default_backend() != "cpu":
+        if not self.target.is_cpu:
             dimensions = ("NHWC", "HWIO", "NHWC")
             return bias + jax.lax.conv_general_dilated(
                 x, kernel, (1, 1), "SAME", dimension_numbers=dimensions, feature_group_count=channels
@@ -121,11 +127,14 @@ class _DepthwiseConvolution(nn.Module):
 class _Block(nn.Module):
     kernel_size: int
     dtype: Any
+    target: Target
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         width = x.shape[-1]
-        y = nn.gelu(_DepthwiseConvolution(self.kernel_size, self.dtype, name="depthwise")(x), approximate=False)
+        y = nn.gelu(
+            _DepthwiseConvolution(self.kernel_size, self.dtype, self.target, name="depthwise")(x), approximate=False
+        )
         x = x + BatchNorm(dtype=self.dtype, name="depthwise_norm")(y, train)
         x = nn.gelu(nn.Dense(width, dtype=self.dtype, name="pointwise")(x), approximate=False)
         return BatchNorm(dtype=self.dtype, name="pointwise_norm")(x, train)
@@ -133,6 +142,7 @@ class _Block(nn.Module):
 
 class _ConvMixer(nn.Module):
     config: ConvMixerConfig
+    target: Target
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -156,7 +166,7 @@ class _ConvMixer(nn.Module):
         x = nn.gelu(x.reshape(batch, grid, grid, config.hidden_size), approximate=False)
         x = BatchNorm(dtype=dtype, name="embedding_norm")(x, train)
         for i in range(config.depth):
-            x = _Block(config.kernel_size, dtype, name=f"block_{i}")(x, train)
+            x = _Block(config.kernel_size, dtype, self.target, name=f"block_{i}")(x, train)
         logits = nn.Dense(config.num_classes, dtype=dtype, name="head")(x.mean((1, 2)))
         return logits.astype(jnp.promote_types(dtype, jnp.float32))
 

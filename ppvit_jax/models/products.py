@@ -18,41 +18,46 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from ppvit_jax.models.target import Target, default_target
+
 # Largest number of parts into which attention is split on a CPU; more take longer to compile than they save.
 _MAX_PARTS = 8
 # Extra rows that keep XLA from folding a transposition into a product, which would then not run in bfloat16.
 _EXTRA_ROWS = 8
 
 
-def on_processor() -> bool:
-    """Returns True if programs are compiled for a CPU."""
-    return jax.default_backend() == "cpu"
-
-
-def activation_dtype(dtype: DTypeLike) -> np.dtype:
+def activation_dtype(dtype: DTypeLike, target: Target | None = None) -> np.dtype:
     """Returns the dtype of the values between products, given the compute dtype."""
-    return jnp.promote_types(dtype, jnp.float32) if on_processor() else jnp.dtype(dtype)
+    return jnp.promote_types(dtype, jnp.float32) if (target or default_target()).is_cpu else jnp.dtype(dtype)
 
 
-def dense(x: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
+def dense(x: jax.Array, kernel: jax.Array, dtype: DTypeLike, target: Target | None = None) -> jax.Array:
     """Multiplies the last axis of an array by a matrix.
 
     Args:
       x: [..., inputs], floating point.
       kernel: [inputs, outputs], floating point.
       dtype: compute dtype, to which the operands are cast.
+      target: the devices to compile for; None for JAX's default devices.
 
     Returns:
-      [..., outputs] in `activation_dtype(dtype)`.
+      [..., outputs] in `activation_dtype(dtype, target)`.
     """
     chex.assert_type([x, kernel], float)
     chex.assert_shape(kernel, (x.shape[-1], None))
     rows, kernel = x.reshape(-1, x.shape[-1]).astype(dtype), kernel.astype(dtype)
-    product = _product(rows, kernel) if on_processor() else rows @ kernel
+    product = _product(rows, kernel) if (target or default_target()).is_cpu else rows @ kernel
     return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, dtype: DTypeLike, implementation: str) -> jax.Array:
+def attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    dtype: DTypeLike,
+    implementation: str,
+    target: Target | None = None,
+) -> jax.Array:
     """Computes scaled dot-product attention, with the softmax in float32 or more.
 
     The result is softmax(query key^T / sqrt(values)) value: equation 1 of arXiv 1706.03762.
@@ -61,20 +66,22 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, dtype: DTypeLi
       query, key, value: [batch, tokens, heads, values], floating point.
       dtype: compute dtype, to which the operands are cast.
       implementation: "xla"; or "cudnn", the flash attention of cuDNN, on a CUDA device in bfloat16.
+      target: the devices to compile for; None for JAX's default devices.
 
     Returns:
-      [batch, tokens, heads, values] in `activation_dtype(dtype)`.
+      [batch, tokens, heads, values] in `activation_dtype(dtype, target)`.
     """
     chex.assert_rank(query, 4)
     chex.assert_equal_shape([query, key, value])
     chex.assert_type([query, key, value], float)
     operands = [array.astype(dtype) for array in (query, key, value)]
-    if not on_processor():
+    target = target or default_target()
+    if not target.is_cpu:
         untyped: Any = implementation
         return jax.nn.dot_product_attention(*operands, implementation=untyped)
     by_head = [array.swapaxes(1, 2) for array in operands]
     # Splitting a batch that is sharded over several devices would move data between them.
-    count = math.gcd(len(query), min(_MAX_PARTS, 2 * (os.cpu_count() or 1))) if jax.device_count() == 1 else 1
+    count = math.gcd(len(query), min(_MAX_PARTS, 2 * (os.cpu_count() or 1))) if target.devices == 1 else 1
     pieces = [_attention(*piece) for piece in zip(*(jnp.split(array, count) for array in by_head), strict=True)]
     return jnp.concatenate(pieces).swapaxes(1, 2)
 

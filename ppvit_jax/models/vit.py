@@ -18,6 +18,7 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.models import products
 from ppvit_jax.models.family import Family, Stored
 from ppvit_jax.models.model import Model, from_linen
+from ppvit_jax.models.target import Target, default_target
 from ppvit_jax.models.vit_config import ACTIVATION, EPSILON, SIZES, ViTConfig, check_options, parse_name
 
 
@@ -63,12 +64,14 @@ def build(config: ViTConfig) -> Model:
     Raises:
       UserError: the attention is unknown, or it does not support the device or the compute dtype.
     """
+    target = config.target or default_target()
     if config.attention not in ("xla", "cudnn"):
         raise UserError(f"unknown attention {config.attention!r}: use xla or cudnn")
-    here = jax.default_backend() if config.attention == "cudnn" else ""
-    if here and (here, config.dtype) != ("gpu", "bfloat16"):
-        raise UserError(f"attention cudnn needs a CUDA GPU and dtype bfloat16, not {here} and {config.dtype}: use xla")
-    return from_linen(config, _VisionTransformer(config), (config.image_size, config.image_size, 3))
+    if config.attention == "cudnn" and (target.platform, config.dtype) != ("gpu", "bfloat16"):
+        raise UserError(
+            f"attention cudnn needs a CUDA GPU and dtype bfloat16, not {target.platform} and {config.dtype}: use xla"
+        )
+    return from_linen(config, _VisionTransformer(config, target), (config.image_size, config.image_size, 3))
 
 
 class _Dense(nn.Module):
@@ -76,6 +79,7 @@ class _Dense(nn.Module):
 
     features: tuple[int, ...]
     dtype: str
+    target: Target
     axes: int = 1
     kernel_init: Any = nn.initializers.lecun_normal()
     bias_init: Any = nn.initializers.zeros
@@ -88,7 +92,7 @@ class _Dense(nn.Module):
             "kernel", lambda rng: self.kernel_init(rng, flat, jnp.float32).reshape(*inputs, *self.features)
         )
         bias = self.param("bias", self.bias_init, self.features)
-        y = products.dense(x.reshape(*batch, flat[0]), kernel.reshape(flat), self.dtype)
+        y = products.dense(x.reshape(*batch, flat[0]), kernel.reshape(flat), self.dtype, self.target)
         return (y + bias.reshape(-1).astype(y.dtype)).reshape(*batch, *self.features)
 
 
@@ -103,6 +107,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 class _MlpBlock(nn.Module):
     config: ViTConfig
+    target: Target
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -110,38 +115,41 @@ class _MlpBlock(nn.Module):
             _Dense, kernel_init=nn.initializers.xavier_uniform(), bias_init=nn.initializers.normal(stddev=1e-6)
         )
         size, dtype = self.config.mlp_size, self.config.dtype
-        hidden = _ACTIVATIONS[self.config.activation](dense((size,), dtype, name="Dense_0")(x))
-        return dense((x.shape[-1],), dtype, name="Dense_1")(hidden)
+        hidden = _ACTIVATIONS[self.config.activation](dense((size,), dtype, self.target, name="Dense_0")(x))
+        return dense((x.shape[-1],), dtype, self.target, name="Dense_1")(hidden)
 
 
 class _Attention(nn.Module):
     config: ViTConfig
+    target: Target
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         heads, width, dtype = self.config.heads, x.shape[-1], self.config.dtype
         init = nn.initializers.xavier_uniform()
         query, key, value = (
-            _Dense((heads, width // heads), dtype, kernel_init=init, name=name)(x) for name in ("query", "key", "value")
+            _Dense((heads, width // heads), dtype, self.target, kernel_init=init, name=name)(x)
+            for name in ("query", "key", "value")
         )
-        y = products.attention(query, key, value, dtype, self.config.attention)
-        return _Dense((width,), dtype, axes=2, kernel_init=init, name="out")(y)
+        y = products.attention(query, key, value, dtype, self.config.attention, self.target)
+        return _Dense((width,), dtype, self.target, axes=2, kernel_init=init, name="out")(y)
 
 
-def _layer_norm(config: ViTConfig, name: str) -> nn.LayerNorm:
-    dtype = products.activation_dtype(config.dtype)
+def _layer_norm(config: ViTConfig, target: Target, name: str) -> nn.LayerNorm:
+    dtype = products.activation_dtype(config.dtype, target)
     return nn.LayerNorm(epsilon=config.epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class _EncoderBlock(nn.Module):
     config: ViTConfig
+    target: Target
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = _layer_norm(self.config, "LayerNorm_0")(x)
-        x = x + _Attention(self.config, name="MultiHeadDotProductAttention_1")(y)
-        y = _layer_norm(self.config, "LayerNorm_2")(x)
-        return x + _MlpBlock(self.config, name="MlpBlock_3")(y)
+        y = _layer_norm(self.config, self.target, "LayerNorm_0")(x)
+        x = x + _Attention(self.config, self.target, name="MultiHeadDotProductAttention_1")(y)
+        y = _layer_norm(self.config, self.target, "LayerNorm_2")(x)
+        return x + _MlpBlock(self.config, self.target, name="MlpBlock_3")(y)
 
 
 class _PositionEmbedding(nn.Module):
@@ -153,17 +161,19 @@ class _PositionEmbedding(nn.Module):
 
 class _Encoder(nn.Module):
     config: ViTConfig
+    target: Target
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = _PositionEmbedding(name="posembed_input")(x)
         for layer in range(self.config.layers):
-            x = _EncoderBlock(self.config, name=f"encoderblock_{layer}")(x)
-        return _layer_norm(self.config, "encoder_norm")(x)
+            x = _EncoderBlock(self.config, self.target, name=f"encoderblock_{layer}")(x)
+        return _layer_norm(self.config, self.target, "encoder_norm")(x)
 
 
 class _VisionTransformer(nn.Module):
     config: ViTConfig
+    target: Target
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -173,14 +183,16 @@ class _VisionTransformer(nn.Module):
         # A convolution whose stride is its size: one matrix product over (row, column, channel) of each patch.
         patches = images.reshape(batch, height // patch, patch, width // patch, patch, channels)
         patches = patches.swapaxes(2, 3).reshape(batch, -1, patch, patch, channels)
-        x = _Dense((config.hidden_size,), config.dtype, axes=3, name="embedding")(patches)
+        x = _Dense((config.hidden_size,), config.dtype, self.target, axes=3, name="embedding")(patches)
         class_token = self.param("cls", nn.initializers.zeros, (1, 1, config.hidden_size))
         x = jnp.concatenate([jnp.tile(class_token.astype(x.dtype), (batch, 1, 1)), x], axis=1)
-        x = _Encoder(config, name="Transformer")(x)[:, 0]
+        x = _Encoder(config, self.target, name="Transformer")(x)[:, 0]
 
         if config.representation_size is not None:
-            x = nn.tanh(_Dense((config.representation_size,), config.dtype, name="pre_logits")(x))
-        logits = _Dense((config.num_classes,), config.dtype, kernel_init=nn.initializers.zeros, name="head")(x)
+            x = nn.tanh(_Dense((config.representation_size,), config.dtype, self.target, name="pre_logits")(x))
+        logits = _Dense(
+            (config.num_classes,), config.dtype, self.target, kernel_init=nn.initializers.zeros, name="head"
+        )(x)
         return logits.astype(jnp.promote_types(config.dtype, jnp.float32))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from ppvit_jax.errors import UserError
+from ppvit_jax.models.target import Target
 
 # Hidden size, layers, heads and MLP size: table 1 of arXiv 2010.11929. Ti and S are those of arXiv 2106.10270; Micro is
 # the shape of the small checkpoint in this package.
@@ -41,6 +42,7 @@ class ViTConfig:
       attention: implementation of attention; see `ppvit_jax.models.products.attention`.
       activation: activation of the MLPs, one of ACTIVATIONS.
       epsilon: number that the layer normalizations add to the variance.
+      target: devices for which the functions are compiled; None for JAX's default devices.
     """
 
     patch_size: int
@@ -55,6 +57,7 @@ class ViTConfig:
     attention: str = "xla"
     activation: str = ACTIVATION
     epsilon: float = EPSILON
+    target: Target | None = None
 
     @property
     def grid_size(self) -> int:

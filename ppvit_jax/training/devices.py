@@ -1,8 +1,8 @@
 """Sharding of training state, images and batches across devices and processes."""
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,13 +17,20 @@ _FRACTION_FOR_IMAGES = 1 / 8
 _MIN_SHARDED_ELEMENTS = 2**12
 
 
-def shardings() -> tuple[NamedSharding, NamedSharding]:
-    """Returns two shardings over all devices: replicated, and split along the batch axis."""
-    mesh = _mesh()
+def make_mesh(devices: Sequence[Any] = ()) -> Mesh:
+    """Arranges devices along one axis, "data"; without arguments, all devices of all processes."""
+    devices = devices or jax.devices()
+    # Concatenating the class token fails under Explicit axes, JAX's default.
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def shardings(mesh: Mesh | None = None) -> tuple[NamedSharding, NamedSharding]:
+    """Returns two shardings over a mesh, or over all devices: replicated, and split along the batch axis."""
+    mesh = mesh or make_mesh()
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
 
 
-def state_shardings(state: Tree, sharding: str) -> Tree:
+def state_shardings(state: Tree, sharding: str, mesh: Mesh | None = None) -> Tree:
     """Returns the sharding of each tensor of a training state.
 
     Args:
@@ -31,11 +38,12 @@ def state_shardings(state: Tree, sharding: str) -> Tree:
       sharding: "data_parallel" keeps every tensor whole on each device. "fully_sharded" splits every large tensor into
         equal parts, along the longest axis whose size is a multiple of the number of devices (ZeRO stage 3,
         arXiv 1910.02054). XLA gathers a layer where it is used.
+      mesh: the devices; None for all.
 
     Returns:
       A tree of NamedSharding with the structure of `state`.
     """
-    mesh = _mesh()
+    mesh = mesh or make_mesh()
 
     def shard(leaf: jax.Array) -> NamedSharding:
         axis = split_axis(np.shape(leaf), mesh.size) if sharding == "fully_sharded" else None
@@ -107,8 +115,3 @@ def _has_room(source: ArraySource) -> bool:
     device = jax.local_devices()[0]
     memory = (device.memory_stats() or {}).get("bytes_limit", 0) if device.platform != "cpu" else 0
     return source.images.nbytes <= _FRACTION_FOR_IMAGES * memory
-
-
-def _mesh() -> Mesh:
-    # Concatenating the class token fails under Explicit axes, JAX's default.
-    return jax.make_mesh((len(jax.devices()),), ("data",), axis_types=(AxisType.Auto,))

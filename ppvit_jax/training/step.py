@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax.traverse_util import unflatten_dict
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ppvit_jax import models
 from ppvit_jax.config import Config, make_encryption
 from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.encryption import Encryption, Secret
-from ppvit_jax.training.devices import Tree, state_shardings
+from ppvit_jax.training.devices import Tree, make_mesh, state_shardings
 from ppvit_jax.training.optimizer import make_optimizer
 
 # "image": uint8 [batch, height, width, 3]. "label": int [batch]. "number": uint32 [batch], unique for each image, for
@@ -64,7 +65,9 @@ class Steps(NamedTuple):
     eval_step: Callable[[models.Params, models.Statistics, Batch, Secret | None], Metrics]
 
 
-def compile_steps(model_config: models.ModelConfig, config: Config, total_steps: int) -> Steps:
+def compile_steps(
+    model_config: models.ModelConfig, config: Config, total_steps: int, mesh: Mesh | None = None
+) -> Steps:
     """Builds the compiled functions of a run.
 
     Runs that differ only in data, key, parameters and length share one compilation, and so do all block-wise
@@ -75,6 +78,8 @@ def compile_steps(model_config: models.ModelConfig, config: Config, total_steps:
       config: the configuration; see `ppvit_jax.config.default_config`. Only `optimizer`, `freeze`, `encryption`,
         `block_size`, `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`, `sharding` and `dtype` are used.
       total_steps: number of steps in the run, where its schedule ends.
+      mesh: the devices for which the functions will be compiled; they may be those of another machine. None for all
+        devices of this run.
 
     Returns:
       The functions.
@@ -95,7 +100,9 @@ def compile_steps(model_config: models.ModelConfig, config: Config, total_steps:
     )
     settings = ConfigDict({name: config[name] for name in names}).to_json()
     method = make_encryption(config, model_config)
-    init_state, train_step, eval_step = _compiled(model_config, method and method.program, settings)
+    init_state, train_step, eval_step = _compiled(
+        model_config, method and method.program, settings, mesh or make_mesh()
+    )
     return Steps(functools.partial(init_state, total_steps=total_steps), train_step, eval_step)
 
 
@@ -106,10 +113,10 @@ def zero_metrics() -> dict[str, np.ndarray]:
 
 @functools.lru_cache(maxsize=32)
 def _compiled(
-    model_config: models.ModelConfig, method: Encryption | None, settings: str
+    model_config: models.ModelConfig, method: Encryption | None, settings: str, mesh: Mesh
 ) -> tuple[Callable[..., State], Callable[..., State], Callable[..., Metrics]]:
     config: Any = ConfigDict(json.loads(settings))
-    model = models.build(model_config)
+    model = models.build(models.retarget(model_config, models.Target(mesh.devices.flat[0].platform, mesh.size)))
     names = unflatten_dict(models.parameter_shapes(model_config), sep="/")
 
     def optimizer(total_steps: jax.typing.ArrayLike) -> optax.GradientTransformation:
@@ -123,7 +130,7 @@ def _compiled(
         if config.sharding == "data_parallel":
             return tree
         # Without this constraint, XLA may choose a different sharding than the input state has.
-        return jax.lax.with_sharding_constraint(tree, state_shardings(tree, config.sharding))
+        return jax.lax.with_sharding_constraint(tree, state_shardings(tree, config.sharding, mesh))
 
     def init_state(params: models.Params, statistics: models.Statistics, total_steps: int) -> State:
         return {

@@ -11,6 +11,7 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.models import products
 
 sizes = st.integers(1, 20)
+GPU = models.Target("gpu")
 
 
 def _arrays(dtype, *shapes):
@@ -69,14 +70,14 @@ def test_an_accelerator_computes_the_same_with_its_own_attention(monkeypatch):
     here = products.attention(query, key, value, "float32", "xla")
     chosen = []
     library = jax.nn.dot_product_attention
-    monkeypatch.setattr(products, "on_processor", lambda: False)
     monkeypatch.setattr(
         jax.nn, "dot_product_attention", lambda *a, implementation: chosen.append(implementation) or library(*a)
     )
-    there = products.attention(query, key, value, "float32", "cudnn")
+    there = products.attention(query, key, value, "float32", "cudnn", GPU)
     np.testing.assert_allclose(there, here, atol=1e-6)
     assert chosen == ["cudnn"]
-    assert products.activation_dtype("bfloat16") == products.dense(query, key[0, 0].T, "bfloat16").dtype == jnp.bfloat16
+    product = products.dense(query, key[0, 0].T, "bfloat16", GPU)
+    assert products.activation_dtype("bfloat16", GPU) == product.dtype == jnp.bfloat16
 
 
 def test_attention_that_is_not_to_be_had_is_named():

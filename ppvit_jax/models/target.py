@@ -1,0 +1,45 @@
+"""Target of a compiled program: the devices for which a model's functions are compiled."""
+
+import dataclasses
+from typing import TypeVar
+
+import jax
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Devices for which a model's functions are compiled; they need not be those of this machine.
+
+    The functions compute the same on all devices, in ways that are fast on each.
+
+    Attributes:
+      platform: "cpu", "gpu" or "tpu", as `jax.Device.platform` names it.
+      devices: number of devices among which a batch is divided.
+    """
+
+    platform: str
+    devices: int = 1
+
+    @property
+    def is_cpu(self) -> bool:
+        """True if the functions are compiled for a CPU."""
+        return self.platform == "cpu"
+
+
+def default_target() -> Target:
+    """Returns the target of programs that run on all devices of JAX's default platform."""
+    return Target(jax.default_backend(), jax.device_count())
+
+
+def retarget(config: ConfigT, target: Target) -> ConfigT:
+    """Returns a model's shape whose functions are compiled for other devices.
+
+    Args:
+      config: the shape, a frozen dataclass. Families whose programs are the same for all devices lack the field
+        `target`; their shapes are returned unchanged.
+      target: the devices.
+    """
+    fields: dict = getattr(config, "__dataclass_fields__", {})
+    return dataclasses.replace(config, target=target) if "target" in fields else config  # type: ignore[type-var]
