@@ -1,15 +1,15 @@
-"""Matrix products of a Vision Transformer, written so that they run fast.
+"""Matrix products of a Vision Transformer with their gradients, written so that they run fast on each device.
 
 "bfloat16" means bfloat16 operands and float32 accumulation everywhere. An accelerator rounds the sums to bfloat16,
-which halves the memory traffic; a CPU keeps them in float32, because it computes in nothing smaller.
+which halves the memory traffic; a CPU keeps them in float32, because it computes in nothing smaller. Gradients of
+parameters are float32 sums on every device.
 
-On a CPU, XLA (0.10 and 0.11) multiplies bfloat16 fast only if the left operand is summed over its last axis, and it
-runs batched products on one core. The gradients are therefore written out here: the narrower operand is transposed, and
-attention is split into independent parts, which XLA computes in parallel.
+On a CPU, XLA (0.10 and 0.11) multiplies bfloat16 fast only if the left operand is summed over its last axis. The
+narrower operand of a kernel's gradient is therefore transposed there.
 """
 
-import math
-import os
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import chex
@@ -20,8 +20,6 @@ from jax.typing import DTypeLike
 
 from ppvit_jax.models.target import Target, default_target
 
-# Largest number of parts into which attention is split on a CPU; more take longer to compile than they save.
-_MAX_PARTS = 8
 # Extra rows that keep XLA from folding a transposition into a product, which would then not run in bfloat16.
 _EXTRA_ROWS = 8
 
@@ -45,102 +43,106 @@ def dense(x: jax.Array, kernel: jax.Array, dtype: DTypeLike, target: Target | No
     """
     chex.assert_type([x, kernel], float)
     chex.assert_shape(kernel, (x.shape[-1], None))
-    rows, kernel = x.reshape(-1, x.shape[-1]).astype(dtype), kernel.astype(dtype)
-    product = _product(rows, kernel) if (target or default_target()).is_cpu else rows @ kernel
-    return product.reshape(*x.shape[:-1], kernel.shape[-1])
+    return linear(x, [(kernel, None)], dtype, target)[0]
 
 
-def attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
+def linear(
+    x: jax.Array,
+    layers: Sequence[tuple[jax.Array, jax.Array | None]],
     dtype: DTypeLike,
-    implementation: str,
     target: Target | None = None,
-) -> jax.Array:
-    """Computes scaled dot-product attention, with the softmax in float32 or more.
+) -> tuple[jax.Array, ...]:
+    """Computes several dense layers of one input: x kernel + bias for each.
 
-    The result is softmax(query key^T / sqrt(values)) value: equation 1 of arXiv 1706.03762.
+    The gradient of the input is dq Wq^T + (dk Wk^T + dv Wv^T), so that an accelerator adds within its products.
 
     Args:
-      query, key, value: [batch, tokens, heads, values], floating point.
-      dtype: compute dtype, to which the operands are cast.
-      implementation: "xla"; or "cudnn", the flash attention of cuDNN, on a CUDA device in bfloat16.
+      x: [..., inputs], floating point.
+      layers: kernel [inputs, outputs] and bias [outputs] of each layer, floating point; None for no bias.
+      dtype: compute dtype, to which the operands of the products are cast.
       target: the devices to compile for; None for JAX's default devices.
 
     Returns:
-      [batch, tokens, heads, values] in `activation_dtype(dtype, target)`.
+      For each layer [..., outputs] in `activation_dtype(dtype, target)`.
     """
-    chex.assert_rank(query, 4)
-    chex.assert_equal_shape([query, key, value])
-    chex.assert_type([query, key, value], float)
-    operands = [array.astype(dtype) for array in (query, key, value)]
     target = target or default_target()
-    if not target.is_cpu:
-        untyped: Any = implementation
-        return jax.nn.dot_product_attention(*operands, implementation=untyped)
-    by_head = [array.swapaxes(1, 2) for array in operands]
-    # Splitting a batch that is sharded over several devices would move data between them.
-    count = math.gcd(len(query), min(_MAX_PARTS, 2 * (os.cpu_count() or 1))) if target.devices == 1 else 1
-    pieces = [_attention(*piece) for piece in zip(*(jnp.split(array, count) for array in by_head), strict=True)]
-    return jnp.concatenate(pieces).swapaxes(1, 2)
+    kernels, biases = zip(*layers, strict=True)
+    outputs: Any = _linear(jnp.dtype(dtype), target, x, tuple(kernels), tuple(biases))
+    return outputs
 
 
-# Operands are in the compute dtype; sums and results are in float32 or more.
-def _sum(equation: str, *operands: jax.Array) -> jax.Array:
+def sum_products(equation: str, *operands: jax.Array) -> jax.Array:
+    """Computes an einsum whose sums and result are in float32, or float64 for float64 operands."""
     wide = jnp.promote_types(operands[0].dtype, jnp.float32)
     return jnp.einsum(equation, *operands, preferred_element_type=wide)
 
 
-def _multiply_transposed(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Computes a^T b: [..., k, m], [..., k, n] -> [..., m, n]."""
+def multiply_transposed(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Computes a^T b on a CPU: [..., k, m], [..., k, n] -> [..., m, n]."""
     a = a.swapaxes(-1, -2)
     if a.dtype != jnp.bfloat16:
-        return _sum("...mk,...kn->...mn", a, b)
+        return sum_products("...mk,...kn->...mn", a, b)
     padded = jnp.pad(a, [(0, 0)] * (a.ndim - 2) + [(0, _EXTRA_ROWS), (0, 0)])
-    return _sum("...mk,...kn->...mn", padded, b)[..., : a.shape[-2], :]
+    return sum_products("...mk,...kn->...mn", padded, b)[..., : a.shape[-2], :]
 
 
-@jax.custom_vjp
-def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _sum("rk,kn->rn", x, kernel)
+_Arrays = tuple[jax.Array, ...]
+_Biases = tuple[jax.Array | None, ...]
 
 
-def _product_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _product(x, kernel), (x, kernel)
+def _round(dtype: np.dtype, target: Target, kernels: _Arrays) -> _Arrays:
+    return tuple(target.gather(kernel.astype(dtype)) for kernel in kernels)
 
 
-def _product_backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-    gradient = gradient.astype(x.dtype)
-    narrow = x.shape[1] <= gradient.shape[1]
-    kernel_gradient = _multiply_transposed(x, gradient) if narrow else _multiply_transposed(gradient, x).T
-    return _sum("rn,kn->rk", gradient, kernel), kernel_gradient
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _linear(dtype: np.dtype, target: Target, x: jax.Array, kernels: _Arrays, biases: _Biases) -> _Arrays:
+    return _linear_forward(dtype, target, x, kernels, biases)[0]
 
 
-_product.defvjp(_product_forward, _product_backward)
+def _linear_forward(
+    dtype: np.dtype, target: Target, x: jax.Array, kernels: _Arrays, biases: _Biases
+) -> tuple[_Arrays, tuple]:
+    result = activation_dtype(dtype, target)
+    rows, operands = x.astype(dtype), _round(dtype, target, kernels)
+    # An accelerator's products write their result in the compute dtype.
+    products = [jnp.matmul(rows, operand, preferred_element_type=result) for operand in operands]
+    outputs = tuple(y if bias is None else y + bias.astype(y.dtype) for y, bias in zip(products, biases, strict=True))
+    # Zero-sized arrays bring the dtypes of the arguments to the backward pass.
+    dtypes = jax.tree.map(lambda array: jnp.empty(0, array.dtype), (x, kernels, biases))
+    # The backward pass gathers divided kernels again, so that each device keeps whole kernels of one layer only.
+    return outputs, (rows, operands if target.mesh is None else kernels, dtypes)
 
 
-@jax.custom_vjp
-def _attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    return _attention_forward(query, key, value)[0]
+def _linear_backward(
+    dtype: np.dtype, target: Target, saved: tuple, gradients: _Arrays
+) -> tuple[jax.Array, _Arrays, _Biases]:
+    rows, operands, (x_like, kernels_like, biases_like) = saved
+    if target.mesh is not None:
+        # Without the barrier, XLA would keep what the forward pass has gathered.
+        operands = _round(dtype, target, jax.lax.optimization_barrier(operands))
+    rounded = [gradient.astype(dtype) for gradient in gradients]
+    result = activation_dtype(dtype, target)
+    parts = [
+        jnp.einsum("...n,kn->...k", gradient, operand, preferred_element_type=result)
+        for gradient, operand in zip(rounded, operands, strict=True)
+    ]
+    x_gradient = functools.reduce(lambda total, part: part + total, reversed(parts))
+
+    def kernel_gradient(gradient: jax.Array) -> jax.Array:
+        if not target.is_cpu:
+            return sum_products("...k,...n->kn", rows, gradient)
+        a, b = (array.reshape(-1, array.shape[-1]) for array in (rows, gradient))
+        return multiply_transposed(a, b) if a.shape[1] <= b.shape[1] else multiply_transposed(b, a).T
+
+    kernel_gradients = tuple(
+        kernel_gradient(gradient).astype(like.dtype) for gradient, like in zip(rounded, kernels_like, strict=True)
+    )
+    wide = jnp.promote_types(dtype, jnp.float32)
+    bias_gradients = tuple(
+        None if like is None else gradient.sum(range(gradient.ndim - 1), dtype=wide).astype(like.dtype)
+        for gradient, like in zip(gradients, biases_like, strict=True)
+    )
+    return x_gradient.astype(x_like.dtype), kernel_gradients, bias_gradients
 
 
-def _attention_forward(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    scale = query.shape[-1] ** -0.5
-    weights = jax.nn.softmax(scale * _sum("bhnk,bhmk->bhnm", query, key)).astype(query.dtype)
-    return _sum("bhnm,bhmk->bhnk", weights, value), (query, key, value, weights)
-
-
-def _attention_backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, ...]:
-    query, key, value, weights = saved
-    gradient = gradient.astype(query.dtype)
-    value_gradient = _multiply_transposed(gradient, weights).swapaxes(-1, -2)
-    weights_gradient = _sum("bhnk,bhmk->bhnm", gradient, value)
-    mean = (weights_gradient * weights).sum(-1, keepdims=True)
-    logits_gradient = (query.shape[-1] ** -0.5 * weights * (weights_gradient - mean)).astype(query.dtype)
-    key_gradient = _multiply_transposed(query, logits_gradient).swapaxes(-1, -2)
-    return _sum("bhnm,bhmk->bhnk", logits_gradient, key), key_gradient, value_gradient
-
-
-_attention.defvjp(_attention_forward, _attention_backward)
+_linear.defvjp(_linear_forward, _linear_backward)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import TypeVar
 
 import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 ConfigT = TypeVar("ConfigT")
 
@@ -17,15 +18,29 @@ class Target:
     Attributes:
       platform: "cpu", "gpu" or "tpu", as `jax.Device.platform` names it.
       devices: number of devices among which a batch is divided.
+      mesh: the devices among which parameters are divided; None if each device has all of them.
     """
 
     platform: str
     devices: int = 1
+    mesh: Mesh | None = None
 
     @property
     def is_cpu(self) -> bool:
         """True if the functions are compiled for a CPU."""
         return self.platform == "cpu"
+
+    def gather(self, parameter: jax.Array) -> jax.Array:
+        """Returns a parameter that is whole on each device, for use in one layer."""
+        if self.mesh is None:
+            return parameter
+        return jax.lax.with_sharding_constraint(parameter, NamedSharding(self.mesh, PartitionSpec()))
+
+    def divide_batch(self, x: jax.Array) -> jax.Array:
+        """Returns values whose first axis, the examples, is divided among the devices."""
+        if self.mesh is None:
+            return x
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*self.mesh.axis_names)))
 
 
 def default_target() -> Target:

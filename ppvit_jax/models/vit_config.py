@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from ppvit_jax.errors import UserError
+from ppvit_jax.models.activations import ACTIVATIONS
 from ppvit_jax.models.target import Target
 
 # Hidden size, layers, heads and MLP size: table 1 of arXiv 2010.11929. Ti and S are those of arXiv 2106.10270; Micro is
@@ -17,8 +18,6 @@ SIZES = {
     "H": (1280, 32, 16, 5120),
 }
 
-# Activations of the MLPs: the tanh form of the GELU, the exact form, and the form with a sigmoid.
-ACTIVATIONS = ("gelu_tanh", "gelu", "quick_gelu")
 # Google's models have these.
 ACTIVATION = "gelu_tanh"
 EPSILON = 1e-6
@@ -39,7 +38,7 @@ class ViTConfig:
       representation_size: width of the `pre_logits` layer (a dense layer and tanh between the class token and the
         head), or None for a model without this layer.
       dtype: compute dtype; the parameters keep theirs.
-      attention: implementation of attention; see `ppvit_jax.models.products.attention`.
+      attention: implementation of attention; see `ppvit_jax.models.attention.choose_attention`.
       activation: activation of the MLPs, one of ACTIVATIONS.
       epsilon: number that the layer normalizations add to the variance.
       target: devices for which the functions are compiled; None for JAX's default devices.
@@ -54,7 +53,7 @@ class ViTConfig:
     num_classes: int
     representation_size: int | None = None
     dtype: str = "float32"
-    attention: str = "xla"
+    attention: str = "auto"
     activation: str = ACTIVATION
     epsilon: float = EPSILON
     target: Target | None = None
@@ -72,7 +71,7 @@ def parse_name(
     num_classes: int,
     representation_size: int | None = None,
     dtype: str = "float32",
-    attention: str = "xla",
+    attention: str = "auto",
     activation: str = ACTIVATION,
     epsilon: float = EPSILON,
 ) -> ViTConfig:

@@ -116,7 +116,9 @@ def _compiled(
     model_config: models.ModelConfig, method: Encryption | None, settings: str, mesh: Mesh
 ) -> tuple[Callable[..., State], Callable[..., State], Callable[..., Metrics]]:
     config: Any = ConfigDict(json.loads(settings))
-    model = models.build(models.retarget(model_config, models.Target(mesh.devices.flat[0].platform, mesh.size)))
+    divided = mesh if config.sharding == "fully_sharded" and mesh.size > 1 else None
+    target = models.Target(mesh.devices.flat[0].platform, mesh.size, divided)
+    model = models.build(models.retarget(model_config, target))
     names = unflatten_dict(models.parameter_shapes(model_config), sep="/")
 
     def optimizer(total_steps: jax.typing.ArrayLike) -> optax.GradientTransformation:

@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from ppvit_jax.models import products
 from ppvit_jax.models.adaptation_network import LEAdaptNet, smoothness_penalty
+from ppvit_jax.models.attention import attention
 from ppvit_jax.models.layers import BatchNorm, permutation_penalty
 from ppvit_jax.models.pyramidnet import shake_drop
 
@@ -21,7 +22,7 @@ def _dense(inputs, kernel):
 
 
 def _attention(query, key, value):
-    return products.attention(query, key, value, "float32", "xla")
+    return attention(query, key, value, "float32", "xla")
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.tiny import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppvit_jax import models
-from ppvit_jax.errors import UserError
 from ppvit_jax.models import products
 
 sizes = st.integers(1, 20)
@@ -45,43 +43,35 @@ def test_dense_is_a_product_with_its_gradients(dtype, tolerance, rows, inputs, o
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * (1 + abs(theirs).max()))
 
 
-def _plain_attention(query, key, value):
-    logits = jnp.einsum("bnhk,bmhk->bhnm", query, key) / np.sqrt(query.shape[-1])
-    return jnp.einsum("bhnm,bmhk->bnhk", jax.nn.softmax(logits), value)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12), ("bfloat16", 1e-5)])
+def test_layers_of_one_input_are_products_with_their_gradients(dtype, tolerance):
+    """This holds in bfloat16 too, as above; a bias is added in float32 on a CPU."""
+    with jax.enable_x64(dtype == "float64"):
+        shapes = [(7, 6), (6, 9), (9,), (6, 4), (7, 9), (7, 4)]
+        (x, one, bias, two, g, h), arrays = _arrays(dtype, *shapes)
+
+        @jax.jit
+        def compute(x, one, bias, two, cotangents):
+            outputs, pull_back = jax.vjp(
+                lambda x, one, bias, two: products.linear(x, [(one, bias), (two, None)], dtype), x, one, bias, two
+            )
+            return *outputs, *pull_back(cotangents)
+
+        actual = compute(*arrays[:4], tuple(arrays[4:]))
+        expected = x @ one + bias, x @ two, g @ one.T + h @ two.T, x.T @ g, g.sum(0), x.T @ h
+        for ours, theirs in zip(actual, expected, strict=True):
+            np.testing.assert_allclose(np.float64(ours), theirs, rtol=0, atol=tolerance * (1 + abs(theirs).max()))
 
 
-# In bfloat16 the weights and their gradients are also rounded, to 8 bits.
-@pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12), ("bfloat16", 0.02)])
-@pytest.mark.parametrize("shape", [(8, 5, 3, 4), (3, 17, 1, 8), (1, 1, 2, 2)])
-def test_attention_is_the_equation_with_its_gradients(dtype, tolerance, shape):
-    with jax.enable_x64(True):
-        precise, arrays = _arrays(dtype, *[shape] * 4)
-        actual = _gradients(
-            lambda query, key, value: products.attention(query, key, value, dtype, "xla"), arrays[:3], arrays[3]
-        )
-        expected = _gradients(_plain_attention, precise[:3], precise[3])
-    for ours, theirs in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * (1 + abs(theirs).max()))
+def test_an_accelerator_rounds_values_and_sums_the_gradients_of_parameters_in_float32():
+    _, arrays = _arrays("bfloat16", (5, 6), (6, 4), (4,))
 
+    def apply(x, kernel, bias):
+        return products.linear(x, [(kernel, bias)], "bfloat16", GPU)[0]
 
-def test_an_accelerator_computes_the_same_with_its_own_attention(monkeypatch):
-    _, (query, key, value) = _arrays("float32", *[(4, 6, 2, 8)] * 3)
-    here = products.attention(query, key, value, "float32", "xla")
-    chosen = []
-    library = jax.nn.dot_product_attention
-    monkeypatch.setattr(
-        jax.nn, "dot_product_attention", lambda *a, implementation: chosen.append(implementation) or library(*a)
-    )
-    there = products.attention(query, key, value, "float32", "cudnn", GPU)
-    np.testing.assert_allclose(there, here, atol=1e-6)
-    assert chosen == ["cudnn"]
-    product = products.dense(query, key[0, 0].T, "bfloat16", GPU)
-    assert products.activation_dtype("bfloat16", GPU) == product.dtype == jnp.bfloat16
-
-
-def test_attention_that_is_not_to_be_had_is_named():
-    with pytest.raises(UserError, match="unknown attention 'flash': use xla or cudnn"):
-        models.build(tiny_model(attention="flash"))
-    with pytest.raises(UserError, match="needs a CUDA GPU and dtype bfloat16, not cpu and bfloat16"):
-        models.build(tiny_model(attention="cudnn", dtype="bfloat16"))
+    result, pull_back = jax.vjp(apply, arrays[0].astype("bfloat16"), *arrays[1:])
+    gradients = pull_back(jnp.ones_like(result))
+    assert [array.dtype for array in (result, *gradients)] == ["bfloat16", "bfloat16", "float32", "float32"]
+    np.testing.assert_allclose(gradients[1], np.outer(np.float64(arrays[0]).sum(0), np.ones(4)), rtol=1e-6)
+    assert products.activation_dtype("bfloat16", GPU) == jnp.bfloat16
+    assert products.activation_dtype("bfloat16") == jnp.float32
