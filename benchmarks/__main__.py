@@ -1,4 +1,4 @@
-"""The program `python -m benchmarks`, which runs from the source tree: python -m benchmarks COMMAND ... (see --help)."""
+"""The program of these benchmarks: python -m benchmarks COMMAND ... (see --help)."""
 
 import argparse
 import importlib
