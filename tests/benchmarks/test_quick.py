@@ -9,9 +9,10 @@ import pytest
 from helpers.tiny import random_dataset
 
 from benchmarks import __main__ as program
-from benchmarks import quick, quick_promises, quick_speed, timing
-from benchmarks.quick_rows import Limit, Part, compare, judge
-from benchmarks.quick_setup import Session, Workload
+from benchmarks import timing
+from benchmarks.quick import command, promises, speed
+from benchmarks.quick.rows import Limit, Part, compare, judge
+from benchmarks.quick.session import Session, Workload
 from benchmarks.settings import Settings
 from ppvit_jax import adaptation
 from ppvit_jax.encryption import BlockScramblingPixelShuffling
@@ -29,8 +30,8 @@ MEASURES = [
     "training step, ViT-Nano/8, float32, batch 2",
     "share of the product rate, ViT-Nano/8, float32, batch 2",
     "encrypted step, ViT-Nano/8, float32, batch 2",
-    "largest difference of logits, adapted and plain ViT-Nano/8, float32",
-    "largest difference of logits, adapted and plain ViT-Nano/8, bfloat16",
+    "adapted model on encrypted images, float32: largest difference of logits",
+    "adapted model on encrypted images, bfloat16: largest difference of logits",
     "two runs of 2 steps, batch 2, by default",
     "two runs of 2 steps, batch 2, config.deterministic=True",
     "encrypted step, batch 2, config.deterministic=True",
@@ -43,9 +44,9 @@ MEASURES = [
 def tiny(monkeypatch):
     """Lets the benchmark measure a tiny model on this processor, in three turns."""
     monkeypatch.setitem(vit_config.SIZES, "Nano", (16, 1, 2, 32))
-    monkeypatch.setattr(quick, "choose_workload", lambda device: TINY)
-    monkeypatch.setattr(quick, "_IMAGE_SIZE", 16)
-    monkeypatch.setattr(quick, "_TURNS", 3)
+    monkeypatch.setattr(command, "choose_workload", lambda device: TINY)
+    monkeypatch.setattr(command, "_IMAGE_SIZE", 16)
+    monkeypatch.setattr(command, "_TURNS", 3)
     monkeypatch.setattr(timing, "_SHORTEST_TURN", 0.001)
 
 
@@ -56,7 +57,7 @@ def session(tmp_path, device="cpu", compares=False):
 
 def parse(tmp_path, *more):
     parser = argparse.ArgumentParser()
-    quick.add_arguments(parser)
+    command.add_arguments(parser)
     return parser.parse_args(["--output", str(tmp_path), "--device", "cpu", "--without-pytorch", *more])
 
 
@@ -80,7 +81,7 @@ def part(name, rows, seconds=0.0):
 
 @pytest.mark.slow
 def test_every_measure_has_a_row_in_one_table_and_one_file(tmp_path, capsys):
-    quick.run(parse(tmp_path))
+    command.run(parse(tmp_path))
     rows = {row["measure"]: row for row in read(tmp_path)}
     assert list(rows) == MEASURES
     output = capsys.readouterr()
@@ -102,7 +103,7 @@ def test_every_measure_has_a_row_in_one_table_and_one_file(tmp_path, capsys):
 
 
 def test_without_time_every_measure_is_listed_as_not_measured(tmp_path, capsys):
-    quick.run(parse(tmp_path, "--minutes", "0.001"))
+    command.run(parse(tmp_path, "--minutes", "0.001"))
     rows = read(tmp_path)
     assert [row["measure"] for row in rows] == MEASURES
     assert {row["verdict"] for row in rows} == {"not measured (time)"}
@@ -113,7 +114,7 @@ def test_a_part_that_no_longer_fits_is_left_out_and_a_shorter_one_is_not():
     parts = [part("long", [], seconds=1000), part("short", [{"measure": "short 1"}, {"measure": "short 2"}], seconds=1)]
     last = [part("last", [{"measure": "last 1"}, {"measure": "last 2"}], seconds=10_000)]
     written = []
-    rows = quick.measure(parts, last, time.monotonic() + 30, lambda rows: written.append(len(rows)))
+    rows = command.measure(parts, last, time.monotonic() + 30, lambda rows: written.append(len(rows)))
     assert [row["measure"] for row in rows] == ["long 1", "long 2", "short 1", "short 2", "last 1", "last 2"]
     assert [row.get("verdict") for row in rows] == ["not measured (time)"] * 2 + [None] * 4
     # A run that is ended keeps what it has measured.
@@ -122,12 +123,12 @@ def test_a_part_that_no_longer_fits_is_left_out_and_a_shorter_one_is_not():
 
 def test_a_failure_keeps_the_rows_before_it_and_ends_with_an_error(capsys):
     parts = [part("bad", [{"measure": "bad 1"}, RuntimeError("out of\nmemory")]), part("good", [])]
-    rows = quick.measure(parts, [], time.monotonic() + 100, lambda rows: None)
+    rows = command.measure(parts, [], time.monotonic() + 100, lambda rows: None)
     assert [row["measure"] for row in rows] == ["bad 1", "bad 2"]
     assert rows[1]["verdict"] == "failed: out of memory" and "RuntimeError" in rows[1]["traceback"]
     assert "warning: bad: out of memory" in capsys.readouterr().err
     with pytest.raises(UserError, match="these measurements failed: bad 2"):
-        quick.check(rows)
+        command.check(rows)
 
 
 def test_a_ratio_is_the_value_divided_by_the_reference():
@@ -145,22 +146,22 @@ def test_limits_are_kept_missed_or_without_a_comparison():
     assert judge({"value": float("nan")}, exact)["verdict"] == "MISSED"
     assert "verdict" not in judge({"value": 61.0})
     # A slow step is no defect; a wrong result is.
-    quick.check([judge({"measure": "step", "value": 63.0}, fast)])
+    command.check([judge({"measure": "step", "value": 63.0}, fast)])
     with pytest.raises(UserError, match=r"a promise of the documentation is not kept \(exactness\)"):
-        quick.check([judge({"measure": "exactness", "value": 2e-5}, exact)])
+        command.check([judge({"measure": "exactness", "value": 2e-5}, exact)])
 
 
 def test_steps_are_compared_by_their_turns(tmp_path, monkeypatch):
     turns = {"plain": [0.060, 0.061, 0.062], "encrypted": [0.060, 0.061, 0.063], "compiled PyTorch": [0.070] * 3}
-    monkeypatch.setattr(quick_speed, "take_turns", lambda works, *more: {name: turns[name] for name in works})
-    monkeypatch.setattr(quick_speed, "_free_memory", lambda session: None)
+    monkeypatch.setattr(speed, "take_turns", lambda works, *more: {name: turns[name] for name in works})
+    monkeypatch.setattr(speed, "_free_memory", lambda session: None)
     monkeypatch.setattr(Session, "is_hopper", True)
-    monkeypatch.setattr(quick_speed, "_STEP_TARGETS", {4: 61.5})
+    monkeypatch.setattr(speed, "_STEP_TARGETS", {4: 61.5})
     for name in ("step", "pytorch_step"):
         monkeypatch.setattr(Session, name, lambda *arguments, **more: argparse.Namespace(run=None))
     state = session(tmp_path, device="gpu", compares=True)
     state.product_rate = 0.001
-    step, share, encrypted = quick_speed.steps(state, 4).run()
+    step, share, encrypted = speed.steps(state, 4).run()
     assert step["value"] == pytest.approx(61) and step["reference_value"] == pytest.approx(70)
     assert step["ratio"] == pytest.approx(61 / 70) and step["ratio_quartiles"][1] == pytest.approx(61.5 / 70)
     assert step["limit"] == "at most 61.5 ms; ratio at most 1" and step["verdict"] == "kept"
@@ -168,9 +169,9 @@ def test_steps_are_compared_by_their_turns(tmp_path, monkeypatch):
     assert encrypted["ratio"] == 1 and encrypted["verdict"] == "kept"
     assert state.encrypted_rates == {4: pytest.approx(4 / 0.061)}
     turns["encrypted"] = [0.0614] * 3
-    assert list(quick_speed.steps(state, 4).run())[2]["verdict"] == "MISSED"
+    assert list(speed.steps(state, 4).run())[2]["verdict"] == "MISSED"
     turns["plain"] = [0.071] * 3
-    assert next(quick_speed.steps(state, 4, encrypted=False).run())["verdict"] == "MISSED"
+    assert next(speed.steps(state, 4, encrypted=False).run())["verdict"] == "MISSED"
 
 
 @pytest.mark.parametrize("place", ["device", "numpy"])
@@ -184,18 +185,18 @@ def test_a_wrong_encryption_is_an_error(tmp_path, monkeypatch, place):
             right(images, *more) ^ 1 if isinstance(images, np.ndarray) == (place == "numpy") else right(images, *more)
         ),
     )
-    (row,) = quick_promises.encryption(state).run()
+    (row,) = promises.encryption(state).run()
     assert row["value"] == f"{3 * 16 * 16 * 3:,} values differ" and row["verdict"] == "MISSED"
     with pytest.raises(UserError, match=r"a promise of the documentation is not kept \(encryption on the device"):
-        quick.check([row])
+        command.check([row])
 
 
 def test_a_wrong_adaptation_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(adaptation, "adapt", lambda params, permutations: params)
-    rows = list(quick_promises.exactness(session(tmp_path)).run())
+    rows = list(promises.exactness(session(tmp_path)).run())
     assert [row.get("verdict") for row in rows] == ["MISSED", None] and rows[0]["value"] > 1e-5
-    with pytest.raises(UserError, match=r"not kept \(largest difference of logits"):
-        quick.check(rows)
+    with pytest.raises(UserError, match=r"not kept \(adapted model on encrypted images, float32"):
+        command.check(rows)
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
@@ -209,7 +210,7 @@ def test_runs_that_differ_are_an_error_if_they_are_deterministic(tmp_path, monke
         return argparse.Namespace(run=lambda count: None, state=next(results))
 
     monkeypatch.setattr(Session, "step", step)
-    row = next(quick_promises.determinism(session(tmp_path), deterministic=deterministic).run())
+    row = next(promises.determinism(session(tmp_path), deterministic=deterministic).run())
     assert row["value"] == 0.5 and row["reference"] == "largest difference of a parameter; 1 of 3 values differ"
     assert row.get("verdict") == ("MISSED" if deterministic else None)
     assert row.get("broken", False) == deterministic
@@ -218,9 +219,9 @@ def test_runs_that_differ_are_an_error_if_they_are_deterministic(tmp_path, monke
 @pytest.mark.slow
 def test_cifar10_trains_on_a_data_set_or_on_random_images(tmp_path, monkeypatch):
     dataset = random_dataset(8, 4, 16, num_classes=10)
-    monkeypatch.setattr(quick_speed, "_random_dataset", lambda session, train, test: dataset)
+    monkeypatch.setattr(speed, "_random_dataset", lambda session, train, test: dataset)
     for source, name in ((dataset, "CIFAR-10"), (None, "random images like CIFAR-10")):
-        (row,) = quick_speed.cifar10(session(tmp_path), source, 2, 4).run()
+        (row,) = speed.cifar10(session(tmp_path), source, 2, 4).run()
         assert row["measure"] == f"2 epochs of {name}, ViT-Nano/8, batch 4"
         assert row["result"]["epochs"] == 2 and row["result"]["test_examples"] == 4 and row["value"] > 0
 

@@ -65,7 +65,7 @@ def compare(reference: str, ours: float, other: float, unit: str) -> dict[str, A
       unit: the unit of both.
     """
     text = f"{other:,.0f}" if other >= 100 else f"{other:.3g}"
-    return {"reference": f"{reference}, {text} {unit}", "reference_value": other, "ratio": ours / other}
+    return {"reference": f"{reference}, {text} {unit}".rstrip(), "reference_value": other, "ratio": ours / other}
 
 
 def compare_steps(seconds: dict[str, list[float]], name: str, other: str) -> dict[str, Any]:

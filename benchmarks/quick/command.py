@@ -10,9 +10,10 @@ from typing import Any
 
 import jax
 
-from benchmarks import quick_promises, quick_rows, quick_speed, report
-from benchmarks.quick_rows import Part, unmeasured
-from benchmarks.quick_setup import Session, Workload, choose_workload
+from benchmarks import report
+from benchmarks.quick import promises, speed
+from benchmarks.quick.rows import COLUMNS, Part, unmeasured
+from benchmarks.quick.session import Session, Workload, choose_workload
 from benchmarks.settings import DEVICES, Settings, describe_machine, select_device
 from ppvit_jax import data
 from ppvit_jax.command_line import Number
@@ -101,7 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
     parts = list_parts(session)
     last: list[Part] = []
     if arguments.cifar10:
-        last = [quick_speed.cifar10(session, _load_cifar10(arguments.cifar10), arguments.epochs, arguments.batch_size)]
+        last = [speed.cifar10(session, _load_cifar10(arguments.cifar10), arguments.epochs, arguments.batch_size)]
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     note = _describe(workload, machine, arguments.minutes)
     if jax.device_count() > 1:
@@ -109,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"there are {jax.device_count()} devices: the training loop uses all, and everything else the first; hide "
             "the others, for example with CUDA_VISIBLE_DEVICES=0"
         )
-    table = report.Table("Quick benchmark", note, quick_rows.COLUMNS, [])
+    table = report.Table("Quick benchmark", note, COLUMNS, [])
 
     def write(rows: list[dict[str, Any]]) -> None:
         table.rows[:] = rows
@@ -123,17 +124,17 @@ def run(arguments: argparse.Namespace) -> None:
 def list_parts(session: Session) -> list[Part]:
     """Returns the parts of the benchmark, the most important first."""
     return [
-        quick_promises.encryption(session),
-        quick_speed.products(session),
-        quick_speed.encryption(session),
-        *(quick_speed.steps(session, size) for size in session.workload.batch_sizes[:2]),
-        quick_promises.exactness(session),
-        quick_promises.determinism(session, deterministic=False),
-        quick_promises.determinism(session, deterministic=True),
-        quick_speed.loop(session),
-        *(quick_speed.steps(session, size, encrypted=False) for size in session.workload.batch_sizes[2:]),
+        promises.encryption(session),
+        speed.products(session),
+        speed.encryption(session),
+        *(speed.steps(session, size) for size in session.workload.batch_sizes[:2]),
+        promises.exactness(session),
+        promises.determinism(session, deterministic=False),
+        promises.determinism(session, deterministic=True),
+        speed.loop(session),
+        *(speed.steps(session, size, encrypted=False) for size in session.workload.batch_sizes[2:]),
         # A processor has one precision alone.
-        *([quick_speed.precision(session)] if session.settings.device != "cpu" else []),
+        *([speed.precision(session)] if session.settings.device != "cpu" else []),
     ]
 
 

@@ -1,17 +1,18 @@
 """Promises of the documentation, for `python -m benchmarks quick`: equal bytes, equal logits, and equal runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from benchmarks import straightforward
-from benchmarks.quick_rows import Limit, Part, compare, compare_steps, judge
-from benchmarks.quick_setup import Session
+from benchmarks.quick.rows import Limit, Part, compare, compare_steps, judge
+from benchmarks.quick.session import Session
 from benchmarks.timing import take_turns
 from ppvit_jax import adaptation, models
 from ppvit_jax.data.preprocess import normalize_images
+from ppvit_jax.encryption import Secret
 
 # The README states it for logits in float32.
 _EXACT = Limit("value", 1e-5, "at most 1e-5", is_promise=True)
@@ -41,34 +42,35 @@ def encryption(session: Session) -> Part:
 def exactness(session: Session) -> Part:
     """Returns the part that compares an adapted model on encrypted images with the plain model on plain images."""
     dtypes = ("float32", "bfloat16")
-    measures = tuple(
-        f"largest difference of logits, adapted and plain {session.workload.model}, {dtype}" for dtype in dtypes
-    )
+    measures = tuple(f"adapted model on encrypted images, {dtype}: largest difference of logits" for dtype in dtypes)
 
     def run() -> Iterator[dict[str, Any]]:
         size = session.settings.image_size
         images = session.images(session.workload.checked_images)
-        encrypted = np.asarray(session.method.encrypt(images, session.secret))
-        permutations = session.method.absorb(session.key, height=size, width=size)
-        adapted = adaptation.adapt(session.params, permutations)
+        adapted = adaptation.adapt(session.params, session.method.absorb(session.key, height=size, width=size))
         for dtype, measure in zip(dtypes, measures, strict=True):
-            apply = jax.jit(models.build(session.settings.model_config(session.workload.model, dtype)).apply)
-
-            def logits(params: models.Params, images: np.ndarray, apply: Any = apply, dtype: str = dtype) -> np.ndarray:
-                mean, std = session.training.mean, session.training.std
-                return np.asarray(apply(params, normalize_images(images, mean, std, dtype)))
-
-            plain = logits(session.params, images)
-            difference = float(np.abs(logits(adapted, encrypted) - plain).max())
-            deviation = float(plain.std())
-            row = {
-                "measure": measure,
-                "value": difference,
-                **compare("standard deviation of the logits", difference, deviation, ""),
-            }
+            compute_logits = _compile_logits(session, dtype)
+            plain = np.asarray(compute_logits(session.params, images, None))
+            difference = float(np.abs(np.asarray(compute_logits(adapted, images, session.secret)) - plain).max())
+            compared = compare("standard deviation of the logits", difference, float(plain.std()), "")
+            row = {"measure": measure, "value": difference, **compared}
             yield judge(row, *([_EXACT] if dtype == "float32" else []))
 
-    return Part("exactness", measures, run, lambda: session.estimate(5, programs=1))
+    return Part("exactness", measures, run, lambda: session.estimate(5, programs=2))
+
+
+def _compile_logits(session: Session, dtype: str) -> Callable[..., jax.Array]:
+    """Compiles the function (params, uint8 images, secret or None) -> logits, which encrypts images with the secret."""
+    config = session.settings.model_config(session.workload.model, dtype)
+    model, training = models.build(config), session.training
+
+    @jax.jit
+    def compute_logits(params: models.Params, images: jax.Array, secret: Secret | None) -> jax.Array:
+        if secret is not None:
+            images = session.method.encrypt(images, secret)
+        return model.apply(params, normalize_images(images, training.mean, training.std, dtype))
+
+    return compute_logits
 
 
 def determinism(session: Session, *, deterministic: bool) -> Part:
@@ -112,6 +114,7 @@ def determinism(session: Session, *, deterministic: bool) -> Part:
     def estimate() -> float:
         programs = int(not session.is_compiled(batch_size, encrypted=True))
         programs += int(deterministic and not session.is_compiled(batch_size, encrypted=True, **fields))
-        return session.estimate(workload.turn_seconds, programs)
+        seconds = session.training_seconds(2 * workload.repeated_steps, batch_size)
+        return session.estimate(seconds + deterministic * workload.turn_seconds, programs)
 
     return Part(f"determinism, {kind}", tuple(measures), run, estimate)

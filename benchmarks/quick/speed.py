@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import jax_step
-from benchmarks.quick_rows import Limit, Part, compare, compare_steps, judge
-from benchmarks.quick_setup import Session
+from benchmarks.quick.rows import Limit, Part, compare, compare_steps, judge
+from benchmarks.quick.session import Session
 from benchmarks.timing import Work, jax_work, summarize, take_turns
 from ppvit_jax.config import Config, default_config
 from ppvit_jax.data import Dataset
@@ -30,6 +30,8 @@ _STEP_TARGETS = {256: 62.0, 32: 11.0}
 _FASTER = Limit("ratio", 1.0, "ratio at most 1")
 _FREE = Limit("ratio", 1.005, "ratio at most 1.005")
 _EPOCHS = 2
+# Time of two short runs apart from their steps.
+_START_AND_SAVE_SECONDS = 15
 
 
 def products(session: Session) -> Part:
@@ -140,7 +142,7 @@ def precision(session: Session) -> Part:
         seconds = _take_turns(session, works, measure)
         yield {"measure": measure, **compare_steps(seconds, "ours", other), "turns": seconds}
 
-    return Part(measure, (measure,), run, lambda: session.estimate(session.workload.turn_seconds, 2))
+    return Part(measure, (measure,), run, lambda: session.estimate(session.workload.turn_seconds, programs=2))
 
 
 def loop(session: Session) -> Part:
@@ -171,8 +173,11 @@ def loop(session: Session) -> Part:
             "test_images": test_count,
         }
 
-    # Two starts and three saved states take about as long as the steps.
-    return Part("training loop", measures, run, lambda: session.estimate(3 * workload.turn_seconds, programs=2))
+    def estimate() -> float:
+        seconds = session.training_seconds(_EPOCHS * workload.loop_steps, batch_size)
+        return session.estimate(_START_AND_SAVE_SECONDS + seconds, programs=2)
+
+    return Part("training loop", measures, run, estimate)
 
 
 def cifar10(session: Session, dataset: Dataset | None, epochs: int, batch_size: int) -> Part:

@@ -48,7 +48,7 @@ class Workload:
 
 _ACCELERATOR = Workload("ViT-B/16", "bfloat16", (256, 32, 128), 8192, (32, 256), 32, 20, 100, 8, 20, 30)
 # ViT-Ti/16 in float32: many processors compute bfloat16 slowly.
-_PROCESSOR = Workload("ViT-Ti/16", "float32", (8,), 2048, (32,), 8, 20, 10, 15, 8, 2)
+_PROCESSOR = Workload("ViT-Ti/16", "float32", (8,), 2048, (32,), 8, 5, 10, 12, 8, 2)
 
 
 def choose_workload(device: str) -> Workload:
@@ -147,6 +147,11 @@ class Session:
     def is_compiled(self, batch_size: int, *, encrypted: bool, **fields: str | bool) -> bool:
         """Returns True if `step` takes no time to compile this step again."""
         return _Program(batch_size, encrypted, tuple(sorted(fields.items()))) in self._compiled
+
+    def training_seconds(self, steps: int, batch_size: int) -> float:
+        """Returns the time of encrypted steps, or that of one comparison as long as no step has been measured."""
+        rate = self.encrypted_rates.get(batch_size)
+        return steps * batch_size / rate if rate else self.workload.turn_seconds
 
     def estimate(self, seconds: float, programs: int = 0, pytorch_programs: int = 0) -> float:
         """Returns the time of measuring and compiling; the latest compilation stands for the next ones.
