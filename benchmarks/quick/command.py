@@ -12,7 +12,7 @@ import jax
 
 from benchmarks import report
 from benchmarks.quick import promises, speed
-from benchmarks.quick.rows import COLUMNS, Part, unmeasured
+from benchmarks.quick.rows import COLUMNS, Part, first_words, unmeasured
 from benchmarks.quick.session import Session, Workload, choose_workload
 from benchmarks.settings import DEVICES, Settings, describe_machine, select_device
 from ppvit_jax import data
@@ -184,7 +184,7 @@ def _measure_part(
             write(before + rows)
     # A compiler or a device may raise any exception, such as for too little memory; the others are still measured.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = first_words(error)
         print_warning(f"{part.title}: {reason}")
         failed = unmeasured(part, len(rows), f"failed: {reason}")
         rows += [{**row, "traceback": traceback.format_exc()} for row in failed]

@@ -98,6 +98,11 @@ def judge(row: Mapping[str, Any], *limits: Limit) -> dict[str, Any]:
     return {**row, "limit": "; ".join(limit.text for limit in limits), "verdict": verdict, **broken}
 
 
+def first_words(error: Exception) -> str:
+    """Returns the beginning of an error's message in one line, or else the error's name."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def unmeasured(part: Part, done: int, reason: str) -> list[dict[str, Any]]:
     """Returns the rows of a part from number `done` on, with the reason for which they were not measured."""
     return [{"measure": name, "verdict": reason} for name in part.measures[done:]]

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import jax_step
-from benchmarks.quick.rows import Limit, Part, compare, compare_steps, judge
+from benchmarks.quick.rows import Limit, Part, compare, compare_steps, first_words, judge
 from benchmarks.quick.session import Session
 from benchmarks.timing import Work, jax_work, summarize, take_turns
 from ppvit_jax.config import Config, default_config
 from ppvit_jax.data import Dataset
 from ppvit_jax.data.source import ArraySource
-from ppvit_jax.errors import print_note
+from ppvit_jax.errors import print_note, print_warning
 from ppvit_jax.training import experiment
 from ppvit_jax.training.results import Result
 from ppvit_jax.training.scaling import forward_flops
@@ -105,15 +105,22 @@ def steps(session: Session, batch_size: int, *, encrypted: bool = True) -> Part:
         works: dict[str, Work] = {"plain": session.step(batch_size, encrypted=False).run}
         if encrypted:
             works["encrypted"] = session.step(batch_size, encrypted=True).run
+        failure = {}
         if compares:
-            works[other] = session.pytorch_step(batch_size).run
+            # PyTorch's compiler needs more than the device, such as a C compiler; our step is measured without it.
+            try:
+                works[other] = session.pytorch_step(batch_size).run
+            except Exception as error:
+                failure = {"reference": f"{other} failed: {first_words(error)}"}
+                print_warning(f"the step of {failure['reference']}")
         seconds = _take_turns(session, works, setting)
         works.clear()
         _free_memory(session)
         target = _STEP_TARGETS.get(batch_size) if session.is_hopper else None
         limits = [Limit("value", target, f"at most {target:g} ms")] if target else []
         limits += [_FASTER] if on_gpu else []
-        yield judge({"measure": measures[0], **compare_steps(seconds, "plain", other), "turns": seconds}, *limits)
+        row = {"measure": measures[0], **compare_steps(seconds, "plain", other), **failure, "turns": seconds}
+        yield judge(row, *limits)
         yield {"measure": measures[1], **_compare_shares(session, batch_size, seconds, other)}
         if encrypted:
             session.encrypted_rates[batch_size] = batch_size / statistics.median(seconds["encrypted"])
@@ -190,7 +197,7 @@ def cifar10(session: Session, dataset: Dataset | None, epochs: int, batch_size: 
       batch_size: images in a training step.
     """
     name = "CIFAR-10" if dataset else "random images like CIFAR-10"
-    measure = f"{epochs} epochs of {name}, {session.workload.model}, batch {batch_size}"
+    measure = f"{epochs} {'epochs' if epochs > 1 else 'epoch'} of {name}, {session.workload.model}, batch {batch_size}"
 
     def run() -> Iterator[dict[str, Any]]:
         config = _run_config(session, batch_size)

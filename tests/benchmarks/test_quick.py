@@ -1,11 +1,14 @@
 """`python -m benchmarks quick`: the table, the time, and results that are wrong."""
 
 import argparse
+import importlib
 import json
 import time
 
 import numpy as np
 import pytest
+from helpers.command import ROOT
+from helpers.pages import blocks
 from helpers.tiny import random_dataset
 
 from benchmarks import __main__ as program
@@ -174,6 +177,18 @@ def test_steps_are_compared_by_their_turns(tmp_path, monkeypatch):
     assert next(speed.steps(state, 4, encrypted=False).run())["verdict"] == "MISSED"
 
 
+def test_a_step_is_measured_where_pytorchs_fails(tmp_path, monkeypatch, capsys):
+    def fail(self, batch_size):
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(Session, "pytorch_step", fail)
+    monkeypatch.setattr(Session, "step", lambda *arguments, **more: argparse.Namespace(run=lambda count: None))
+    step, *_ = speed.steps(session(tmp_path, device="gpu", compares=True), 4).run()
+    assert step["reference"] == "compiled PyTorch failed: no C compiler" and step["value"] > 0
+    assert step["verdict"] == "not compared"
+    assert "warning: the step of compiled PyTorch failed: no C compiler" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("place", ["device", "numpy"])
 def test_a_wrong_encryption_is_an_error(tmp_path, monkeypatch, place):
     state = session(tmp_path)
@@ -214,6 +229,16 @@ def test_runs_that_differ_are_an_error_if_they_are_deterministic(tmp_path, monke
     assert row["value"] == 0.5 and row["reference"] == "largest difference of a parameter; 1 of 3 values differ"
     assert row.get("verdict") == ("MISSED" if deterministic else None)
     assert row.get("broken", False) == deterministic
+
+
+def test_commands_of_the_documentation_are_understood(monkeypatch):
+    understood = []
+    monkeypatch.setattr(importlib.import_module("benchmarks.quick"), "run", understood.append)
+    commands = [words for block in blocks(ROOT / "docs" / "speed.md") for words in block.commands]
+    for words in commands:
+        if words[:3] == ["python", "-m", "benchmarks"]:
+            program.main(words[3:])
+    assert [parsed.cifar10 for parsed in understood] == ["", "DIR"]
 
 
 @pytest.mark.slow
