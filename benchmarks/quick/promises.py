@@ -1,5 +1,6 @@
 """Promises of the documentation, for `python -m benchmarks quick`: equal bytes, equal logits, and equal runs."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from benchmarks.timing import take_turns
 from ppvit_jax import adaptation, models
 from ppvit_jax.data.preprocess import normalize_images
 from ppvit_jax.encryption import Secret
+from ppvit_jax.training.compiler import compiler_options, fix_precision
 
 # The README states it for logits in float32.
 _EXACT = Limit("value", 1e-5, "at most 1e-5", is_promise=True)
@@ -64,7 +66,8 @@ def _compile_logits(session: Session, dtype: str) -> Callable[..., jax.Array]:
     config = session.settings.model_config(session.workload.model, dtype)
     model, training = models.build(config), session.training
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options(jax.default_backend()))
+    @functools.partial(fix_precision, dtype=dtype, precision=training.matmul_precision)
     def compute_logits(params: models.Params, images: jax.Array, secret: Secret | None) -> jax.Array:
         if secret is not None:
             images = session.method.encrypt(images, secret)

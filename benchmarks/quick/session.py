@@ -120,7 +120,7 @@ class Session:
         """
         start = time.perf_counter()
         training: Any = self.training.copy_and_resolve_references()
-        training.update({name: value for name, value in fields.items() if name in training})
+        training.update(fields)
         config = self.settings.model_config(self.workload.model, training.dtype)
         batch = random_batch(batch_size, self.settings.image_size)
         step = TrainingStep(config, training, batch, self.secret if encrypted else None, self.params)
