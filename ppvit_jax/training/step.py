@@ -52,7 +52,7 @@ class State(TypedDict):
 class Steps(NamedTuple):
     """Pure functions of a run.
 
-    `secret` holds arrays that the configured encryption derives from a key; None leaves images as they are.
+    `secret` holds arrays that the configured encryption derives from a key, sorted or not; None leaves images as they are.
 
     Attributes:
       init_state: (params, statistics) -> state.
@@ -104,9 +104,9 @@ def compile_steps(
     )
     settings = ConfigDict({name: config[name] for name in names}).to_json()
     method = make_encryption(config, model_config)
-    init_state, train_step, eval_step = _compiled(
-        model_config, method and method.program, settings, mesh or make_mesh()
-    )
+    mesh = mesh or make_mesh()
+    program = method and method.program_in_blocks(model_config.patch_size, mesh.devices.flat[0].platform)
+    init_state, train_step, eval_step = _compiled(model_config, program, settings, mesh)
     return Steps(functools.partial(init_state, total_steps=total_steps), train_step, eval_step)
 
 
