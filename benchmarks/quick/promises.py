@@ -32,9 +32,10 @@ def encryption(session: Session) -> Part:
         permutations = session.method.absorb(session.key, height=size, width=size)
         assert permutations.block is not None and permutations.pixel is not None
         expected = straightforward.encrypt(images, permutations.block, permutations.pixel, block_size)
-        on_device = np.asarray(jax.jit(session.method.encrypt)(*jax.device_put((images, session.secret))))
-        in_numpy = np.asarray(session.method.encrypt(images, session.secret))
-        different = sum(int(np.count_nonzero(array != expected)) for array in (on_device, in_numpy))
+        results = [np.asarray(session.method.encrypt(images, session.secret))]
+        for method, secret in ((session.method, session.secret), (session.program, session.program_secret)):
+            results.append(np.asarray(jax.jit(method.encrypt)(*jax.device_put((images, secret)))))
+        different = sum(int(np.count_nonzero(array != expected)) for array in results)
         row = {"measure": measure, "value": "equal bits" if not different else f"{different:,} values differ"}
         yield judge({**row, "different": different, "reference": "numpy, and a straightforward program"}, _EQUAL)
 
@@ -53,7 +54,9 @@ def exactness(session: Session) -> Part:
         for dtype, measure in zip(dtypes, measures, strict=True):
             compute_logits = _compile_logits(session, dtype)
             plain = np.asarray(compute_logits(session.params, images, None))
-            difference = float(np.abs(np.asarray(compute_logits(adapted, images, session.secret)) - plain).max())
+            difference = float(
+                np.abs(np.asarray(compute_logits(adapted, images, session.program_secret)) - plain).max()
+            )
             compared = compare("standard deviation of the logits", difference, float(plain.std()), "")
             row = {"measure": measure, "value": difference, **compared}
             yield judge(row, *([_EXACT] if dtype == "float32" else []))
@@ -70,7 +73,7 @@ def _compile_logits(session: Session, dtype: str) -> Callable[..., jax.Array]:
     @functools.partial(fix_precision, dtype=dtype, precision=training.matmul_precision)
     def compute_logits(params: models.Params, images: jax.Array, secret: Secret | None) -> jax.Array:
         if secret is not None:
-            images = session.method.encrypt(images, secret)
+            images = session.program.encrypt(images, secret)
         return model.apply(params, normalize_images(images, training.mean, training.std, dtype))
 
     return compute_logits

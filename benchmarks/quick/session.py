@@ -75,6 +75,7 @@ class Session:
       method: the encryption.
       key: a new random key.
       secret: the secret that the encryption derives from the key.
+      program, program_secret: the same encryption as compiled steps compute it, and its secret.
       product_rate: the highest rate of matrix products in TFLOP/s; None before it is measured.
       encrypted_rates: images per second of the encrypted training step by batch size, once measured.
     """
@@ -90,6 +91,10 @@ class Session:
         self.method: Encryption = method
         self.key = keys.generate()
         self.secret: Secret = method.derive(self.key, height=settings.image_size, width=settings.image_size)
+        self.program: Encryption = method.program_in_blocks(self.model_config.patch_size, jax.default_backend())
+        self.program_secret: Secret = self.program.sort(
+            self.secret, height=settings.image_size, width=settings.image_size
+        )
         self.product_rate: float | None = None
         self.encrypted_rates: dict[int, float] = {}
         self._compiled: set[_Program] = set()
@@ -123,7 +128,7 @@ class Session:
         training.update(fields)
         config = self.settings.model_config(self.workload.model, training.dtype)
         batch = random_batch(batch_size, self.settings.image_size)
-        step = TrainingStep(config, training, batch, self.secret if encrypted else None, self.params)
+        step = TrainingStep(config, training, batch, self.program_secret if encrypted else None, self.params)
         program = _Program(batch_size, encrypted, tuple(sorted(fields.items())))
         if program not in self._compiled:
             self._compile_seconds = time.perf_counter() - start

@@ -1,5 +1,6 @@
 """Speed, for `python -m benchmarks quick`: matrix products, encryption alone, training steps, and the training loop."""
 
+import functools
 import gc
 import statistics
 import tempfile
@@ -18,6 +19,8 @@ from benchmarks.timing import Work, jax_work, summarize, take_turns
 from ppvit_jax.config import Config, default_config
 from ppvit_jax.data import Dataset
 from ppvit_jax.data.source import ArraySource
+from ppvit_jax.encryption import Secret
+from ppvit_jax.encryption.permutations import split_blocks
 from ppvit_jax.errors import print_note, print_warning
 from ppvit_jax.training import experiment
 from ppvit_jax.training.results import Result
@@ -55,36 +58,44 @@ def products(session: Session) -> Part:
 
 
 def encryption(session: Session) -> Part:
-    """Returns the part that encrypts images on the device, next to a copy of the same bytes."""
+    """Returns the part that encrypts images on the device, next to a copy of the same bytes.
+
+    Images stay whole, or are cut into patches, as they are in a compiled step.
+    """
     counts = session.workload.image_counts
-    measures = tuple(f"encryption alone, {count} images" for count in counts)
+    kinds = ("encryption alone", "encryption alone, cut into patches")
+    measures = tuple(f"{kind}, {count} images" for count in counts for kind in kinds)
+    patch_size = session.model_config.patch_size
+
+    def cut(images: jax.Array, secret: Secret) -> jax.Array:
+        return split_blocks(session.program.encrypt(images, secret), patch_size)
 
     def run() -> Iterator[dict[str, Any]]:
-        for count, measure in zip(counts, measures, strict=True):
-            images, secret = jax.device_put((session.images(count), session.secret))
-            copy, encrypt = jax.jit(jnp.copy), jax.jit(session.method.encrypt)
-
-            def run_copy(images: jax.Array = images, copy: Any = copy) -> jax.Array:
-                return copy(images)
-
-            def run_encrypt(images: jax.Array = images, encrypt: Any = encrypt, secret: Any = secret) -> jax.Array:
-                return encrypt(images, secret)
-
-            seconds = _take_turns(session, {"copy": jax_work(run_copy), "ours": jax_work(run_encrypt)}, measure)
-            summaries = summarize(seconds, "ours")
-            copied, ours = (images.nbytes / summaries[name]["seconds"] / 1e9 for name in ("copy", "ours"))
-            yield {
-                "measure": measure,
-                "value": ours,
-                "unit": "GB/s",
-                **compare("a copy", ours, copied, "GB/s"),
-                "ratio_quartiles": summaries["copy"]["ratio_quartiles"],
-                "turns": seconds,
+        copy, encrypt, encrypt_and_cut = jax.jit(jnp.copy), jax.jit(session.method.encrypt), jax.jit(cut)
+        for count in counts:
+            images, secret, program_secret = jax.device_put(
+                (session.images(count), session.secret, session.program_secret)
+            )
+            works = {
+                "copy": jax_work(functools.partial(copy, images)),
+                kinds[0]: jax_work(functools.partial(encrypt, images, secret)),
+                kinds[1]: jax_work(functools.partial(encrypt_and_cut, images, program_secret)),
             }
+            seconds = _take_turns(session, works, f"encryption of {count} images")
+            for kind in kinds:
+                summaries = summarize(seconds, kind)
+                copied, ours = (images.nbytes / summaries[name]["seconds"] / 1e9 for name in ("copy", kind))
+                yield {
+                    "measure": f"{kind}, {count} images",
+                    "value": ours,
+                    "unit": "GB/s",
+                    **compare("a copy", ours, copied, "GB/s"),
+                    "ratio_quartiles": summaries["copy"]["ratio_quartiles"],
+                    "turns": {name: seconds[name] for name in ("copy", kind)},
+                }
 
-    return Part(
-        "encryption alone", measures, run, lambda: session.estimate(len(counts) * session.workload.turn_seconds)
-    )
+    seconds = len(counts) * session.workload.turn_seconds
+    return Part("encryption alone", measures, run, lambda: session.estimate(seconds))
 
 
 def steps(session: Session, batch_size: int, *, encrypted: bool = True) -> Part:

@@ -27,6 +27,7 @@ MEASURES = [
     "encryption on the device, 3 images",
     "matrix product, 32, float32",
     "encryption alone, 3 images",
+    "encryption alone, cut into patches, 3 images",
     "training step, ViT-Nano/8, float32, batch 4",
     "share of the product rate, ViT-Nano/8, float32, batch 4",
     "encrypted step, ViT-Nano/8, float32, batch 4",
@@ -89,16 +90,16 @@ def test_every_measure_has_a_row_in_one_table_and_one_file(tmp_path, capsys):
     assert [line.split(" | ")[0][2:] for line in lines[1:]] == MEASURES
     assert (tmp_path / "benchmark.md").read_text().strip().endswith(output.out.strip())
     assert "part 8 of 8: training loop" in output.err
-    equal, _, alone, step, share, encrypted, *_ = rows.values()
+    equal, _, alone, _, step, share, encrypted, *_ = rows.values()
     assert equal["value"] == "equal bits" and equal["verdict"] == "kept"
     assert alone["ratio"] == pytest.approx(alone["value"] / alone["reference_value"])
     assert len(step["turns"]["plain"]) == 3 and "reference" not in step
     assert encrypted["reference_value"] == step["value"] and share["value"] > 0
-    exact, rounded = (rows[name] for name in MEASURES[6:8])
+    exact, rounded = (rows[name] for name in MEASURES[7:9])
     assert 0 < exact["value"] < 1e-5 < exact["reference_value"]
     assert exact["verdict"] == "kept" and "verdict" not in rounded
-    assert rows[MEASURES[9]]["value"] == "equal bits" and rows[MEASURES[9]]["verdict"] == "kept"
-    loop, whole = (rows[name] for name in MEASURES[11:])
+    assert rows[MEASURES[10]]["value"] == "equal bits" and rows[MEASURES[10]]["verdict"] == "kept"
+    loop, whole = (rows[name] for name in MEASURES[12:])
     assert loop["unit"] == "images/s" and loop["ratio"] > 0 and whole["value"] > 0
 
 
@@ -202,6 +203,15 @@ def test_a_wrong_encryption_is_an_error(tmp_path, monkeypatch, place):
     assert row["value"] == f"{3 * 16 * 16 * 3:,} values differ" and row["verdict"] == "MISSED"
     with pytest.raises(UserError, match=r"a promise of the documentation is not kept \(encryption on the device"):
         command.check([row])
+
+
+def test_a_wrong_encryption_inside_of_steps_is_an_error(tmp_path):
+    state = session(tmp_path)
+    state.program_secret = {name: np.roll(array, 1, -1) for name, array in state.program_secret.items()}
+    (row,) = promises.encryption(state).run()
+    assert row["verdict"] == "MISSED"
+    exact, _ = promises.exactness(state).run()
+    assert exact["verdict"] == "MISSED" and exact["broken"]
 
 
 def test_a_wrong_adaptation_is_an_error(tmp_path, monkeypatch):
