@@ -1,5 +1,6 @@
 """The same work in PyTorch, with timm's Vision Transformer; no other module imports these two."""
 
+import gc
 import importlib
 import importlib.util
 import re
@@ -49,6 +50,13 @@ def peak_device_bytes() -> int | None:
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 
+def free_memory() -> None:
+    """Gives the memory of tensors that no longer exist back to the GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 class TrainingStep:
     """One training step as `ppvit_jax.training.step` computes it, from uint8 images on the device.
 
@@ -94,7 +102,8 @@ class TrainingStep:
             act_layer="gelu_tanh",
         )
         self.model.to(self._device).train()
-        self._forward = torch.compile(self.model) if compile_model else self.model
+        # Otherwise a second batch size would be compiled for batches of any size, which are slower.
+        self._forward = torch.compile(self.model, dynamic=False) if compile_model else self.model
         sgd = training.optimizer
         self._optimizer = torch.optim.SGD(
             self.model.parameters(), lr=sgd.learning_rate, momentum=sgd.momentum, weight_decay=sgd.weight_decay

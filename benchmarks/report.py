@@ -78,4 +78,6 @@ def _cell(value: Any, is_duration: bool = False) -> str:
         return " to ".join(map(_cell, value))
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else str(value)
+    if 0 < abs(value) < 0.0005:
+        return f"{value:.1e}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"

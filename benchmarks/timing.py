@@ -1,5 +1,6 @@
 """Times several programs in turns, so that all of them meet the same states of the machine."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from ppvit_jax.data.progress import Progress
 # Runs its work as many times as the argument says, and returns when the last result is there.
 Work: TypeAlias = Callable[[int], None]
 _SHORTEST_TURN = 0.1
+_FEWEST_TURNS = 3
 
 
 class Summary(TypedDict):
@@ -34,7 +36,9 @@ class Summary(TypedDict):
     turns: list[float]
 
 
-def take_turns(works: Mapping[str, Work], repeats: int, title: str) -> dict[str, list[float]]:
+def take_turns(
+    works: Mapping[str, Work], repeats: int, title: str, limit_seconds: float = math.inf
+) -> dict[str, list[float]]:
     """Times works in turns, after a warm-up, in an order that rotates by one place each turn.
 
     Short work is repeated within a turn until it takes 0.1 s, so that neither the clock nor, on an accelerator, the
@@ -44,6 +48,7 @@ def take_turns(works: Mapping[str, Work], repeats: int, title: str) -> dict[str,
       works: the works by name.
       repeats: the number of turns.
       title: words for the progress line.
+      limit_seconds: time after which no further turn begins, once there are three.
 
     Returns:
       The seconds of one run of each work in each turn, by name.
@@ -57,7 +62,10 @@ def take_turns(works: Mapping[str, Work], repeats: int, title: str) -> dict[str,
     names = list(works)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     progress = Progress(title, repeats * len(names), "turns")
+    end = time.perf_counter() + limit_seconds
     for turn in range(repeats):
+        if turn >= _FEWEST_TURNS and time.perf_counter() >= end:
+            break
         first = turn % len(names)
         for place, name in enumerate(names[first:] + names[:first]):
             start = time.perf_counter()

@@ -19,3 +19,9 @@ def test_tables_tell_numbers_with_their_units_and_json_has_all(tmp_path):
     measured = content["sections"]["copies"][0]["rows"][0]
     assert measured["turns"] == [0.0123] and measured["images_per_second"] == 12345.6
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["benchmark.json", "benchmark.md"]
+
+
+def test_small_numbers_do_not_look_like_zero():
+    rows = [{"value": value} for value in (0.0, 3.6e-6, -4.9e-4, 0.0006, 1e-300)]
+    lines = report.Table("Small", "", {"value": "Value"}, rows).lines()
+    assert lines[-6:-1] == ["| 0.000 |", "| 3.6e-06 |", "| -4.9e-04 |", "| 0.001 |", "| 1.0e-300 |"]

@@ -28,6 +28,12 @@ def test_short_work_is_repeated_within_a_turn_and_told_for_one_run():
     assert all(0.005 <= one < 0.1 for one in seconds["short"])
 
 
+def test_turns_end_when_their_time_is_over_but_not_before_the_third():
+    work = host_work(lambda: time.sleep(0.04))
+    assert len(take_turns({"work": work}, 10, "test", limit_seconds=0)["work"]) == 3
+    assert len(take_turns({"work": work}, 5, "test", limit_seconds=1000)["work"]) == 5
+
+
 def test_a_ratio_is_of_the_medians_and_its_spread_of_the_turns():
     # The machine slows down from turn to turn, and the second work always takes twice the first's time.
     rows = summarize({"first": [1.0, 2.0, 5.0], "second": [2.0, 4.0, 10.0]}, "first")
