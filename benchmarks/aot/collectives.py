@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from benchmarks.aot.hlo import Array, Computation, Instruction, Program
 from benchmarks.aot.kernels import COLLECTIVES
 
-# Operations whose "-start" returns its operands beside its results.
-_START_RETURNS_OPERANDS = ("all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 # A TPU scatters a sum by a fusion of this name around an all-reduce.
 _SCATTERED_SUM = "all-reduce-scatter"
 
@@ -20,7 +18,7 @@ class Exchange:
       op: the operation, such as "all-reduce".
       dtype: XLA's name of the dtype.
       count: collectives in a step. XLA combines the arrays of several into one.
-      bytes: whole arrays in a step: the operands or the results, whichever are larger, on one device.
+      bytes: whole arrays in a step, on one device: the results of a gathering, the operands of others.
     """
 
     op: str
@@ -66,15 +64,16 @@ def exchanges(program: Program) -> list[Exchange]:
 
 
 def _whole_bytes(computation: Computation, instruction: Instruction) -> dict[str, float]:
-    """Returns the bytes of the operands or the results, whichever are larger, by dtype."""
+    """Returns the bytes of the whole arrays by dtype: the results of a gathering, the operands of the others."""
     operands = _by_dtype(
         array for name in instruction.operands if name in computation for array in computation[name].arrays
     )
+    if not instruction.op.startswith("all-gather"):
+        return operands
     results = _by_dtype(instruction.arrays)
-    if instruction.op.endswith("-start") and instruction.op.removesuffix("-start") in _START_RETURNS_OPERANDS:
-        results = {dtype: size - operands.get(dtype, 0.0) for dtype, size in results.items()}
-    dtypes = operands or results
-    return {dtype: max(operands.get(dtype, 0.0), results.get(dtype, 0.0)) for dtype in dtypes}
+    # The start of a gathering returns its operands beside its results.
+    returned = operands if instruction.op.endswith("-start") else {}
+    return {dtype: size - returned.get(dtype, 0.0) for dtype, size in results.items()}
 
 
 def _by_dtype(arrays: Iterable[Array]) -> dict[str, float]:

@@ -4,10 +4,10 @@ On a GPU, kernels run one after another, and each takes
 
     max(bytes / bandwidth, operations / rate) + launch.
 
-The three numbers were fitted to the training step of ViT-B/16 on one NVIDIA H200 (jax 0.11.2): to four steps in bfloat16
-that were measured (96.2, 75.2 and 52.0 ms at batch 256, 256 and 128, and 15.1 ms at batch 32), and to four more that
-were estimated from these, of 56 to 68 ms. They reproduce all eight within 2 %. The rate of TF32 was fitted to the one
-step in float32 (28.2 ms at batch 32).
+The three numbers were fitted to the training step of ViT-B/16 in bfloat16 on one NVIDIA H200 (jax 0.11.2): to four
+steps that were measured (96.2, 75.2, 52.0 and 15.1 ms, at batch 256, 256, 128 and 32), and to four more whose times, 56
+to 68 ms, were estimated from measured kernels. They reproduce all eight within 2 %. The rate of TF32 was fitted to one
+measured step in float32 (28.2 ms at batch 32).
 
 On a TPU, XLA writes into the program how many cycles it expects each operation to take. Nothing was measured on a TPU.
 """

@@ -120,7 +120,8 @@ def compile_step(plan: Plan) -> Compiled:
     with targets.assuming_cudnn() if plan.machine.chip.platform == "gpu" else contextlib.nullcontext():
         lowered = _lower(plan, make_mesh(targets.devices(plan.machine)))
         try:
-            compiled = lowered.compile(compiler_options=plan.machine.compiler_options or None)
+            options: Any = plan.machine.compiler_options or None
+            compiled = lowered.compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:
             if (found := _OUT_OF_MEMORY.search(str(error))) is None:
                 raise
@@ -130,8 +131,8 @@ def compile_step(plan: Plan) -> Compiled:
                 f"({' '.join(found[0].split())}): use a smaller --batch-size, more --accumulation, or more chips",
                 needed,
             ) from None
-    memory = compiled.memory_analysis()
-    costs = compiled.cost_analysis() if plan.machine.chip.platform == "tpu" else None
+    memory: Any = compiled.memory_analysis()
+    costs: Any = compiled.cost_analysis() if plan.machine.chip.platform == "tpu" else None
     return Compiled(
         text=compiled.as_text() or "",
         arguments=memory.argument_size_in_bytes,

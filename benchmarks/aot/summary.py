@@ -33,12 +33,13 @@ _STEPS = {
 _KINDS = {
     "target": "Target",
     "batch_size": "Images a chip",
+    "sharding": "Sharding",
     "kind": "Kernels of",
     "kernels": "Number",
     "gigabytes": "GB moved",
     "seconds": "Time, estimated",
 }
-_COLLECTIVES = {
+_EXCHANGES = {
     "target": "Target",
     "batch_size": "Images a chip",
     "sharding": "Sharding",
@@ -52,7 +53,7 @@ _KINDS_NOTE = (
     "Bytes are those that kernels read from and write to the chip's memory. Products are cuBLAS's (gemm), attention is "
     "cuDNN's (cudnn); the other kernels are XLA's."
 )
-_COLLECTIVES_NOTE = (
+_EXCHANGE_NOTE = (
     "MB are those of the whole arrays in a step, and each chip sends its part of them in a ring: twice for an "
     "all-reduce, once for others."
 )
@@ -122,13 +123,11 @@ def tables(planned: Sequence[Planned]) -> list[Table]:
         f"encryption {first.encryption}{attention}{parts}"
     )
     notes = {"gpu": estimate.GPU_NOTE, "tpu": estimate.TPU_NOTE}
-    platforms = sorted({one.plan.machine.chip.platform for one in planned})
+    note = " ".join(notes[platform] for platform in sorted({one.plan.machine.chip.platform for one in planned}))
     found = [
-        Table(title, " ".join(notes[platform] for platform in platforms), _STEPS, [_step_row(one) for one in planned]),
+        Table(title, note, _STEPS, [_step_row(one) for one in planned]),
         Table("Kernels", _KINDS_NOTE, _KINDS, [row for one in planned for row in _kind_rows(one)]),
-        Table(
-            "Collectives", _COLLECTIVES_NOTE, _COLLECTIVES, [row for one in planned for row in _collective_rows(one)]
-        ),
+        Table("Collectives", _EXCHANGE_NOTE, _EXCHANGES, [row for one in planned for row in _exchange_rows(one)]),
     ]
     return [table for table in found if table.rows]
 
@@ -172,7 +171,7 @@ def _kind_rows(one: Planned) -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: -row["gigabytes"])
 
 
-def _collective_rows(one: Planned) -> list[dict[str, Any]]:
+def _exchange_rows(one: Planned) -> list[dict[str, Any]]:
     return [
         _named(one)
         | {
