@@ -109,11 +109,11 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
       UserError: the arguments cannot be used, or a compiler is missing.
     """
-    targets.prepare_process()
     plans = make_plans(arguments)
     for plan in plans:
         if reason := targets.missing(plan.machine):
             raise UserError(reason)
+    targets.prepare_process()
     output = results_folder(arguments.output) if arguments.output else None
     planned = []
     for number, plan in enumerate(plans, start=1):

@@ -18,7 +18,7 @@ from ppvit_jax.training.devices import make_mesh, shardings, state_shardings
 from ppvit_jax.training.step import compile_steps
 
 # XLA's message: "Used 26.33G of 15.75G hbm".
-_OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] \w+")
+_OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -105,6 +105,17 @@ class OutOfMemoryError(UserError):
         super().__init__(message)
         self.needed = needed
 
+    @classmethod
+    def read(cls, plan: Plan, error: RuntimeError) -> "OutOfMemoryError | None":
+        """Returns the compiler's error as one of this class, or None if it is about something else."""
+        if (found := _OUT_OF_MEMORY.search(str(error))) is None:
+            return None
+        message = (
+            f"{plan.model} with {plan.batch_size} images a chip does not fit the memory of {plan.machine.name} "
+            f"({found[0]}): use a smaller --batch-size, more --accumulation, or more chips"
+        )
+        return cls(message, float(found[1]) * _UNITS[found[2]])
+
 
 def compile_step(plan: Plan) -> Compiled:
     """Compiles the training step of a run.
@@ -123,14 +134,9 @@ def compile_step(plan: Plan) -> Compiled:
             options: Any = plan.machine.compiler_options or None
             compiled = lowered.compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:
-            if (found := _OUT_OF_MEMORY.search(str(error))) is None:
+            if (refused := OutOfMemoryError.read(plan, error)) is None:
                 raise
-            needed = float(found[1]) * _UNITS[found[2]]
-            raise OutOfMemoryError(
-                f"{plan.model} with {plan.batch_size} images a chip does not fit the memory of {plan.machine.name} "
-                f"({' '.join(found[0].split())}): use a smaller --batch-size, more --accumulation, or more chips",
-                needed,
-            ) from None
+            raise refused from None
     memory: Any = compiled.memory_analysis()
     costs: Any = compiled.cost_analysis() if plan.machine.chip.platform == "tpu" else None
     return Compiled(
