@@ -19,7 +19,7 @@ _FIRST_PYTHON = (3, 12)
 _CUDNN = 91_000
 _COMPUTE_CAPABILITY = (9, 0)
 # The TPU's compiler asks the machine for its TPU, and waits for a server of Google's cloud, unless these say otherwise.
-_TPU_ENVIRONMENT = {
+TPU_ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -133,10 +133,13 @@ def prepare_process() -> None:
 
     Call it before JAX looks for devices.
     """
-    os.environ.update(_TPU_ENVIRONMENT)
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    if "jax" in sys.modules:
-        sys.modules["jax"].config.update("jax_platforms", "cpu")
+    os.environ.update(TPU_ENVIRONMENT)
+    # A program for a device that is not here can be kept in JAX's cache, but not read from it.
+    settings = {"jax_platforms": "cpu", "jax_enable_compilation_cache": False}
+    for name, value in settings.items():
+        os.environ[name.upper()] = str(value)
+        if "jax" in sys.modules:
+            sys.modules["jax"].config.update(name, value)
 
 
 def devices(machine: Machine) -> Sequence[Any]:

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 
+import jax
 import pytest
 from helpers.command import ROOT
 from helpers.pages import blocks, inline_commands
@@ -160,6 +161,37 @@ PAGE = ROOT / "docs" / "aot.md"
 def test_the_commands_of_the_page_are_understood():
     written = [words for block in blocks(PAGE) if block.language in ("", "sh") for words in block.commands]
     commands = [words for words in [*written, *inline_commands(PAGE)] if words[:3] == ["python", "-m", "benchmarks"]]
-    assert len(commands) > 2
-    for words in commands:
+    complete = [words for words in commands if len(words) > 4 and "--help" not in words]
+    assert len(complete) > 1
+    for words in complete:
         assert command.make_plans(parsed(*words[4:]))
+
+
+def test_nothing_of_jax_is_replaced_but_its_two_questions_for_cudnn():
+    from jax._src.cudnn import fused_attention_stablehlo as attention
+
+    before = dict(vars(attention))
+    with targets.assuming_cudnn():
+        changed = {name for name, value in vars(attention).items() if value is not before.get(name)}
+        assert changed == {"check_cudnn_version", "check_compute_capability"}
+        assert attention.check_cudnn_version() == 91_000
+        assert [attention.check_compute_capability(version) for version in ("8.0", "9.0", "10.0")] == [
+            True,
+            True,
+            False,
+        ]
+    assert vars(attention) == before
+
+
+def test_the_process_is_prepared_before_jax_looks_for_devices(monkeypatch):
+    changed = {}
+    monkeypatch.setattr(targets.os, "environ", environment := {"HOME": "/"})
+    monkeypatch.setattr(jax.config, "update", changed.__setitem__)
+    targets.prepare_process()
+    assert environment == {
+        "HOME": "/",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_ENABLE_COMPILATION_CACHE": "False",
+        **targets.TPU_ENVIRONMENT,
+    }
+    assert changed == {"jax_platforms": "cpu", "jax_enable_compilation_cache": False}
