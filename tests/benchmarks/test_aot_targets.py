@@ -42,11 +42,11 @@ class Step:
         return self.planned.plan.batch_size
 
     def exchanged(self) -> dict[str, float]:
-        """Returns the bytes of the arrays that are exchanged, by collective; small sums are left out."""
+        """Returns the bytes of the arrays that are exchanged, by collective; those of small tensors are left out."""
         found: dict[str, float] = {}
         for one in self.planned.exchanges:
             found[one.op] = found.get(one.op, 0.0) + one.bytes
-        return {op: size for op, size in found.items() if size > 0.02 * 2 * self.parameters()}
+        return {op: size for op, size in found.items() if size > 0.1 * self.parameters()}
 
     def parameters(self) -> int:
         """Number of parameters of the model."""
