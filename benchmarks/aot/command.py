@@ -164,10 +164,15 @@ def make_plans(arguments: argparse.Namespace) -> list[Plan]:
 
 def _compile(plan: Plan) -> Planned:
     try:
-        return summary.read(plan, compile_step(plan))
+        planned = summary.read(plan, compile_step(plan))
     except OutOfMemoryError as error:
         print_warning(str(error))
         return Planned(plan, error.needed)
+    if 0 in planned.loops:
+        print_warning(
+            f"the program for {plan.machine.name} has a loop, and nothing tells how often it runs: it is counted once"
+        )
+    return planned
 
 
 def _write(output: Path, planned: Sequence[Planned]) -> None:

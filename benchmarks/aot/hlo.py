@@ -32,7 +32,7 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)
 _COMMENT = re.compile(r"/\*.*?\*/")
 # The condition of a loop is no work.
 _CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.\-]+)|(?:branch|called)_computations=\{([^}]*)\}")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_TRIPS = r'"known_trip_count":\{"n":"(\d+)"'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Instruction:
       op: the operation, such as "fusion".
       arrays: the arrays of the result; a tuple has several.
       operands: names of the instructions whose results it takes.
+      value: the value of a constant, as text; empty for other operations.
       attributes: the text after the operands.
     """
 
@@ -69,6 +70,7 @@ class Instruction:
     op: str
     arrays: tuple[Array, ...]
     operands: tuple[str, ...]
+    value: str
     attributes: str
 
     @property
@@ -93,12 +95,6 @@ class Instruction:
     def op_name(self) -> str:
         """Place in the program's source, as JAX names it."""
         return self.find(r'op_name="([^"]*)"')
-
-    @property
-    def trips(self) -> int:
-        """Number of times that a loop runs; 1 for other operations, and for loops whose number XLA does not know."""
-        found = _TRIPS.search(self.attributes) if self.op == "while" else None
-        return int(found[1]) if found else 1
 
     def find(self, pattern: str) -> str:
         """Returns the first group of a pattern in the attributes, or an empty text."""
@@ -137,12 +133,26 @@ class Program:
                 continue
             times[name] = count
             for instruction in self.computations[name].values():
-                waiting += [(called, count * instruction.trips) for called in instruction.called]
+                waiting += [(called, count * (self.trips(instruction) or 1)) for called in instruction.called]
         return times
 
-    def operations(self) -> Counter[str]:
-        """Returns the number of instructions of each operation, also inside fusions."""
-        return Counter(instruction.op for instruction in self.instructions())
+    def trips(self, instruction: Instruction) -> int:
+        """Returns how many times an instruction runs what it applies: 1 unless it is a loop, 0 if nothing tells it.
+
+        XLA notes the number for a GPU or CPU. For a TPU it does not, and the number is the one with which the loop's
+        condition compares its counter, because JAX's loops count from 0.
+        """
+        if instruction.op != "while":
+            return 1
+        if noted := instruction.find(_TRIPS):
+            return int(noted)
+        condition = self.computations.get(instruction.find(r"condition=%?([\w.\-]+)"), {})
+        bounds = [one.value for one in condition.values() if one.op == "constant" and one.value.isdecimal()]
+        return int(bounds[0]) if len(bounds) == 1 else 0
+
+    def loops(self) -> list[int]:
+        """Returns how many times each loop runs, 0 if nothing tells it."""
+        return [self.trips(instruction) for instruction in self.instructions() if instruction.op == "while"]
 
     def arrays(self) -> Counter[Array]:
         """Returns the arrays that instructions outside fusions produce, with how often."""
@@ -197,6 +207,7 @@ def _parse_instruction(line: str) -> Instruction | None:
         op=op,
         arrays=parse_arrays(shape),
         operands=tuple(re.findall(r"%([\w.\-]+)", rest[:end])),
+        value=rest[:end] if op == "constant" else "",
         attributes=rest[end + 1 :],
     )
 

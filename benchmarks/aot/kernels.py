@@ -77,7 +77,7 @@ def _executed(program: Program, name: str, times: int) -> Iterator[tuple[Computa
         yield computation, instruction, times
         if instruction.op in _CONTROL:
             for called in instruction.called:
-                yield from _executed(program, called, times * instruction.trips)
+                yield from _executed(program, called, times * (program.trips(instruction) or 1))
 
 
 def _kernel(program: Program, computation: Computation, instruction: Instruction, times: int) -> Kernel:

@@ -68,6 +68,7 @@ class Planned:
       needed: bytes of memory that the step needs on each chip.
       compiled: the program, or None if the compiler could not fit it into the chip's memory.
       kernels, exchanges, time: read from the program.
+      loops: how many times each loop of the program runs, 0 if nothing tells it; such a loop is counted once.
     """
 
     plan: Plan
@@ -76,6 +77,7 @@ class Planned:
     kernels: Sequence[Kernel] = ()
     exchanges: Sequence[Exchange] = ()
     time: Estimate | None = None
+    loops: Sequence[int] = ()
 
     @property
     def fits(self) -> str:
@@ -101,6 +103,7 @@ def read(plan: Plan, compiled: Compiled) -> Planned:
         kernels=launched if plan.machine.chip.platform == "gpu" else _with_cycles(program, launched),
         exchanges=exchanged,
         time=estimate.estimate(plan.machine, program, launched, exchanged),
+        loops=program.loops(),
     )
 
 
@@ -142,10 +145,8 @@ def _step_row(one: Planned) -> dict[str, Any]:
     if one.compiled is None or one.time is None:
         return row
     seconds = one.time.seconds
-    return row | {
+    row |= {
         "kernels": sum(kernel.times for kernel in one.kernels),
-        "gigabytes": (one.compiled.moved or sum(kernel.times * kernel.bytes for kernel in one.kernels)) / 1e9,
-        "teraflops": (one.compiled.flops or sum(kernel.times * kernel.flops for kernel in one.kernels)) / 1e12,
         "arguments": one.compiled.arguments / 1e9,
         "temporary": one.compiled.temporary / 1e9,
         "seconds": seconds,
@@ -153,6 +154,13 @@ def _step_row(one: Planned) -> dict[str, Any]:
         "seconds_of_collectives": one.time.exchanges,
         "images_per_second": one.plan.batch_size * machine.count / seconds,
     }
+    if machine.chip.platform == "gpu":
+        row["gigabytes"] = sum(kernel.times * kernel.bytes for kernel in one.kernels) / 1e9
+        row["teraflops"] = sum(kernel.times * kernel.flops for kernel in one.kernels) / 1e12
+    elif not one.loops:
+        # XLA counts the body of a loop once.
+        row |= {"gigabytes": one.compiled.moved / 1e9, "teraflops": one.compiled.flops / 1e12}
+    return row
 
 
 def _kind_rows(one: Planned) -> list[dict[str, Any]]:

@@ -171,6 +171,13 @@ TPU = """HloModule jit_step
   ROOT %all-reduce.7 = f32[8]{0} all-reduce(%s), channel_id=5
 }
 
+%until_three (t.1: (s32[], bf16[16,8])) -> pred[] {
+  %three = s32[]{:T(128)} constant(3)
+  %t.1 = (s32[]{:T(128)}, bf16[16,8]{1,0}) parameter(0)
+  %number = s32[]{:T(128)} get-tuple-element(%t.1), index=0
+  ROOT %less = pred[]{:T(512)} compare(%number, %three), direction=LT
+}
+
 %body (t: (bf16[16,8])) -> (bf16[16,8]) {
   %t = (bf16[16,8]{1,0}) parameter(0)
   %u = bf16[16,8]{1,0} get-tuple-element(%t), index=0
@@ -186,7 +193,7 @@ backend_config={"flag":"","estimated_cycles":"300"}
   %fusion.2 = bf16[8,8]{1,0:S(1)} fusion(%y), kind=kCustom, calls=%async_start
   %fusion.3 = bf16[8,8]{1,0:S(1)} fusion(%y), kind=kLoop, calls=%async_middle, backend_config={"estimated_cycles":"50"}
   %start = (bf16[16,8]{1,0}) tuple(%fusion.1)
-  %loop = (bf16[16,8]{1,0}) while(%start), condition=%never, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %loop = (bf16[16,8]{1,0}) while(%start), condition=%until_three, body=%body
   %last = bf16[16,8]{1,0} get-tuple-element(%loop), index=0
   ROOT %both = (bf16[16,8]{1,0}, bf16[8,8]{1,0}) tuple(%last, %fusion.3)
 }
@@ -204,6 +211,12 @@ def test_a_tpus_time_is_the_sum_of_the_cycles_that_xla_expects():
     machine = targets.parse("v5e-4")
     expected = estimate.estimate(machine, program, kernels(program), exchanges(program))
     assert expected.seconds == pytest.approx(3350 / 1.5e9)
+
+
+def test_a_loop_whose_end_nothing_tells_is_counted_once_and_reported():
+    assert hlo.parse(TPU).loops() == [3] and hlo.parse(GPU).loops() == [5]
+    unknown = hlo.parse(TPU.replace("constant(3)", "custom-call()"))
+    assert unknown.loops() == [0] and estimate.cycles(unknown) == 300 + 50 + 1000
 
 
 def test_a_gpus_time_is_that_of_its_kernels_and_its_collectives():
