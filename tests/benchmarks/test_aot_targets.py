@@ -129,9 +129,11 @@ def test_fully_sharded_devices_exchange_parameters_and_gradients_but_no_activati
     step = compiled(target, "fully_sharded")
     found = step.exchanged()
     assert found.keys() <= {"all-gather", "reduce-scatter", "collective-permute"}
-    # Parameters are gathered once or twice, and gradients scattered, in bfloat16 or float32.
-    assert 1.9 <= (found["all-gather"] + found.get("collective-permute", 0)) / step.parameters() <= 8.1
-    assert 1.9 <= found["reduce-scatter"] / step.parameters() <= 4.1
+    # Parameters are gathered once or twice, and gradients scattered, in bfloat16 or float32. A TPU scatters some by
+    # permutations between the parts of a product, which send three quarters of the bytes.
+    assert 1.9 <= found["all-gather"] / step.parameters() <= 8.1
+    scattered = found.get("reduce-scatter", 0) + found.get("collective-permute", 0)
+    assert 1.4 <= scattered / step.parameters() <= 4.1
     # Each device keeps a quarter of the parameters and of the momentum.
     whole = compiled(target, "data_parallel").planned.compiled
     assert whole is not None and step.planned.compiled is not None
