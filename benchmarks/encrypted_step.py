@@ -46,7 +46,8 @@ def run(settings: Settings) -> Iterator[list[Table]]:
             config = settings.model_config(name, training.dtype)
             method = make_encryption(training, config)
             assert method is not None
-            secret = method.derive(keys.generate(), height=size, width=size)
+            program = method.program_in_blocks(config.patch_size)
+            secret = program.sort(method.derive(keys.generate(), height=size, width=size), height=size, width=size)
             for batch_size in settings.batch_sizes or (32,):
                 batch = random_batch(batch_size, size)
                 works = {

@@ -13,6 +13,7 @@ from benchmarks.straightforward import encrypt
 from benchmarks.timing import Work, host_work, jax_work, summarize, take_turns
 from ppvit_jax import keys
 from ppvit_jax.encryption import derive_permutations, parse
+from ppvit_jax.encryption.permutations import join_blocks, split_blocks
 from ppvit_jax.errors import UserError
 
 _BLOCK_SIZE = 16
@@ -40,7 +41,8 @@ def run(settings: Settings) -> Iterator[list[Table]]:
         f"Block scrambling and pixel shuffling of uint8 images {size}x{size}x3, blocks of {_BLOCK_SIZE}x{_BLOCK_SIZE}; "
         f"{settings.repeats} turns. A copy of the same bytes is the limit: numpy's goes to memory that is "
         "allocated already, the others' to new memory. GB/s counts the bytes of each image once. The straightforward "
-        "programs reshape images into blocks, index the blocks, index their values, and join them. All encryptions "
+        "programs reshape images into blocks, index the blocks, index their values, and join them. Encryption that is cut "
+        "into blocks is that of a compiled training step, up to the model's patches. All encryptions "
         "gave the same bytes before they were timed. JAX and PyTorch work on images on the device."
     )
     table = Table("Encryption alone", note, _COLUMNS, [])
@@ -70,6 +72,13 @@ def _works(images: np.ndarray, settings: Settings) -> dict[str, Work]:
     works["copy by numpy"] = host_work(lambda: np.copyto(target, images))
     works["ppvit_jax, JAX"] = jax_work(lambda: compiled(on_device, secret_on_device))
     results["JAX"] = lambda: np.asarray(compiled(on_device, secret_on_device))
+    program = method.program_in_blocks(_BLOCK_SIZE, jax.default_backend())
+    sorted_on_device = jax.device_put(program.sort(secret, height=size, width=size))
+    in_blocks = jax.jit(lambda images, secret: split_blocks(program.encrypt(images, secret), _BLOCK_SIZE))
+    works["ppvit_jax, JAX, cut into blocks"] = jax_work(lambda: in_blocks(on_device, sorted_on_device))
+    results["JAX, cut into blocks"] = lambda: join_blocks(
+        np.asarray(in_blocks(on_device, sorted_on_device)), size, size, _BLOCK_SIZE
+    )
     numpy_calls: dict[str, Callable[[], Any]] = {
         "ppvit_jax, numpy": lambda: method.encrypt(images, secret),
         "straightforward, numpy": lambda: encrypt(images, block, pixel, _BLOCK_SIZE),

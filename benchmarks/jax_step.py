@@ -13,6 +13,7 @@ from benchmarks.timing import Work, jax_work
 from ppvit_jax import models
 from ppvit_jax.config import Config
 from ppvit_jax.encryption import Secret
+from ppvit_jax.training.compiler import fix_precision
 from ppvit_jax.training.step import compile_steps
 
 
@@ -89,5 +90,5 @@ class TrainingStep:
 def matrix_product(size: int, dtype: str) -> Work:
     """Returns work that multiplies two square matrices of this size, and accumulates in float32."""
     left, right = jax.random.normal(jax.random.key(0), (2, size, size), jnp.dtype(dtype))
-    product = jax.jit(functools.partial(jnp.matmul, preferred_element_type=jnp.float32))
+    product = jax.jit(fix_precision(functools.partial(jnp.matmul, preferred_element_type=jnp.float32), dtype))
     return jax_work(lambda: product(left, right))

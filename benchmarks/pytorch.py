@@ -25,8 +25,8 @@ def device(kind: str) -> torch.device:
       UserError: PyTorch has no such device.
     """
     if kind == "gpu" and torch.cuda.is_available():
-        # On such devices JAX multiplies float32 in TensorFloat-32, too.
-        torch.set_float32_matmul_precision("high")
+        # The step multiplies float32 in float32 there, too: config.matmul_precision is "highest".
+        torch.set_float32_matmul_precision("highest")
         return torch.device("cuda")
     if kind != "cpu":
         raise UserError(f"PyTorch has no {kind} here: leave --compare out, or install PyTorch for it")

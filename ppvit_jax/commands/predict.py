@@ -23,6 +23,7 @@ from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.source import StreamSource
 from ppvit_jax.errors import COUNT, UserError, print_note, print_warning
 from ppvit_jax.files import write_bytes
+from ppvit_jax.training.compiler import fix_precision
 from ppvit_jax.training.matching import LoadedImages, LoadedModel, check_match
 
 
@@ -146,11 +147,12 @@ def _predict(model: SavedModel, images: Images, batch_size: int) -> np.ndarray:
     """Returns the logits of all images, float32 [n, classes]."""
     shape = model.shape
     functions, (mean, std) = models.build(shape), model.metadata.normalization
+    precise = fix_precision(functions.apply, shape.dtype)
 
     @jax.jit
     def apply(params: models.Params, statistics: models.Statistics, batch: np.ndarray) -> jax.Array:
         pixels = preprocess(jax.numpy.asarray(batch), shape.image_size)
-        return functions.apply(params, normalize_images(pixels, mean, std, shape.dtype), statistics)
+        return precise(params, normalize_images(pixels, mean, std, shape.dtype), statistics)
 
     def read(number: int) -> np.ndarray:
         split, index = images.locate(number)

@@ -12,7 +12,11 @@ from ppvit_jax.errors import COUNT, COUNT_OR_NONE, UserError, resuming
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments; everything else is left to the configuration, as its overrides."""
     parser.allow_abbrev = False
-    parser.epilog = "You can set any field of the configuration: --config.epochs=3 --config.data.dir=DIR"
+    parser.epilog = (
+        "You can set any field of the configuration: --config.epochs=3 --config.data.dir=DIR\n"
+        "For the same bits in every run on a GPU: --config.deterministic=True\n"
+        "For faster, less precise float32 products on a GPU or TPU: --config.matmul_precision=default"
+    )
     describe(
         parser,
         "Fine-tunes a model on plain or encrypted images. The cloud runs it with configs/cloud.py, and needs no key. "

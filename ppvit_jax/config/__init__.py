@@ -17,6 +17,7 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
 
 DTYPES = ("float32", "bfloat16", "float64")
+PRECISIONS = ("default", "high", "highest")
 HEADS = ("new", "keep")
 ON_DEVICE = ("auto", True, False)
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -127,6 +128,11 @@ def default_config() -> Config:
             # Model and optimizer on several devices: "data_parallel" (complete on each) or "fully_sharded".
             "sharding": "data_parallel",
             "dtype": "float32",
+            # Precision of float32 products: "highest" (float32 on every device), "high" or "default" (the fastest of the
+            # device: TensorFloat-32 on an NVIDIA GPU, bfloat16 on a TPU). A CPU computes them in float32 always.
+            "matmul_precision": "highest",
+            # True gives the same bits in every run on a GPU, more slowly; a CPU gives them always.
+            "deterministic": False,
             # Steps between checkpoints for resuming; 0 for once per epoch.
             "checkpoint_steps": 0,
             "log_steps": 50,
@@ -213,6 +219,7 @@ def check(config: Config) -> Config:
     method = make_encryption(config, model_config)
     choose("head", config.head, HEADS)
     choose("dtype", config.dtype, DTYPES)
+    choose("matmul_precision", config.matmul_precision, PRECISIONS)
     choose("sharding", config.sharding, SHARDINGS)
     choose("data.on_device", from_text(config.data.on_device), ON_DEVICE)
     choose("augmentation", config.augmentation, AUGMENTATIONS)

@@ -72,6 +72,15 @@ class Encryption:
         """
         return self
 
+    def program_in_blocks(self, block_size: int, platform: str = "cpu") -> "Encryption":
+        """Returns the `program` for a model that cuts each image into blocks. It gives the same bytes, in less time.
+
+        Args:
+          block_size: side of the model's blocks in pixels, its patch size; 0 if the model does not cut images.
+          platform: "cpu", "gpu" or "tpu", the devices for which the program is compiled.
+        """
+        return self.program
+
     @property
     def spec(self) -> str:
         """Name and options that differ from their defaults, in the form that `create` reads."""
@@ -115,6 +124,20 @@ class Encryption:
             missing.
         """
         raise NotImplementedError
+
+    def sort(self, secret: Secret, *, height: int, width: int) -> Secret:
+        """Returns the secret in the order in which `encrypt` is fastest; most encryptions have one order only.
+
+        `encrypt` takes a secret in both orders. A run sorts its secret once, on the host.
+
+        Args:
+          secret: from `derive`, or already sorted.
+          height, width: sides of an image in pixels.
+
+        Raises:
+          UserError: the secret is for images of another size.
+        """
+        return secret
 
     def check_numbers(self, images: Array, numbers: ArrayLike | None) -> Array:
         """Returns the images' numbers as uint32 [...], a numpy or JAX array like `images`.

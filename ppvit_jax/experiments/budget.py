@@ -131,8 +131,9 @@ def _time(config: Config, dataset: data.Dataset) -> tuple[float, float]:
     state = jax.device_put(init_state(params, statistics), replicated)
     secret = None
     if method is not None:
-        derived = method.derive(keys.generate(), height=config.image_size, width=config.image_size)
-        secret = jax.device_put(derived, replicated)
+        size, program = config.image_size, method.program_in_blocks(model_config.patch_size)
+        derived = method.derive(keys.generate(), height=size, width=size)
+        secret = jax.device_put(program.sort(derived, height=size, width=size), replicated)
     rng = jax.jit(jax.random.key, static_argnums=0, out_shardings=replicated)(config.seed)
     batch: dict[str, Any] = {
         "image": np.zeros((config.batch_size, *dataset.train.image_shape), np.uint8),

@@ -78,6 +78,9 @@ def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path)
             metadata = dataclasses.replace(metadata, encryption=method.spec, key_fingerprint=key.fingerprint)
         header = Header(method.spec, key.fingerprint, size, method.block_size, origin="")
     _check_input(config, model_config, method, secret)
+    if method is not None and secret is not None:
+        program, size = method.program_in_blocks(model_config.patch_size), config.image_size
+        secret = program.sort(secret, height=size, width=size)
     check_match(
         LoadedModel(config.checkpoint, metadata, config.image_size, model_config.patch_size),
         LoadedImages(folder, header),

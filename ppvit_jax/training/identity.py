@@ -32,6 +32,7 @@ _CHANGEABLE_FIELDS = (
     "tensorboard",
     "eval_batch_size",
     "checkpoint_steps",
+    "deterministic",
 )
 # Fields that another test set changes.
 _TEST_FIELDS = ("dataset.digest", "dataset.test_examples")
@@ -124,6 +125,32 @@ def changed_versions(recorded: Record, current: Record) -> str:
     return f"the run began with {', '.join(changed)}: its numbers may differ by rounding" if changed else ""
 
 
+def changed_arithmetic(recorded: Record, current: Record, platform: str) -> str:
+    """Returns a note about products or determinism that are not those with which the run began, or "" if they are.
+
+    Args:
+      recorded: the content of the workdir's config.json; those of earlier versions lack both fields, and computed with
+        the platform's default precision, not deterministically.
+      current: see `describe_run`.
+      platform: "cpu", "gpu" or "tpu"; a CPU computes the same bits with all values of these fields.
+    """
+    before, now, notes = recorded["config"], current["config"], []
+    if platform == "cpu":
+        return ""
+    precision = now["matmul_precision"]
+    if now["dtype"] == "float32" and precision != before.get("matmul_precision", "default"):
+        notes.append(
+            "the run began with an earlier version, whose float32 products had the device's default precision, and "
+            f"continues with config.matmul_precision={precision}; with =default it continues as it began"
+        )
+    if platform == "gpu" and now["deterministic"] != before.get("deterministic", False):
+        notes.append(
+            f"the run began with config.deterministic={not now['deterministic']} and continues with "
+            f"{now['deterministic']}: another run like it may end in other bits"
+        )
+    return "; ".join(notes)
+
+
 def is_record(content: object) -> bool:
     """Returns True if the content of a config.json has the structure of a record."""
     if not isinstance(content, dict):
@@ -133,8 +160,13 @@ def is_record(content: object) -> bool:
 
 
 def complete_record(recorded: Record, current: Record) -> Record:
-    """Returns the record of a run that continues: its beginning, and the fields that `recorded` lacks."""
-    kept = {**current, "config": {**current["config"], **recorded["config"]}}
+    """Returns the record of a run that continues: its beginning, and the fields that `recorded` lacks.
+
+    The run counts as deterministic only if every part of it was.
+    """
+    config = {**current["config"], **recorded["config"]}
+    config["deterministic"] = current["config"]["deterministic"] and recorded["config"].get("deterministic", False)
+    kept = {**current, "config": config}
     if not current["dataset"]["digest"]:
         kept["dataset"] = recorded.get("dataset", current["dataset"])
     return kept | {"versions": recorded.get("versions", current["versions"])}
@@ -178,6 +210,9 @@ def _differences(recorded: Record, current: Record) -> dict[str, tuple[str, str]
     for name in ("dataset.digest", "dataset.train_digest", "checkpoint_sha256"):
         if not (before.get(name) and now.get(name)):
             ignored.add(name)
+    if "config.matmul_precision" not in before or now["config.dtype"] == "bfloat16":
+        # `changed_arithmetic` tells of the first; bfloat16 products have one precision.
+        ignored.add("config.matmul_precision")
     # A field that an earlier version did not have does now what its default does.
     defaults = _flatten({"config": json.loads(default_config().to_json())})
     before = {name: value for name, value in defaults.items() if name in now and name not in before} | before

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ppvit_jax import checkpoint, models
 from ppvit_jax.data.preprocess import normalize_images
 from ppvit_jax.errors import UserError
+from ppvit_jax.training.compiler import fix_precision
 
 
 def load_checkpoint(path: str | os.PathLike) -> tuple[models.Params, checkpoint.Metadata]:
@@ -40,7 +41,7 @@ def compute_logits(
 
     Images are normalized as the metadata records, and by mean and standard deviation 0.5 without metadata. Images that
     are encrypted are always normalized by 0.5 for a model that `ppvit adapt` has adapted. In Python,
-    `fold_normalization` rewrites a model for 0.5 before `adapt`.
+    `fold_normalization` rewrites a model for 0.5 before `adapt`. Products are in float32 on every device.
 
     Args:
       params: from `load_checkpoint`, perhaps adapted; the shape of the model is read off them.
@@ -78,4 +79,4 @@ def compute_logits(
 
 @functools.lru_cache(maxsize=8)
 def _compile(config: models.ModelConfig) -> Callable[..., jax.Array]:
-    return jax.jit(models.build(config).apply)
+    return jax.jit(fix_precision(models.build(config).apply, config.dtype))

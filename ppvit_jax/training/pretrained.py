@@ -12,6 +12,7 @@ from ppvit_jax import adaptation, checkpoint, models
 from ppvit_jax.config import Config
 from ppvit_jax.data import Dataset
 from ppvit_jax.errors import UserError
+from ppvit_jax.training.compiler import compiler_options, fix_precision
 
 _SHOWN_NAMES = 10
 
@@ -56,7 +57,7 @@ def load(config: Config, model_config: models.ModelConfig, dataset: Dataset, *, 
     if not config.checkpoint:
         model = models.build(model_config)
         rng = jax.random.key(config.seed)
-        arrays: dict[str, Any] = flatten_dict(jax.device_get(_compile_once(model.init)(rng)), sep="/")
+        arrays: dict[str, Any] = flatten_dict(jax.device_get(_compile_once(model.init, config)(rng)), sep="/")
         params = checkpoint.to_params(arrays, model_config, keep_head=True)
         metadata = checkpoint.Metadata(model=config.model, image_size=config.image_size)
         return Start(model_config, params, _init_statistics(config, model_config), metadata)
@@ -92,16 +93,18 @@ def load(config: Config, model_config: models.ModelConfig, dataset: Dataset, *, 
     return Start(model_config, params, statistics, metadata, tuple(notes), tuple(warnings))
 
 
-def _compile_once(function: Any) -> Any:
+def _compile_once(function: Any, config: Config) -> Any:
     # Each initialization is one compiled program, because some families have hundreds of layers. It runs only once,
     # so optimizing it on a CPU, which can take a minute, is not worth the time.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(function, compiler_options=options)
+    fast: dict[str, Any] = {"xla_backend_optimization_level": 0}
+    platform = jax.default_backend()
+    options = fast if platform == "cpu" else compiler_options(platform, deterministic=config.deterministic)
+    return jax.jit(fix_precision(function, config.dtype), compiler_options=options)
 
 
 def _init_statistics(config: Config, model_config: models.ModelConfig) -> models.Statistics:
     model = models.build(model_config)
-    statistics = jax.device_get(_compile_once(model.init_statistics)(jax.random.key(config.seed)))
+    statistics = jax.device_get(_compile_once(model.init_statistics, config)(jax.random.key(config.seed)))
     if config.dtype == "float64":
         return jax.tree.map(lambda leaf: leaf.astype(np.float64), statistics)
     return statistics

@@ -18,6 +18,7 @@ from ppvit_jax import models
 from ppvit_jax.config import Config, make_encryption
 from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.encryption import Encryption, Secret
+from ppvit_jax.training.compiler import compiler_options, fix_precision
 from ppvit_jax.training.devices import Tree, make_mesh, state_shardings
 from ppvit_jax.training.optimizer import make_optimizer
 
@@ -51,7 +52,7 @@ class State(TypedDict):
 class Steps(NamedTuple):
     """Pure functions of a run.
 
-    `secret` holds arrays that the configured encryption derives from a key; None leaves images as they are.
+    `secret` holds arrays that the configured encryption derives from a key, sorted or not; None leaves images as they are.
 
     Attributes:
       init_state: (params, statistics) -> state.
@@ -76,7 +77,8 @@ def compile_steps(
     Args:
       model_config: the model's shape.
       config: the configuration; see `ppvit_jax.config.default_config`. Only `optimizer`, `freeze`, `encryption`,
-        `block_size`, `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`, `sharding` and `dtype` are used.
+        `block_size`, `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`, `sharding`, `dtype`,
+        `matmul_precision` and `deterministic` are used.
       total_steps: number of steps in the run, where its schedule ends.
       mesh: the devices for which the functions will be compiled; they may be those of another machine. None for all
         devices of this run.
@@ -96,13 +98,15 @@ def compile_steps(
         "label_smoothing",
         "accumulation",
         "dtype",
+        "matmul_precision",
+        "deterministic",
         "sharding",
     )
     settings = ConfigDict({name: config[name] for name in names}).to_json()
     method = make_encryption(config, model_config)
-    init_state, train_step, eval_step = _compiled(
-        model_config, method and method.program, settings, mesh or make_mesh()
-    )
+    mesh = mesh or make_mesh()
+    program = method and method.program_in_blocks(model_config.patch_size, mesh.devices.flat[0].platform)
+    init_state, train_step, eval_step = _compiled(model_config, program, settings, mesh)
     return Steps(functools.partial(init_state, total_steps=total_steps), train_step, eval_step)
 
 
@@ -125,6 +129,8 @@ def _compiled(
     # Raises an error now if an expression in `freeze` is wrong.
     optimizer(1)
     dtype = jnp.dtype(config.dtype)
+    precisely = functools.partial(fix_precision, dtype=config.dtype, precision=config.matmul_precision)
+    options = compiler_options(mesh.devices.flat[0].platform, deterministic=config.deterministic)
 
     def constrain_sharding(tree: Tree) -> Tree:
         if config.sharding == "data_parallel":
@@ -167,7 +173,8 @@ def _compiled(
         loss = optax.softmax_cross_entropy(logits, targets).mean()
         return loss + penalty, (statistics, loss, (jnp.argmax(logits, -1) == labels).sum())
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
+    @precisely
     def train_step(state: State, batch: dict[str, jax.Array], rng: jax.Array, secret: Secret | None) -> State:
         rng = jax.random.fold_in(rng, state["step"])
         images, labels = augment_and_encrypt(batch, rng, secret), batch["label"]
@@ -209,7 +216,8 @@ def _compiled(
             },
         }
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=options)
+    @precisely
     def eval_step(
         params: models.Params, statistics: models.Statistics, batch: dict[str, jax.Array], secret: Secret | None
     ) -> Metrics:

@@ -139,6 +139,7 @@ class Workdir:
             return
         if recorded is not None:
             self._tell(identity.changed_versions(recorded, record))
+            self._tell(identity.changed_arithmetic(recorded, record, jax.default_backend()))
             record = identity.complete_record(recorded, record)
         if self.writes and record != recorded:
             write_json(file, record)
