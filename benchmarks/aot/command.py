@@ -16,7 +16,7 @@ from benchmarks.report import Table, body
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
-from ppvit_jax.config import OPTIMIZERS, SHARDINGS
+from ppvit_jax.config import OPTIMIZERS, PRECISIONS, SHARDINGS
 from ppvit_jax.errors import COUNT, SIDE, UserError, print_warning
 from ppvit_jax.files import write_json, write_text
 
@@ -50,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("bfloat16", "float32"),
         default="bfloat16",
         help="precision of the computation (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--matmul-precision",
+        choices=PRECISIONS,
+        default="highest",
+        help="precision of float32 products, as config.matmul_precision (default: %(default)s)",
     )
     parser.add_argument(
         "--image-size",
@@ -148,6 +154,7 @@ def make_plans(arguments: argparse.Namespace) -> list[Plan]:
             sharding=sharding,
             model=arguments.model,
             dtype=arguments.dtype,
+            matmul_precision=arguments.matmul_precision,
             image_size=arguments.image_size,
             classes=arguments.classes,
             encryption=arguments.encryption,

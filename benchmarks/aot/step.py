@@ -29,7 +29,7 @@ class Plan:
     Attributes:
       machine: the chips.
       batch_size: images on each chip.
-      model, dtype, image_size, encryption, sharding, accumulation: as the fields of the configuration.
+      model, dtype, matmul_precision, image_size, encryption, sharding, accumulation: as the fields of the configuration.
       optimizer: name of the optimizer, as config.optimizer.name.
       attention: as config.model_options.attention; empty for the default.
       classes: outputs of the head.
@@ -40,6 +40,7 @@ class Plan:
     batch_size: int
     model: str = "ViT-B/16"
     dtype: str = "bfloat16"
+    matmul_precision: str = "highest"
     image_size: int = 224
     encryption: str = "none"
     sharding: str = "data_parallel"
@@ -54,7 +55,7 @@ class Plan:
         config = default_config()
         config.model, config.dtype, config.image_size = self.model, self.dtype, self.image_size
         config.encryption, config.sharding, config.accumulation = self.encryption, self.sharding, self.accumulation
-        config.optimizer.name = self.optimizer
+        config.optimizer.name, config.matmul_precision = self.optimizer, self.matmul_precision
         config.batch_size = self.batch_size * self.machine.count
         return config
 
@@ -182,8 +183,11 @@ def _lower(plan: Plan, mesh: Mesh) -> jax.stages.Lowered:
     }
     rng = jax.eval_shape(lambda: jax.random.key(0))
     method = make_encryption(config, model_config)
-    # The program takes the secret as an argument, so that it is the same for every key.
-    secret = method.derive(keys.SecretKey(bytes(32)), height=size, width=size) if method else None
+    secret = None
+    if method is not None:
+        # The program takes the secret as an argument, so that it is the same for every key.
+        secret = method.derive(keys.SecretKey(bytes(32)), height=size, width=size)
+        secret = method.program_in_blocks(model_config.patch_size).sort(secret, height=size, width=size)
     train_step: Any = steps.train_step
     return train_step.lower(
         state,

@@ -121,9 +121,10 @@ def tables(planned: Sequence[Planned]) -> list[Table]:
     first = planned[0].plan
     parts = f", in {first.accumulation} parts" if first.accumulation > 1 else ""
     attention = f", attention {first.attention}" if first.attention else ""
+    products = f" with products of precision {first.matmul_precision}" if first.dtype == "float32" else ""
     title = (
-        f"Training step of {first.model}, {first.image_size}x{first.image_size}, {first.dtype}, {first.optimizer}, "
-        f"encryption {first.encryption}{attention}{parts}"
+        f"Training step of {first.model}, {first.image_size}x{first.image_size}, {first.dtype}{products}, "
+        f"{first.optimizer}, encryption {first.encryption}{attention}{parts}"
     )
     notes = {"gpu": estimate.GPU_NOTE, "tpu": estimate.TPU_NOTE}
     note = " ".join(notes[platform] for platform in sorted({one.plan.machine.chip.platform for one in planned}))
