@@ -29,7 +29,8 @@ class Plan:
     Attributes:
       machine: the chips.
       batch_size: images on each chip.
-      model, dtype, matmul_precision, image_size, encryption, sharding, accumulation: as the fields of the configuration.
+      model, dtype, matmul_precision, image_size: as the fields of the configuration.
+      encryption, sharding, accumulation: as well.
       optimizer: name of the optimizer, as config.optimizer.name.
       attention: as config.model_options.attention; empty for the default.
       classes: outputs of the head.
