@@ -1,0 +1,198 @@
+"""Arguments of `python -m benchmarks aot`, and the work of the command."""
+
+import argparse
+import itertools
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from benchmarks.aot import summary, targets
+from benchmarks.aot.step import OutOfMemoryError, Plan, compile_step
+from benchmarks.aot.summary import Planned
+from benchmarks.report import Table, body
+from ppvit_jax.command_line import Number
+from ppvit_jax.commands.shared.help_text import describe
+from ppvit_jax.commands.shared.output import results_folder
+from ppvit_jax.config import OPTIMIZERS, PRECISIONS, SHARDINGS
+from ppvit_jax.errors import COUNT, SIDE, UserError, print_warning
+from ppvit_jax.files import write_json, write_text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments and description."""
+    describe(
+        parser,
+        "Compiles the training step for a GPU or TPU that this machine does not have, and tells what the program needs "
+        "there: kernels, memory traffic, memory, collectives, and an estimate of the time. Nothing runs. It needs the "
+        "extra aot. Compiling ViT-B/16 takes about a minute and 3 GB.",
+        "python -m benchmarks aot --target h200 --batch-size 32,256",
+        "python -m benchmarks aot --target v5e-4 --sharding data_parallel,fully_sharded",
+    )
+    parser.add_argument(
+        "--target",
+        default="h200",
+        metavar="NAMES",
+        help=f"chips, separated by commas: {', '.join(targets.CHIPS)}, with their number as in h200-4 or v5e-4 "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--model", default="ViT-B/16", metavar="NAME", help="model (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size",
+        default="32",
+        metavar="NUMBERS",
+        help="numbers of images on each chip, separated by commas (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        default="bfloat16",
+        help="precision of the computation (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--matmul-precision",
+        choices=PRECISIONS,
+        default="highest",
+        help="precision of float32 products, as config.matmul_precision (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--image-size",
+        action=Number,
+        range=SIDE,
+        default=224,
+        metavar="PIXELS",
+        help="side of an image in pixels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--classes",
+        action=Number,
+        range=COUNT,
+        default=10,
+        metavar="N",
+        help="number of classes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sharding",
+        default=SHARDINGS[0],
+        metavar="NAMES",
+        help="ways to divide the training state, as config.sharding names them, separated by commas "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--accumulation",
+        action=Number,
+        range=COUNT,
+        default=1,
+        metavar="N",
+        help="number of parts in which a step computes its batch, as config.accumulation (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--encryption",
+        default="none",
+        metavar="METHOD",
+        help="encryption inside the step, such as bs+ps, as config.encryption (default: %(default)s)",
+    )
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="optimizer (default: %(default)s)")
+    parser.add_argument(
+        "--attention",
+        default="",
+        metavar="NAME",
+        help="implementation of attention, as config.model_options.attention (default: that of the model)",
+    )
+    parser.add_argument(
+        "--output",
+        default="",
+        metavar="DIR",
+        help="folder to write aot.json, aot.md and the text of each program to (default: print the tables alone)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Compiles each plan, and prints and writes the tables.
+
+    Raises:
+      UserError: the arguments cannot be used, or a compiler is missing.
+    """
+    plans = make_plans(arguments)
+    for plan in plans:
+        if reason := targets.missing(plan.machine):
+            raise UserError(reason)
+    targets.prepare_process()
+    output = results_folder(arguments.output) if arguments.output else None
+    planned = []
+    for number, plan in enumerate(plans, start=1):
+        place = f"{plan.machine.name}, {plan.batch_size} images a chip, {plan.sharding}"
+        print(f"compiling {number} of {len(plans)}: {place}", file=sys.stderr, flush=True)
+        planned.append(_compile(plan))
+        if output is not None:
+            _write(output, planned)
+    print("\n".join(body(summary.tables(planned))), flush=True)
+
+
+def make_plans(arguments: argparse.Namespace) -> list[Plan]:
+    """Returns a plan for each target, batch size and sharding of the command's arguments.
+
+    Raises:
+      UserError: an argument is unknown, or no number.
+    """
+    machines = [targets.parse(name) for name in _split(arguments.target)]
+    shardings = _split(arguments.sharding)
+    if unknown := sorted(set(shardings) - set(SHARDINGS)):
+        raise UserError(f"--sharding is {', '.join(unknown)}: use {' or '.join(SHARDINGS)}")
+    try:
+        batch_sizes = [int(number) for number in _split(arguments.batch_size)]
+    except ValueError:
+        raise UserError(f"--batch-size is {arguments.batch_size}: give whole numbers, such as 32,256") from None
+    for batch_size in batch_sizes:
+        COUNT.check("--batch-size", batch_size)
+    plans = [
+        Plan(
+            machine=machine,
+            batch_size=batch_size,
+            sharding=sharding,
+            model=arguments.model,
+            dtype=arguments.dtype,
+            matmul_precision=arguments.matmul_precision,
+            image_size=arguments.image_size,
+            classes=arguments.classes,
+            encryption=arguments.encryption,
+            accumulation=arguments.accumulation,
+            optimizer=arguments.optimizer,
+            attention=arguments.attention,
+        )
+        for machine, batch_size, sharding in itertools.product(machines, batch_sizes, shardings)
+    ]
+    if not plans:
+        raise UserError("there is nothing to compile: give --target, --batch-size and --sharding a value each")
+    return plans
+
+
+def _compile(plan: Plan) -> Planned:
+    try:
+        planned = summary.read(plan, compile_step(plan))
+    except OutOfMemoryError as error:
+        print_warning(str(error))
+        return Planned(plan, error.needed)
+    if 0 in planned.loops:
+        print_warning(
+            f"the program for {plan.machine.name} has a loop, and nothing tells how often it runs: it is counted once"
+        )
+    return planned
+
+
+def _write(output: Path, planned: Sequence[Planned]) -> None:
+    tables: list[Table] = summary.tables(planned)
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    rows = {name: table.rows for name, table in zip(("steps", "kernels", "collectives"), tables, strict=False)}
+    write_json(output / "aot.json", {"command": command, "jax": jax.__version__, "ran": False, **rows})
+    write_text(output / "aot.md", "\n".join(["# Planned training steps", "", f"`{command}`", "", *body(tables)]))
+    last = planned[-1]
+    if last.compiled is not None:
+        plan = last.plan
+        write_text(output / f"{plan.machine.name}-{plan.batch_size}-{plan.sharding}.hlo.txt", last.compiled.text)
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
