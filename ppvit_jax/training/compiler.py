@@ -47,6 +47,6 @@ def compiler_options(platform: str, *, deterministic: bool = False) -> dict[str,
     """
     if platform != "gpu":
         return None
-    # By an estimate from the compiled programs, ViT-B/16's step at batch 256 takes 65 ms with products in Triton, and 56
-    # ms with products in cuBLAS (H200, bfloat16).
+    # By an estimate from the compiled programs, ViT-B/16's step at batch 256 takes 65 ms with products in Triton, and
+    # 56 ms with products in cuBLAS (H200, bfloat16).
     return {"xla_gpu_enable_triton_gemm": False} | ({"xla_gpu_deterministic_ops": True} if deterministic else {})

@@ -146,17 +146,16 @@ def kept_parameters(config: ViTConfig, devices: int) -> int:
 def activation_bytes(config: ViTConfig) -> int:
     """Returns an estimate of the bytes that the forward pass of one image keeps for the backward pass.
 
-    XLA on a CPU, without rematerialization, keeps these arrays in each block:
-      12 arrays [tokens, hidden]: the centered input, the normalized input and the output of both layer normalizations;
-        queries, keys and values; the output of attention; the residual stream twice.
-      3 arrays [tokens, MLP]: GELU's input, its tanh and its output.
+    XLA on a CPU, without rematerialization, keeps about as much as these arrays in each block:
+      8 arrays [tokens, hidden]: the standardized input of attention and MLP; queries, keys and values; the output of
+        attention; the residual stream twice.
+      3 arrays [tokens, MLP]: GELU's input and output, and room for a gradient.
       The attention weights; see `attention_weight_bytes`.
-    All have the compute dtype, except that centered and normalized inputs are at least float32. The image in patches is
-    kept as well.
+    All have the compute dtype. The image in patches is kept as well.
     """
     element = _ELEMENT_BYTES[config.dtype]
     patches = config.grid_size**2
-    hidden = 4 * max(element, _FLOAT32) + 8 * element
+    hidden = 8 * element
     block = (patches + FAMILY.prefix_tokens) * (hidden * config.hidden_size + 3 * element * config.mlp_size)
     image = patches * 3 * config.patch_size**2 * element
     return image + config.layers * block + attention_weight_bytes(config)

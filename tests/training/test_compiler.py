@@ -94,7 +94,9 @@ def test_gradients_written_by_hand_have_the_precision_too():
 def test_an_unknown_precision_is_refused_in_one_line():
     config = default_config()
     config.update({"checkpoint": "", "matmul_precision": "tf32"})
-    with pytest.raises(UserError, match=r"^config\.matmul_precision is 'tf32': use one of 'default', 'high', 'highest'$"):
+    with pytest.raises(
+        UserError, match=r"^config\.matmul_precision is 'tf32': use one of 'default', 'high', 'highest'$"
+    ):
         check(config)
     config.update({"matmul_precision": "high"})
     assert check(config).deterministic is False
