@@ -128,8 +128,7 @@ def default_config() -> Config:
             # Model and optimizer on several devices: "data_parallel" (complete on each) or "fully_sharded".
             "sharding": "data_parallel",
             "dtype": "float32",
-            # Precision of float32 products: "highest" (float32 on every device), "high" or "default" (the
-            # fastest of the device: TensorFloat-32 on an NVIDIA GPU, bfloat16 on a TPU). A CPU computes them in float32 always.
+            # Precision of float32 products: "highest" (float32 on every device), "high", or "default" (the fastest).
             "matmul_precision": "highest",
             # True gives the same bits in every run on a GPU, more slowly; a CPU gives them always.
             "deterministic": False,
