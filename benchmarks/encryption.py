@@ -41,8 +41,8 @@ def run(settings: Settings) -> Iterator[list[Table]]:
         f"Block scrambling and pixel shuffling of uint8 images {size}x{size}x3, blocks of {_BLOCK_SIZE}x{_BLOCK_SIZE}; "
         f"{settings.repeats} turns. A copy of the same bytes is the limit: numpy's goes to memory that is "
         "allocated already, the others' to new memory. GB/s counts the bytes of each image once. The straightforward "
-        "programs reshape images into blocks, index the blocks, index their values, and join them. Encryption that is cut "
-        "into blocks is that of a compiled training step, up to the model's patches. All encryptions "
+        "programs reshape images into blocks, index the blocks, index their values, and join them. The encryption "
+        "that is cut into blocks is the one of a compiled training step, up to the model's patches. All encryptions "
         "gave the same bytes before they were timed. JAX and PyTorch work on images on the device."
     )
     table = Table("Encryption alone", note, _COLUMNS, [])

@@ -51,7 +51,7 @@ class State(TypedDict):
 class Steps(NamedTuple):
     """Pure functions of a run.
 
-    `secret` holds arrays that the configured encryption derives from a key, sorted or not; None leaves images as they are.
+    `secret` holds arrays that the configured encryption derives from a key, sorted or not. None leaves images plain.
 
     Attributes:
       init_state: (params, statistics) -> state.
