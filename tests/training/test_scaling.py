@@ -49,10 +49,11 @@ def _training(config, **optimizer):
 )
 def test_flops_of_the_forward_pass_are_those_of_xla_but_for_the_elementwise_ones(config):
     model = models.build(config)
-    images = jax.ShapeDtypeStruct((4, *models.input_shape(config)), jnp.float32)
+    # The scale and bias of a layer normalization are folded into the next kernel once for the whole batch.
+    images = jax.ShapeDtypeStruct((64, *models.input_shape(config)), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0))
     counted: Any = jax.jit(model.apply).lower(params, images).cost_analysis()
-    assert 1 <= counted["flops"] / (4 * scaling.forward_flops(config)) < 1.05
+    assert 1 <= counted["flops"] / (64 * scaling.forward_flops(config)) < 1.05
 
 
 @pytest.mark.parametrize("name", scaling.OPTIMIZER_COPIES)
@@ -155,11 +156,18 @@ def test_data_parallel_devices_exchange_the_gradients_alone():
 def test_fully_sharded_devices_keep_parts_and_exchange_parameters_and_gradients_alone():
     kept, counted, parameters, elements = _on_four_devices("fully_sharded")
     assert kept == counted < 0.3 * parameters
-    gathered = elements.pop("all-gather")
-    # XLA gathers each large tensor once; the estimate assumes twice.
-    assert 3 * gathered == 4 * (parameters - kept)
-    # XLA has no reduce-scatter on a CPU.
-    assert elements == {"all-reduce": parameters}
+    layers, hidden, mlp_size = 2, 64, 192
+    # The folded bias of an MLP, and gradients of the folded scales and biases of a layer.
+    vectors = layers * (mlp_size + 2 * hidden)
+    gathered = elements.pop("all-gather") - vectors
+    # The backward pass gathers each kernel again, as the estimate assumes. On a CPU, XLA merges some of these
+    # gatherings with those of the forward pass.
+    once = 4 * (parameters - kept) // 3
+    assert once < gathered <= 2 * once
+    # The gradients of the folded normalizations and of the class token follow from others. The folded biases of
+    # queries, keys and values are sums over a divided kernel, and so are the gradients of an MLP's folded scale and
+    # bias. XLA has no reduce-scatter on a CPU.
+    assert elements == {"all-reduce": parameters - (4 * layers + 1) * hidden + layers * (3 + 2) * hidden}
 
 
 def test_what_saves_memory():
