@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from benchmarks import report
-from benchmarks.settings import DEVICES, Settings, describe_machine, select_device
+from benchmarks.settings import DEVICES, Settings, describe_machine, parse_batch_sizes, select_device, split_names
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
@@ -118,7 +118,7 @@ def run(arguments: argparse.Namespace) -> None:
     require("ppvit benchmark", "benchmark", "matplotlib", "sklearn")
     if arguments.compare:
         require("--compare", "benchmark", "torch", "timm")
-    chosen = _split(arguments.only)
+    chosen = split_names(arguments.only)
     if not chosen or set(chosen) - set(_SECTIONS):
         raise UserError(
             f"--only is {arguments.only}, which names an unknown section: choose among {', '.join(_SECTIONS)}"
@@ -147,18 +147,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    dtypes = _split(arguments.dtype)
+    dtypes = split_names(arguments.dtype)
     if unknown := [name for name in dtypes if name not in _DTYPES]:
         raise UserError(f"--dtype is {', '.join(unknown)}: use {' or '.join(_DTYPES)}")
-    try:
-        batch_sizes = tuple(int(number) for number in _split(arguments.batch_size))
-    except ValueError:
-        raise UserError(f"--batch-size is {arguments.batch_size}: give whole numbers, such as 32,128") from None
-    for batch_size in batch_sizes:
-        COUNT.check("--batch-size", batch_size)
     settings = Settings(
-        models=tuple(name for names in arguments.model or () for name in _split(names)),
-        batch_sizes=batch_sizes,
+        models=tuple(name for names in arguments.model or () for name in split_names(names)),
+        batch_sizes=parse_batch_sizes(arguments.batch_size),
         dtypes=dtypes,
         image_size=arguments.image_size,
         repeats=arguments.repeats,
@@ -171,7 +165,3 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     for name in settings.models or ("ViT-Ti/16",):
         settings.model_config(name)
     return settings
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())

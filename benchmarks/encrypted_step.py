@@ -46,8 +46,8 @@ def run(settings: Settings) -> Iterator[list[Table]]:
             config = settings.model_config(name, training.dtype)
             method = make_encryption(training, config)
             assert method is not None
-            program = method.program_in_blocks(config.patch_size)
-            secret = program.sort(method.derive(keys.generate(), height=size, width=size), height=size, width=size)
+            key, patch_size = keys.generate(), config.patch_size
+            secret = method.derive_in_blocks(key, height=size, width=size, block_size=patch_size)
             for batch_size in settings.batch_sizes or (32,):
                 batch = random_batch(batch_size, size)
                 works = {

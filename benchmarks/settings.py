@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 import ppvit_jax
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import COUNT, UserError
 from ppvit_jax.models import ViTConfig, parse_name
 
 DEVICES = ("cpu", "gpu", "tpu")
@@ -55,6 +55,26 @@ class Settings:
         if not isinstance(config, ViTConfig):
             raise UserError(f"{name} is not a Vision Transformer: choose one, such as ViT-B/16")
         return config
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Returns the parts of a text that commas separate, without empty ones."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def parse_batch_sizes(text: str) -> tuple[int, ...]:
+    """Reads the value of --batch-size.
+
+    Raises:
+      UserError: it has something else than whole numbers from 1.
+    """
+    try:
+        batch_sizes = tuple(int(number) for number in split_names(text))
+    except ValueError:
+        raise UserError(f"--batch-size is {text}: give whole numbers, such as 32,256") from None
+    for batch_size in batch_sizes:
+        COUNT.check("--batch-size", batch_size)
+    return batch_sizes
 
 
 def select_device(name: str) -> str:

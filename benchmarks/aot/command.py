@@ -13,6 +13,7 @@ from benchmarks.aot import summary, targets
 from benchmarks.aot.step import OutOfMemoryError, Plan, compile_step
 from benchmarks.aot.summary import Planned
 from benchmarks.report import Table, body
+from benchmarks.settings import parse_batch_sizes, split_names
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
@@ -137,16 +138,11 @@ def make_plans(arguments: argparse.Namespace) -> list[Plan]:
     Raises:
       UserError: an argument is unknown, or no number.
     """
-    machines = [targets.parse(name) for name in _split(arguments.target)]
-    shardings = _split(arguments.sharding)
+    machines = [targets.parse(name) for name in split_names(arguments.target)]
+    shardings = split_names(arguments.sharding)
     if unknown := sorted(set(shardings) - set(SHARDINGS)):
         raise UserError(f"--sharding is {', '.join(unknown)}: use {' or '.join(SHARDINGS)}")
-    try:
-        batch_sizes = [int(number) for number in _split(arguments.batch_size)]
-    except ValueError:
-        raise UserError(f"--batch-size is {arguments.batch_size}: give whole numbers, such as 32,256") from None
-    for batch_size in batch_sizes:
-        COUNT.check("--batch-size", batch_size)
+    batch_sizes = parse_batch_sizes(arguments.batch_size)
     plans = [
         Plan(
             machine=machine,
@@ -192,7 +188,3 @@ def _write(output: Path, planned: Sequence[Planned]) -> None:
     if last.compiled is not None:
         plan = last.plan
         write_text(output / f"{plan.machine.name}-{plan.batch_size}-{plan.sharding}.hlo.txt", last.compiled.text)
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

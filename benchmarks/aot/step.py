@@ -187,8 +187,8 @@ def _lower(plan: Plan, mesh: Mesh) -> jax.stages.Lowered:
     secret = None
     if method is not None:
         # The program takes the secret as an argument, so that it is the same for every key.
-        secret = method.derive(keys.SecretKey(bytes(32)), height=size, width=size)
-        secret = method.program_in_blocks(model_config.patch_size).sort(secret, height=size, width=size)
+        key, patch_size = keys.SecretKey(bytes(32)), model_config.patch_size
+        secret = method.derive_in_blocks(key, height=size, width=size, block_size=patch_size)
     train_step: Any = steps.train_step
     return train_step.lower(
         state,

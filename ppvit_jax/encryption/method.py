@@ -139,6 +139,20 @@ class Encryption:
         """
         return secret
 
+    def derive_in_blocks(self, randomness: Randomness, *, height: int, width: int, block_size: int) -> Secret:
+        """Derives the sorted secret of `program_in_blocks`.
+
+        Args:
+          randomness: a `ppvit_jax.keys.SecretKey`.
+          height, width: sides of an image in pixels.
+          block_size: side of the model's blocks in pixels, its patch size; 0 if the model does not cut images.
+
+        Raises:
+          UserError: see `derive`.
+        """
+        secret = self.derive(randomness, height=height, width=width)
+        return self.program_in_blocks(block_size).sort(secret, height=height, width=width)
+
     def check_numbers(self, images: Array, numbers: ArrayLike | None) -> Array:
         """Returns the images' numbers as uint32 [...], a numpy or JAX array like `images`.
 

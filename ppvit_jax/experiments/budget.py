@@ -131,9 +131,9 @@ def _time(config: Config, dataset: data.Dataset) -> tuple[float, float]:
     state = jax.device_put(init_state(params, statistics), replicated)
     secret = None
     if method is not None:
-        size, program = config.image_size, method.program_in_blocks(model_config.patch_size)
-        derived = method.derive(keys.generate(), height=size, width=size)
-        secret = jax.device_put(program.sort(derived, height=size, width=size), replicated)
+        size = config.image_size
+        derived = method.derive_in_blocks(keys.generate(), height=size, width=size, block_size=model_config.patch_size)
+        secret = jax.device_put(derived, replicated)
     rng = jax.jit(jax.random.key, static_argnums=0, out_shardings=replicated)(config.seed)
     batch: dict[str, Any] = {
         "image": np.zeros((config.batch_size, *dataset.train.image_shape), np.uint8),

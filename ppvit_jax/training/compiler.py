@@ -42,8 +42,8 @@ def compiler_options(platform: str, *, deterministic: bool = False) -> dict[str,
     Args:
       platform: "cpu", "gpu" or "tpu", as `jax.Device.platform` names it.
       deterministic: the programs give the same bits in every run. On a GPU, XLA then chooses kernels by a rule and not
-        by their time, and makes scatters, convolutions and cuDNN's attention deterministic
-        (https://openxla.org/xla/determinism). Other platforms need no option.
+        by their time, and refuses operations that are not deterministic (https://openxla.org/xla/determinism). We did
+        not check on a GPU that this includes cuDNN's attention. Other platforms need no option.
     """
     if platform != "gpu":
         return None

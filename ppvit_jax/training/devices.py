@@ -20,7 +20,7 @@ _MIN_SHARDED_ELEMENTS = 2**12
 def make_mesh(devices: Sequence[Any] = ()) -> Mesh:
     """Arranges devices along one axis, "data"; without arguments, all devices of all processes."""
     devices = devices or jax.devices()
-    # Concatenating the class token fails under Explicit axes, JAX's default.
+    # Under Explicit axes, JAX's default, the models would have to name the sharding of every value.
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 

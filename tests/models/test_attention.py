@@ -6,31 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.cudnn import without_version_checks
+from helpers.gradients import output_and_gradients, random_operands
 from helpers.tiny import tiny_model
 
+from benchmarks.aot.targets import assuming_cudnn
 from ppvit_jax import models
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.attention import attention, choose_attention, padded_tokens
 
 CPU, GPU, TPU = (models.Target(platform) for platform in ("cpu", "gpu", "tpu"))
-
-
-def _arrays(dtype, *shapes):
-    """Returns arrays with values that the compute dtype represents exactly, as float64 and as float32 or float64."""
-    random = np.random.default_rng(0)
-    wide = "float64" if dtype == "float64" else "float32"
-    rounded = [jnp.asarray(random.standard_normal(shape), dtype) for shape in shapes]
-    return [np.asarray(array, np.float64) for array in rounded], [array.astype(wide) for array in rounded]
-
-
-def _gradients(function, arrays, cotangent):
-    @jax.jit
-    def compute(arrays, cotangent):
-        output, pull_back = jax.vjp(function, *arrays)
-        return output, *pull_back(cotangent)
-
-    return [np.asarray(array, np.float64) for array in compute(tuple(arrays), cotangent)]
 
 
 def _plain_attention(query, key, value):
@@ -44,9 +28,11 @@ def _plain_attention(query, key, value):
 @pytest.mark.parametrize("shape", [(8, 5, 3, 4), (3, 17, 1, 8), (1, 1, 2, 2)])
 def test_attention_is_the_equation_with_its_gradients(dtype, tolerance, shape):
     with jax.enable_x64(True):
-        precise, arrays = _arrays(dtype, *[shape] * 4)
-        actual = _gradients(lambda query, key, value: attention(query, key, value, dtype, "xla"), arrays[:3], arrays[3])
-        expected = _gradients(_plain_attention, precise[:3], precise[3])
+        precise, arrays = random_operands(dtype, *[shape] * 4)
+        actual = output_and_gradients(
+            lambda query, key, value: attention(query, key, value, dtype, "xla"), arrays[:3], arrays[3]
+        )
+        expected = output_and_gradients(_plain_attention, precise[:3], precise[3])
     for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * (1 + abs(theirs).max()))
 
@@ -55,10 +41,14 @@ def test_attention_is_the_equation_with_its_gradients(dtype, tolerance, shape):
 def test_padding_changes_neither_the_result_nor_the_gradients(target):
     """Padding that counted would show, because it is large here; JAX's masked softmax is always in float32."""
     with jax.enable_x64(True):
-        _, arrays = _arrays("float64", *[(2, 5, 3, 4)] * 4)
-        expected = _gradients(lambda q, k, v: attention(q, k, v, "float64", "xla", target), arrays[:3], arrays[3])
+        _, arrays = random_operands("float64", *[(2, 5, 3, 4)] * 4)
+        expected = output_and_gradients(
+            lambda q, k, v: attention(q, k, v, "float64", "xla", target), arrays[:3], arrays[3]
+        )
         wide = [jnp.pad(array, ((0, 0), (0, 3), (0, 0), (0, 0)), constant_values=9) for array in arrays]
-        actual = _gradients(lambda q, k, v: attention(q, k, v, "float64", "xla", target, 5), wide[:3], wide[3])
+        actual = output_and_gradients(
+            lambda q, k, v: attention(q, k, v, "float64", "xla", target, 5), wide[:3], wide[3]
+        )
     for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_allclose(ours[:, :5], theirs, atol=1e-6)
         assert not ours[:, 5:].any()
@@ -66,14 +56,13 @@ def test_padding_changes_neither_the_result_nor_the_gradients(target):
 
 @pytest.mark.parametrize("target", [GPU, TPU])
 def test_accelerators_compute_the_same_attention(target):
-    _, (query, key, value) = _arrays("float32", *[(4, 6, 2, 8)] * 3)
+    _, (query, key, value) = random_operands("float32", *[(4, 6, 2, 8)] * 3)
     there, here = (attention(query, key, value, "float32", "xla", device) for device in (target, CPU))
     np.testing.assert_allclose(there, here, atol=1e-6)
 
 
-def test_cudnn_gets_tokens_in_multiples_of_eight_and_their_number(monkeypatch):
+def test_cudnn_gets_tokens_in_multiples_of_eight_and_their_number():
     """JAX lowers the program for a GPU that is not here; only its look at cuDNN's version is replaced."""
-    without_version_checks(monkeypatch)
     tokens = 197
     padded = padded_tokens(tokens, "cudnn")
     operands = [jax.ShapeDtypeStruct((2, padded, 3, 64), jnp.bfloat16)] * 3
@@ -81,8 +70,9 @@ def test_cudnn_gets_tokens_in_multiples_of_eight_and_their_number(monkeypatch):
     def loss(query, key, value):
         return attention(query, key, value, "bfloat16", "cudnn", GPU, tokens).astype(jnp.float32).sum()
 
-    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*operands)
-    program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    with assuming_cudnn():
+        traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*operands)
+        program = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert padded == 200
     calls = re.findall(r"custom_call @(__cudnn\$\w+)", program)
     assert len(calls) == 2 and calls[1].endswith("Backward")

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.cudnn import without_version_checks
 from helpers.tiny import assert_close_tree, random_images, random_params, tiny_model
 
+from benchmarks.aot.targets import assuming_cudnn
 from ppvit_jax import models
 from ppvit_jax.models import encoder
 from ppvit_jax.models.vit_config import parse_name
@@ -51,9 +51,8 @@ def test_the_encoder_for_accelerators_computes_the_same(platform):
 
 @pytest.mark.parametrize("size", ["Micro", "Ti", "S", "B", "L", "H"])
 @pytest.mark.parametrize(("image_size", "representation_size"), [(224, None), (384, 32)])
-def test_every_size_lowers_for_a_gpu_with_cudnns_attention(monkeypatch, size, image_size, representation_size):
+def test_every_size_lowers_for_a_gpu_with_cudnns_attention(size, image_size, representation_size):
     """The whole program is traced, and lowered for CUDA without a GPU."""
-    without_version_checks(monkeypatch)
     patch = {"Micro": 8, "H": 14}.get(size, 16)
     image_size = image_size // patch * patch
     config = parse_name(
@@ -65,13 +64,14 @@ def test_every_size_lowers_for_a_gpu_with_cudnns_attention(monkeypatch, size, im
     )
     config = models.retarget(dataclasses.replace(config, layers=1), models.Target("gpu"))
     model = models.build(config)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((2, image_size, image_size, 3), jnp.bfloat16)
 
     def loss(params, images):
         return model.apply(params, images).sum()
 
-    program = jax.jit(jax.grad(loss)).trace(shapes, images).lower(lowering_platforms=("cuda",)).as_text()
+    with assuming_cudnn():
+        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        program = jax.jit(jax.grad(loss)).trace(shapes, images).lower(lowering_platforms=("cuda",)).as_text()
     tokens = (image_size // patch) ** 2 + 1
     padded = -(-tokens // 8) * 8
     head = config.hidden_size // config.heads

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.gradients import output_and_gradients, random_operands
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,23 +13,6 @@ sizes = st.integers(1, 20)
 GPU = models.Target("gpu")
 
 
-def _arrays(dtype, *shapes):
-    """Returns arrays with values that the compute dtype represents exactly, as float64 and as float32 or float64."""
-    random = np.random.default_rng(0)
-    wide = "float64" if dtype == "float64" else "float32"
-    rounded = [jnp.asarray(random.standard_normal(shape), dtype) for shape in shapes]
-    return [np.asarray(array, np.float64) for array in rounded], [array.astype(wide) for array in rounded]
-
-
-def _gradients(function, arrays, cotangent):
-    @jax.jit
-    def compute(arrays, cotangent):
-        output, pull_back = jax.vjp(function, *arrays)
-        return output, *pull_back(cotangent)
-
-    return [np.asarray(array, np.float64) for array in compute(tuple(arrays), cotangent)]
-
-
 @pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(rows=sizes, inputs=sizes, outputs=sizes)
@@ -36,8 +20,8 @@ def _gradients(function, arrays, cotangent):
 def test_dense_is_a_product_with_its_gradients(dtype, tolerance, rows, inputs, outputs):
     """This holds in bfloat16 too: sums of bfloat16 operands in float32 are exact up to float32's rounding."""
     with jax.enable_x64(dtype == "float64"):
-        (x, kernel, g), arrays = _arrays(dtype, (2, rows, inputs), (inputs, outputs), (2, rows, outputs))
-        actual = _gradients(lambda x, kernel: products.dense(x, kernel, dtype), arrays[:2], arrays[2])
+        (x, kernel, g), arrays = random_operands(dtype, (2, rows, inputs), (inputs, outputs), (2, rows, outputs))
+        actual = output_and_gradients(lambda x, kernel: products.dense(x, kernel, dtype), arrays[:2], arrays[2])
         expected = x @ kernel, g @ kernel.T, np.einsum("bri,bro->io", x, g)
         for ours, theirs in zip(actual, expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * (1 + abs(theirs).max()))
@@ -48,7 +32,7 @@ def test_layers_of_one_input_are_products_with_their_gradients(dtype, tolerance)
     """This holds in bfloat16 too, as above; a bias is added in float32 on a CPU."""
     with jax.enable_x64(dtype == "float64"):
         shapes = [(7, 6), (6, 9), (9,), (6, 4), (7, 9), (7, 4)]
-        (x, one, bias, two, g, h), arrays = _arrays(dtype, *shapes)
+        (x, one, bias, two, g, h), arrays = random_operands(dtype, *shapes)
 
         @jax.jit
         def compute(x, one, bias, two, cotangents):
@@ -64,7 +48,7 @@ def test_layers_of_one_input_are_products_with_their_gradients(dtype, tolerance)
 
 
 def test_an_accelerator_rounds_values_and_sums_the_gradients_of_parameters_in_float32():
-    _, arrays = _arrays("bfloat16", (5, 6), (6, 4), (4,))
+    _, arrays = random_operands("bfloat16", (5, 6), (6, 4), (4,))
 
     def apply(x, kernel, bias):
         return products.linear(x, [(kernel, bias)], "bfloat16", GPU)[0]
