@@ -176,7 +176,7 @@ class Encoder(nn.Module):
         (embedding,) = _PositionEmbedding(tokens, width, name="posembed_input")()
         # The class token comes first. Rows of padding come last: they are zero here, and nothing reads them.
         embedding = self.target.gather(embedding)
-        embedding = jnp.pad(embedding.at[0].add(class_token), ((0, padding), (0, 0)))
+        embedding = jnp.pad(jnp.asarray(embedding).at[0].add(class_token), ((0, padding), (0, 0)))
         x = _add_to_batch(jnp.pad(patches, ((0, 0), (1, padding), (0, 0))), embedding)
         if self.target.platform != "tpu":
             x = x.reshape(-1, width)

@@ -36,7 +36,7 @@ def test_compares_steps_and_encryptions(tmp_path, capsys):
     assert plain["images"] == "plain" and encrypted["images"] == "encrypted (bs+ps)" and len(plain["turns"]) == 10
     assert {row["what"] for row in tables["Encryption alone"]} == {
         *(f"copy by {name}" for name in ("JAX", "numpy", "PyTorch")),
-        *(f"ppvit_jax, {name}" for name in ("JAX", "numpy")),
+        *(f"ppvit_jax, {name}" for name in ("JAX", "JAX, cut into blocks", "numpy")),
         *(f"straightforward, {name}" for name in ("numpy", "PyTorch")),
     }
     printed = capsys.readouterr().out
