@@ -17,7 +17,7 @@ from benchmarks.settings import parse_batch_sizes, split_names
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
-from ppvit_jax.config import OPTIMIZERS, PRECISIONS, SHARDINGS
+from ppvit_jax.config import OPTIMIZERS, PRECISIONS, REDUCE_DTYPES, SHARDINGS
 from ppvit_jax.errors import COUNT, SIDE, UserError, print_warning
 from ppvit_jax.files import write_json, write_text
 
@@ -80,6 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="ways to divide the training state, as config.sharding names them, separated by commas "
         "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reduce-dtype",
+        choices=REDUCE_DTYPES,
+        default=REDUCE_DTYPES[0],
+        help="dtype in which chips add up their gradients, as config.reduce_dtype (default: %(default)s)",
     )
     parser.add_argument(
         "--accumulation",
@@ -148,6 +154,7 @@ def make_plans(arguments: argparse.Namespace) -> list[Plan]:
             machine=machine,
             batch_size=batch_size,
             sharding=sharding,
+            reduce_dtype=arguments.reduce_dtype,
             model=arguments.model,
             dtype=arguments.dtype,
             matmul_precision=arguments.matmul_precision,

@@ -30,7 +30,7 @@ class Plan:
       machine: the chips.
       batch_size: images on each chip.
       model, dtype, matmul_precision, image_size: as the fields of the configuration.
-      encryption, sharding, accumulation: as well.
+      encryption, sharding, reduce_dtype, accumulation: as well.
       optimizer: name of the optimizer, as config.optimizer.name.
       attention: as config.model_options.attention; empty for the default.
       classes: outputs of the head.
@@ -45,6 +45,7 @@ class Plan:
     image_size: int = 224
     encryption: str = "none"
     sharding: str = "data_parallel"
+    reduce_dtype: str = "float32"
     accumulation: int = 1
     optimizer: str = "sgd"
     attention: str = ""
@@ -57,6 +58,7 @@ class Plan:
         config.model, config.dtype, config.image_size = self.model, self.dtype, self.image_size
         config.encryption, config.sharding, config.accumulation = self.encryption, self.sharding, self.accumulation
         config.optimizer.name, config.matmul_precision = self.optimizer, self.matmul_precision
+        config.reduce_dtype = self.reduce_dtype
         config.batch_size = self.batch_size * self.machine.count
         return config
 

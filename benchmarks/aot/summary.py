@@ -121,10 +121,11 @@ def tables(planned: Sequence[Planned]) -> list[Table]:
     first = planned[0].plan
     parts = f", in {first.accumulation} parts" if first.accumulation > 1 else ""
     attention = f", attention {first.attention}" if first.attention else ""
+    sums = ", gradients added up in bfloat16" if first.reduce_dtype == "bfloat16" and first.machine.count > 1 else ""
     products = f" with products of precision {first.matmul_precision}" if first.dtype == "float32" else ""
     title = (
         f"Training step of {first.model}, {first.image_size}x{first.image_size}, {first.dtype}{products}, "
-        f"{first.optimizer}, encryption {first.encryption}{attention}{parts}"
+        f"{first.optimizer}, encryption {first.encryption}{attention}{sums}{parts}"
     )
     notes = {"gpu": estimate.GPU_NOTE, "tpu": estimate.TPU_NOTE}
     note = " ".join(notes[platform] for platform in sorted({one.plan.machine.chip.platform for one in planned}))

@@ -23,6 +23,7 @@ ON_DEVICE = ("auto", True, False)
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "step", "triangular")
 SHARDINGS = ("data_parallel", "fully_sharded")
+REDUCE_DTYPES = ("float32", "bfloat16")
 
 
 class Config(Protocol):
@@ -127,6 +128,8 @@ def default_config() -> Config:
             "accumulation": 1,
             # Model and optimizer on several devices: "data_parallel" (complete on each) or "fully_sharded".
             "sharding": "data_parallel",
+            # Dtype in which devices add up their gradients of kernels: "float32", or "bfloat16" in a bfloat16 run.
+            "reduce_dtype": "float32",
             "dtype": "float32",
             # Precision of float32 products: "highest" (float32 on every device), "high", or "default" (the fastest).
             "matmul_precision": "highest",
@@ -220,6 +223,9 @@ def check(config: Config) -> Config:
     choose("dtype", config.dtype, DTYPES)
     choose("matmul_precision", config.matmul_precision, PRECISIONS)
     choose("sharding", config.sharding, SHARDINGS)
+    choose("reduce_dtype", config.reduce_dtype, REDUCE_DTYPES)
+    if config.reduce_dtype == "bfloat16" and config.dtype != "bfloat16":
+        raise UserError("config.reduce_dtype=bfloat16 needs config.dtype=bfloat16: set both, or neither")
     choose("data.on_device", from_text(config.data.on_device), ON_DEVICE)
     choose("augmentation", config.augmentation, AUGMENTATIONS)
     choose("optimizer.name", config.optimizer.name, OPTIMIZERS)

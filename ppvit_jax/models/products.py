@@ -2,7 +2,7 @@
 
 "bfloat16" means bfloat16 operands and float32 accumulation everywhere. An accelerator rounds the sums to bfloat16,
 which halves the memory traffic; a CPU keeps them in float32, because it computes in nothing smaller. Gradients of
-parameters are float32 sums on every device.
+parameters are float32 sums on every device, and among devices as `Target.reduce_dtype` says.
 
 On a CPU, XLA (0.10 and 0.11) multiplies bfloat16 fast only if the left operand is summed over its last axis. The
 narrower operand of a kernel's gradient is therefore transposed there.
@@ -71,19 +71,24 @@ def linear(
     return outputs
 
 
-def sum_products(equation: str, *operands: jax.Array) -> jax.Array:
-    """Computes an einsum whose sums and result are in float32, or float64 for float64 operands."""
-    wide = jnp.promote_types(operands[0].dtype, jnp.float32)
-    return jnp.einsum(equation, *operands, preferred_element_type=wide)
+def sum_products(equation: str, *operands: jax.Array, result: DTypeLike = jnp.float32) -> jax.Array:
+    """Computes an einsum whose sums are in float32, or float64 for float64 operands.
+
+    Args:
+      equation: as for `jnp.einsum`.
+      *operands: floating point, of one dtype.
+      result: smallest dtype of the result. It has at least that of the operands.
+    """
+    return jnp.einsum(equation, *operands, preferred_element_type=jnp.promote_types(operands[0].dtype, result))
 
 
-def multiply_transposed(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Computes a^T b on a CPU: [..., k, m], [..., k, n] -> [..., m, n]."""
+def multiply_transposed(a: jax.Array, b: jax.Array, result: DTypeLike = jnp.float32) -> jax.Array:
+    """Computes a^T b on a CPU: [..., k, m], [..., k, n] -> [..., m, n]; see `sum_products`."""
     a = a.swapaxes(-1, -2)
     if a.dtype != jnp.bfloat16:
-        return sum_products("...mk,...kn->...mn", a, b)
+        return sum_products("...mk,...kn->...mn", a, b, result=result)
     padded = jnp.pad(a, [(0, 0)] * (a.ndim - 2) + [(0, _EXTRA_ROWS), (0, 0)])
-    return sum_products("...mk,...kn->...mn", padded, b)[..., : a.shape[-2], :]
+    return sum_products("...mk,...kn->...mn", padded, b, result=result)[..., : a.shape[-2], :]
 
 
 _Arrays = tuple[jax.Array, ...]
@@ -128,11 +133,16 @@ def _linear_backward(
     ]
     x_gradient = functools.reduce(lambda total, part: part + total, reversed(parts))
 
+    # XLA adds up what each device's product returns, in the dtype of the product's result.
+    reduced = jnp.dtype(target.reduce_dtype if target.devices > 1 else jnp.float32)
+
     def kernel_gradient(gradient: jax.Array) -> jax.Array:
         if not target.is_cpu:
-            return sum_products("...k,...n->kn", rows, gradient)
+            return sum_products("...k,...n->kn", rows, gradient, result=reduced)
         a, b = (array.reshape(-1, array.shape[-1]) for array in (rows, gradient))
-        return multiply_transposed(a, b) if a.shape[1] <= b.shape[1] else multiply_transposed(b, a).T
+        if a.shape[1] <= b.shape[1]:
+            return multiply_transposed(a, b, reduced)
+        return multiply_transposed(b, a, reduced).T
 
     kernel_gradients = tuple(
         kernel_gradient(gradient).astype(like.dtype) for gradient, like in zip(rounded, kernels_like, strict=True)

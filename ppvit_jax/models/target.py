@@ -19,11 +19,14 @@ class Target:
       platform: "cpu", "gpu" or "tpu", as `jax.Device.platform` names it.
       devices: number of devices among which a batch is divided.
       mesh: the devices among which parameters are divided; None if each device has all of them.
+      reduce_dtype: dtype in which devices add up their gradients of kernels: "float32", or "bfloat16" for half the
+        traffic if the operands of the products are bfloat16 as well.
     """
 
     platform: str
     devices: int = 1
     mesh: Mesh | None = None
+    reduce_dtype: str = "float32"
 
     @property
     def is_cpu(self) -> bool:

@@ -78,8 +78,8 @@ def compile_steps(
     Args:
       model_config: the model's shape.
       config: the configuration; see `ppvit_jax.config.default_config`. Only `optimizer`, `freeze`, `encryption`,
-        `block_size`, `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`, `sharding`, `dtype`,
-        `matmul_precision` and `deterministic` are used.
+        `block_size`, `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`, `sharding`, `reduce_dtype`,
+        `dtype`, `matmul_precision` and `deterministic` are used.
       total_steps: number of steps in the run, where its schedule ends.
       mesh: the devices for which the functions will be compiled; they may be those of another machine. None for all
         devices of this run.
@@ -102,6 +102,7 @@ def compile_steps(
         "matmul_precision",
         "deterministic",
         "sharding",
+        "reduce_dtype",
     )
     settings = ConfigDict({name: config[name] for name in names}).to_json()
     method = make_encryption(config, model_config)
@@ -122,7 +123,7 @@ def _compiled(
 ) -> tuple[Callable[..., State], Callable[..., State], Callable[..., Metrics]]:
     config: Any = ConfigDict(json.loads(settings))
     divided = mesh if config.sharding == "fully_sharded" and mesh.size > 1 else None
-    target = models.Target(mesh.devices.flat[0].platform, mesh.size, divided)
+    target = models.Target(mesh.devices.flat[0].platform, mesh.size, divided, config.reduce_dtype)
     model = models.build(models.retarget(model_config, target))
     names = unflatten_dict(models.parameter_shapes(model_config), sep="/")
 

@@ -58,4 +58,26 @@ def test_an_accelerator_rounds_values_and_sums_the_gradients_of_parameters_in_fl
     assert [array.dtype for array in (result, *gradients)] == ["bfloat16", "bfloat16", "float32", "float32"]
     np.testing.assert_allclose(gradients[1], np.outer(np.float64(arrays[0]).sum(0), np.ones(4)), rtol=1e-6)
     assert products.activation_dtype("bfloat16", GPU) == jnp.bfloat16
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize(
+    ("devices", "reduce_dtype", "rounds"), [(1, "bfloat16", False), (2, "float32", False), (2, "bfloat16", True)]
+)
+def test_several_devices_round_their_gradients_of_kernels_if_they_add_them_up_in_bfloat16(
+    platform, devices, reduce_dtype, rounds
+):
+    _, (x, kernel, bias) = random_operands("bfloat16", (5, 6), (6, 4), (4,))
+    target = models.Target(platform, devices, reduce_dtype=reduce_dtype)
+
+    def apply(kernel, bias):
+        return products.linear(x, [(kernel, bias)], "bfloat16", target)[0].astype(jnp.float32)
+
+    _, pull_back = jax.vjp(apply, kernel.astype(jnp.float32), bias.astype(jnp.float32))
+    gradient, bias_gradient = pull_back(jnp.ones((5, 4)))
+    exact = jnp.outer(x.astype(jnp.float32).sum(0), jnp.ones(4))
+    expected = exact.astype(jnp.bfloat16).astype(jnp.float32) if rounds else exact
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+    assert (gradient.dtype, bias_gradient.dtype) == ("float32", "float32")
+    assert rounds == bool((gradient == gradient.astype(jnp.bfloat16)).all())
     assert products.activation_dtype("bfloat16") == jnp.float32

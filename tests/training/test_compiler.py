@@ -102,6 +102,18 @@ def test_an_unknown_precision_is_refused_in_one_line():
     assert check(config).deterministic is False
 
 
+def test_bfloat16_sums_of_gradients_need_a_bfloat16_run():
+    config = default_config()
+    config.update({"checkpoint": "", "reduce_dtype": "float16"})
+    with pytest.raises(UserError, match=r"^config\.reduce_dtype is 'float16': use one of 'float32', 'bfloat16'$"):
+        check(config)
+    config.update({"reduce_dtype": "bfloat16"})
+    with pytest.raises(UserError, match=r"^config\.reduce_dtype=bfloat16 needs config\.dtype=bfloat16: set both"):
+        check(config)
+    config.update({"dtype": "bfloat16"})
+    assert check(config).reduce_dtype == "bfloat16"
+
+
 def test_only_programs_for_a_gpu_get_options():
     assert [compiler_options(platform, deterministic=True) for platform in ("cpu", "tpu")] == [None, None]
     assert compiler_options("gpu") == {"xla_gpu_enable_triton_gemm": False}
