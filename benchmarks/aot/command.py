@@ -188,7 +188,7 @@ def _compile(plan: Plan) -> Planned:
 def _write(output: Path, planned: Sequence[Planned]) -> None:
     tables: list[Table] = summary.tables(planned)
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    rows = {name: table.rows for name, table in zip(("steps", "kernels", "collectives"), tables, strict=False)}
+    rows = {"steps": tables[0].rows} | {table.title.lower(): table.rows for table in tables[1:]}
     write_json(output / "aot.json", {"command": command, "jax": jax.__version__, "ran": False, **rows})
     write_text(output / "aot.md", "\n".join(["# Planned training steps", "", f"`{command}`", "", *body(tables)]))
     last = planned[-1]

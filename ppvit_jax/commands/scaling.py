@@ -4,9 +4,11 @@ import argparse
 
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax.config import DTYPES, SHARDINGS
+from ppvit_jax import models
+from ppvit_jax.config import DTYPES, REDUCE_DTYPES, SHARDINGS
 from ppvit_jax.errors import COUNT, SIDE, Range, UserError
 from ppvit_jax.files import cell, markdown_table
+from ppvit_jax.models.attention import IMPLEMENTATIONS
 from ppvit_jax.models.vit import parse_name
 from ppvit_jax.training import scaling
 
@@ -75,10 +77,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=DTYPES, default="float32", help="precision of the computation (default: %(default)s)"
     )
     parser.add_argument(
+        "--reduce-dtype",
+        choices=REDUCE_DTYPES,
+        default=REDUCE_DTYPES[0],
+        help="precision in which devices add up the gradients of kernels, as config.reduce_dtype (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--platform", choices=("gpu", "tpu", "cpu"), default="gpu", help="kind of the devices (default: %(default)s)"
+    )
+    parser.add_argument(
         "--attention",
-        choices=("xla", "cudnn"),
-        default="xla",
-        help="implementation of attention; cudnn needs --dtype bfloat16 (default: %(default)s)",
+        choices=IMPLEMENTATIONS,
+        default=IMPLEMENTATIONS[0],
+        help="implementation of attention, as config.model_options.attention (default: %(default)s)",
     )
     parser.add_argument(
         "--optimizer",
@@ -115,8 +126,8 @@ def run(arguments: argparse.Namespace) -> None:
     shardings = arguments.sharding.split(",")
     for count in devices:
         COUNT.check("--devices", count)
-    if arguments.attention == "cudnn" and arguments.dtype != "bfloat16":
-        raise UserError("--attention cudnn computes only in bfloat16: add --dtype bfloat16")
+    if arguments.reduce_dtype == "bfloat16" and arguments.dtype != "bfloat16":
+        raise UserError("--reduce-dtype bfloat16 needs --dtype bfloat16: give both, or neither")
     head = ["model", "sharding", "devices", "images per part", "parameters GB", "gradients GB", "optimizer GB"]
     head += ["working copy GB", "activations GB", "attention weights GB", "peak GB", "sent GB", "TFLOP"]
     head += ["computing ms"] if arguments.compute_rate else []
@@ -130,12 +141,14 @@ def run(arguments: argparse.Namespace) -> None:
             dtype=arguments.dtype,
             attention=arguments.attention,
         )
+        config = models.retarget(config, models.Target(arguments.platform))
         for sharding in shardings:
             for count in devices:
                 setup = scaling.Setup(
                     batch_size=arguments.batch_size,
                     devices=count,
                     sharding=sharding,
+                    reduce_dtype=arguments.reduce_dtype,
                     optimizer=arguments.optimizer,
                     accumulation=arguments.accumulation,
                 )

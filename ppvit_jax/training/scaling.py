@@ -7,6 +7,8 @@ from ppvit_jax import models
 from ppvit_jax.config import SHARDINGS
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import ViTConfig
+from ppvit_jax.models.attention import choose_attention, padded_tokens
+from ppvit_jax.models.target import Target, default_target
 from ppvit_jax.models.vit import FAMILY
 from ppvit_jax.training.devices import split_axis
 
@@ -26,11 +28,11 @@ class StepCost:
     Attributes:
       parameters: float32 parameters.
       gradients: float32 gradients.
-      accumulated: sum of the gradients, if a batch is computed in several parts.
+      accumulated: sums of the gradients, if a batch is computed in several parts.
       optimizer: float32 optimizer state.
-      working_copy: all parameters in the compute dtype. It exists if parameters are gathered from a fully sharded
-        state, or rounded from float32.
-      activations: values that the forward pass keeps for the backward pass; see `activation_bytes`.
+      working_copy: kernels in the compute dtype that exist at the peak, if they are rounded or gathered: about half of
+        them, by the compiled programs.
+      activations: values that exist between the forward and the backward pass; see `activation_bytes`.
       attention_weights: the part of `activations` that grows with the square of the number of tokens.
       sent: traffic over the links; see `sent_bytes`.
       flops: floating-point operations of the matrix products; see `forward_flops`.
@@ -62,6 +64,7 @@ class Setup:
       devices: number of devices that share the batch.
       sharding: "data_parallel": every device keeps all parameters. "fully_sharded": every large tensor of parameters,
         gradients and optimizer state is split among the devices (ZeRO stage 3, arXiv 1910.02054).
+      reduce_dtype: dtype in which devices add up their gradients of kernels: "float32" or "bfloat16".
       optimizer: a key of OPTIMIZER_COPIES.
       accumulation: number of parts of a batch that are computed one after another.
 
@@ -73,6 +76,7 @@ class Setup:
     batch_size: int
     devices: int = 1
     sharding: str = "data_parallel"
+    reduce_dtype: str = "float32"
     optimizer: str = "sgd"
     accumulation: int = 1
 
@@ -89,21 +93,22 @@ class Setup:
 
 
 def step_cost(config: ViTConfig, setup: Setup) -> StepCost:
-    """Returns the cost of a training step on each device, for a model with this shape and compute dtype."""
+    """Returns the cost of a training step on each device, for a model with this shape, compute dtype and target."""
     devices, accumulation = setup.devices, setup.accumulation
     images = setup.batch_size // (devices * accumulation)
     sharded = setup.sharding == "fully_sharded"
     kept = _FLOAT32 * kept_parameters(config, devices if sharded else 1)
-    element = _ELEMENT_BYTES[config.dtype]
+    element, kernels = _ELEMENT_BYTES[config.dtype], _count(_kernels(config))
     return StepCost(
         parameters=kept,
         gradients=kept,
-        accumulated=kept if accumulation > 1 else 0,
+        # The loop of a TPU's program holds the old sum, the new one, and the gradients of a part.
+        accumulated=kept * (3 if _target(config).platform == "tpu" else 1) if accumulation > 1 else 0,
         optimizer=kept * OPTIMIZER_COPIES[setup.optimizer],
-        working_copy=element * parameter_count(config) if (sharded and devices > 1) or element != _FLOAT32 else 0,
+        working_copy=element * kernels // 2 if (sharded and devices > 1) or element != _FLOAT32 else 0,
         activations=images * activation_bytes(config),
         attention_weights=images * attention_weight_bytes(config),
-        sent=accumulation * sent_bytes(config, devices, setup.sharding),
+        sent=accumulation * sent_bytes(config, devices, setup.sharding, setup.reduce_dtype),
         flops=3 * forward_flops(config) * setup.batch_size // devices,
     )
 
@@ -124,14 +129,25 @@ def forward_flops(config: ViTConfig) -> int:
     return 2 * (embedding + config.layers * block + representation + width * config.num_classes)
 
 
-def _shapes(config: ViTConfig) -> list[tuple[int, ...]]:
+_Shapes = dict[str, tuple[int, ...]]
+
+
+def _shapes(config: ViTConfig) -> _Shapes:
     # The attention kernel changes no parameter, and this machine may lack the one that the config names.
-    return list(models.parameter_shapes(dataclasses.replace(config, attention="xla")).values())
+    return models.parameter_shapes(dataclasses.replace(config, attention="xla"))
+
+
+def _kernels(config: ViTConfig) -> _Shapes:
+    return {name: shape for name, shape in _shapes(config).items() if name.endswith("kernel")}
+
+
+def _count(shapes: _Shapes) -> int:
+    return sum(map(math.prod, shapes.values()))
 
 
 def parameter_count(config: ViTConfig) -> int:
     """Returns the number of parameters."""
-    return sum(map(math.prod, _shapes(config)))
+    return _count(_shapes(config))
 
 
 def kept_parameters(config: ViTConfig, devices: int) -> int:
@@ -140,50 +156,70 @@ def kept_parameters(config: ViTConfig, devices: int) -> int:
     def kept(shape: tuple[int, ...]) -> int:
         return math.prod(shape) // (1 if split_axis(shape, devices) is None else devices)
 
-    return sum(map(kept, _shapes(config)))
+    return sum(map(kept, _shapes(config).values()))
+
+
+def _target(config: ViTConfig) -> Target:
+    return config.target or default_target()
+
+
+def _attention(config: ViTConfig) -> tuple[str, int]:
+    """Returns the implementation of attention on the model's target, and its number of tokens."""
+    head_size = config.hidden_size // config.heads
+    implementation = choose_attention(config.attention, config.dtype, head_size, _target(config))
+    return implementation, padded_tokens(config.grid_size**2 + FAMILY.prefix_tokens, implementation)
 
 
 def activation_bytes(config: ViTConfig) -> int:
-    """Returns an estimate of the bytes that the forward pass of one image keeps for the backward pass.
+    """Returns an estimate of the bytes of one image's values at the end of the forward pass, where memory has its peak.
 
-    XLA on a CPU, without rematerialization, keeps about as much as these arrays in each block:
-      8 arrays [tokens, hidden]: the standardized input of attention and MLP; queries, keys and values; the output of
-        attention; the residual stream twice.
-      3 arrays [tokens, MLP]: GELU's input and output, and room for a gradient.
-      The attention weights; see `attention_weight_bytes`.
-    All have the compute dtype. The image in patches is kept as well.
+    Compiled programs, without rematerialization, have about as much as these arrays in the compute dtype:
+      In each block, 8 arrays [tokens, hidden]: the standardized inputs of attention and MLP; queries, keys and values;
+      the output of attention; and two that differ by device. Then 2 arrays [tokens, MLP]: the input of the activation,
+      and its output. Last, the attention weights; see `attention_weight_bytes`.
+      Once, 8 arrays [tokens, hidden] and 1 array [tokens, MLP] for the gradients of one block, and the image in patches.
+    Tokens are those with which attention computes; see `padded_tokens`.
     """
     element = _ELEMENT_BYTES[config.dtype]
-    patches = config.grid_size**2
-    hidden = 8 * element
-    block = (patches + FAMILY.prefix_tokens) * (hidden * config.hidden_size + 3 * element * config.mlp_size)
-    image = patches * 3 * config.patch_size**2 * element
-    return image + config.layers * block + attention_weight_bytes(config)
+    _, tokens = _attention(config)
+    blocks = config.layers * (8 * config.hidden_size + 2 * config.mlp_size) + 8 * config.hidden_size + config.mlp_size
+    image = config.grid_size**2 * 3 * config.patch_size**2
+    return element * (image + tokens * blocks) + attention_weight_bytes(config)
 
 
 def attention_weight_bytes(config: ViTConfig) -> int:
     """Returns an estimate of the bytes of one image's attention weights [heads, tokens, tokens] in all blocks.
 
-    Counts the output of the softmax, which is at least float32, and its rounded copy if the compute dtype is smaller.
-    Attention "cudnn" recomputes the weights in the backward pass (FlashAttention, arXiv 2205.14135) and keeps none.
+    Counts the operand of the product with the values and, on a GPU, also the output of the softmax, which is at least
+    float32. Attention "cudnn" recomputes the weights in the backward pass (FlashAttention, arXiv 2205.14135) and keeps
+    none.
     """
-    if config.attention == "cudnn":
+    implementation, tokens = _attention(config)
+    if implementation == "cudnn":
         return 0
-    element = _ELEMENT_BYTES[config.dtype]
-    tokens = config.grid_size**2 + FAMILY.prefix_tokens
-    weight = max(element, _FLOAT32) + (element if element < _FLOAT32 else 0)
+    weight = _ELEMENT_BYTES[config.dtype]
+    if _target(config).platform == "gpu":
+        weight += max(weight, _FLOAT32)
     return config.layers * config.heads * tokens**2 * weight
 
 
-def sent_bytes(config: ViTConfig, devices: int, sharding: str) -> int:
+def sent_bytes(config: ViTConfig, devices: int, sharding: str, reduce_dtype: str = "float32") -> int:
     """Returns the bytes that a device sends for each part of a batch, with collective operations in a ring.
 
-    All values are sent in float32:
+    Gradients of kernels have the reduce dtype, those of other parameters float32, and gathered kernels the compute
+    dtype:
       data parallel: all-reduces the gradients, 2 (n - 1) / n of their bytes (Patarasuk and Yuan, 2009).
-      fully sharded: gathers the parameters for the forward and again for the backward pass, and reduce-scatters the
-        gradients, (n - 1) / n each (ZeRO, arXiv 1910.02054, section 7.2).
-    A compiler that keeps the gathered parameters for the backward pass sends a third less; then the working copy lives
-    for the whole step.
+      fully sharded: gathers the kernels for the forward and again for the backward pass, and reduce-scatters the
+        gradients, (n - 1) / n each (ZeRO, arXiv 1910.02054, section 7.2). Gradients of tensors that are not divided
+        are all-reduced.
+    A CPU, which computes in nothing smaller, sends float32 only.
     """
-    times = 3 if sharding == "fully_sharded" else 2
-    return times * (devices - 1) * _FLOAT32 * parameter_count(config) // devices
+    kernels, count = _kernels(config), _count(_shapes(config))
+    gradient, element = _ELEMENT_BYTES[reduce_dtype], _ELEMENT_BYTES[config.dtype]
+    if sharding == "data_parallel":
+        values = 2 * (gradient * _count(kernels) + _FLOAT32 * (count - _count(kernels)))
+    else:
+        divided = {name: shape for name, shape in kernels.items() if split_axis(shape, devices) is not None}
+        values = (gradient + 2 * element) * _count(divided)
+        values += 2 * gradient * (_count(kernels) - _count(divided)) + 2 * _FLOAT32 * (count - _count(kernels))
+    return values * (devices - 1) // devices

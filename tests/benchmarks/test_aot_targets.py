@@ -13,6 +13,7 @@ from benchmarks.aot import hlo, summary, targets
 from benchmarks.aot.step import Plan, compile_step
 from benchmarks.aot.summary import Planned
 from ppvit_jax import models
+from ppvit_jax.training import scaling
 
 pytestmark = [
     pytest.mark.slow,
@@ -148,6 +149,21 @@ def test_fully_sharded_devices_exchange_parameters_and_gradients_but_no_activati
     whole = compiled(target, "data_parallel").planned.compiled
     assert whole is not None and step.planned.compiled is not None
     assert step.planned.compiled.arguments < 0.4 * whole.arguments
+
+
+@pytest.mark.parametrize(("target", "sharding"), ALL)
+def test_the_arithmetic_of_ppvit_scaling_is_that_of_the_program(target, sharding):
+    # What a TPU needs once, and not for each layer, is a large part of the memory of two layers.
+    step = compiled(target, sharding, layers=4 if target == "v5e" else LAYERS)
+    plan, program = step.planned.plan, step.planned.compiled
+    assert program is not None
+    count, config = plan.machine.count, plan.model_config()
+    setup = scaling.Setup(batch_size=step.images * count, devices=count, sharding=sharding)
+    cost = scaling.step_cost(config, setup)
+    assert cost.memory == pytest.approx(program.peak, rel=0.15)
+    assert cost.sent == pytest.approx(sum(one.sent(count) for one in step.planned.exchanges), rel=0.15)
+    flops = program.flops or sum(one.times * one.flops for one in step.planned.kernels)
+    assert cost.flops == pytest.approx(flops, rel=0.05)
 
 
 def test_the_whole_model_at_batch_256_moves_at_most_105_gigabytes_in_900_kernels():

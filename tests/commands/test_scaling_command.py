@@ -46,7 +46,8 @@ def test_a_row_for_each_model_sharding_and_number_of_devices(capsys):
         ("--sharding=some", "use data_parallel or fully_sharded"),
         ("--bandwidth=0", "give a positive number"),
         ("--classes=0", "give at least 1"),
-        ("--attention=cudnn", "add --dtype bfloat16"),
+        ("--attention=cudnn", "not gpu and float32"),
+        ("--reduce-dtype=bfloat16", "needs --dtype bfloat16"),
     ],
 )
 def test_what_is_impossible_gives_one_line(capsys, argument, message):

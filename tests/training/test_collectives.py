@@ -8,6 +8,7 @@ import pytest
 from helpers.collectives import compile_on_devices
 
 from ppvit_jax import models
+from ppvit_jax.training import scaling
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,8 @@ MODEL: dict[str, Any] = {
     "image_size": 224,
     "num_classes": CLASSES,
 }
-SHAPES = models.parameter_shapes(models.ViTConfig(**MODEL))
+SHAPE = models.ViTConfig(**MODEL)
+SHAPES = models.parameter_shapes(SHAPE)
 PARAMETERS = sum(map(math.prod, SHAPES.values()))
 KERNELS = sum(math.prod(shape) for name, shape in SHAPES.items() if name.endswith("kernel"))
 # The scales and biases of two folded normalizations, and the class token, which is part of the position embedding.
@@ -40,6 +42,8 @@ def exchanged(sharding: str, **settings: Any) -> dict[str, tuple[int, float]]:
 
 def test_data_parallel_devices_add_up_each_gradient_and_the_loss_in_one_collective():
     assert exchanged("data_parallel") == {"all-reduce": (1, PARAMETERS - FOLLOW_FROM_OTHERS + 1)}
+    sent = scaling.sent_bytes(SHAPE, DEVICES, "data_parallel")
+    assert math.isclose(sent, 2 * 3 / 4 * 4 * (PARAMETERS - FOLLOW_FROM_OTHERS), rel_tol=1e-3)
 
 
 def test_data_parallel_devices_add_up_the_gradients_of_a_bfloat16_step_in_float32():
