@@ -2,9 +2,9 @@
 
 import argparse
 
+from ppvit_jax import models
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax import models
 from ppvit_jax.config import DTYPES, REDUCE_DTYPES, SHARDINGS
 from ppvit_jax.errors import COUNT, SIDE, Range, UserError
 from ppvit_jax.files import cell, markdown_table
@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reduce-dtype",
         choices=REDUCE_DTYPES,
         default=REDUCE_DTYPES[0],
-        help="precision in which devices add up the gradients of kernels, as config.reduce_dtype (default: %(default)s)",
+        help="precision in which devices add up gradients, as config.reduce_dtype (default: %(default)s)",
     )
     parser.add_argument(
         "--platform", choices=("gpu", "tpu", "cpu"), default="gpu", help="kind of the devices (default: %(default)s)"

@@ -177,7 +177,7 @@ def activation_bytes(config: ViTConfig) -> int:
       In each block, 8 arrays [tokens, hidden]: the standardized inputs of attention and MLP; queries, keys and values;
       the output of attention; and two that differ by device. Then 2 arrays [tokens, MLP]: the input of the activation,
       and its output. Last, the attention weights; see `attention_weight_bytes`.
-      Once, 8 arrays [tokens, hidden] and 1 array [tokens, MLP] for the gradients of one block, and the image in patches.
+      Once, 8 arrays [tokens, hidden] and 1 array [tokens, MLP] for the gradients of a block, and the image in patches.
     Tokens are those with which attention computes; see `padded_tokens`.
     """
     element = _ELEMENT_BYTES[config.dtype]

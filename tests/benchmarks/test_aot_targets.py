@@ -158,6 +158,7 @@ def test_the_arithmetic_of_ppvit_scaling_is_that_of_the_program(target, sharding
     plan, program = step.planned.plan, step.planned.compiled
     assert program is not None
     count, config = plan.machine.count, plan.model_config()
+    assert isinstance(config, models.ViTConfig)
     setup = scaling.Setup(batch_size=step.images * count, devices=count, sharding=sharding)
     cost = scaling.step_cost(config, setup)
     assert cost.memory == pytest.approx(program.peak, rel=0.15)
