@@ -16,7 +16,7 @@ from ppvit_jax.data.preprocess import normalize_images
 from ppvit_jax.encryption import Secret
 from ppvit_jax.training.compiler import compiler_options, fix_precision
 
-# The README states it for logits in float32.
+# The README states it for a CPU. The default precision of float32 products is there to keep it on every device.
 _EXACT = Limit("value", 1e-5, "at most 1e-5", is_promise=True)
 _EQUAL = Limit("different", 0, "equal bits", is_promise=True)
 

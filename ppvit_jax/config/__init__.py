@@ -131,9 +131,9 @@ def default_config() -> Config:
             # Dtype in which devices add up their gradients of kernels: "float32", or "bfloat16" in a bfloat16 run.
             "reduce_dtype": "float32",
             "dtype": "float32",
-            # Precision of float32 products: "highest" (float32 on every device), "high", or "default" (the fastest).
+            # Precision of float32 products: "highest" (float32 on every device), "high" or "default": docs/devices.md.
             "matmul_precision": "highest",
-            # True gives the same bits in every run on a GPU, more slowly; a CPU gives them always.
+            # True asks XLA for the same bits in every run on a GPU (not tried on one); a CPU gives them always.
             "deterministic": False,
             # Steps between checkpoints for resuming; 0 for once per epoch.
             "checkpoint_steps": 0,

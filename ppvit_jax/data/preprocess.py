@@ -1,7 +1,8 @@
 """Device-side preprocessing: augmentation, resizing and normalization of uint8 images.
 
 `preprocess` returns rounded uint8 images at the model's size, before encryption. Encryption on the device and offline
-(to PNG) therefore gives identical bits.
+(to PNG) therefore gives identical bits where both run on the same kind of device. Resizing may round differently on
+others.
 """
 
 from collections.abc import Sequence

@@ -98,7 +98,7 @@ def make_decryptor(method: Encryption, secret: Secret) -> Transform:
 
 @functools.lru_cache
 def _compile_preprocess(augmentation: str, image_size: int) -> Callable[[np.ndarray, int, int, int], np.ndarray]:
-    """Compiles the function that training uses, so that images encrypted here and on a device agree bit for bit."""
+    """Compiles the function that training uses, so that both give the same bytes on the same kind of device."""
     import jax  # A folder of images that have the right size needs no JAX.
 
     from ppvit_jax.data.preprocess import preprocess

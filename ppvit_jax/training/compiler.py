@@ -22,7 +22,8 @@ def fix_precision(
       function: a function that JAX traces.
       dtype: compute dtype: "float32", "bfloat16" or "float64".
       precision: "default", "high" or "highest", as for `jax.default_matmul_precision`. "highest" is float32 on every
-        device. The other two are TensorFloat-32 on an NVIDIA GPU, and one or three bfloat16 products on a TPU.
+        device (on a TPU, six bfloat16 products). The other two are TensorFloat-32 on an NVIDIA GPU, and one or three
+        bfloat16 products on a TPU.
     """
     if dtype == "bfloat16":
         return function
@@ -41,9 +42,10 @@ def compiler_options(platform: str, *, deterministic: bool = False) -> dict[str,
 
     Args:
       platform: "cpu", "gpu" or "tpu", as `jax.Device.platform` names it.
-      deterministic: the programs give the same bits in every run. On a GPU, XLA then chooses kernels by a rule and not
-        by their time, and refuses operations that are not deterministic (https://openxla.org/xla/determinism). We did
-        not check on a GPU that this includes cuDNN's attention. Other platforms need no option.
+      deterministic: asks for the same bits in every run. On a GPU, XLA then takes the first kernel and not the fastest,
+        and refuses operations that are not deterministic (https://openxla.org/xla/determinism). XLA's source passes
+        this on to the backward pass of cuDNN's attention (github.com/openxla/xla/pull/14125). We have not tried it on a
+        GPU. Other platforms have no such option.
     """
     if platform != "gpu":
         return None

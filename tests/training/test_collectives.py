@@ -1,4 +1,4 @@
-"""What the devices of a training step exchange, at the width of ViT-B/16, by programs for four CPU devices."""
+"""Collectives of a training step at the width of ViT-B/16, from programs for four CPU devices."""
 
 import functools
 import math
