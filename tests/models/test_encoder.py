@@ -38,6 +38,7 @@ def test_rows_of_padding_change_neither_the_loss_nor_any_gradient(monkeypatch, r
     assert_close_tree(padded[1], plain[1], 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_the_encoder_for_accelerators_computes_the_same(platform):
     """It runs on this machine; only its code path is that of an accelerator."""
