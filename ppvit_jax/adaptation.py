@@ -122,11 +122,20 @@ def fold_normalization(
             f"rewritten for {describe_normalization(*new)}: normalize the images as the model needs it"
         )
     chex.assert_shape(kernel, (None, None, 3, None))
-    rows, bias = np.asarray(kernel, np.float64), leaf(params, family.patch_bias)
+    rows = np.asarray(kernel, np.float64)
     folded = rows * (new_std / std)[:, None]
-    moved = np.asarray(bias, np.float64) + np.einsum("abcd,c->d", rows, (new_mean - mean) / std)
     params = replace_leaf(params, family.patch_kernel, folded.astype(kernel.dtype))
-    return replace_leaf(params, family.patch_bias, moved.astype(bias.dtype))
+    return _add_to_patches(params, family, np.einsum("abcd,c->d", rows, (new_mean - mean) / std))
+
+
+def _add_to_patches(params: Params, family: Family, constant: np.ndarray) -> Params:
+    """Adds a constant [hidden] to every embedded patch: to the bias, or to the patches' positions without one."""
+    if (bias := leaf(params, family.patch_bias)) is not None:
+        return replace_leaf(params, family.patch_bias, (np.asarray(bias, np.float64) + constant).astype(bias.dtype))
+    positions = leaf(params, family.positions)
+    moved = np.array(positions, np.float64)
+    moved[:, family.prefix_rows(positions.shape[1]) :] += constant
+    return replace_leaf(params, family.positions, moved.astype(positions.dtype))
 
 
 def _follow_values(
@@ -161,7 +170,7 @@ def _follow_blocks(params: Params, family: Family | None, block: np.ndarray) -> 
     """
     if family is not None and (positions := leaf(params, family.positions)) is not None:
         chex.assert_rank(positions, 3)
-        prefix = family.prefix_tokens
+        prefix = family.prefix_rows(positions.shape[1])
         _check_size("block permutation", "patches in an image", block, positions.shape[1] - prefix)
         order = np.concatenate([np.arange(prefix), prefix + np.asarray(block)])
         return replace_leaf(params, family.positions, positions[:, order])

@@ -103,7 +103,8 @@ def check_record(path: Path | str, metadata: Metadata, arrays: Mapping[str, np.n
         )
     positions, kernel = arrays.get(family.positions), arrays.get(family.patch_kernel)
     if metadata.image_size and positions is not None and kernel is not None and positions.ndim == 3:
-        blocks, side = positions.shape[1] - family.prefix_tokens, metadata.image_size // kernel.shape[0]
+        rows = positions.shape[1]
+        blocks, side = rows - family.prefix_rows(rows), metadata.image_size // kernel.shape[0]
         if side**2 != blocks or metadata.image_size % kernel.shape[0]:
             raise UserError(
                 f"{path} records images of {metadata.image_size}x{metadata.image_size} pixels, but its position "

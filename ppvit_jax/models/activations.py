@@ -13,9 +13,10 @@ _FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
     "gelu": lambda x: nn.gelu(x, approximate=False),
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+    "silu": nn.silu,
 }
-# Names of the activations.
-ACTIVATIONS = tuple(_FUNCTIONS)
+# Names of the activations that an MLP without a gate may have.
+ACTIVATIONS = ("gelu_tanh", "gelu", "quick_gelu")
 
 
 def activate(x: jax.Array, name: str) -> jax.Array:

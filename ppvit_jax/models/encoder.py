@@ -70,17 +70,35 @@ def _fold(norm: Layer, layer: Layer) -> Layer:
 _xavier = functools.partial(Dense, kernel_init=nn.initializers.xavier_uniform())
 
 
+class _LayerScale(nn.Module):
+    width: int
+    factor: str
+
+    @nn.compact
+    def __call__(self, layer: Layer) -> Layer:
+        """Folds the factors into the layer before them: (K f, b f) for (x K + b) f."""
+        if not self.factor:
+            return layer
+        factor = self.param(self.factor, nn.initializers.ones, (self.width,))
+        return layer[0] * factor, layer[1] * factor
+
+
 class _MlpBlock(nn.Module):
     config: ViTConfig
     target: Target
 
     @nn.compact
-    def __call__(self, x: jax.Array, norm: Layer) -> jax.Array:
-        width, size, dtype = (x.shape[-1],), (self.config.mlp_size,), self.config.dtype
+    def __call__(self, x: jax.Array, norm: Layer, scale: _LayerScale) -> jax.Array:
+        width, size, dtype = (x.shape[-1],), self.config.mlp_size, self.config.dtype
         dense = functools.partial(_xavier, bias_init=nn.initializers.normal(stddev=1e-6))
-        (hidden,) = linear(x, [_fold(norm, dense(width, size, name="Dense_0")())], dtype, self.target)
-        hidden = activate(hidden, self.config.activation)
-        return linear(hidden, [dense(size, width, name="Dense_1")()], dtype, self.target)[0]
+        first = dense(width, (2 * size if self.config.layout.gated else size,), name="Dense_0")
+        (hidden,) = linear(x, [_fold(norm, first())], dtype, self.target)
+        if self.config.layout.gated:
+            gate, value = jnp.split(hidden, 2, axis=-1)
+            hidden = activate(gate, "silu") * value
+        else:
+            hidden = activate(hidden, self.config.activation)
+        return linear(hidden, [scale(dense((size,), width, name="Dense_1")())], dtype, self.target)[0]
 
 
 class _Attention(nn.Module):
@@ -90,14 +108,14 @@ class _Attention(nn.Module):
     tokens: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, norm: Layer) -> jax.Array:
+    def __call__(self, x: jax.Array, norm: Layer, scale: _LayerScale) -> jax.Array:
         width = x.shape[-1]
         dtype, heads = self.config.dtype, (self.config.heads, width // self.config.heads)
         layers = [_fold(norm, _xavier((width,), heads, name=name)()) for name in ("query", "key", "value")]
         padded = padded_tokens(self.tokens, self.implementation)
         query, key, value = (y.reshape(-1, padded, *heads) for y in linear(x, layers, dtype, self.target))
         y = attention(query, key, value, dtype, self.implementation, self.target, self.tokens)
-        out = _xavier(heads, (width,), name="out")()
+        out = scale(_xavier(heads, (width,), name="out")())
         return linear(y.reshape(x.shape), [out], dtype, self.target)[0]
 
 
@@ -109,14 +127,15 @@ class _EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        width, epsilon = x.shape[-1], self.config.epsilon
+        width, epsilon, factor = x.shape[-1], self.config.epsilon, self.config.layout.layer_scale
         norm = LayerNorm(width, name="LayerNorm_0")()
         attend = _Attention(
             self.config, self.target, self.implementation, self.tokens, name="MultiHeadDotProductAttention_1"
         )
-        x = x + attend(standardize(x, epsilon), norm)
+        x = x + attend(standardize(x, epsilon), norm, _LayerScale(width, factor, name="LayerScale_0"))
         norm = LayerNorm(width, name="LayerNorm_2")()
-        return x + _MlpBlock(self.config, self.target, name="MlpBlock_3")(standardize(x, epsilon), norm)
+        mlp = _MlpBlock(self.config, self.target, name="MlpBlock_3")
+        return x + mlp(standardize(x, epsilon), norm, _LayerScale(width, factor, name="LayerScale_1"))
 
 
 class _PositionEmbedding(nn.Module):
@@ -158,30 +177,60 @@ class Encoder(nn.Module):
     target: Target
 
     @nn.compact
-    def __call__(self, patches: jax.Array, class_token: jax.Array) -> jax.Array:
-        """Computes the normalized class token after the last block.
+    def __call__(self, patches: jax.Array, prefix: jax.Array, positions: jax.Array | None = None) -> jax.Array:
+        """Computes the features that the head takes, or that attention pooling takes.
 
         Args:
           patches: [batch, patches, hidden], the embedded patches.
-          class_token: [hidden].
+          prefix: [prefix tokens, hidden], the tokens before the patches.
+          positions: [prefix rows + patches, hidden]; None if they are a parameter of the encoder.
 
         Returns:
-          [batch, hidden].
+          [batch, hidden]; [batch, 2, hidden] for two tokens, [batch, 2 * hidden] for the class token and the mean, and
+          [batch, patches, hidden] for attention pooling; see `ppvit_jax.models.layout.POOLS`.
         """
-        config = self.config
+        config, layout = self.config, self.config.layout
         batch, count, width = patches.shape
-        tokens = count + 1
+        tokens = len(prefix) + count
         implementation = choose_attention(config.attention, config.dtype, width // config.heads, self.target)
         padding = padded_tokens(tokens, implementation) - tokens
-        (embedding,) = _PositionEmbedding(tokens, width, name="posembed_input")()
-        # The class token comes first. Rows of padding come last: they are zero here, and nothing reads them.
-        embedding = self.target.gather(embedding)
-        embedding = jnp.pad(jnp.asarray(embedding).at[0].add(class_token), ((0, padding), (0, 0)))
-        x = _add_to_batch(jnp.pad(patches, ((0, 0), (1, padding), (0, 0))), embedding)
+        if positions is None:
+            (positions,) = _PositionEmbedding(layout.prefix_rows + count, width, name="posembed_input")()
+        # Tokens before the patches come first. Rows of padding come last: they are zero here, and nothing reads them.
+        embedding, own, rows = self.target.gather(positions), len(prefix), layout.prefix_rows
+        embedding = jnp.pad(jnp.asarray(embedding), ((0, padding), (0, 0)))
+        if own > rows:
+            embedding = jnp.insert(embedding, jnp.full(own - rows, rows), 0, axis=0)
+        if own:
+            embedding = embedding.at[:own].add(prefix)
+        x = _add_to_batch(jnp.pad(patches, ((0, 0), (own, padding), (0, 0))), embedding)
         if self.target.platform != "tpu":
             x = x.reshape(-1, width)
+        if layout.pre_norm:
+            scale, bias = LayerNorm(width, name="pre_norm")()
+            x = (standardize(x, config.epsilon) * scale + bias).astype(x.dtype)
         for layer in range(config.layers):
             x = _EncoderBlock(config, self.target, implementation, tokens, name=f"encoderblock_{layer}")(x)
-        x = standardize(x.reshape(batch, -1, width)[:, 0], config.epsilon)
-        scale, bias = LayerNorm(width, name="encoder_norm")()
-        return (x * scale + bias).astype(activation_dtype(config.dtype, self.target))
+        return self._pool(x.reshape(batch, -1, width), slice(own, tokens))
+
+    def _pool(self, x: jax.Array, patches: slice) -> jax.Array:
+        """Returns the features of POOLS for the tokens [batch, tokens, hidden], of which `patches` are the patches."""
+        config, pool = self.config, self.config.layout.pool
+        dtype = activation_dtype(config.dtype, self.target)
+        scale, bias = LayerNorm(x.shape[-1], name="encoder_norm")()
+        wide = jnp.promote_types(dtype, jnp.float32)
+
+        def normalize(tokens: jax.Array) -> jax.Array:
+            return (standardize(tokens, config.epsilon) * scale + bias).astype(dtype)
+
+        if pool == "token":
+            return normalize(x[:, 0])
+        if pool == "distilled":
+            return normalize(x[:, :2])
+        if pool == "mean":
+            return normalize(x[:, patches].mean(1, dtype=wide).astype(dtype))
+        features = normalize(x[:, patches])
+        if pool == "map":
+            return features
+        mean = features.mean(1, dtype=wide).astype(dtype)
+        return mean if pool == "norm_mean" else jnp.concatenate([normalize(x[:, 0]), mean], -1)

@@ -11,20 +11,26 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from ppvit_jax.errors import UserError
-from ppvit_jax.models import convmixer, neuracrypt, pyramidnet, resnet, vit
+from ppvit_jax.models import clip, convmixer, deit, dinov2, neuracrypt, pyramidnet, resnet, siglip, vit
 from ppvit_jax.models.family import Family, Options, Stored
 from ppvit_jax.models.model import Model, ModelConfig, Statistics, leaf
-from ppvit_jax.models.position_embedding import resize_position_embedding
 
 FAMILIES: tuple[Family[Any], ...] = (
     vit.FAMILY,
+    deit.FAMILY,
+    dinov2.FAMILY,
+    siglip.FAMILY,
+    clip.FAMILY,
     convmixer.FAMILY,
     resnet.FAMILY,
     pyramidnet.FAMILY,
     neuracrypt.FAMILY,
 )
-# Options that a model's name does not fix, with their defaults: the fields of `config.model_options`.
-OPTIONS: dict[str, str | int | float] = {name: value for family in FAMILIES for name, value in family.options.items()}
+# Options that a model's name does not fix, with their defaults: the fields of `config.model_options`. The default of
+# the first family that has an option stands for the own default of each family.
+OPTIONS: dict[str, str | int | float] = {
+    name: value for family in reversed(FAMILIES) for name, value in family.options.items()
+}
 
 
 def parse_name(
@@ -60,7 +66,10 @@ def parse_name(
     for family in FAMILIES:
         if match := re.fullmatch(family.pattern, name):
             fields: dict[str, Any] = {"image_size": image_size, "num_classes": num_classes, "dtype": dtype}
-            fields |= {option: chosen[option] for option in family.options}
+            fields |= {
+                option: default if chosen[option] == OPTIONS[option] else chosen[option]
+                for option, default in family.options.items()
+            }
             if family.parse is not None:
                 return family.parse(name, representation_size=representation_size, **fields)
             numbers = {field: int(digits) for field, digits in match.groupdict().items()}
@@ -200,6 +209,6 @@ def resize_positions(arrays: Mapping[str, np.ndarray], config: ModelConfig) -> d
     embedding, wanted = arrays.get(family.positions), parameter_shapes(config).get(family.positions)
     if embedding is None or wanted is None or embedding.ndim != 3 or embedding.shape == wanted:
         return dict(arrays)
-    prefix = family.prefix_tokens
-    resized = resize_position_embedding(embedding, math.isqrt(wanted[1] - prefix), prefix_tokens=prefix)
+    prefix = family.prefix_rows(wanted[1])
+    resized = family.resize(embedding, math.isqrt(wanted[1] - prefix), prefix_tokens=prefix)
     return {**arrays, family.positions: resized}

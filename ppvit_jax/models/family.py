@@ -1,6 +1,7 @@
 """Description of a model family: its names, its functions, and the parameters that touch the image."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
@@ -9,6 +10,7 @@ import numpy as np
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.model import Model, ModelConfig
+from ppvit_jax.models.position_embedding import resize_position_embedding
 
 Options = Mapping[str, str | int | float]
 ConfigT = TypeVar("ConfigT", bound=ModelConfig)
@@ -63,7 +65,7 @@ class Family(Generic[ConfigT]):
       title: the family's name, for messages.
       names: form of its models' names, such as "ConvMixer-WIDTH/DEPTH".
       pattern: regular expression of a name. Each named group is an integer field of `config`, at least 1.
-      options: fields of `config` that a name does not fix, with their defaults. No other family uses their names.
+      options: fields of `config` that a name does not fix, with their defaults; see `ppvit_jax.models.OPTIONS`.
 
     Functions:
       config: class of its models' shapes, a frozen dataclass that no other family uses.
@@ -74,6 +76,7 @@ class Family(Generic[ConfigT]):
       input_shape: shape of a model -> shape of one example.
       infer: checkpoint -> shape; None if the family's checkpoints do not determine it.
       describe: shape -> facts for `ppvit info`.
+      resize: (position embedding, side of the new grid, prefix_tokens=) -> the embedding for that grid.
       recorded: options that a checkpoint's arrays do not show, so that its metadata must record them.
       limits: the reason that a family without `infer` cannot be adapted.
 
@@ -81,7 +84,8 @@ class Family(Generic[ConfigT]):
       patch_kernel: [patch, patch, 3, hidden], with rows in the order of a patch's values.
       patch_bias: [hidden].
       positions: [1, prefix_tokens + blocks, hidden], with blocks in row-major order.
-      prefix_tokens: number of tokens before the patches, such as a class token.
+      prefix_tokens: number of rows of `positions` before those of the patches, such as a class token's; None if it
+        differs between the family's models.
       mixing_matrix: [blocks, blocks], with columns in the order of the blocks.
 
     Other parameters:
@@ -104,14 +108,24 @@ class Family(Generic[ConfigT]):
     input_shape: Callable[[ConfigT], tuple[int, ...]] = lambda config: (config.image_size, config.image_size, 3)
     infer: Callable[[Stored], ConfigT] | None = None
     describe: Callable[[ConfigT], dict[str, str]] = lambda config: {}
+    resize: Callable[..., np.ndarray] = resize_position_embedding
     recorded: tuple[str, ...] = ()
     limits: str = ""
     patch_kernel: str = ""
     patch_bias: str = ""
     positions: str = ""
-    prefix_tokens: int = 0
+    prefix_tokens: int | None = 0
     mixing_matrix: str = ""
     head: str = "head"
     optional: tuple[str, ...] = ()
     encoder: str = ""
     encoder_outputs: tuple[str, ...] = ()
+
+    def prefix_rows(self, rows: int) -> int:
+        """Returns the number of rows of a position embedding before those of the patches, whose grid is square.
+
+        Args:
+          rows: all rows. The result is unambiguous, because a family has fewer prefix tokens than a grid that is one
+            larger has patches more.
+        """
+        return rows - math.isqrt(rows) ** 2 if self.prefix_tokens is None else self.prefix_tokens

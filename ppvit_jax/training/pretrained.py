@@ -206,8 +206,9 @@ def _check_size(
     family = models.family_of(model_config)
     positions, size = arrays.get(family.positions), metadata.image_size
     if positions is not None and positions.ndim == 3:
-        blocks = positions.shape[1] - family.prefix_tokens
-        if blocks == models.parameter_shapes(model_config)[family.positions][1] - family.prefix_tokens:
+        blocks = positions.shape[1] - family.prefix_rows(positions.shape[1])
+        rows = models.parameter_shapes(model_config)[family.positions][1]
+        if blocks == rows - family.prefix_rows(rows):
             return
         size = size or round(blocks**0.5) * model_config.patch_size
         if metadata.images[0] != "none":

@@ -9,7 +9,6 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.models import ViTConfig
 from ppvit_jax.models.attention import choose_attention, padded_tokens
 from ppvit_jax.models.target import Target, default_target
-from ppvit_jax.models.vit import FAMILY
 from ppvit_jax.training.devices import split_axis
 
 # Copies of the parameters in the optimizer state: momentum, or first and second moment.
@@ -121,7 +120,7 @@ def forward_flops(config: ViTConfig) -> int:
     many, so a training step takes 3 * forward_flops * batch (Kaplan et al., arXiv 2001.08361, section 2.1).
     """
     hidden, patches = config.hidden_size, config.grid_size**2
-    tokens = patches + FAMILY.prefix_tokens
+    tokens = patches + config.layout.prefix_tokens
     block = tokens * (4 * hidden**2 + 2 * hidden * config.mlp_size) + 2 * tokens**2 * hidden
     width = config.representation_size or hidden
     representation = hidden * width if config.representation_size else 0
@@ -167,7 +166,7 @@ def _attention(config: ViTConfig) -> tuple[str, int]:
     """Returns the implementation of attention on the model's target, and its number of tokens."""
     head_size = config.hidden_size // config.heads
     implementation = choose_attention(config.attention, config.dtype, head_size, _target(config))
-    return implementation, padded_tokens(config.grid_size**2 + FAMILY.prefix_tokens, implementation)
+    return implementation, padded_tokens(config.grid_size**2 + config.layout.prefix_tokens, implementation)
 
 
 def activation_bytes(config: ViTConfig) -> int:

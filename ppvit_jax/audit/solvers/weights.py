@@ -137,7 +137,7 @@ def position_rows(params: Params) -> np.ndarray:
     """
     family = models.recognize(params)
     rows = _leaf(params, (family and family.positions) or "position embedding")[0]
-    return rows[family.prefix_tokens if family else 0 :]
+    return rows[family.prefix_rows(len(rows)) if family else 0 :]
 
 
 def unit_rows(matrix: np.ndarray, *, centered: bool) -> np.ndarray:
