@@ -194,10 +194,11 @@ class Encoder(nn.Module):
         tokens = len(prefix) + count
         implementation = choose_attention(config.attention, config.dtype, width // config.heads, self.target)
         padding = padded_tokens(tokens, implementation) - tokens
+        rows = layout.prefix_rows
         if positions is None:
-            (positions,) = _PositionEmbedding(layout.prefix_rows + count, width, name="posembed_input")()
+            positions = jnp.asarray(_PositionEmbedding(rows + count, width, name="posembed_input")()[0])
         # Tokens before the patches come first. Rows of padding come last: they are zero here, and nothing reads them.
-        embedding, own, rows = self.target.gather(positions), len(prefix), layout.prefix_rows
+        embedding, own = self.target.gather(positions), len(prefix)
         embedding = jnp.pad(jnp.asarray(embedding), ((0, padding), (0, 0)))
         if own > rows:
             embedding = jnp.insert(embedding, jnp.full(own - rows, rows), 0, axis=0)
