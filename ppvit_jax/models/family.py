@@ -90,8 +90,9 @@ class Family(Generic[ConfigT]):
 
     Other parameters:
       head: the layer that computes the logits.
+      other_heads: layers that compute logits as well, such as that of a distillation token.
       optional: layers that a checkpoint may have although the model lacks them.
-      landmarks: parameters that every model of the family has and that identify the family.
+      landmarks: parameters that identify the family; every model of the family has some of them.
       encoder: the subtree whose kernels adaptation leaves unchanged.
       encoder_outputs: endings of the names of kernels in `encoder` whose outputs are the hidden units.
     """
@@ -117,9 +118,15 @@ class Family(Generic[ConfigT]):
     prefix_tokens: int | None = 0
     mixing_matrix: str = ""
     head: str = "head"
+    other_heads: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     encoder: str = ""
     encoder_outputs: tuple[str, ...] = ()
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Prefixes of the parameters that compute logits, such as "head/"."""
+        return tuple(f"{layer}/" for layer in (self.head, *self.other_heads))
 
     def prefix_rows(self, rows: int) -> int:
         """Returns the number of rows of a position embedding before those of the patches, whose grid is square.
