@@ -89,6 +89,7 @@ class Family(Generic[ConfigT]):
       mixing_matrix: [blocks, blocks], with columns in the order of the blocks.
 
     Other parameters:
+      fixed: parameters that no optimizer changes, such as a table of angles.
       head: the layer that computes the logits.
       optional: layers that a checkpoint may have although the model lacks them.
       landmarks: parameters that every model of the family has and that identify the family.
@@ -116,6 +117,7 @@ class Family(Generic[ConfigT]):
     positions: str = ""
     prefix_tokens: int | None = 0
     mixing_matrix: str = ""
+    fixed: tuple[str, ...] = ()
     head: str = "head"
     optional: tuple[str, ...] = ()
     encoder: str = ""
