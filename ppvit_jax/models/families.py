@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from ppvit_jax.errors import UserError
-from ppvit_jax.models import clip, convmixer, deit, dinov2, neuracrypt, pyramidnet, resnet, siglip, vit
+from ppvit_jax.models import clip, convmixer, deit, dinov2, dinov3, neuracrypt, pyramidnet, resnet, siglip, vit
 from ppvit_jax.models.family import Family, Options, Stored
 from ppvit_jax.models.model import Model, ModelConfig, Statistics, leaf
 
@@ -19,6 +19,7 @@ FAMILIES: tuple[Family[Any], ...] = (
     vit.FAMILY,
     deit.FAMILY,
     dinov2.FAMILY,
+    dinov3.FAMILY,
     siglip.FAMILY,
     clip.FAMILY,
     convmixer.FAMILY,

@@ -89,6 +89,7 @@ class Family(Generic[ConfigT]):
       mixing_matrix: [blocks, blocks], with columns in the order of the blocks.
 
     Other parameters:
+      fixed: parameters that no optimizer changes, such as a table of angles.
       head: the layer that computes the logits.
       other_heads: layers that compute logits as well, such as that of a distillation token.
       optional: layers that a checkpoint may have although the model lacks them.
@@ -117,6 +118,7 @@ class Family(Generic[ConfigT]):
     positions: str = ""
     prefix_tokens: int | None = 0
     mixing_matrix: str = ""
+    fixed: tuple[str, ...] = ()
     head: str = "head"
     other_heads: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
