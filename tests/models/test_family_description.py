@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 from helpers.tiny import assert_same_tree, flatten, random_images, random_params
+from helpers.transformers import tiny_transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ NAMES = {
     "ViT-Micro/8": "Vision Transformer",
     "DeiT-Ti/16-distilled": "DeiT",
     "DINOv2-S/14": "DINOv2",
+    "DINOv3-S/16": "DINOv3",
     "SigLIP-B/16": "SigLIP",
     "CLIP-B/16": "CLIP",
     "ConvMixer-16/2": "ConvMixer",
@@ -41,22 +43,8 @@ def _config(name, **options):
     return models.parse_name(name, image_size=size, num_classes=3, options=options)
 
 
-def _small(config):
-    """Returns a transformer with two narrow layers and four patches."""
-    size = 2 * config.patch_size
-    return dataclasses.replace(config, hidden_size=16, layers=2, heads=2, mlp_size=24, image_size=size)
-
-
-# Every part that a transformer of some family has.
-TRANSFORMERS = [
-    *(_small(_config(name)) for name in list(NAMES)[:5]),
-    *(_small(_config(name)) for name in ("DeiT-Ti/16-III", "DINOv2-S/14-registers")),
-    _small(_config("SigLIP-B/16", pool="norm_mean")),
-    _small(_config("DINOv2-S/14", pool="token_mean")),
-    dataclasses.replace(_small(_config("DINOv2-S/14-registers")), prefix_rows=0, gated=True),
-]
 CONFIGS = [
-    *TRANSFORMERS,
+    *tiny_transformers().values(),
     *map(_config, NAMES),
     *(_config("ConvMixer-16/2", adaptive_matrix=kind) for kind in ("free", "softmax", "sinkhorn")),
     models.parse_name("ViT-Micro/8", image_size=16, num_classes=3, representation_size=5),
@@ -80,14 +68,15 @@ def test_every_family_is_in_the_list_once_and_shares_no_name_or_class():
 def test_described_parameters_are_those_of_the_model(config):
     family, shapes = models.family_of(config), models.parameter_shapes(config)
     blocks = (config.image_size // config.patch_size) ** 2 if config.patch_size else 0
-    hidden = 0
+    hidden, fields = 0, vars(config)
     if family.patch_kernel:
         *patch, hidden = shapes[family.patch_kernel]
         assert patch == [config.patch_size, config.patch_size, 3]
         assert shapes.get(family.patch_bias) == ((hidden,) if family.patch_bias else None)
     if family.positions:
         rows = shapes[family.positions][1]
-        assert shapes[family.positions] == (1, family.prefix_rows(rows) + blocks, hidden)
+        width = hidden if family.positions not in family.fixed else hidden // fields["heads"] // 2
+        assert shapes[family.positions] == (1, family.prefix_rows(rows) + blocks, width)
         assert family.prefix_tokens in (None, family.prefix_rows(rows))
     if family.mixing_matrix in shapes:
         assert shapes[family.mixing_matrix] == (blocks, blocks)
@@ -96,7 +85,6 @@ def test_described_parameters_are_those_of_the_model(config):
     assert {name for name in shapes if name.startswith(family.heads)} >= {f"{family.head}/kernel"}
     assert set(family.recorded) <= family.options.keys() <= vars(config).keys()
     present = {layer for layer in family.optional if any(name.startswith(f"{layer}/") for name in shapes)}
-    fields = vars(config)
     assert ("pre_logits" in present) == (fields.get("representation_size") is not None)
     assert ("MAPHead_0" in present) == (family.title == "SigLIP" and not fields["pool"])
     for ending in family.encoder_outputs:
