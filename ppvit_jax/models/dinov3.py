@@ -81,5 +81,6 @@ FAMILY = make_family(
     positions="Transformer/rotary/angles",
     prefix_tokens=0,
     resize=_resize,
+    in_the_clear="the permutation of blocks, because the plain table of rotary angles is public",
     fixed=("Transformer/rotary/angles",),
 )

@@ -89,6 +89,7 @@ class Family(Generic[ConfigT]):
       mixing_matrix: [blocks, blocks], with columns in the order of the blocks.
 
     Other parameters:
+      in_the_clear: the part of a key that an adapted model shows to everyone, also with a private base; "" for none.
       fixed: parameters that no optimizer changes, such as a table of angles.
       head: the layer that computes the logits.
       other_heads: layers that compute logits as well, such as that of a distillation token.
@@ -118,6 +119,7 @@ class Family(Generic[ConfigT]):
     positions: str = ""
     prefix_tokens: int | None = 0
     mixing_matrix: str = ""
+    in_the_clear: str = ""
     fixed: tuple[str, ...] = ()
     head: str = "head"
     other_heads: tuple[str, ...] = ()
