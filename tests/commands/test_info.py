@@ -112,7 +112,7 @@ def test_families_without_positions_say_what_they_absorb(tmp_path, capsys):
             {"patch_size": 4, "adaptive_matrix": "free"},
             "permuted and inverted values (patch embedding), permuted blocks (adaptive matrix)",
         ),
-        ("ResNet-18", {}, "nothing, because it has no patch embedding"),
+        ("ResNet-18", {}, "nothing, because its convolutions reach across"),
     ):
         config = models.parse_name(model, image_size=16, num_classes=2, options=options)
         params = {name: np.zeros(shape, np.float32) for name, shape in models.parameter_shapes(config).items()}
