@@ -19,13 +19,17 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from helpers.command import ROOT
 from helpers.hub_server import COMMIT, Hub, serve
 
 from ppvit_jax import checkpoint
+from ppvit_jax import config as configuration
 from ppvit_jax.__main__ import main
 from ppvit_jax.checkpoint import download, hub
 from ppvit_jax.command_line import run_command
+from ppvit_jax.config import default_config
 from ppvit_jax.errors import UserError
+from ppvit_jax.training import identity
 
 constants = pytest.importorskip("huggingface_hub.constants", reason="huggingface_hub is not installed")
 
@@ -80,7 +84,7 @@ def test_the_first_run_downloads_and_the_second_needs_no_server(state, server, c
     assert (fetched.source, fetched.revision) == (NAME, COMMIT)
     notes = capsys.readouterr().err
     assert f"note: {NAME} is commit {COMMIT}; write {NAME}@{COMMIT} to pin it\n" in notes
-    assert f"note: downloading model.safetensors of {NAME} of 0.0 MB\n" in notes
+    assert f"note: downloading model.safetensors of {NAME} (10.2 kB)\n" in notes
     server.stop()
     assert hub.fetch(NAME) == fetched
     assert f"the hub cannot be reached, so {NAME} is commit {COMMIT}, which is here already" in capsys.readouterr().err
@@ -145,6 +149,40 @@ def test_one_file_is_named_by_its_path(state, capsys):
         hub.fetch(f"{NAME}:other.npz")
 
 
+def test_training_takes_names_and_checks_the_sha256_of_a_file(tmp_path, capsys):
+    arguments = [
+        f"--config={ROOT / 'configs' / 'demo.py'}",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.checkpoint={NAME}:weights/vit.npz",
+    ]
+    assert run_command(main, ["train", *arguments, f"--config.checkpoint_sha256={'0' * 64}"]) == 1
+    assert f"vit.npz has the SHA-256 {_sha256('weights/vit.npz')} and not 000" in capsys.readouterr().err
+
+
+def test_a_run_is_identified_by_the_files_of_its_checkpoint(tmp_path):
+    config = default_config()
+    config.checkpoint = NAME
+    digest = identity._digest_checkpoint(config)
+    assert len(digest) == 64
+    folder = checkpoint.resolve(NAME)
+    (folder / "README.md").write_text("from another program")
+    assert identity._digest_checkpoint(config) == digest
+    config.checkpoint = str(folder)
+    assert identity._digest_checkpoint(config) == digest
+    (folder / "config.json").unlink()
+    assert identity._digest_checkpoint(config) not in ("", digest)
+    config.checkpoint = f"{NAME}:weights/vit.npz"
+    assert identity._digest_checkpoint(config) == _sha256("weights/vit.npz")
+
+
+def test_the_paper_s_configuration_names_its_weights_unless_they_lie_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = ROOT / "configs" / "cifar10.py"
+    assert configuration.load(str(file)).checkpoint == "hf:timm/vit_base_patch16_224.augreg_in21k"
+    Path("ViT-B_16.npz").touch()
+    assert configuration.load(str(file)).checkpoint == "ViT-B_16.npz"
+
+
 def test_the_environment_names_the_hub(server, tmp_path):
     address = f"http://127.0.0.1:{server.server_address[1]}"
     environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "JAX_PLATFORMS": "cpu"}
@@ -170,7 +208,7 @@ def test_an_interrupted_download_continues_in_the_next_run(state, tmp_path, caps
     state.cut, state.on_cut = [3500], interrupt
     with pytest.raises(KeyboardInterrupt):
         hub.fetch(NAME)
-    assert f"0.0 MB of 0.0 MB of model.safetensors of {NAME} are kept: the next run" in capsys.readouterr().err
+    assert f"3.0 kB of 10.2 kB of model.safetensors of {NAME} are kept: the next run" in capsys.readouterr().err
     (partial,) = (tmp_path / "hub").rglob("*.incomplete")
     assert partial.read_bytes() == WEIGHTS[:3000]
     state.requests.clear()

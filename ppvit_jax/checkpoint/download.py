@@ -29,6 +29,8 @@ _TIMEOUT_SECONDS = 30
 # Connections in a row that bring nothing.
 _ATTEMPTS = 4
 _WAIT_SECONDS = 1.0
+# Shorter downloads do not tell how long they took.
+_SILENT_SECONDS = 3.0
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -144,9 +146,8 @@ def disk_is_full(folder: Path, title: str) -> UserError:
     )
 
 
-def megabytes(size: int) -> str:
-    """Returns a size in words, such as "346.4 MB"."""
-    return f"{size / 1e6:,.1f} MB"
+def _in_words(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def _transfer(partial: Path, download: Download, transfer: Transfer) -> None:
@@ -154,24 +155,26 @@ def _transfer(partial: Path, download: Download, transfer: Transfer) -> None:
     begin = partial.stat().st_size if partial.exists() else 0
     if size is not None and shutil.disk_usage(partial.parent).free < size - begin:
         raise disk_is_full(partial.parent, title)
-    whole = "" if size is None else f" of {megabytes(size)}"
+    whole = "" if size is None else f" of {_in_words(size)}"
+    # On a terminal, the progress tells the same.
     if not sys.stderr.isatty():
-        print_note(f"downloading {title}{whole}" + (f", of which {megabytes(begin)} are here" if begin else ""))
+        sizes = ([] if size is None else [_in_words(size)]) + [f"{_in_words(begin)} are here"] * (begin > 0)
+        print_note(f"downloading {title}" + (f" ({', '.join(sizes)})" if sizes else ""))
     began = time.monotonic()
     try:
         with resuming(), partial.open("ab") as file:
             transfer(file, begin)
     except KeyboardInterrupt:
-        print_note(f"{megabytes(partial.stat().st_size)}{whole} of {title} are kept: the next run continues from there")
+        print_note(f"{_in_words(partial.stat().st_size)}{whole} of {title} are kept: the next run continues from there")
         raise
     except OSError as error:
         if error.errno in _DISK_IS_FULL:
             raise disk_is_full(partial.parent, title) from None
         raise
-    seconds = max(time.monotonic() - began, 1e-3)
-    if not sys.stderr.isatty():
+    seconds = time.monotonic() - began
+    if not sys.stderr.isatty() and seconds > _SILENT_SECONDS:
         received = partial.stat().st_size - begin
-        print_note(f"downloaded {title} in {seconds:.0f} s, {megabytes(round(received / seconds))} a second")
+        print_note(f"downloaded {title} in {seconds:.0f} s, {_in_words(round(received / seconds))} a second")
 
 
 def _get(url: str, title: str, file: BinaryIO, path: Path) -> None:

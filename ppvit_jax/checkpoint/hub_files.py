@@ -9,7 +9,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from ppvit_jax.checkpoint import download
 from ppvit_jax.errors import UserError, print_note
@@ -34,6 +34,20 @@ class Source:
 
 
 def get_file(source: Source, commit: str, name: str) -> Path | None:
+    """Returns the path of a repository's file in the cache, downloaded and checked if it is not there.
+
+    Args:
+      source: the repository.
+      commit: the commit in 40 hexadecimal digits.
+      name: the file's path in the repository.
+
+    Returns:
+      The path, or None if the repository does not have the file. What is in the cache needs no request.
+
+    Raises:
+      UserError: the content has another hash than the hub tells, or the disk is full.
+      Exception: one of the library or the network; see `explained`.
+    """
     from huggingface_hub import (
         get_hf_file_metadata,
         hf_hub_download,
@@ -41,8 +55,6 @@ def get_file(source: Source, commit: str, name: str) -> Path | None:
         try_to_load_from_cache,
     )
     from huggingface_hub.errors import EntryNotFoundError
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
 
     cached = try_to_load_from_cache(source.repository, name, revision=commit)
     if isinstance(cached, str):
@@ -68,18 +80,31 @@ def get_file(source: Source, commit: str, name: str) -> Path | None:
     blob = cache_folder(source) / "blobs" / file.etag
     lock = cache_folder(source).parent / ".locks" / cache_folder(source).name / f"{file.etag}.lock"
     if not _is_intact(blob, file.etag):
-        download.receive(
-            download.Download(blob, lock, title, file.etag, file.size),
-            lambda content, begin: http_get(
+        wanted = download.Download(blob, lock, title, file.etag, file.size)
+        download.receive(wanted, lambda content, _: _receive_bytes(url, content, name, file.size))
+    return Path(hf_hub_download(source.repository, name, revision=commit))
+
+
+def _receive_bytes(url: str, content: BinaryIO, name: str, size: int | None) -> None:
+    """Appends the bytes of a URL that a file lacks; a connection that brought some is opened again."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    while True:
+        begin = content.tell()
+        try:
+            return http_get(
                 url,
                 content,
                 resume_size=begin,
                 headers=build_hf_headers(),
-                expected_size=file.size,
+                expected_size=size,
                 displayed_filename=name,
-            ),
-        )
-    return Path(hf_hub_download(source.repository, name, revision=commit))
+            )
+        # Version 2 of the library tries again by itself, and gives up after five times without a byte.
+        except Exception as error:
+            if not is_unreachable(error) or content.tell() <= begin:
+                raise
 
 
 def _is_intact(path: Path, digest: str) -> bool:
