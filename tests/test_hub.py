@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -150,11 +151,8 @@ def test_one_file_is_named_by_its_path(state, capsys):
 
 
 def test_training_takes_names_and_checks_the_sha256_of_a_file(tmp_path, capsys):
-    arguments = [
-        f"--config={ROOT / 'configs' / 'demo.py'}",
-        f"--workdir={tmp_path / 'run'}",
-        f"--config.checkpoint={NAME}:weights/vit.npz",
-    ]
+    demo, name = ROOT / "configs" / "demo.py", f"{NAME}:weights/vit.npz"
+    arguments = [f"--config={demo}", f"--workdir={tmp_path / 'run'}", f"--config.checkpoint={name}"]
     assert run_command(main, ["train", *arguments, f"--config.checkpoint_sha256={'0' * 64}"]) == 1
     assert f"vit.npz has the SHA-256 {_sha256('weights/vit.npz')} and not 000" in capsys.readouterr().err
 
@@ -235,6 +233,14 @@ def test_a_damaged_part_is_downloaded_again_from_the_beginning(state, tmp_path):
     (blobs / f"{digest}.incomplete").write_bytes(b"x" * 5000)
     assert (hub.fetch(NAME).path / "model.safetensors").read_bytes() == WEIGHTS
     assert state.ranges("model.safetensors") == ["bytes=5000-", ""]
+
+
+def test_two_processes_download_a_file_once(state, capsys):
+    state.cut, state.on_cut = [3500], lambda: threading.Event().wait(0.3)
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(hub.fetch, [f"{NAME}@{COMMIT}"] * 2)
+    assert first == second and (first.path / "model.safetensors").read_bytes() == WEIGHTS
+    assert state.ranges("model.safetensors") == ["", "bytes=3000-"]
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
