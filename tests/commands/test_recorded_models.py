@@ -288,14 +288,17 @@ def test_info_prints_the_whole_record(folder, capsys):
         "mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225)\n",
         "squash\n",
         f"images encrypted with 'etc' (key fingerprint {'ab' * 16}) in blocks of 8x8\n",
-        "adapted to       nothing\n",
+        "adapted to                 nothing\n",
         "adaptive_matrix=free\n",
     ):
         assert text in printed, printed
     _write(folder, Metadata())
     assert _run("info", folder / "model.npz") == 0
     printed = capsys.readouterr().out
-    assert "mean 0.5 and std 0.5 (assumed: not recorded)\n" in printed and "class names      not recorded\n" in printed
+    assert (
+        "mean 0.5 and std 0.5 (assumed: not recorded)\n" in printed
+        and "class names                not recorded\n" in printed
+    )
     assert "center_crop (assumed: not recorded)\n" in printed and "plain images\n" in printed
 
 
