@@ -107,13 +107,13 @@ def test_a_checkpoint_without_head_stays_without(tmp_path, key):
 def test_a_model_of_any_family_is_adapted_and_restored(tmp_path, key, title, has_head):
     config = tiny_transformers(image_sizes=4)[title]
     params = {name: layer for name, layer in random_params(config).items() if has_head or not name.startswith("head")}
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    mean, std, half = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (0.5, 0.5, 0.5)
     record = Metadata(image_size=config.image_size, mean=mean, std=std, model_options=models.recorded_options(config))
     checkpoint.write(tmp_path / "plain.npz", params, record)
     adapted, restored = tmp_path / "adapted.npz", tmp_path / "restored.npz"
     options = ["--key", key, "--image-size", config.image_size, "--checkpoint", tmp_path / "plain.npz"]
     assert _run("adapt", *options, "--output", adapted) == 0
-    folded = adaptation.fold_normalization(params, (mean, std), ((0.5,) * 3,) * 2)
+    folded = adaptation.fold_normalization(params, (mean, std), (half, half))
     size, patch = config.image_size, config.patch_size
     permutations = keys.load(key).permutations("bs+ps", image_size=size, patch_size=patch)
     arrays, metadata = checkpoint.read(adapted)
@@ -121,7 +121,7 @@ def test_a_model_of_any_family_is_adapted_and_restored(tmp_path, key, title, has
     assert metadata.model_options == record.model_options and metadata.encryption == "bs+ps"
     assert _run("restore", "--key", key, "--checkpoint", adapted, "--output", restored) == 0
     back = checkpoint.read(restored)
-    expected = folded if back[1].mean in ((), (0.5,) * 3) else params
+    expected = folded if back[1].mean in ((), half) else params
     assert_close_tree(back[0], flatten(expected), 1e-6)
 
 

@@ -174,7 +174,7 @@ def test_a_new_head_may_take_another_pooling_and_a_kept_one_may_not(prepare, cap
     run = prepare(RECORD, head="new", model_options={"pool": "mean"})
     assert run.model_config.pool == "mean" and run.metadata.model_options == {"pool": "mean"}
     assert "takes the pooling 'mean' of the configuration" in capsys.readouterr().err
-    with pytest.raises(UserError, match="model option pool='', but config.model_options.pool is 'mean'"):
+    with pytest.raises(UserError, match=r"model option pool='', but config.model_options.pool is 'mean'"):
         prepare(RECORD, model_options={"pool": "mean"})
     assert prepare(dataclasses.replace(RECORD, model_options={"pool": "mean"})).model_config.pool == "mean"
 
