@@ -9,7 +9,7 @@ from ppvit_jax.checkpoint.notes import (
     describe_resize,
     list_assumptions,
 )
-from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, read, resolve, write
+from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, is_remote, read, resolve, write
 from ppvit_jax.checkpoint.params import check_statistics, join, split, to_params
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "describe_images",
     "describe_normalization",
     "describe_resize",
+    "is_remote",
     "join",
     "list_assumptions",
     "read",

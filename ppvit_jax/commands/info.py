@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="PATH",
-        help="checkpoint (.npz), key file, folder of encrypted images, or workdir of a run",
+        help="checkpoint (.npz, or hf:OWNER/NAME on the Hugging Face hub), key file, folder of encrypted images, or "
+        "workdir of a run",
     )
 
 

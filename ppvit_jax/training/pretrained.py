@@ -63,7 +63,7 @@ def load(config: Config, model_config: models.ModelConfig, dataset: Dataset, *, 
         return Start(model_config, params, _init_statistics(config, model_config), metadata)
 
     keep_head = config.head == "keep"
-    path = checkpoint.resolve(config.checkpoint)
+    path = checkpoint.resolve(config.checkpoint, config.checkpoint_sha256)
     family = models.family_of(model_config)
     # An ImageNet-21k head is a fifth of the file: skip it when it will be replaced.
     unused = models.unused_layers(model_config, keep_head=False)

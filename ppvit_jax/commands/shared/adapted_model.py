@@ -102,7 +102,7 @@ def add_files(parser: argparse.ArgumentParser, kind: str) -> None:
     """Adds --checkpoint and --output; `kind` is the kind of model to read, "plain" or "adapted"."""
     text = f"checkpoint of the {kind} model: a .npz in Google's layout or of a ConvMixer"
     if kind == "plain":
-        text += "; embedded names the small one in the package"
+        text += "; embedded names the small one in the package, and hf:OWNER/NAME one on the Hugging Face hub"
     parser.add_argument("--checkpoint", required=True, metavar="IN", help=text)
     parser.add_argument("--output", required=True, metavar="OUT", help="checkpoint to write, a .npz that is new")
 
