@@ -76,7 +76,7 @@ def load(config: Config, model_config: models.ModelConfig, dataset: Dataset, *, 
     model_config = _adopt_options(config, model_config, path, metadata, notes)
     if keep_head:
         model_config = _adopt_layers(config, model_config, path, arrays, notes)
-        arrays = _match_head(path, arrays, metadata.class_names, dataset.class_names, family.head, notes)
+        arrays = _match_head(path, arrays, metadata.class_names, dataset.class_names, family.heads, notes)
         if metadata.resize and dataset.resize and metadata.resize != dataset.resize:
             recorded, used = checkpoint.describe_resize(metadata.resize), checkpoint.describe_resize(dataset.resize)
             warnings.append(
@@ -166,7 +166,7 @@ def _match_head(
     arrays: dict[str, np.ndarray],
     recorded: tuple[str, ...],
     wanted: tuple[str, ...],
-    head: str,
+    heads: tuple[str, ...],
     notes: list[str],
 ) -> dict[str, np.ndarray]:
     """Puts the outputs of the head into the order of the data set's classes, by their names."""
@@ -187,7 +187,7 @@ def _match_head(
         )
     order = np.array([recorded.index(name) for name in wanted])
     notes.append(f"the head's outputs are reordered by class name, from {_list(recorded)} to {_list(wanted)}")
-    return {name: array[..., order] if name.startswith(f"{head}/") else array for name, array in arrays.items()}
+    return {name: array[..., order] if name.startswith(heads) else array for name, array in arrays.items()}
 
 
 def _check_size(

@@ -155,7 +155,8 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
     params = checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=str(path))
     checkpoint.check_statistics(statistics, models.abstract_statistics(shape), str(path))
     if not shape.num_classes:
-        del params[models.family_of(shape).head]
+        family = models.family_of(shape)
+        params = {name: layer for name, layer in params.items() if f"{name}/" not in family.heads}
     return SavedModel(path, params, statistics, metadata, shape, notes)
 
 
