@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from checkpoints_convert import command, hugging_face, naming, record, tensors
-from checkpoints_convert.names import DENSE, HUGGING_FACE, both, to_google
+from checkpoints_convert.names import DENSE, both, to_google
+from checkpoints_convert.tables.vit import HUGGING_FACE
 from ppvit_jax import checkpoint
 from ppvit_jax.checkpoint.content import recognize, refusal
 from ppvit_jax.errors import UserError, print_note

@@ -15,7 +15,8 @@ import argparse
 import numpy as np
 
 from checkpoints_convert import command, naming, record, tensors, timm_config
-from checkpoints_convert.names import TIMM, to_google
+from checkpoints_convert.names import to_google
+from checkpoints_convert.tables.vit import TIMM
 from ppvit_jax.command_line import Number
 from ppvit_jax.errors import COUNT, UserError, print_note
 from ppvit_jax.models.vit_config import ACTIVATIONS

@@ -411,6 +411,9 @@ def test_a_url_without_its_sha256_is_refused(state, capsys):
     for name in ("https://host/x.npz", "https://host/x.npz#sha256=12", "https://host/x.npz#1"):
         with pytest.raises(UserError, match=r"has no SHA-256: append #sha256= and the 64 hexadecimal digits"):
             checkpoint.resolve(name)
+    for name in ("https://", "https://[x", "https://höst/x", "https://host/x y"):
+        with pytest.raises(UserError, match=r"is not a URL: give https://HOST/FILE#sha256=HEX"):
+            checkpoint.resolve(f"{name}#sha256={'0' * 64}")
     with pytest.raises(UserError, match="name different hashes"):
         checkpoint.resolve(f"https://host/x#sha256={'0' * 64}", "1" * 64)
     for option in (["--checkpoint", "https://host/x"], ["--checkpoint=https://host/x"]):
@@ -428,6 +431,13 @@ def test_the_download_of_a_url_continues(state, web, tmp_path, ignores_ranges):
     assert hub.fetch(url).path.read_bytes() == WEIGHTS
     spans = ["", "bytes=3500-", "bytes=100-" if ignores_ranges else "bytes=3600-"]
     assert state.ranges("model.safetensors") == spans
+
+
+def test_a_server_that_always_stops_at_the_same_place_is_given_up(state, web, tmp_path):
+    state.cut, state.ignores_ranges = [3500] * 50, True
+    with pytest.raises(UserError, match="run the same command again when there is a network"):
+        hub.fetch(f"{web[1]}model.safetensors#sha256={_sha256('model.safetensors')}")
+    assert len(state.cut) == 45
 
 
 def test_the_part_of_a_url_is_kept_for_the_next_run(state, web, tmp_path, monkeypatch):

@@ -122,8 +122,8 @@ def fetch_url(url: str, sha256: str) -> Path:
     address = urllib.parse.urlsplit(url)
     name = re.sub(r"[^\w.-]", "_", urllib.parse.unquote(address.path).rpartition("/")[2]).lstrip(".") or "checkpoint"
     path = _downloads_folder() / sha256 / name[-150:]
-    # A query may hold a password.
-    title = address._replace(query="", fragment="").geturl()
+    # The name of a user and a query may hold a password.
+    title = address._replace(netloc=address.netloc.rpartition("@")[2], query="", fragment="").geturl()
     if path.exists() and not matches(path, sha256):
         path.unlink()
         print_note(f"{path} was damaged and is downloaded again")
@@ -183,7 +183,7 @@ def _get(url: str, title: str, file: BinaryIO, path: Path) -> None:
     import urllib.error
     import urllib.request
 
-    reason, attempts = "the connection was closed", 0
+    reason, attempts, most = "the connection was closed", 0, file.tell()
     while attempts < _ATTEMPTS:
         begin = file.tell()
         headers = {"User-Agent": f"ppvit_jax/{ppvit_jax.__version__}", "Accept-Encoding": "identity"}
@@ -194,7 +194,7 @@ def _get(url: str, title: str, file: BinaryIO, path: Path) -> None:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
                 if response.status != 206:
                     # The server sends the whole file.
-                    begin = file.seek(0)
+                    file.seek(0)
                     file.truncate()
                 _copy(response, file, title)
                 # Python takes a closed connection for the end of the file.
@@ -209,12 +209,12 @@ def _get(url: str, title: str, file: BinaryIO, path: Path) -> None:
                     f"cannot download {title} (the server answers {error.code} {error.reason}): check the URL"
                 ) from None
             reason = f"the server answers {error.code} {error.reason}"
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             if getattr(error, "errno", None) in _DISK_IS_FULL:
                 raise
             reason = str(getattr(error, "reason", error)) or type(error).__name__
         file.flush()
-        attempts = 0 if file.tell() > begin else attempts + 1
+        attempts, most = (0, file.tell()) if file.tell() > most else (attempts + 1, most)
         time.sleep(_WAIT_SECONDS)
     raise UserError(
         f"cannot download {title} ({reason}): run the same command again when there is a network, or download it "

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import re
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,12 @@ def fetch_once(name: str, sha256: str = "") -> Fetched:
 
 def _split_url(text: str, sha256: str) -> tuple[str, str]:
     url, _, fragment = text.partition("#")
+    try:
+        host = urllib.parse.urlsplit(url).hostname
+    except ValueError:
+        host = None
+    if not host or not url.isascii() or re.search(r"\s", url):
+        raise UserError(f"{text} is not a URL: give https://HOST/FILE#sha256=HEX")
     inside = fragment.removeprefix("sha256=").lower() if fragment.startswith("sha256=") else ""
     if inside and sha256 and inside != sha256.lower():
         raise UserError(f"{text} and config.checkpoint_sha256={sha256} name different hashes: remove one of them")
