@@ -55,4 +55,6 @@ FAMILY = make_family(
     read_arrays=lambda stored, fields: {"is_third": "dist" not in stored.arrays},
     write_name=lambda config, size: f"DeiT-{size}-{'III' if config.is_third else 'distilled'}",
     prefix_tokens=None,
+    # As Hugging Face's code; timm interpolates with antialiasing.
+    interpolation=lambda config: "cubic",
 )
