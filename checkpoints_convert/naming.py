@@ -88,6 +88,11 @@ def refuse_obstacles(names: Mapping[str, np.ndarray], *, where: str) -> None:
             raise UserError(f"{where} is not one of Google's Vision Transformers: {reason} ({name})")
 
 
+def generic(name: str) -> str:
+    """Returns a tensor's name with "{}" for the number of its block, as tables have it."""
+    return re.sub(r"\.\d+\.", ".{}.", name, count=1)
+
+
 def list_names(names: list[str]) -> str:
     """Lists the first five names, in alphabetical order."""
     return ", ".join(sorted(names)[:5]) + (" and others" if len(names) > 5 else "")

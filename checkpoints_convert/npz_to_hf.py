@@ -16,7 +16,8 @@ import json
 from safetensors.numpy import save_file
 
 from checkpoints_convert import command, hugging_face
-from checkpoints_convert.names import HUGGING_FACE, from_google
+from checkpoints_convert.names import from_google
+from checkpoints_convert.tables.vit import HUGGING_FACE
 from checkpoints_convert.tensors import FIELD
 from ppvit_jax.errors import print_note
 from ppvit_jax.files import written_aside

@@ -15,7 +15,8 @@ import dataclasses
 from pathlib import Path
 
 from checkpoints_convert import command, tensors, timm_config
-from checkpoints_convert.names import TIMM, from_google
+from checkpoints_convert.names import from_google
+from checkpoints_convert.tables.vit import TIMM
 from ppvit_jax.errors import UserError, print_note, require
 from ppvit_jax.files import written_aside
 
