@@ -1,4 +1,7 @@
-"""Tables that map the tensors of other programs to Google's arrays: one a program, read in both directions."""
+"""Tables that map the tensors of other programs to Google's arrays, read in both directions.
+
+The tables are in `checkpoints_convert.tables`, one file a family.
+"""
 
 import dataclasses
 import re
@@ -7,9 +10,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ppvit_jax.errors import UserError
+from ppvit_jax.models.vit_config import ViTConfig
 
-_BLOCK = "Transformer/encoderblock_{}/"
-_ATTENTION = "Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/"
+BLOCK = "Transformer/encoderblock_{}/"
+ATTENTION = "Transformer/encoderblock_{}/MultiHeadDotProductAttention_1/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,12 @@ FROM_HEADS = Form(
 )
 
 
+# [hidden] <-> [1, 1, hidden]
+TOKEN = Form(lambda tensor, heads: tensor.reshape(1, 1, -1), lambda array: array.reshape(-1))
+# [rows, hidden] <-> [1, rows, hidden]
+ROWS = Form(lambda tensor, heads: tensor[None], lambda array: array[0])
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """Names and layout of one tensor.
@@ -52,69 +62,97 @@ class Entry:
       other: its name in the other program, with "{}" for the number of the block.
       google: Google's name; several names for a tensor that joins their arrays along its first axis.
       form: its layout.
+      when: shape of a model -> True if its tensor has this name. Such an entry takes the place of those before it that
+        have the same `google`. None for a name that all models have.
     """
 
     other: str
     google: tuple[str, ...]
     form: Form = SAME
+    when: Callable[[ViTConfig], bool] | None = None
 
 
 Table = tuple[Entry, ...]
 
 
-def both(other: str, google: str, form: Form) -> Table:
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """Names of a family's tensors in the files of other programs.
+
+    Attributes:
+      timm, hugging_face: the tables of both programs.
+      prefixes: beginnings of the encoder's names in Hugging Face's files, such as "vit."; () if it has no such model.
+        The table has the first one. "" stands for a file of the encoder alone.
+      unused: regular expressions of names, in either program, of tensors that the family's models do not use.
+    """
+
+    timm: Table
+    hugging_face: Table = ()
+    prefixes: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+def both(other: str, google: str, form: Form, when: Callable[[ViTConfig], bool] | None = None) -> Table:
     """Returns the entries for the weight and bias of a dense layer or convolution."""
-    return (Entry(f"{other}.weight", (f"{google}/kernel",), form), Entry(f"{other}.bias", (f"{google}/bias",)))
+    return (
+        Entry(f"{other}.weight", (f"{google}/kernel",), form, when),
+        Entry(f"{other}.bias", (f"{google}/bias",), when=when),
+    )
 
 
-def norm(other: str, google: str) -> Table:
+def norm(other: str, google: str, when: Callable[[ViTConfig], bool] | None = None) -> Table:
     """Returns the entries for the scale and bias of a layer normalization."""
-    return (Entry(f"{other}.weight", (f"{google}/scale",)), Entry(f"{other}.bias", (f"{google}/bias",)))
+    return (
+        Entry(f"{other}.weight", (f"{google}/scale",), when=when),
+        Entry(f"{other}.bias", (f"{google}/bias",), when=when),
+    )
 
 
-def _heads(name: str) -> tuple[str, ...]:
-    return tuple(f"{_ATTENTION}{kind}/{name}" for kind in ("query", "key", "value"))
+def of_heads(weight: str, bias: str, attention: str, kinds: tuple[str, ...]) -> Table:
+    """Returns the entries for the projections to the heads, which one tensor may join.
+
+    Args:
+      weight, bias: the tensors' names.
+      attention: Google's name of the attention, with "/" at its end.
+      kinds: "query", "key" and "value", as far as the tensor has them.
+    """
+    return (
+        Entry(weight, tuple(f"{attention}{kind}/kernel" for kind in kinds), TO_HEADS),
+        Entry(bias, tuple(f"{attention}{kind}/bias" for kind in kinds), BIAS_OF_HEADS),
+    )
 
 
-TIMM: Table = (
-    Entry("cls_token", ("cls",)),
-    Entry("pos_embed", ("Transformer/posembed_input/pos_embedding",)),
-    *both("patch_embed.proj", "embedding", CONVOLUTION),
-    *norm("blocks.{}.norm1", f"{_BLOCK}LayerNorm_0"),
-    Entry("blocks.{}.attn.qkv.weight", _heads("kernel"), TO_HEADS),
-    Entry("blocks.{}.attn.qkv.bias", _heads("bias"), BIAS_OF_HEADS),
-    *both("blocks.{}.attn.proj", f"{_ATTENTION}out", FROM_HEADS),
-    *norm("blocks.{}.norm2", f"{_BLOCK}LayerNorm_2"),
-    *both("blocks.{}.mlp.fc1", f"{_BLOCK}MlpBlock_3/Dense_0", DENSE),
-    *both("blocks.{}.mlp.fc2", f"{_BLOCK}MlpBlock_3/Dense_1", DENSE),
-    *norm("norm", "Transformer/encoder_norm"),
-    # Models of timm had this layer before version 0.8.
-    *both("pre_logits.fc", "pre_logits", DENSE),
-    *both("head", "head", DENSE),
-)
+def with_prefix(table: Table, old: str, new: str) -> Table:
+    """Returns a table whose names begin with `new` where they began with `old`."""
+    return tuple(
+        dataclasses.replace(entry, other=new + entry.other.removeprefix(old)) if entry.other.startswith(old) else entry
+        for entry in table
+    )
 
-_LAYER = "vit.encoder.layer.{}"
-# These are the names in files. The modules of transformers 5 have other names, which it translates.
-HUGGING_FACE: Table = (
-    Entry("vit.embeddings.cls_token", ("cls",)),
-    Entry("vit.embeddings.position_embeddings", ("Transformer/posembed_input/pos_embedding",)),
-    *both("vit.embeddings.patch_embeddings.projection", "embedding", CONVOLUTION),
-    *norm(f"{_LAYER}.layernorm_before", f"{_BLOCK}LayerNorm_0"),
-    *(
-        entry
-        for kind in ("query", "key", "value")
-        for entry in (
-            Entry(f"{_LAYER}.attention.attention.{kind}.weight", (f"{_ATTENTION}{kind}/kernel",), TO_HEADS),
-            Entry(f"{_LAYER}.attention.attention.{kind}.bias", (f"{_ATTENTION}{kind}/bias",), BIAS_OF_HEADS),
-        )
-    ),
-    *both(f"{_LAYER}.attention.output.dense", f"{_ATTENTION}out", FROM_HEADS),
-    *norm(f"{_LAYER}.layernorm_after", f"{_BLOCK}LayerNorm_2"),
-    *both(f"{_LAYER}.intermediate.dense", f"{_BLOCK}MlpBlock_3/Dense_0", DENSE),
-    *both(f"{_LAYER}.output.dense", f"{_BLOCK}MlpBlock_3/Dense_1", DENSE),
-    *norm("vit.layernorm", "Transformer/encoder_norm"),
-    *both("classifier", "head", DENSE),
-)
+
+def select(state: Mapping[str, np.ndarray], names: Names) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Selects the tensors that a family's models use.
+
+    Args:
+      state: tensors of timm or Hugging Face by name.
+      names: the family's names.
+
+    Returns:
+      The tensors, by the names of the family's tables; and the names in `state` of those that are left out.
+    """
+    long = [prefix for prefix in names.prefixes if prefix]
+    prefix = next((prefix for prefix in long if any(name.startswith(prefix) for name in state)), "")
+    bare = "" in names.prefixes and not prefix and not any(entry.other in state for entry in names.timm)
+    chosen, left_out = {}, []
+    for name, tensor in state.items():
+        own = name
+        if bare or (prefix and name.startswith(prefix)):
+            own = long[0] + name.removeprefix(prefix)
+        if any(re.fullmatch(pattern, own) for pattern in names.unused):
+            left_out.append(name)
+        else:
+            chosen[own] = tensor
+    return chosen, left_out
 
 
 def to_google(state: Mapping[str, np.ndarray], table: Table, *, heads: int, where: str) -> dict[str, np.ndarray]:
@@ -149,10 +187,22 @@ def to_google(state: Mapping[str, np.ndarray], table: Table, *, heads: int, wher
     return arrays
 
 
-def from_google(arrays: Mapping[str, np.ndarray], table: Table, *, layers: int) -> dict[str, np.ndarray]:
-    """Converts Google's arrays, as far as there are, to contiguous tensors of another program, of the same dtypes."""
+def from_google(
+    arrays: Mapping[str, np.ndarray], table: Table, *, layers: int, shape: ViTConfig | None = None
+) -> dict[str, np.ndarray]:
+    """Converts Google's arrays, as far as there are, to contiguous tensors of another program, of the same dtypes.
+
+    Args:
+      arrays: Google's arrays by name.
+      table: the table of the other program.
+      layers: number of encoder blocks.
+      shape: the model's shape, which decides between the names of one tensor; None for the usual names.
+    """
+    entries = {
+        entry.google: entry for entry in table if entry.when is None or (shape is not None and entry.when(shape))
+    }
     state = {}
-    for entry in table:
+    for entry in entries.values():
         for number in range(layers) if "{}" in entry.other else (0,):
             names = [google.format(number) for google in entry.google]
             if all(name in arrays for name in names):

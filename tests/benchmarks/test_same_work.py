@@ -7,7 +7,8 @@ from helpers.tiny import flatten, random_images, random_params
 
 from benchmarks import pytorch, straightforward
 from benchmarks.jax_step import TrainingStep, random_batch
-from checkpoints_convert.names import TIMM, from_google
+from checkpoints_convert.names import from_google
+from checkpoints_convert.tables.vit import TIMM
 from ppvit_jax.config import default_config
 from ppvit_jax.encryption import Permutations, encrypt
 from ppvit_jax.models import vit

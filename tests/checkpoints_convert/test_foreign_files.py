@@ -16,7 +16,8 @@ from helpers.pytorch import timm, torch
 from helpers.tiny import assert_same_tree, flatten, random_params, tiny_model
 from safetensors.numpy import save_file
 
-from checkpoints_convert.names import TIMM, from_google
+from checkpoints_convert.names import from_google
+from checkpoints_convert.tables.vit import TIMM
 from ppvit_jax import checkpoint
 
 CONFIG = tiny_model()
