@@ -36,13 +36,9 @@ def read(path: Path, skip: tuple[str, ...] = ()) -> tuple[dict[str, np.ndarray],
     """
     if path.is_file() and recognize(path) == "npz":
         arrays, metadata = checkpoint.read(path, skip=big_vision.skipped(skip))
-        return big_vision.to_ours(arrays, metadata, skip, str(path))
+        return big_vision.to_ours(arrays, metadata, str(path))
     model = _read(path, Choices(skip=skip))
-    metadata = command.fit(model.metadata, model.shape, str(path))
-    if skip and "head/".startswith(skip):
-        # The names of a head that was not read.
-        metadata = command.fit(model.metadata, model.shape, str(path))
-    return model.arrays, metadata
+    return model.arrays, command.fit(model.metadata, model.shape, str(path))
 
 
 def find_weights(path: Path) -> Path:

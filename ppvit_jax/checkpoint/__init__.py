@@ -10,6 +10,7 @@ from ppvit_jax.checkpoint.notes import (
     list_assumptions,
 )
 from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, read, resolve, write
+from ppvit_jax.checkpoint.published import digest, open_checkpoint
 from ppvit_jax.checkpoint.params import check_statistics, join, split, to_params
 
 __all__ = [
@@ -20,10 +21,12 @@ __all__ = [
     "check_statistics",
     "complete_record",
     "describe_images",
+    "digest",
     "describe_normalization",
     "describe_resize",
     "join",
     "list_assumptions",
+    "open_checkpoint",
     "read",
     "resolve",
     "split",

@@ -36,6 +36,8 @@ _CHANGEABLE_FIELDS = (
 )
 # Fields that another test set changes.
 _TEST_FIELDS = ("dataset.digest", "dataset.test_examples")
+# Fields of the metadata that earlier versions did not have.
+_NEW_METADATA = ("own_mean", "own_std", "origin")
 _SHOWN_CHARACTERS = 80
 
 Record = dict[str, Any]
@@ -75,7 +77,7 @@ def describe_run(config: Config, dataset: Dataset, metadata: checkpoint.Metadata
             "digest": dataset.digest or _digest_arrays(dataset),
             "train_digest": dataset.train_digest,
         },
-        "checkpoint_sha256": _digest_file(checkpoint.resolve(config.checkpoint)) if config.checkpoint else "",
+        "checkpoint_sha256": checkpoint.digest(checkpoint.resolve(config.checkpoint)) if config.checkpoint else "",
         "versions": versions(),
     }
 
@@ -184,15 +186,6 @@ def _digest_arrays(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _digest_file(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        # The parameters were given in memory, beside the name of a file that is not here.
-        return ""
-
-
 def _differences(recorded: Record, current: Record) -> dict[str, tuple[str, str]]:
     """Returns the values that were and that are, shortened for a message, by the name of each field that differs."""
     before, now = _flatten(recorded), _flatten(current)
@@ -207,6 +200,8 @@ def _differences(recorded: Record, current: Record) -> dict[str, tuple[str, str]
     if before.get("checkpoint_sha256") and before["checkpoint_sha256"] == now["checkpoint_sha256"]:
         # The same file under another name.
         ignored |= {"config.checkpoint", "config.checkpoint_sha256"}
+    # Earlier versions did not record the origin of a model.
+    ignored |= {f"metadata.{name}" for name in _NEW_METADATA if f"metadata.{name}" not in before}
     for name in ("dataset.digest", "dataset.train_digest", "checkpoint_sha256"):
         if not (before.get(name) and now.get(name)):
             ignored.add(name)
