@@ -118,11 +118,18 @@ class Number(argparse.Action):
 def refuse_schemes(arguments: Sequence[str]) -> None:
     """Refuses arguments, or values of `--name=value`, that name a place outside this machine's file system.
 
+    An https URL may name a checkpoint.
+
     Raises:
       UserError: a value starts like gs:// or file://.
     """
+    before = ""
     for text in arguments:
-        refuse_scheme(text.partition("=")[2] if text.startswith("-") else text)
+        option, _, value = text.partition("=") if text.startswith("-") else (before, "", text)
+        # A checkpoint may be a URL, which needs the SHA-256 of its file.
+        if not (value.startswith("https://") and ("#sha256=" in value or option.endswith("checkpoint"))):
+            refuse_scheme(value)
+        before = text
 
 
 def describe(error: Exception) -> str | None:

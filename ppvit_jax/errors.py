@@ -13,6 +13,7 @@ _RESUMES = "ppvit_resumes"
 # Titles of the optional libraries, by the modules that are imported.
 _LIBRARIES = {
     "apache_beam": "Apache Beam",
+    "huggingface_hub": "huggingface_hub",
     "matplotlib": "matplotlib",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",

@@ -98,7 +98,7 @@ def test_keys_and_encryptions_do_not_know_each_other():
 
 
 def test_the_cloud_loads_no_keys():
-    rooms = ("data", "models", "encryption", "training.loop", "training.experiment")
+    rooms = ("data", "models", "encryption", "training.loop", "training.experiment", "checkpoint.hub")
     for name in ("main", "commands.train", "commands.predict", "commands.info", *rooms):
         assert "ppvit_jax.keys" not in loaded_by(f"ppvit_jax.{name}"), name
     # The test can fail: the owner's programs do load keys.

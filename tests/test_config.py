@@ -9,6 +9,7 @@ from ppvit_jax import main
 from ppvit_jax.command_line import run_command
 from ppvit_jax.config.fields import RANGES
 from ppvit_jax.errors import UserError
+from ppvit_jax.experiments.finetuning import BACKBONES
 from ppvit_jax.experiments.table_rows import TABLES
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -20,6 +21,8 @@ DEMO = str(FOLDER / "demo.py")
 def test_every_configuration_loads_and_says_its_command_and_what_to_expect(path):
     number = {"table2": 2, "table3": 3}.get(path.stem)
     sources = [str(path)] if number is None else [f"{path}:{row.name}" for row in TABLES[number]]
+    if path.stem == "finetune":
+        sources = [f"{path}:{backbone.name}" for backbone in BACKBONES]
     for source in sources:
         assert configuration.load(source).keys() == configuration.default_config().keys()
     text = path.read_text()
@@ -92,6 +95,58 @@ def test_an_unknown_row_lists_the_rows_in_one_line(number, row, message, tmp_pat
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and "UserError" not in error
     assert ", ".join(row.name for row in TABLES[number]) in error
+
+
+@pytest.mark.parametrize(
+    ("name", "checkpoint", "model", "optimizer", "epochs", "batch_size"),
+    [
+        ("dinov2-small", "facebook/dinov2-small", "DINOv2-S/14", ("adamw", 3e-5, 0.1), 10, 512),
+        ("dinov2-base-registers", "facebook/dinov2-with-registers-base", "DINOv2-B/14-registers", None, 10, 512),
+        ("siglip2-base", "google/siglip2-base-patch16-224", "SigLIP-B/16", ("adamw", 3e-5, 0.1), 10, 512),
+        ("clip-base", "openai/clip-vit-base-patch16", "CLIP-B/16", ("adamw", 3e-5, 0.1), 10, 512),
+        ("deit-small", "facebook/deit-small-patch16-224", "ViT-S/16", ("sgd", 0.01, 1e-4), 100, 768),
+        ("deit3-small", "timm/deit3_small_patch16_224.fb_in22k_ft_in1k", "DeiT-S/16-III", None, 20, 512),
+        ("dino-small", "facebook/dino-vits16", "ViT-S/16", ("adamw", 7.5e-6, 0.05), 100, 768),
+        ("mae-base", "timm/vit_base_patch16_224.mae", "ViT-B/16", ("adamw", 1e-4, 0.05), 100, 1024),
+        ("vit-base", "timm/vit_base_patch16_224.orig_in21k", "ViT-B/16", ("sgd", 0.01, 0.0), 103, 512),
+    ],
+)
+def test_a_published_model_has_its_weights_and_its_recipe(name, checkpoint, model, optimizer, epochs, batch_size):
+    config = configuration.load(f"{FOLDER}/finetune.py:{name}")
+    assert (config.checkpoint, config.model, config.image_size) == (f"hf:{checkpoint}", model, 224)
+    assert (config.encryption, config.adapt, config.data.name) == ("bs+ps", True, "cifar10")
+    assert (config.epochs, config.batch_size) == (epochs, batch_size)
+    chosen = config.optimizer
+    assert optimizer in (None, (chosen.name, chosen.learning_rate, chosen.weight_decay))
+    steps = epochs * (50_000 // batch_size)
+    assert chosen.schedule == "cosine" and 0 < chosen.warmup_steps < steps / 3
+
+
+def test_activation_and_pooling_of_a_published_model_are_those_of_its_authors():
+    shapes = {
+        backbone.name: configuration.make_model(configuration.load(f"{FOLDER}/finetune.py:{backbone.name}"), 10)
+        for backbone in BACKBONES
+    }
+    assert {name: shape.activation for name, shape in shapes.items() if shape.activation != "gelu"} == {
+        "siglip-base": "gelu_tanh",
+        "siglip2-base": "gelu_tanh",
+        "clip-base": "quick_gelu",
+        "vit-base": "gelu_tanh",
+    }
+    assert {name: shape.layout.pool for name, shape in shapes.items() if shape.layout.pool != "token"} == {
+        "siglip-base": "map",
+        "siglip2-base": "map",
+        "deit-small-distilled": "distilled",
+        "mae-base": "mean",
+    }
+
+
+@pytest.mark.parametrize(("name", "message"), [(":swin", "has no model 'swin': use one of"), ("", "name one")])
+def test_an_unknown_published_model_lists_the_names_in_one_line(name, message):
+    with pytest.raises(UserError, match=message) as caught:
+        configuration.load(f"{FOLDER}/finetune.py{name}")
+    error = str(caught.value)
+    assert ", ".join(backbone.name for backbone in BACKBONES) in error and "\n" not in error and "UserError" not in error
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagenette"])

@@ -15,7 +15,12 @@ from ppvit_jax import errors
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # Distributions, by the modules that are imported.
-DISTRIBUTIONS = {"apache_beam": "apache-beam", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "apache_beam": "apache-beam",
+    "huggingface_hub": "huggingface-hub",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+}
 
 
 def _installed_by(extra: str) -> set[str]:

@@ -9,8 +9,12 @@ from ppvit_jax.checkpoint.notes import (
     describe_resize,
     list_assumptions,
 )
+<<<<<<< HEAD
 from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, read, resolve, write
-from ppvit_jax.checkpoint.published import digest, open_checkpoint
+from ppvit_jax.checkpoint.published import open_checkpoint
+=======
+from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, is_remote, read, resolve, write
+>>>>>>> families
 from ppvit_jax.checkpoint.params import check_statistics, join, split, to_params
 
 __all__ = [
@@ -21,9 +25,9 @@ __all__ = [
     "check_statistics",
     "complete_record",
     "describe_images",
-    "digest",
     "describe_normalization",
     "describe_resize",
+    "is_remote",
     "join",
     "list_assumptions",
     "open_checkpoint",

@@ -94,7 +94,7 @@ def check_record(path: Path | str, metadata: Metadata, arrays: Mapping[str, np.n
     family = models.recognize(arrays)
     if family is None:
         return
-    outputs = {array.shape[-1] for name, array in arrays.items() if name.startswith(f"{family.head}/") and array.ndim}
+    outputs = {array.shape[-1] for name, array in arrays.items() if name.startswith(family.heads) and array.ndim}
     names = len(metadata.class_names)
     if names and outputs and outputs != {names}:
         raise UserError(

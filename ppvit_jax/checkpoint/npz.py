@@ -38,11 +38,33 @@ _MAX_METADATA = 2**26
 _MAX_EXPANSION = 100
 
 
-def resolve(name: str) -> Path:
-    """Returns the path of a checkpoint that a user names; "embedded" names the small checkpoint in the package."""
+def resolve(name: str, sha256: str = "") -> Path:
+    """Returns the path of a checkpoint that a user names.
+
+    Args:
+      name: a path, or "embedded" for the small checkpoint in the package. `hf:OWNER/NAME` and `https://...` are
+        downloaded, unless they are in the cache.
+      sha256: the SHA-256 of a URL's file; "" if the URL ends with #sha256=HEX.
+
+    Returns:
+      The file, or the folder of a repository on the hub.
+
+    Raises:
+      UserError: the name is wrong, or the checkpoint cannot be downloaded.
+    """
     if name == "embedded":
         return Path(str(importlib.resources.files("ppvit_jax") / "assets" / EMBEDDED))
+    if is_remote(name):
+        # Takes a tenth of a second to import, which programs with local files need not pay.
+        from ppvit_jax.checkpoint import hub
+
+        return hub.fetch_once(name, sha256).path
     return local_path(name)
+
+
+def is_remote(name: str) -> bool:
+    """Returns True for `hf:OWNER/NAME` and `https://...`, which name a checkpoint on the hub or in the web."""
+    return name.startswith(("hf:", "https://")) and not name.startswith("hf:/")
 
 
 def read(

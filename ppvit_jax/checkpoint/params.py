@@ -50,8 +50,8 @@ def to_params(
     arrays = {name: array for name, array in arrays.items() if not name.startswith(unused)}
     arrays = models.resize_positions(arrays, config)
     if not keep_head:
-        head = f"{models.family_of(config).head}/"
-        arrays |= {name: np.zeros(shape, np.float32) for name, shape in expected.items() if name.startswith(head)}
+        heads = models.family_of(config).heads
+        arrays |= {name: np.zeros(shape, np.float32) for name, shape in expected.items() if name.startswith(heads)}
 
     problems = []
     if missing := sorted(expected.keys() - arrays.keys()):

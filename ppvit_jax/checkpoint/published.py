@@ -24,7 +24,7 @@ def open_checkpoint(
     Args:
       path: a `.npz`; a file of safetensors or PyTorch, or the index of several; or a folder that holds one beside its
         config.json.
-      sha256: the SHA-256 that the file, or the one file of weights in the folder, must have; "" accepts any.
+      sha256: the SHA-256 that the file must have, of a folder its file of weights or their index; "" accepts any.
       skip: prefixes of names whose arrays are not read, such as "head/".
 
     Returns:
@@ -49,36 +49,14 @@ def open_checkpoint(
     return arrays, metadata
 
 
-def digest(path: Path) -> str:
-    """Returns the SHA-256 of a checkpoint's file, or of the files of its folder, in hexadecimal; "" if there is none.
-
-    A folder of one file of weights has the digest of that file, so that it is the same under another name.
-    """
-    try:
-        if path.is_dir():
-            from checkpoints_convert import published, shards
-
-            weights = published.find_weights(path)
-            if weights.name.endswith(".index.json"):
-                files = [weights, *sorted(shards.read_index(weights))]
-                return hashlib.sha256("".join(map(_digest_file, files)).encode()).hexdigest()
-            path = weights
-        return _digest_file(path)
-    except (OSError, UserError):
-        return ""
-
-
 def _open_foreign(path: Path, sha256: str, skip: tuple[str, ...]) -> tuple[dict[str, np.ndarray], Metadata]:
     # Imported here, because other checkpoints need no part of it.
     from checkpoints_convert import published
 
-    if sha256 and (found := digest(path)) != sha256.lower():
-        raise UserError(
-            f"the checkpoint {path} has the SHA-256 {found} and not {sha256.lower()}: download it again"
-        )
+    if sha256:
+        weights = published.find_weights(path)
+        with weights.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256.lower():
+            raise UserError(f"{weights} has the SHA-256 {found} and not {sha256.lower()}: download it again")
     return published.read(path, skip)
-
-
-def _digest_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ppvit_jax import adaptation, checkpoint
+from ppvit_jax import adaptation, checkpoint, models
 from ppvit_jax.audit import public_checkpoints
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import adapted_model
@@ -10,7 +10,7 @@ from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared.encryption_choices import adaptable_encryptions
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
-from ppvit_jax.errors import SIDE, UserError
+from ppvit_jax.errors import SIDE, UserError, print_warning
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
     model = model.with_encryption(shared.open_encryption(arguments.encryption, model.shape.patch_size).spec)
     adapted = adaptation.adapt(model.params, model.permutations(key))
     adapted_model.write_model(arguments, model.with_params(adapted), key)
+    if (shown := models.family_of(model.shape).in_the_clear) and model.permutations(key).block is not None:
+        print_warning(f"{arguments.output} shows {shown}: only the permutation of pixels stays secret")
     public_name = public_checkpoints.identify(path, original)
     # The warning comes last, so that a mistake prints one line alone.
     shared.warn_of_public_base(arguments, public_name)

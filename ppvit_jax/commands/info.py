@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="PATH",
-        help="checkpoint (.npz), key file, folder of encrypted images, or workdir of a run",
+        help="checkpoint (.npz, or hf:OWNER/NAME on the Hugging Face hub), key file, folder of encrypted images, or "
+        "workdir of a run",
     )
 
 
@@ -68,22 +69,38 @@ def _checkpoint(path: Path) -> Facts:
     listed = f" ({', '.join(name if name.isprintable() else repr(name) for name in names)})" if names else ""
     shape = _shape(path, arrays, metadata)
     if shape is None:
-        return {
+        facts = {
             "checkpoint": f"{metadata.model}, {millions:.2f} million parameters and statistics, {types}",
             "image size": f"{metadata.image_size}x{metadata.image_size}",
             "classes": f"{len(names)}{listed}",
         } | _record(path, metadata)
+        family = models.recognize(arrays)
+        return facts | ({"family": family.title, "absorbs": f"nothing, because {family.limits}"} if family else {})
     family = models.family_of(shape)
     name = metadata.model or family.name(shape) or family.title
     content = "parameters and statistics" if statistics else "parameters"
     facts = {
         "checkpoint": f"{name}, {millions:.2f} million {content}, {types}",
+        "family": family.title,
         "image size": f"{shape.image_size}x{shape.image_size}, patches of {shape.patch_size}x{shape.patch_size}",
     }
     classes = str(shape.num_classes) if shape.num_classes else "no head"
     if shape.num_classes and names and len(names) != shape.num_classes:
         listed = f", but {len(names)} names{listed}"
-    return facts | family.describe(shape) | {"classes": classes + listed} | _record(path, metadata)
+    facts |= family.describe(shape) | {"classes": classes + listed}
+    return facts | _record(path, metadata) | _adaptation(family, arrays)
+
+
+def _adaptation(family: models.Family, arrays: dict[str, np.ndarray]) -> Facts:
+    """Returns what a model of the family absorbs by which weights, and what its weights show of a key."""
+    places = {family.positions: "positions", family.mixing_matrix: "adaptive matrix"}
+    blocks = next((f"permuted blocks ({title})" for name, title in places.items() if name in arrays), "")
+    values = "permuted and inverted values (patch embedding)"
+    private = family.in_the_clear or "nothing that ppvit audit finds"
+    return {
+        "absorbs": f"{values}, {blocks}" if blocks else f"{values}, and no permuted blocks",
+        "shows of a key": f"all of it if the base is public (ppvit audit weights); if it is private, {private}",
+    }
 
 
 def _record(path: Path, metadata: checkpoint.Metadata) -> Facts:

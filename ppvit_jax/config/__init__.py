@@ -45,7 +45,8 @@ def default_config() -> Config:
     """Returns the paper's protocol: ViT-B/16 at 224x224, batch 32, SGD, 15 epochs, encryption "bs+ps"."""
     config = ConfigDict(
         {
-            # A .npz file in Google's layout. "embedded" is the small model in the package; "" trains from scratch.
+            # A file, or its name: hf:OWNER/NAME on the Hugging Face hub, or https://... with checkpoint_sha256.
+            # "embedded" is the small model in the package; "" trains from scratch.
             "checkpoint": "ViT-B_16.npz",
             # The expected SHA-256 of the checkpoint in hexadecimal; "" accepts any file.
             "checkpoint_sha256": "",

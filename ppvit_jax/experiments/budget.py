@@ -95,7 +95,7 @@ def make_plan(sources: list[str], overrides: list[str], minutes: float) -> Plan:
         raise UserError(f"--budget is {minutes:g} minutes: give a positive number")
     began = time.monotonic()
     configs = [configuration.load(source, overrides) for source in sources]
-    replaces_vit = any(c.checkpoint and not checkpoint.resolve(c.checkpoint).is_file() for c in configs)
+    replaces_vit = any(c.checkpoint and _is_missing(c.checkpoint) for c in configs)
     least = Plan(minutes, _SMALLEST, _SMALLEST // 2, _EPOCHS, _BATCH, replaces_vit)
     dataset = data.load(configs[0].data, configs[0].image_size, configs[0].seed)
     progress = Progress("timing the rows", len(sources), "rows")
@@ -117,6 +117,11 @@ def make_plan(sources: list[str], overrides: list[str], minutes: float) -> Plan:
             f"at least {int(needed) + 1} minutes, or choose fewer rows with --rows"
         )
     return dataclasses.replace(least, train_examples=count, test_examples=min(count // 2, len(dataset.test)))
+
+
+def _is_missing(name: str) -> bool:
+    """Returns True for a checkpoint that is a path without a file; others are downloaded on first use."""
+    return not checkpoint.is_remote(name) and not checkpoint.resolve(name).exists()
 
 
 def _time(config: Config, dataset: data.Dataset) -> tuple[float, float]:

@@ -186,7 +186,8 @@ def _describe(results: dict[Arm, Result]) -> str:
     size = result["image_size"]
     origin = "from scratch"
     if result["checkpoint"]:
-        origin = f"from {checkpoint.resolve(result['checkpoint']).name}"
+        name = result["checkpoint"]
+        origin = f"from {name if checkpoint.is_remote(name) else checkpoint.resolve(name).name}"
     return (
         f"{result['dataset']}, {result['model']} {origin}, {size}x{size}, epochs: {result['epochs']} of "
         f"{result['train_examples']:,} images, seed {result['seed']}, {result['test_examples']:,} test images"

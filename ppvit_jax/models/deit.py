@@ -42,7 +42,7 @@ class DeiTConfig(ViTConfig):
 
 FAMILY = make_family(
     title="DeiT",
-    form="DeiT-SIZE/PATCH-distilled or DeiT-SIZE/PATCH-III",
+    form="DeiT-SIZE/PATCH-distilled, DeiT-SIZE/PATCH-III",
     example="DeiT-S/16-distilled",
     pattern=r"DeiT-([A-Za-z]+)[/_](\d+)-(distilled|III)",
     config=DeiTConfig,
@@ -55,4 +55,5 @@ FAMILY = make_family(
     read_arrays=lambda stored, fields: {"is_third": "dist" not in stored.arrays},
     write_name=lambda config, size: f"DeiT-{size}-{'III' if config.is_third else 'distilled'}",
     prefix_tokens=None,
+    other_heads=("head_dist",),
 )

@@ -17,10 +17,13 @@ from ppvit_jax.models.activations import activate
 from ppvit_jax.models.attention import attention, choose_attention, padded_tokens
 from ppvit_jax.models.layer_norm import standardize
 from ppvit_jax.models.products import activation_dtype, linear
+from ppvit_jax.models.rotary import grid_angles, rotate
 from ppvit_jax.models.target import Target
 from ppvit_jax.models.vit_config import ViTConfig
 
 Layer = tuple[jax.Array, jax.Array]
+# Base of the frequencies of DINOv3's rotary positions.
+ROTARY_BASE = 100.0
 
 
 class Dense(nn.Module):
@@ -108,12 +111,14 @@ class _Attention(nn.Module):
     tokens: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, norm: Layer, scale: _LayerScale) -> jax.Array:
+    def __call__(self, x: jax.Array, norm: Layer, scale: _LayerScale, angles: jax.Array | None) -> jax.Array:
         width = x.shape[-1]
         dtype, heads = self.config.dtype, (self.config.heads, width // self.config.heads)
         layers = [_fold(norm, _xavier((width,), heads, name=name)()) for name in ("query", "key", "value")]
         padded = padded_tokens(self.tokens, self.implementation)
         query, key, value = (y.reshape(-1, padded, *heads) for y in linear(x, layers, dtype, self.target))
+        if angles is not None:
+            query, key = (rotate(y, angles, self.target) for y in (query, key))
         y = attention(query, key, value, dtype, self.implementation, self.target, self.tokens)
         out = scale(_xavier(heads, (width,), name="out")())
         return linear(y.reshape(x.shape), [out], dtype, self.target)[0]
@@ -126,13 +131,13 @@ class _EncoderBlock(nn.Module):
     tokens: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, angles: jax.Array | None) -> jax.Array:
         width, epsilon, factor = x.shape[-1], self.config.epsilon, self.config.layout.layer_scale
         norm = LayerNorm(width, name="LayerNorm_0")()
         attend = _Attention(
             self.config, self.target, self.implementation, self.tokens, name="MultiHeadDotProductAttention_1"
         )
-        x = x + attend(standardize(x, epsilon), norm, _LayerScale(width, factor, name="LayerScale_0"))
+        x = x + attend(standardize(x, epsilon), norm, _LayerScale(width, factor, name="LayerScale_0"), angles)
         norm = LayerNorm(width, name="LayerNorm_2")()
         mlp = _MlpBlock(self.config, self.target, name="MlpBlock_3")
         return x + mlp(standardize(x, epsilon), norm, _LayerScale(width, factor, name="LayerScale_1"))
@@ -145,6 +150,17 @@ class _PositionEmbedding(nn.Module):
     @nn.compact
     def __call__(self) -> jax.Array:
         return self.param("pos_embedding", nn.initializers.normal(stddev=0.02), (1, self.tokens, self.width))
+
+
+class _Rotary(nn.Module):
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        config = self.config
+        grid, head_size = config.grid_size, config.hidden_size // config.heads
+        angles = self.param("angles", lambda rng: jnp.asarray(grid_angles(grid, head_size, ROTARY_BASE))[None])
+        return jax.lax.stop_gradient(jnp.asarray(angles[0]))
 
 
 @jax.custom_vjp
@@ -194,11 +210,16 @@ class Encoder(nn.Module):
         tokens = len(prefix) + count
         implementation = choose_attention(config.attention, config.dtype, width // config.heads, self.target)
         padding = padded_tokens(tokens, implementation) - tokens
-        if positions is None:
-            (positions,) = _PositionEmbedding(layout.prefix_rows + count, width, name="posembed_input")()
+        rows, own = layout.prefix_rows, len(prefix)
+        angles = None
+        if layout.rotary:
+            # Only patches are rotated.
+            angles = jnp.pad(_Rotary(config, name="rotary")(), ((own, padding), (0, 0)))
+            positions = jnp.zeros((rows + count, width), prefix.dtype)
+        elif positions is None:
+            positions = jnp.asarray(_PositionEmbedding(rows + count, width, name="posembed_input")()[0])
         # Tokens before the patches come first. Rows of padding come last: they are zero here, and nothing reads them.
-        embedding, own, rows = self.target.gather(positions), len(prefix), layout.prefix_rows
-        embedding = jnp.pad(jnp.asarray(embedding), ((0, padding), (0, 0)))
+        embedding = jnp.pad(jnp.asarray(self.target.gather(positions)), ((0, padding), (0, 0)))
         if own > rows:
             embedding = jnp.insert(embedding, jnp.full(own - rows, rows), 0, axis=0)
         if own:
@@ -210,7 +231,7 @@ class Encoder(nn.Module):
             scale, bias = LayerNorm(width, name="pre_norm")()
             x = (standardize(x, config.epsilon) * scale + bias).astype(x.dtype)
         for layer in range(config.layers):
-            x = _EncoderBlock(config, self.target, implementation, tokens, name=f"encoderblock_{layer}")(x)
+            x = _EncoderBlock(config, self.target, implementation, tokens, name=f"encoderblock_{layer}")(x, angles)
         return self._pool(x.reshape(batch, -1, width), slice(own, tokens))
 
     def _pool(self, x: jax.Array, patches: slice) -> jax.Array:

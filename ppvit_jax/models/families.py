@@ -11,7 +11,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from ppvit_jax.errors import UserError
-from ppvit_jax.models import clip, convmixer, deit, dinov2, neuracrypt, pyramidnet, resnet, siglip, vit
+from ppvit_jax.models import clip, convmixer, deit, dinov2, dinov3, neuracrypt, pyramidnet, resnet, siglip, vit
 from ppvit_jax.models.family import Family, Options, Stored
 from ppvit_jax.models.model import Model, ModelConfig, Statistics, leaf
 
@@ -19,6 +19,7 @@ FAMILIES: tuple[Family[Any], ...] = (
     vit.FAMILY,
     deit.FAMILY,
     dinov2.FAMILY,
+    dinov3.FAMILY,
     siglip.FAMILY,
     clip.FAMILY,
     convmixer.FAMILY,
@@ -28,9 +29,9 @@ FAMILIES: tuple[Family[Any], ...] = (
 )
 # Options that a model's name does not fix, with their defaults: the fields of `config.model_options`. The default of
 # the first family that has an option stands for the own default of each family.
-OPTIONS: dict[str, str | int | float] = {
-    name: value for family in reversed(FAMILIES) for name, value in family.options.items()
-}
+OPTIONS: dict[str, str | int | float] = {}
+for _family in FAMILIES:
+    OPTIONS |= {name: value for name, value in _family.options.items() if name not in OPTIONS}
 
 
 def parse_name(
@@ -130,7 +131,8 @@ def infer_config(
     """
     family = recognize(arrays) or FAMILIES[0]
     if family.infer is None:
-        readable = " or ".join(family.names for family in FAMILIES if family.infer is not None)
+        *others, last = [family.names for family in FAMILIES if family.infer is not None]
+        readable = f"{', '.join(others)} or {last}"
         raise UserError(
             f"{where} is a {family.title}: its shape cannot be inferred from a checkpoint, and it cannot be adapted, "
             f"because {family.limits}; use {readable}"
@@ -193,10 +195,9 @@ def _abstract(config: ModelConfig, init: Callable[[jax.Array], dict[str, Any]]) 
 def unused_layers(config: ModelConfig, *, keep_head: bool) -> tuple[str, ...]:
     """Returns the prefixes of parameters, such as "head/", that a checkpoint may have and the model does not use."""
     family = family_of(config)
-    lacking = [
-        layer for layer in family.optional if not any(name.startswith(f"{layer}/") for name in parameter_shapes(config))
-    ]
-    return tuple(f"{layer}/" for layer in ([] if keep_head else [family.head]) + lacking)
+    names, optional = parameter_shapes(config), [f"{layer}/" for layer in family.optional]
+    lacking = tuple(layer for layer in optional if not any(name.startswith(layer) for name in names))
+    return (() if keep_head else family.heads) + lacking
 
 
 def resize_positions(arrays: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:

@@ -89,9 +89,12 @@ class Family(Generic[ConfigT]):
       mixing_matrix: [blocks, blocks], with columns in the order of the blocks.
 
     Other parameters:
+      in_the_clear: the part of a key that an adapted model shows to everyone, also with a private base; "" for none.
+      fixed: parameters that no optimizer changes, such as a table of angles.
       head: the layer that computes the logits.
+      other_heads: layers that compute logits as well, such as that of a distillation token.
       optional: layers that a checkpoint may have although the model lacks them.
-      landmarks: parameters that every model of the family has and that identify the family.
+      landmarks: parameters that identify the family; every model of the family has some of them.
       encoder: the subtree whose kernels adaptation leaves unchanged.
       encoder_outputs: endings of the names of kernels in `encoder` whose outputs are the hidden units.
     """
@@ -116,10 +119,18 @@ class Family(Generic[ConfigT]):
     positions: str = ""
     prefix_tokens: int | None = 0
     mixing_matrix: str = ""
+    in_the_clear: str = ""
+    fixed: tuple[str, ...] = ()
     head: str = "head"
+    other_heads: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     encoder: str = ""
     encoder_outputs: tuple[str, ...] = ()
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Prefixes of the parameters that compute logits, such as "head/"."""
+        return tuple(f"{layer}/" for layer in (self.head, *self.other_heads))
 
     def prefix_rows(self, rows: int) -> int:
         """Returns the number of rows of a position embedding before those of the patches, whose grid is square.

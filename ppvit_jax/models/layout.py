@@ -28,6 +28,8 @@ class Layout:
         for a model without them.
       gated: True if the MLP is SwiGLU, (silu(x U) * (x V)) W, whose first layer has the kernel [U, V]
         (arXiv 2002.05202).
+      rotary: True if attention rotates queries and keys by the positions of the patches, and no position is added
+        (arXiv 2104.09864). The angles are the parameter "Transformer/rotary/angles", which is not trained.
       top_positions: True if the position embedding is the parameter "pos_embedding" of the model, and not of the
         encoder.
       pool: one of POOLS.
@@ -41,6 +43,7 @@ class Layout:
     pre_norm: bool = False
     layer_scale: str = ""
     gated: bool = False
+    rotary: bool = False
     top_positions: bool = False
     pool: str = "token"
 

@@ -20,6 +20,8 @@ from ppvit_jax.data.manifest import Header
 from ppvit_jax.data.source import ArraySource
 from ppvit_jax.errors import UserError
 
+# Files of a checkpoint's folder, without those that other programs may add.
+_CHECKPOINT_FILES = ("config.json", "preprocessor_config.json", "model*.safetensors", "pytorch_model*.bin")
 # Fields of the configuration that may change when a run is resumed: paths, logging, and the use of devices.
 _CHANGEABLE_FIELDS = (
     "key_file",
@@ -77,7 +79,7 @@ def describe_run(config: Config, dataset: Dataset, metadata: checkpoint.Metadata
             "digest": dataset.digest or _digest_arrays(dataset),
             "train_digest": dataset.train_digest,
         },
-        "checkpoint_sha256": checkpoint.digest(checkpoint.resolve(config.checkpoint)) if config.checkpoint else "",
+        "checkpoint_sha256": _digest_checkpoint(config),
         "versions": versions(),
     }
 
@@ -184,6 +186,27 @@ def _digest_arrays(dataset: Dataset) -> str:
         for array in (source.images, source.labels):
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _digest_checkpoint(config: Config) -> str:
+    """Returns the SHA-256 of the checkpoint: of the file, or of the names and SHA-256 of a folder's files."""
+    if not config.checkpoint:
+        return ""
+    try:
+        path = checkpoint.resolve(config.checkpoint, config.checkpoint_sha256)
+        if not path.is_dir():
+            return _digest_file(path)
+        files = sorted(file for pattern in _CHECKPOINT_FILES for file in path.glob(pattern))
+        lines = [f"{_digest_file(file)}  {file.name}\n" for file in files]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    except (OSError, UserError):
+        # The parameters were given in memory, beside the name of a file that is not here.
+        return ""
+
+
+def _digest_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _differences(recorded: Record, current: Record) -> dict[str, tuple[str, str]]:

@@ -63,12 +63,14 @@ def load(config: Config, model_config: models.ModelConfig, dataset: Dataset, *, 
         return Start(model_config, params, _init_statistics(config, model_config), metadata)
 
     keep_head = config.head == "keep"
-    path = checkpoint.resolve(config.checkpoint)
+    path = checkpoint.resolve(config.checkpoint, config.checkpoint_sha256)
     family = models.family_of(model_config)
     # An ImageNet-21k head is a fifth of the file: skip it when it will be replaced.
     unused = models.unused_layers(model_config, keep_head=False)
-    arrays, metadata = checkpoint.read(path, config.checkpoint_sha256, skip=() if keep_head else unused)
+    skip = () if keep_head else unused
+    arrays, metadata = checkpoint.open_checkpoint(path, "" if path.is_dir() else config.checkpoint_sha256, skip)
     arrays, kept = checkpoint.split(arrays)
+    check_family(config, model_config, path, metadata, arrays)
     checkpoint.check_record(path, metadata, arrays)
     metadata = checkpoint.complete_record(path, metadata)
     normalization = checkpoint.describe_normalization(config.mean, config.std) if normalizes else ""
@@ -76,7 +78,7 @@ def load(config: Config, model_config: models.ModelConfig, dataset: Dataset, *, 
     model_config = _adopt_options(config, model_config, path, metadata, notes)
     if keep_head:
         model_config = _adopt_layers(config, model_config, path, arrays, notes)
-        arrays = _match_head(path, arrays, metadata.class_names, dataset.class_names, family.head, notes)
+        arrays = _match_head(path, arrays, metadata.class_names, dataset.class_names, family.heads, notes)
         if metadata.resize and dataset.resize and metadata.resize != dataset.resize:
             recorded, used = checkpoint.describe_resize(metadata.resize), checkpoint.describe_resize(dataset.resize)
             warnings.append(
@@ -108,6 +110,40 @@ def _init_statistics(config: Config, model_config: models.ModelConfig) -> models
     if config.dtype == "float64":
         return jax.tree.map(lambda leaf: leaf.astype(np.float64), statistics)
     return statistics
+
+
+def check_family(
+    config: Config,
+    model_config: models.ModelConfig,
+    path: Path,
+    metadata: checkpoint.Metadata,
+    arrays: dict[str, np.ndarray],
+) -> None:
+    """Checks that a checkpoint is of the configured family and patch size.
+
+    Raises:
+      UserError: it is of another one; the message names both models.
+    """
+    family, wanted = models.recognize(arrays), models.family_of(model_config)
+    if family is None or (family is not wanted and wanted.infer is None):
+        return
+    kernel = arrays.get(family.patch_kernel)
+    size = kernel.shape[0] if kernel is not None and kernel.ndim == 4 else 0
+    if family is wanted and size in (0, model_config.patch_size):
+        return
+    try:
+        shape = models.infer_config(
+            arrays, where=str(path), image_size=metadata.image_size, options=metadata.model_options
+        )
+        name = models.model_name(shape)
+    except UserError:
+        name = ""
+    patches = f" with patches of {size}x{size} pixels" if size and family is wanted else ""
+    advice = f"set config.model={name}, or " if name else ""
+    raise UserError(
+        f"{path} is {name or f'a {family.title}'}{patches}, but config.model is {config.model}: {advice}use another "
+        "checkpoint"
+    )
 
 
 def _adopt_options(
@@ -166,7 +202,7 @@ def _match_head(
     arrays: dict[str, np.ndarray],
     recorded: tuple[str, ...],
     wanted: tuple[str, ...],
-    head: str,
+    heads: tuple[str, ...],
     notes: list[str],
 ) -> dict[str, np.ndarray]:
     """Puts the outputs of the head into the order of the data set's classes, by their names."""
@@ -187,7 +223,7 @@ def _match_head(
         )
     order = np.array([recorded.index(name) for name in wanted])
     notes.append(f"the head's outputs are reordered by class name, from {_list(recorded)} to {_list(wanted)}")
-    return {name: array[..., order] if name.startswith(f"{head}/") else array for name, array in arrays.items()}
+    return {name: array[..., order] if name.startswith(heads) else array for name, array in arrays.items()}
 
 
 def _check_size(

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypedDict
 
@@ -126,9 +127,11 @@ def _compiled(
     target = models.Target(mesh.devices.flat[0].platform, mesh.size, divided, config.reduce_dtype)
     model = models.build(models.retarget(model_config, target))
     names = unflatten_dict(models.parameter_shapes(model_config), sep="/")
+    # A weight decay would change them, although they have no gradient.
+    fixed = tuple(map(re.escape, models.family_of(model_config).fixed))
 
     def optimizer(total_steps: jax.typing.ArrayLike) -> optax.GradientTransformation:
-        return make_optimizer(config.optimizer, total_steps, names, tuple(config.freeze))
+        return make_optimizer(config.optimizer, total_steps, names, (*config.freeze, *fixed))
 
     # Raises an error now if an expression in `freeze` is wrong.
     optimizer(1)

@@ -1,7 +1,9 @@
 """Tests of `ppvit keygen`, `adapt`, `restore` and `rekey`."""
 
+import dataclasses
 import re
 import stat
+from typing import Any
 
 import jax
 import numpy as np
@@ -171,3 +173,18 @@ def test_a_mistake_gives_one_line_and_writes_nothing(tmp_path, plain, key, capsy
     assert re.search(message, errors), errors
     assert errors.startswith("error: ") and errors.count("\n") == 1
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_model_that_shows_the_permutation_of_blocks_is_adapted_with_a_warning(tmp_path, key, capsys):
+    named: Any = models.parse_name("DINOv3-S/16", image_size=32, num_classes=3)
+    config = dataclasses.replace(named, layers=1, hidden_size=16, heads=2, mlp_size=16)
+    params = jax.device_get(models.build(config).init(jax.random.key(0)))
+    plain = tmp_path / "dinov3.npz"
+    checkpoint.write(plain, params, Metadata(image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3))
+    for encryption, warns in (("bs+ps", True), ("ps", False)):
+        output = tmp_path / f"{encryption}.npz"
+        arguments = ("--checkpoint", plain, "--output", output, "--encryption", encryption, "--key", key)
+        assert _run("adapt", *arguments) == 0
+        assert ("shows the permutation of blocks" in capsys.readouterr().err) == warns
+    assert _run("restore", "--key", key, "--checkpoint", tmp_path / "bs+ps.npz", "--output", tmp_path / "back.npz") == 0
+    assert_same_tree(checkpoint.read(tmp_path / "back.npz")[0], flatten(params))

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from helpers.command import make_key
 from helpers.images import write_images
+from helpers.tiny import random_params
+from helpers.transformers import tiny_transformers
 
 from ppvit_jax import __main__ as commands
-from ppvit_jax import checkpoint, keys
+from ppvit_jax import checkpoint, keys, models
 from ppvit_jax.command_line import run_command
 
 
@@ -60,6 +62,65 @@ def test_checkpoints_and_encrypted_images(tmp_path, capsys):
         facts = _strip(_info(path, capsys))
         assert facts["images"].startswith("2 files of ") and facts["encryption"] == "bs+ps"
         assert (facts["key fingerprint"], facts["signed by owner"]) == (fingerprint, "yes")
+
+
+TRANSFORMERS = tiny_transformers()
+# Tokens before the patches, pooling, and activation.
+PARTS = {
+    "ViT-B/8": ("Vision Transformer", "1 class", "token", "gelu_tanh, epsilon 1e-06"),
+    "DeiT-S/8-distilled": ("DeiT", "1 class, 1 distillation", "distilled", "gelu, epsilon 1e-06"),
+    "DeiT-S/8-III": ("DeiT", "1 class", "token", "gelu, epsilon 1e-06"),
+    "DINOv2-S/7": ("DINOv2", "1 class", "token", "gelu, epsilon 1e-06"),
+    "DINOv2-B/7-registers": ("DINOv2", "1 class, 4 register", "token", "gelu, epsilon 1e-06"),
+    "DINOv3-S/8": ("DINOv3", "1 class, 4 register", "token", "gelu, epsilon 1e-05"),
+    "SigLIP-B/8": ("SigLIP", "none", "map", "gelu_tanh, epsilon 1e-06"),
+    "CLIP-B/8": ("CLIP", "1 class", "token", "quick_gelu, epsilon 1e-05"),
+    "SigLIP-B/8 mean": ("SigLIP", "none", "norm_mean", "gelu_tanh, epsilon 1e-06"),
+    "DINOv2-S/7 token and mean": ("DINOv2", "1 class", "token_mean", "gelu, epsilon 1e-06"),
+    "DINOv2-g/7-registers as in timm": ("DINOv2", "1 class, 4 register", "token", "silu, epsilon 1e-06"),
+}
+
+
+@pytest.mark.parametrize("title", TRANSFORMERS)
+def test_a_model_of_any_family_tells_its_parts_and_what_it_absorbs(tmp_path, capsys, title):
+    config = TRANSFORMERS[title]
+    record = checkpoint.Metadata(
+        image_size=config.image_size,
+        model_options=models.recorded_options(config),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+    checkpoint.write(tmp_path / "model.npz", random_params(config), record)
+    facts = _strip(_info(tmp_path / "model.npz", capsys))
+    names = ("family", "tokens before the patches", "pooling", "activation")
+    assert tuple(facts[name] for name in names) == PARTS[title]
+    mlp = "SwiGLU" if "as in timm" in title else "MLP"
+    assert facts["shape"] == f"hidden 16, 2 layers, 2 heads, {mlp} 24"
+    side, patch = config.image_size, config.patch_size
+    assert facts["image size"] == f"{side}x{side}, patches of {patch}x{patch}" and facts["classes"] == "3"
+    assert facts["normalization"] == "mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225)"
+    assert facts["absorbs"] == "permuted and inverted values (patch embedding), permuted blocks (positions)"
+    in_the_clear = "permutation of blocks" in facts["shows of a key"].partition("; ")[2]
+    assert in_the_clear == (facts["family"] == "DINOv3")
+
+
+def test_families_without_positions_say_what_they_absorb(tmp_path, capsys):
+    for model, options, absorbed in (
+        ("ConvMixer-8/1", {"patch_size": 4}, "permuted and inverted values (patch embedding), and no permuted blocks"),
+        (
+            "ConvMixer-8/1",
+            {"patch_size": 4, "adaptive_matrix": "free"},
+            "permuted and inverted values (patch embedding), permuted blocks (adaptive matrix)",
+        ),
+        ("ResNet-18", {}, "nothing, because its convolutions reach across"),
+    ):
+        config = models.parse_name(model, image_size=16, num_classes=2, options=options)
+        params = {name: np.zeros(shape, np.float32) for name, shape in models.parameter_shapes(config).items()}
+        record = checkpoint.Metadata(model, 16, class_names=("a", "b"), model_options=models.recorded_options(config))
+        checkpoint.write(tmp_path / "model.npz", params, record)
+        facts = _strip(_info(tmp_path / "model.npz", capsys))
+        assert facts["absorbs"].startswith(absorbed) and facts["family"] == model.partition("-")[0]
+        (tmp_path / "model.npz").unlink()
 
 
 def test_what_is_unknown_gives_one_line(tmp_path, capsys):

@@ -12,10 +12,14 @@ from ppvit_jax import keys, models
 from ppvit_jax.config import default_config, make_encryption, make_model
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments.table_rows import TABLES
+from ppvit_jax.models.clip import CLIPConfig
 from ppvit_jax.models.convmixer import ConvMixerConfig
+from ppvit_jax.models.deit import DeiTConfig
+from ppvit_jax.models.dinov2 import DINOv2Config
 from ppvit_jax.models.neuracrypt import NeuraCryptConfig
 from ppvit_jax.models.pyramidnet import PyramidNetConfig
 from ppvit_jax.models.resnet import ResNetConfig
+from ppvit_jax.models.siglip import SigLIPConfig
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [f"table{number}.py:{row.name}" for number, rows in TABLES.items() for row in rows] + ["neuracrypt.py"]
@@ -31,6 +35,10 @@ def _parse(name, options=None, **fields) -> Any:
     [
         ("ViT-Micro/8", models.ViTConfig(8, 128, 6, 4, 512, **COMMON)),
         ("ViT-B_16", models.ViTConfig(16, 768, 12, 12, 3072, **COMMON)),
+        ("DeiT-S/16-III", DeiTConfig(16, 384, 12, 6, 1536, activation="gelu", is_third=True, **COMMON)),
+        ("DINOv2-g/8", DINOv2Config(8, 1536, 40, 24, 4096, activation="gelu", gated=True, **COMMON)),
+        ("SigLIP-So400m/16", SigLIPConfig(16, 1152, 27, 16, 4304, **COMMON)),
+        ("CLIP-L_16", CLIPConfig(16, 1024, 24, 16, 4096, activation="quick_gelu", epsilon=1e-5, **COMMON)),
         ("ConvMixer-256/8", ConvMixerConfig(256, 8, patch_size=2, kernel_size=5, **COMMON)),
         ("ResNet-18", ResNetConfig("cifar", **COMMON)),
         ("PyramidNet-110/270", PyramidNetConfig(depth=110, alpha=270, **COMMON)),
@@ -48,6 +56,7 @@ def test_what_the_name_leaves_open_reaches_its_family_and_no_other():
         "attention": "cudnn",
         "activation": "gelu",
         "epsilon": 1e-12,
+        "pool": "mean",
         "patch_size": 4,
         "kernel_size": 3,
         "adaptive_matrix": "sinkhorn",
@@ -56,8 +65,9 @@ def test_what_the_name_leaves_open_reaches_its_family_and_no_other():
     }
     assert options.keys() == models.OPTIONS.keys()
     assert all(models.OPTIONS[name] != value for name, value in options.items())
-    changed = {
-        "ViT-Micro/8": {"attention": "cudnn", "activation": "gelu", "epsilon": 1e-12},
+    transformer = {"attention": "cudnn", "activation": "gelu", "epsilon": 1e-12, "pool": "mean"}
+    names = ("ViT-Micro/8", "DeiT-Ti/16-III", "DINOv2-S/16-registers", "SigLIP-B/16", "CLIP-B/16")
+    changed = dict.fromkeys(names, transformer) | {
         "ConvMixer-16/1": {"patch_size": 4, "kernel_size": 3, "adaptive_matrix": "sinkhorn"},
         "ResNet-18": {"stem": "imagenet"},
         "PyramidNet-8/12": {"adaptation_network": "ele"},
@@ -96,7 +106,7 @@ def test_the_configuration_gives_sizes_and_options():
 )
 def test_an_unknown_name_gives_one_line_with_those_that_are_known(name):
     with pytest.raises(
-        UserError, match=r"unknown model .*ViT-SIZE/PATCH, ConvMixer-WIDTH/DEPTH, ResNet-18, Pyra"
+        UserError, match=r"unknown model .*ViT-SIZE/PATCH, DeiT-.*ConvMixer-WIDTH/DEPTH, ResNet-18, Pyra"
     ) as caught:
         _parse(name)
     assert "\n" not in str(caught.value)
@@ -109,9 +119,13 @@ def test_an_unknown_name_gives_one_line_with_those_that_are_known(name):
             "ConvMixer-16/1",
             {"path_size": 4},
             {},
-            "unknown model option path_size: use one of attention, activation, epsilon, patch_size",
+            "unknown model option path_size: use one of attention, activation, epsilon, pool, patch_size",
         ),
         ("ViT-Huge/16", {}, {}, "unknown model 'ViT-Huge/16': use ViT-SIZE/PATCH with SIZE one of Micro"),
+        ("DeiT-S/16", {}, {}, "unknown model 'DeiT-S/16': use DeiT-SIZE/PATCH-distilled, DeiT-SIZE/PATCH-III with SIZE"),
+        ("DINOv2-S/14", {}, {}, "image size 32 is not a multiple of the patch size 14 of DINOv2-S/14: use.* 28 or 42"),
+        ("SigLIP-B/16", {"pool": "token"}, {}, "has no token for config.model_options.pool=token: use mean"),
+        ("CLIP-B/16", {"pool": "max"}, {}, "config.model_options has the pooling 'max': use one of token"),
         ("ViT-B/16", {}, {"image_size": 40}, "image size 40 is not a multiple of the patch size 16"),
         ("ConvMixer-16/1", {"patch_size": 5}, {}, "image size 32 is not a multiple of the patch size 5"),
         ("ConvMixer-16/1", {"patch_size": 0}, {}, "patch size 0"),

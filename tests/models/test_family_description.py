@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 from helpers.tiny import assert_same_tree, flatten, random_images, random_params
+from helpers.transformers import tiny_transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,11 @@ from ppvit_jax.models.model import Model, from_linen
 KEY, OTHER = SecretKey(bytes(32)), SecretKey(bytes(range(32)))
 NAMES = {
     "ViT-Micro/8": "Vision Transformer",
+    "DeiT-Ti/16-distilled": "DeiT",
+    "DINOv2-S/14": "DINOv2",
+    "DINOv3-S/16": "DINOv3",
+    "SigLIP-B/16": "SigLIP",
+    "CLIP-B/16": "CLIP",
     "ConvMixer-16/2": "ConvMixer",
     "ResNet-18": "ResNet",
     "PyramidNet-8/12": "PyramidNet",
@@ -32,20 +38,26 @@ NAMES = {
 
 
 def _config(name, **options):
-    return models.parse_name(name, image_size=16, num_classes=3, options={"patch_size": 4, "kernel_size": 3, **options})
+    size = 28 if name.startswith("DINOv2") else 16
+    options = {"patch_size": 4, "kernel_size": 3, **options}
+    return models.parse_name(name, image_size=size, num_classes=3, options=options)
 
 
 CONFIGS = [
+    *tiny_transformers().values(),
     *map(_config, NAMES),
     *(_config("ConvMixer-16/2", adaptive_matrix=kind) for kind in ("free", "softmax", "sinkhorn")),
     models.parse_name("ViT-Micro/8", image_size=16, num_classes=3, representation_size=5),
 ]
 
 
-def test_every_family_is_in_the_list_once_and_shares_no_name_option_or_class():
+def test_every_family_is_in_the_list_once_and_shares_no_name_or_class():
     assert [family.title for family in families.FAMILIES] == list(NAMES.values())
-    options = [option for family in families.FAMILIES for option in family.options]
-    assert options == list(models.OPTIONS) and len(set(options)) == len(options)
+    # The transformers share their options; the configuration has the defaults of the first family.
+    options = dict.fromkeys(option for family in families.FAMILIES for option in family.options)
+    assert list(options) == list(models.OPTIONS)
+    for option, default in models.OPTIONS.items():
+        assert default == next(family.options[option] for family in families.FAMILIES if option in family.options)
     assert len({family.config for family in families.FAMILIES}) == len(families.FAMILIES)
     for name, title in NAMES.items():
         config = _config(name)
@@ -56,19 +68,25 @@ def test_every_family_is_in_the_list_once_and_shares_no_name_option_or_class():
 def test_described_parameters_are_those_of_the_model(config):
     family, shapes = models.family_of(config), models.parameter_shapes(config)
     blocks = (config.image_size // config.patch_size) ** 2 if config.patch_size else 0
-    hidden = 0
+    hidden, fields = 0, vars(config)
     if family.patch_kernel:
         *patch, hidden = shapes[family.patch_kernel]
-        assert patch == [config.patch_size, config.patch_size, 3] and shapes[family.patch_bias] == (hidden,)
+        assert patch == [config.patch_size, config.patch_size, 3]
+        assert shapes.get(family.patch_bias) == ((hidden,) if family.patch_bias else None)
     if family.positions:
-        assert shapes[family.positions] == (1, family.prefix_tokens + blocks, hidden)
+        rows = shapes[family.positions][1]
+        width = hidden if family.positions not in family.fixed else hidden // fields["heads"] // 2
+        assert shapes[family.positions] == (1, family.prefix_rows(rows) + blocks, width)
+        assert family.prefix_tokens in (None, family.prefix_rows(rows))
     if family.mixing_matrix in shapes:
         assert shapes[family.mixing_matrix] == (blocks, blocks)
     assert shapes[f"{family.head}/kernel"][-1] == config.num_classes
-    assert set(family.landmarks) <= shapes.keys()
+    assert any(landmark in shapes for landmark in family.landmarks)
+    assert {name for name in shapes if name.startswith(family.heads)} >= {f"{family.head}/kernel"}
     assert set(family.recorded) <= family.options.keys() <= vars(config).keys()
-    for layer in family.optional:
-        assert any(name.startswith(f"{layer}/") for name in shapes) == (config.representation_size is not None)
+    present = {layer for layer in family.optional if any(name.startswith(f"{layer}/") for name in shapes)}
+    assert ("pre_logits" in present) == (fields.get("representation_size") is not None)
+    assert ("MAPHead_0" in present) == (family.title == "SigLIP" and not fields["pool"])
     for ending in family.encoder_outputs:
         kernels = [name for name in shapes if name.startswith(f"{family.encoder}/") and name.endswith(ending)]
         assert kernels and {shapes[name][-1] for name in kernels} == {hidden}
@@ -128,7 +146,7 @@ def test_families_that_cannot_be_read_back_say_why(name):
     config = _config(name)
     arrays = {name: np.zeros(1) for name in models.parameter_shapes(config)}
     with pytest.raises(
-        UserError, match=r"it is a .*cannot be inferred from .*, because it.*; use ViT-SIZE/PATCH or Conv"
+        UserError, match=r"it is a .*cannot be inferred from .*, because it.*; use ViT-SIZE/PATCH, .* or Conv"
     ):
         models.infer_config(arrays, where="it")
 

@@ -56,9 +56,10 @@ class Link:
     untouched: similarity of the encoder's kernels, value by value, because no key moves them (a scheme that did would
       prevent this); None if their sizes differ.
     patch, position: similarity of the matched rows of the patch embedding (absolute cosines) and of the position
-      embedding, which keys move; None if the sizes differ.
+      embedding, which keys move; None if the sizes differ. A table of rotary angles is the same in all models of a
+      family, so `position` is None for it as well.
     relative: permutations from the first key to the second: `adapt(first, relative)` is the second model up to
-      fine-tuning. A part is None unless its tensor is linked.
+      fine-tuning. A part is None unless its tensor is linked, or is such a table.
     """
 
     linked: bool
@@ -95,10 +96,13 @@ def compare(first: Params, second: Params, *, seed: int = 0, draws: int = 30) ->
         patch = against_chance(*patches, match, signed=True, seed=seed, draws=draws)
         if patch.linked:
             pixel, negative = match.order, match.negative
+    family = models.recognize(first)
+    is_public = family is not None and family.positions in family.fixed
     if positions[0].shape == positions[1].shape:
         match = match_rows(*positions, centered=True)
-        position = against_chance(*positions, match, signed=False, seed=seed, draws=draws)
-        block = match.order if position.linked else None
+        if not is_public:
+            position = against_chance(*positions, match, signed=False, seed=seed, draws=draws)
+        block = match.order if position is None or position.linked else None
     found = {"encoder's kernels": untouched, "patch embedding": patch, "position embedding": position}
     linking = [name for name, statistic in found.items() if statistic and statistic.linked]
     reason = f"more alike than chance allows: {', '.join(linking)}" if linking else "no more alike than by chance"

@@ -151,5 +151,5 @@ def unit_rows(matrix: np.ndarray, *, centered: bool) -> np.ndarray:
 def _leaf(params: Params, name: str) -> np.ndarray:
     array = models.leaf(params, name)
     if array is None:
-        raise UserError(f"the model has no {name}: give a Vision Transformer in Google's layout")
+        raise UserError(f"the model has no {name}: give a Vision Transformer")
     return np.asarray(array, np.float64)

@@ -119,7 +119,7 @@ def add_files(parser: argparse.ArgumentParser, kind: str) -> None:
     """Adds --checkpoint and --output; `kind` is the kind of model to read, "plain" or "adapted"."""
     text = f"checkpoint of the {kind} model: a .npz in Google's layout or of a ConvMixer"
     if kind == "plain":
-        text += "; embedded names the small one in the package"
+        text += "; embedded names the small one in the package, and hf:OWNER/NAME one on the Hugging Face hub"
     parser.add_argument("--checkpoint", required=True, metavar="IN", help=text)
     parser.add_argument("--output", required=True, metavar="OUT", help="checkpoint to write, a .npz that is new")
 
@@ -172,7 +172,8 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
     params = checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=str(path))
     checkpoint.check_statistics(statistics, models.abstract_statistics(shape), str(path))
     if not shape.num_classes:
-        del params[models.family_of(shape).head]
+        family = models.family_of(shape)
+        params = {name: layer for name, layer in params.items() if f"{name}/" not in family.heads}
     return SavedModel(path, params, statistics, metadata, shape, notes)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers.blocks import KEYS
 from helpers.tiny import assert_same_tree, random_params, tiny_model
+from helpers.transformers import tiny_transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -146,3 +147,32 @@ def test_the_same_seed_gives_the_same_answer():
     _, second = _keyed("bs+ps", SecretKey(bytes(32)))
     answers = [compare(BASE, second, seed=seed, draws=5) for seed in (0, 0, 1)]
     assert answers[0].patch == answers[1].patch != answers[2].patch
+
+
+@pytest.mark.parametrize("title", ["DeiT-S/8-distilled", "DINOv2-g/7-registers as in timm", "SigLIP-B/8", "CLIP-B/8"])
+def test_models_of_any_family_are_linked_by_their_base_alone(title):
+    config = tiny_transformers(image_sizes=4, hidden_size=64)[title]
+    size = config.image_size
+    permutations = [
+        parse("bs+ps", config.patch_size).absorb(SecretKey(bytes([seed] * 32)), height=size, width=size)
+        for seed in range(3)
+    ]
+    first, second, other = (
+        adapt(random_params(config, seed=seed), each) for seed, each in zip((1, 1, 2), permutations, strict=True)
+    )
+    link = compare(first, second, draws=5)
+    assert link.linked and all(statistic.linked for statistic in _statistics(link))
+    assert_same_tree(adapt(first, link.relative), second)
+    assert not compare(first, other, draws=5).linked
+
+
+def test_a_public_table_of_angles_links_no_models_and_shows_the_blocks():
+    config = tiny_transformers(image_sizes=4, hidden_size=64)["DINOv3-S/8"]
+    keys = [SecretKey(bytes([seed] * 32)) for seed in range(2)]
+    permutations = [parse("bs", 8).absorb(key, height=32, width=32) for key in keys]
+    bases = [random_params(config, seed=seed) for seed in range(2)]
+    bases[1]["Transformer"]["rotary"] = bases[0]["Transformer"]["rotary"]
+    first, second = (adapt(base, each) for base, each in zip(bases, permutations, strict=True))
+    link = compare(first, second, draws=5)
+    assert not link.linked and link.position is None
+    assert_same_tree(adapt(first, link.relative)["Transformer"]["rotary"], second["Transformer"]["rotary"])

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from helpers.blocks import KEYS
-from helpers.tiny import random_images, random_params, tiny_model
+from helpers.tiny import flatten, random_images, random_params, tiny_model
+from helpers.transformers import tiny_transformers
+from flax.traverse_util import unflatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppvit_jax import checkpoint
-from ppvit_jax.adaptation import adapt, restore
+from ppvit_jax import checkpoint, models
+from ppvit_jax.adaptation import adapt, fold_normalization, restore
 from ppvit_jax.audit.solvers.weights import drift, match_rows, recover
 from ppvit_jax.encryption import Permutations, parse
 from ppvit_jax.encryption.blockwise import make_secret
@@ -27,6 +29,10 @@ ABSORBED = (
     "etc:shared=True",
     "etc:rotation=False,negative_positive=False,channels=none",
 )
+
+
+TRANSFORMERS = tiny_transformers(image_sizes=4, hidden_size=64)
+STANDARD = (0.5, 0.5, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +78,30 @@ def test_the_key_of_any_adapted_method_is_recovered_without_its_name(base, key, 
     method, image = parse(spec, 8), random_images(1, 64)[0]
     encrypted = method.encrypt(image, method.derive(key, height=64, width=64))
     np.testing.assert_array_equal(method.decrypt(encrypted, make_secret(found, 64, 64, 8)), image)
+
+
+@pytest.mark.parametrize("title", TRANSFORMERS)
+def test_the_key_is_read_off_a_model_of_any_family(title):
+    """The base is as it is published: normalized by its own mean and standard deviation."""
+    config, random = TRANSFORMERS[title], np.random.default_rng(4)
+    size = config.image_size
+    plain = random_params(config, seed=1)
+    truth = parse("bs+ps+np", config.patch_size).absorb(SecretKey(bytes([7] * 32)), height=size, width=size)
+    folded = fold_normalization(plain, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), (STANDARD, STANDARD))
+    fixed = models.family_of(config).fixed
+    tuned = {
+        name: array + 0.1 * array.std() * random.standard_normal(array.shape) * (name not in fixed)
+        for name, array in flatten(adapt(folded, truth)).items()
+    }
+    tuned = unflatten_dict(tuned, sep="/")
+    found = recover(plain, tuned)
+    blocks, values = len(found.block.order), len(found.pixel.order)
+    assert (blocks, values) == (16, 3 * config.patch_size**2)
+    for actual, expected in zip(_whole(found.permutations, blocks, values), _whole(truth, blocks, values), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+    changes = drift(folded, tuned, found.permutations)
+    assert 0.05 < changes["patch_embedding"] < 0.2
+    assert changes["position_embedding"] == 0 if fixed else 0.05 < changes["position_embedding"] < 0.2
 
 
 def test_certainty_is_reported(base):
