@@ -15,7 +15,7 @@ from checkpoints_convert.tensors import WEIGHTS
 from ppvit_jax import checkpoint
 from ppvit_jax.command_line import run_program
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_note
 from ppvit_jax.models import ViTConfig, model_name, parameter_shapes, recognize, recorded_options
 from ppvit_jax.models.family import Stored
 from ppvit_jax.models.vit import FAMILY, SIZES, infer_config

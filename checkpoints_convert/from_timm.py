@@ -90,7 +90,7 @@ def _select(content: tensors.Tensors, choices: Choices, where: str) -> tuple[dic
     Raises:
       UserError: they are not those of a family.
     """
-    naming.refuse_obstacles(content.state, where=where)
+    naming.refuse_obstacles(content.state, where=where, parts=False)
     anchors = ("cls_token", "patch_embed.proj.weight")
     names = content.state
     anchor = next((a for a in anchors if any(name == a or name.endswith(f".{a}") for name in names)), anchors[0])
@@ -101,7 +101,7 @@ def _select(content: tensors.Tensors, choices: Choices, where: str) -> tuple[dic
     known = {entry.other for entry in foreign.names.timm}
     # A model normalizes after the mean of its tokens, or every token, but not both.
     twice = {"fc_norm.weight", "fc_norm.bias"} if "norm.weight" in state else set[str]()
-    unknown = {name: state[name] for name in state if naming.generic(name) not in known or name in twice}
+    unknown = [name for name in state if naming.generic(name) not in known or name in twice]
     naming.refuse_obstacles(unknown, where=where)
     if "cls_token" not in state and foreign.family is VIT:
         raise UserError(f"{where} is not a Vision Transformer of timm with a class token: it has no cls_token")

@@ -154,7 +154,7 @@ def _read_safetensors(path: Path) -> Tensors:
         state, texts = safetensors_file.map_tensors(path)
         return Tensors(state, mapped=True, **_parse_fields(texts))
     except safetensors_file.DtypeError as error:
-        raise _quantized(*error.args, str(path)) from None
+        raise _quantized(error.args[0], error.args[1], str(path)) from None
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"cannot read {path} as safetensors: {_one_line(error)}; download it again") from None
 

@@ -9,13 +9,9 @@ from ppvit_jax.checkpoint.notes import (
     describe_resize,
     list_assumptions,
 )
-<<<<<<< HEAD
-from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, read, resolve, write
-from ppvit_jax.checkpoint.published import open_checkpoint
-=======
 from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, is_remote, read, resolve, write
->>>>>>> families
 from ppvit_jax.checkpoint.params import check_statistics, join, split, to_params
+from ppvit_jax.checkpoint.published import open_checkpoint
 
 __all__ = [
     "EMBEDDED",
