@@ -11,6 +11,7 @@ from ppvit_jax.checkpoint.notes import (
 )
 from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, is_remote, read, resolve, write
 from ppvit_jax.checkpoint.params import check_statistics, join, split, to_params
+from ppvit_jax.checkpoint.published import open_checkpoint
 
 __all__ = [
     "EMBEDDED",
@@ -25,6 +26,7 @@ __all__ = [
     "is_remote",
     "join",
     "list_assumptions",
+    "open_checkpoint",
     "read",
     "resolve",
     "split",

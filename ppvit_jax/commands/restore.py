@@ -32,4 +32,4 @@ def run(arguments: argparse.Namespace) -> None:
     key = shared.open_key(arguments.key, arguments.passphrase_file)
     model = adapted_model.open_adapted(arguments, key)
     restored = adaptation.restore(model.params, model.permutations(key))
-    adapted_model.write_model(arguments, model.with_params(restored), None)
+    adapted_model.write_model(arguments, model.with_params(restored).with_own_normalization(), None)

@@ -72,7 +72,24 @@ class SavedModel:
         return dataclasses.replace(
             self,
             params=adaptation.fold_normalization(self.params, recorded, standard),
-            metadata=dataclasses.replace(self.metadata, mean=standard[0], std=standard[1]),
+            metadata=self.metadata.with_normalization(*standard),
+            notes=(*self.notes, note),
+        )
+
+    def with_own_normalization(self) -> "SavedModel":
+        """Returns the model rewritten for the normalization that it was published with, with a note if it changes."""
+        metadata = self.metadata
+        if not metadata.own_mean or not metadata.own_std:
+            return self
+        own = (metadata.own_mean, metadata.own_std)
+        note = (
+            f"the patch embedding is rewritten to {checkpoint.describe_normalization(*own)}, with which the model was "
+            "published"
+        )
+        return dataclasses.replace(
+            self,
+            params=adaptation.fold_normalization(self.params, metadata.normalization, own),
+            metadata=metadata.with_normalization(*own),
             notes=(*self.notes, note),
         )
 
@@ -128,7 +145,7 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
     Raises:
       UserError: the file cannot be read, the model is of another family, or the size is impossible.
     """
-    arrays, metadata = checkpoint.read(path)
+    arrays, metadata = checkpoint.open_checkpoint(path)
     metadata = checkpoint.complete_record(path, metadata)
     arrays, statistics = checkpoint.split(arrays)
     checkpoint.check_record(path, metadata, arrays)
