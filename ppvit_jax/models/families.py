@@ -212,7 +212,9 @@ def resize_positions(arrays: Mapping[str, np.ndarray], config: ModelConfig) -> d
     if embedding is None or wanted is None or embedding.ndim != 3 or embedding.shape == wanted:
         return dict(arrays)
     prefix = family.prefix_rows(wanted[1])
-    interpolation = family.interpolation(config)
     grid = math.isqrt(wanted[1] - prefix)
+    if family.resize is not None:
+        return {**arrays, family.positions: family.resize(embedding, grid)}
+    interpolation = family.interpolation(config)
     resized = resize_position_embedding(embedding, grid, prefix_tokens=prefix, interpolation=interpolation)
     return {**arrays, family.positions: resized}

@@ -75,6 +75,8 @@ class Family(Generic[ConfigT]):
       input_shape: shape of a model -> shape of one example.
       infer: checkpoint -> shape; None if the family's checkpoints do not determine it.
       describe: shape -> facts for `ppvit info`.
+      resize: (positions, side of the new grid) -> positions of that grid, for a family that does not interpolate them;
+        None for others.
       interpolation: shape -> the way in which its positions are interpolated to another grid, one of
         `ppvit_jax.models.position_embedding.INTERPOLATIONS`.
       recorded: options that a checkpoint's arrays do not show, so that its metadata must record them.
@@ -112,6 +114,7 @@ class Family(Generic[ConfigT]):
     infer: Callable[[Stored], ConfigT] | None = None
     describe: Callable[[ConfigT], dict[str, str]] = lambda config: {}
     interpolation: Callable[[ConfigT], str] = lambda config: "linear"
+    resize: Callable[[np.ndarray, int], np.ndarray] | None = None
     recorded: tuple[str, ...] = ()
     limits: str = ""
     patch_kernel: str = ""
