@@ -146,7 +146,9 @@ def test_an_unknown_published_model_lists_the_names_in_one_line(name, message):
     with pytest.raises(UserError, match=message) as caught:
         configuration.load(f"{FOLDER}/finetune.py{name}")
     error = str(caught.value)
-    assert ", ".join(backbone.name for backbone in BACKBONES) in error and "\n" not in error and "UserError" not in error
+    assert (
+        ", ".join(backbone.name for backbone in BACKBONES) in error and "\n" not in error and "UserError" not in error
+    )
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagenette"])

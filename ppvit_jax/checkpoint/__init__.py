@@ -11,7 +11,7 @@ from ppvit_jax.checkpoint.notes import (
 )
 from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, is_remote, read, resolve, write
 from ppvit_jax.checkpoint.params import check_statistics, join, split, to_params
-from ppvit_jax.checkpoint.published import open_checkpoint
+from ppvit_jax.checkpoint.published import is_from_elsewhere, open_checkpoint, write_folder
 
 __all__ = [
     "EMBEDDED",
@@ -23,6 +23,7 @@ __all__ = [
     "describe_images",
     "describe_normalization",
     "describe_resize",
+    "is_from_elsewhere",
     "is_remote",
     "join",
     "list_assumptions",
@@ -32,4 +33,5 @@ __all__ = [
     "split",
     "to_params",
     "write",
+    "write_folder",
 ]

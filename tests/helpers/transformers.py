@@ -34,9 +34,7 @@ def tiny_transformers(image_sizes: int = 2, hidden_size: int = 16) -> dict[str, 
         "CLIP-B/8",
     )
     sizes = {name: image_sizes * int(name.partition("/")[2][0]) for name in names}
-    shapes = {
-        name: tiny_transformer(name, image_size=size, hidden_size=hidden_size) for name, size in sizes.items()
-    }
+    shapes = {name: tiny_transformer(name, image_size=size, hidden_size=hidden_size) for name, size in sizes.items()}
     shapes["SigLIP-B/8 mean"] = dataclasses.replace(shapes["SigLIP-B/8"], pool="norm_mean")
     shapes["DINOv2-S/7 token and mean"] = dataclasses.replace(shapes["DINOv2-S/7"], pool="token_mean")
     registers = shapes["DINOv2-B/7-registers"]

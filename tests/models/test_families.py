@@ -122,7 +122,12 @@ def test_an_unknown_name_gives_one_line_with_those_that_are_known(name):
             "unknown model option path_size: use one of attention, activation, epsilon, pool, patch_size",
         ),
         ("ViT-Huge/16", {}, {}, "unknown model 'ViT-Huge/16': use ViT-SIZE/PATCH with SIZE one of Micro"),
-        ("DeiT-S/16", {}, {}, "unknown model 'DeiT-S/16': use DeiT-SIZE/PATCH-distilled, DeiT-SIZE/PATCH-III with SIZE"),
+        (
+            "DeiT-S/16",
+            {},
+            {},
+            "unknown model 'DeiT-S/16': use DeiT-SIZE/PATCH-distilled, DeiT-SIZE/PATCH-III with SIZE",
+        ),
         ("DINOv2-S/14", {}, {}, "image size 32 is not a multiple of the patch size 14 of DINOv2-S/14: use.* 28 or 42"),
         ("SigLIP-B/16", {"pool": "token"}, {}, "has no token for config.model_options.pool=token: use mean"),
         ("CLIP-B/16", {"pool": "max"}, {}, "config.model_options has the pooling 'max': use one of token"),
