@@ -52,6 +52,19 @@ def open_checkpoint(
     return arrays, metadata
 
 
+def weights_file(path: Path) -> Path:
+    """Returns the file of weights, or the index of several, of a folder; a file itself.
+
+    Raises:
+      UserError: the folder has none.
+    """
+    if not path.is_dir():
+        return path
+    from checkpoints_convert import published
+
+    return published.find_weights(path)
+
+
 def is_from_elsewhere(metadata: Metadata) -> bool:
     """Returns True if the record names the program that a model came from, so that `write_folder` can write it."""
     if not metadata.origin:
@@ -81,7 +94,7 @@ def _open_foreign(path: Path, sha256: str, skip: tuple[str, ...]) -> tuple[dict[
     from checkpoints_convert import published
 
     if sha256:
-        weights = published.find_weights(path)
+        weights = weights_file(path)
         with weights.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256.lower():
