@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from helpers.tiny import assert_same_tree, flatten, random_params, tiny_model
+from helpers.transformers import tiny_transformer
 
 from ppvit_jax import checkpoint, models
 from ppvit_jax.checkpoint import Metadata
@@ -365,3 +366,19 @@ def test_an_archive_made_to_fill_the_memory_is_refused(tmp_path):
     np.savez_compressed(path, a=np.zeros(10_000_000))
     with pytest.raises(UserError, match="more than 100 times its size"):
         checkpoint.read(path)
+
+
+def test_a_distilled_model_has_two_heads_that_are_new_or_kept_together():
+    config = tiny_transformer("DeiT-S/8-distilled")
+    arrays = flatten(random_params(config))
+    kept = checkpoint.to_params(arrays, config, keep_head=True)
+    assert_same_tree(kept, arrays)
+    new = checkpoint.to_params(arrays, dataclasses.replace(config, num_classes=5), keep_head=False)
+    for head in ("head", "head_dist"):
+        assert new[head]["kernel"].shape == (16, 5) and not new[head]["kernel"].any() and not new[head]["bias"].any()
+    headless = {name: array for name, array in arrays.items() if not name.startswith("head")}
+    assert_same_tree(
+        {name: array for name, array in flatten(new).items() if not name.startswith("head")},
+        headless,
+    )
+    assert models.infer_config(headless, where="it") == dataclasses.replace(config, num_classes=0)

@@ -1,6 +1,7 @@
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,10 +124,9 @@ def test_a_published_model_has_its_weights_and_its_recipe(name, checkpoint, mode
 
 
 def test_activation_and_pooling_of_a_published_model_are_those_of_its_authors():
-    shapes = {
-        backbone.name: configuration.make_model(configuration.load(f"{FOLDER}/finetune.py:{backbone.name}"), 10)
-        for backbone in BACKBONES
-    }
+    shapes: dict[str, Any] = {}
+    for name in (backbone.name for backbone in BACKBONES):
+        shapes[name] = configuration.make_model(configuration.load(f"{FOLDER}/finetune.py:{name}"), 10)
     assert {name: shape.activation for name, shape in shapes.items() if shape.activation != "gelu"} == {
         "siglip-base": "gelu_tanh",
         "siglip2-base": "gelu_tanh",

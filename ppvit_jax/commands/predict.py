@@ -10,7 +10,7 @@ import numpy as np
 from ppvit_jax import checkpoint, models
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
-from ppvit_jax.commands.shared.adapted_model import SavedModel, open_model, warn_of_resize
+from ppvit_jax.commands.shared.adapted_model import READABLE, SavedModel, open_model, warn_of_resize
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.commands.shared.predictions import Predictions
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         required=True,
         metavar="CKPT",
-        help="checkpoint of a model with a head: a .npz in Google's layout, or of a ConvMixer",
+        help=f"checkpoint of a model with a head: {READABLE}",
     )
     parser.add_argument(
         "--input",

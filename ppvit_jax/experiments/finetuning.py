@@ -59,7 +59,7 @@ def deit() -> Config:
 
 
 def deit_3() -> Config:
-    """Returns the recipe with which DeiT III is fine-tuned at its final size (facebookresearch/deit, README_revenge.md).
+    """Returns the recipe of DeiT III for its final size (facebookresearch/deit, README_revenge.md).
 
     AdamW with learning rate 0.00001, weight decay 0.1, batch 512, 20 epochs, cosine, 5 epochs of warm-up, label
     smoothing 0.1. The source trains on ImageNet, with mixup, CutMix and RandAugment.

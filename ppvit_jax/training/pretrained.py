@@ -160,6 +160,9 @@ def _adopt_options(
         if wanted == default:
             adopted[name] = recorded
             notes.append(f"config.model_options.{name} is {recorded!r}, which {path} records, and not {default!r}")
+        elif name == "pool" and config.head == "new":
+            usual = recorded or "the family's usual one"
+            notes.append(f"the new head takes the pooling {wanted!r} of the configuration; {path} has {usual}")
         elif name in metadata.model_options or metadata.mean:
             raise UserError(
                 f"{path} records the model option {name}={recorded!r}, but config.model_options.{name} is {wanted!r}: "

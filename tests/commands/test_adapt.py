@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from helpers.command import make_key
 from helpers.command import run_ppvit as _run
-from helpers.tiny import assert_same_tree, flatten, random_params, tiny_model
+from helpers.tiny import assert_close_tree, assert_same_tree, flatten, random_params, tiny_model
+from helpers.transformers import tiny_transformers
 
 from ppvit_jax import adaptation, checkpoint, keys, models
 from ppvit_jax.checkpoint import Metadata
@@ -91,6 +92,37 @@ def test_a_checkpoint_without_head_stays_without(tmp_path, key):
     assert _run("adapt", *options, "--output", adapted) == 0
     assert _run("restore", "--key", key, "--checkpoint", adapted, "--output", restored) == 0
     assert_same_tree(checkpoint.read(restored)[0], flatten(headless))
+
+
+@pytest.mark.parametrize(
+    ("title", "has_head"),
+    [
+        ("DeiT-S/8-distilled", False),
+        ("DeiT-S/8-III", True),
+        ("DINOv2-g/7-registers as in timm", False),
+        ("SigLIP-B/8 mean", True),
+        ("CLIP-B/8", False),
+    ],
+)
+def test_a_model_of_any_family_is_adapted_and_restored(tmp_path, key, title, has_head):
+    config = tiny_transformers(image_sizes=4)[title]
+    params = {name: layer for name, layer in random_params(config).items() if has_head or not name.startswith("head")}
+    mean, std, half = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (0.5, 0.5, 0.5)
+    record = Metadata(image_size=config.image_size, mean=mean, std=std, model_options=models.recorded_options(config))
+    checkpoint.write(tmp_path / "plain.npz", params, record)
+    adapted, restored = tmp_path / "adapted.npz", tmp_path / "restored.npz"
+    options = ["--key", key, "--image-size", config.image_size, "--checkpoint", tmp_path / "plain.npz"]
+    assert _run("adapt", *options, "--output", adapted) == 0
+    folded = adaptation.fold_normalization(params, (mean, std), (half, half))
+    size, patch = config.image_size, config.patch_size
+    permutations = keys.load(key).permutations("bs+ps", image_size=size, patch_size=patch)
+    arrays, metadata = checkpoint.read(adapted)
+    assert_same_tree(arrays, adaptation.adapt(folded, permutations))
+    assert metadata.model_options == record.model_options and metadata.encryption == "bs+ps"
+    assert _run("restore", "--key", key, "--checkpoint", adapted, "--output", restored) == 0
+    back = checkpoint.read(restored)
+    expected = folded if back[1].mean in ((), half) else params
+    assert_close_tree(back[0], flatten(expected), 1e-6)
 
 
 def test_double_precision_and_pre_logits_are_kept(tmp_path, key):

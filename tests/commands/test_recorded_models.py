@@ -152,7 +152,9 @@ def test_adapt_and_restore_keep_the_function_and_the_record(folder, capsys):
     assert "is rewritten from mean (0.485, 0.456, 0.406) and std" in _messages(capsys)
     metadata = checkpoint.read(folder / "adapted.npz")[1]
     fingerprint = _fingerprint(folder)
-    assert metadata == dataclasses.replace(RECORD, resize="squash", encryption="bs+ps", key_fingerprint=fingerprint)
+    own = {"own_mean": tuple(MEAN), "own_std": tuple(STD)}
+    adapted = dataclasses.replace(RECORD, resize="squash", encryption="bs+ps", key_fingerprint=fingerprint, **own)
+    assert metadata == adapted
     # The owner needs to name neither the sizes nor the way of resizing.
     assert _encrypt(folder, 1, "encrypted", "--checkpoint", folder / "adapted.npz") == 0
     capsys.readouterr()
@@ -162,7 +164,8 @@ def test_adapt_and_restore_keep_the_function_and_the_record(folder, capsys):
 
     options = ["--key", folder / "1.key", "--checkpoint", folder / "adapted.npz"]
     assert _run("restore", *options, "--output", folder / "back.npz") == 0
-    assert checkpoint.read(folder / "back.npz")[1] == dataclasses.replace(RECORD, resize="squash")
+    # The restored model has its own normalization again.
+    assert checkpoint.read(folder / "back.npz")[1] == dataclasses.replace(IMAGENET, resize="squash")
     assert _predict(folder, model="back.npz") == 0
     np.testing.assert_allclose(np.load(folder / "out.npz")["logits"], plain, rtol=0, atol=2e-4)
     assert _run("rekey", *options, "--new-key", folder / "2.key", "--output", folder / "moved.npz") == 0
@@ -288,14 +291,17 @@ def test_info_prints_the_whole_record(folder, capsys):
         "mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225)\n",
         "squash\n",
         f"images encrypted with 'etc' (key fingerprint {'ab' * 16}) in blocks of 8x8\n",
-        "adapted to       nothing\n",
+        "adapted to                 nothing\n",
         "adaptive_matrix=free\n",
     ):
         assert text in printed, printed
     _write(folder, Metadata())
     assert _run("info", folder / "model.npz") == 0
     printed = capsys.readouterr().out
-    assert "mean 0.5 and std 0.5 (assumed: not recorded)\n" in printed and "class names      not recorded\n" in printed
+    assert (
+        "mean 0.5 and std 0.5 (assumed: not recorded)\n" in printed
+        and "class names                not recorded\n" in printed
+    )
     assert "center_crop (assumed: not recorded)\n" in printed and "plain images\n" in printed
 
 

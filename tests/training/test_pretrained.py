@@ -170,6 +170,15 @@ def test_a_recorded_option_is_used_unless_the_configuration_has_another(prepare,
     assert "does not record the model option adaptive_matrix: 'free'" in capsys.readouterr().err
 
 
+def test_a_new_head_may_take_another_pooling_and_a_kept_one_may_not(prepare, capsys):
+    run = prepare(RECORD, head="new", model_options={"pool": "mean"})
+    assert run.model_config.pool == "mean" and run.metadata.model_options == {"pool": "mean"}
+    assert "takes the pooling 'mean' of the configuration" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"model option pool='', but config.model_options.pool is 'mean'"):
+        prepare(RECORD, model_options={"pool": "mean"})
+    assert prepare(dataclasses.replace(RECORD, model_options={"pool": "mean"})).model_config.pool == "mean"
+
+
 def test_the_layer_before_a_kept_head_is_kept(prepare, capsys):
     config = dataclasses.replace(MODEL, representation_size=16)
     params = random_params(config)

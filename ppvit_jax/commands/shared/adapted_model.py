@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ppvit_jax.keys import SecretKey
 
 
+# Families whose checkpoints the commands read, for help texts.
+READABLE = "a Vision Transformer (ViT, DeiT, DINO, MAE, DINOv2, DINOv3, SigLIP or CLIP) or a ConvMixer"
+
+
 @dataclasses.dataclass(frozen=True)
 class SavedModel:
     """Content of a checkpoint.
@@ -68,7 +72,10 @@ class SavedModel:
         return dataclasses.replace(
             self,
             params=adaptation.fold_normalization(self.params, recorded, standard),
-            metadata=self.metadata.with_normalization(*standard),
+            # An adapted model was published with the normalization that its record keeps, if it keeps any.
+            metadata=self.metadata.with_normalization(*standard)
+            if self.metadata.encryption == "none"
+            else dataclasses.replace(self.metadata, mean=standard[0], std=standard[1]),
             notes=(*self.notes, note),
         )
 
@@ -117,7 +124,7 @@ def warn_of_resize(model: SavedModel, requested: str | None) -> None:
 
 def add_files(parser: argparse.ArgumentParser, kind: str) -> None:
     """Adds --checkpoint and --output; `kind` is the kind of model to read, "plain" or "adapted"."""
-    text = f"checkpoint of the {kind} model: a .npz in Google's layout or of a ConvMixer"
+    text = f"checkpoint of the {kind} model: {READABLE}"
     if kind == "plain":
         text += "; embedded names the small one in the package, and hf:OWNER/NAME one on the Hugging Face hub"
     parser.add_argument("--checkpoint", required=True, metavar="IN", help=text)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 from helpers.blocks import KEYS
 from helpers.tiny import flatten, random_images, random_params, tiny_model
 from helpers.transformers import tiny_transformers
-from flax.traverse_util import unflatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
