@@ -13,7 +13,7 @@ from ppvit_jax.errors import UserError, print_note, print_warning
 from ppvit_jax.models.vit import ViTConfig
 
 # Their names of our activations, ours first; several names stand for one function.
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "gelu_tanh": ("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python_tanh", "gelu_accurate"),
     "gelu": ("gelu", "gelu_python"),
     "quick_gelu": ("quick_gelu",),
@@ -113,10 +113,10 @@ def activation(config: Mapping[str, Any], kind: ModelType, where: str) -> str:
         if theirs != "silu":
             raise UserError(f"{where} has the activation {theirs!r} (hidden_act) in a gated MLP, but only silu is known")
         return str(kind.foreign.family.options["activation"])
-    for ours, names in _ACTIVATIONS.items():
+    for ours, names in ACTIVATIONS.items():
         if theirs in names:
             return ours
-    known = ", ".join(name for names in _ACTIVATIONS.values() for name in names)
+    known = ", ".join(name for names in ACTIVATIONS.values() for name in names)
     raise UserError(f"{where} has the activation {theirs!r} (hidden_act), but only a GELU can be converted: {known}")
 
 
@@ -235,7 +235,7 @@ def make_config(shape: ViTConfig, record: Metadata, *, has_head: bool, dtype: st
         "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads,
         "intermediate_size": shape.mlp_size,
-        "hidden_act": _ACTIVATIONS[shape.activation][0],
+        "hidden_act": ACTIVATIONS[shape.activation][0],
         "layer_norm_eps": shape.epsilon,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,

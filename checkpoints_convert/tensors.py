@@ -69,7 +69,7 @@ def read(path: Path, weights: str | None = None) -> Tensors:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     if kind == "safetensors":
         return _read_safetensors(path)
-    if kind == "index":
+    if kind == "index" or path.name.endswith(".index.json"):
         return _read_shards(path)
     if kind == "torch":
         return _read_torch(path, weights)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from checkpoints_convert.foreign import Foreign
+from checkpoints_convert.foreign import Foreign, of_config
 from checkpoints_convert.record import is_normalization
 from ppvit_jax.errors import UserError, print_note
 from ppvit_jax.models import ViTConfig, family_of
@@ -165,15 +165,23 @@ def heads(config: Mapping[str, Any]) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def create_model_line(shape: ViTConfig) -> str:
+def create_model_line(shape: ViTConfig, architecture: str = "") -> str:
     """Returns the arguments of timm.create_model for a model, as a note shows them."""
-    options = {"num_classes": shape.num_classes, "img_size": shape.image_size}
-    shown = [f"{name}={value}" for name, value in options.items()]
-    if shape.activation != "gelu":
+    options: dict[str, Any] = {"num_classes": shape.num_classes, "img_size": shape.image_size, **pool_arguments(shape)}
+    shown = [f"{name}={value!r}" for name, value in options.items()]
+    usual = usual_activation({"architecture": architecture}, of_config(shape))
+    if shape.activation != ("gelu" if usual == "gelu_tanh" else usual) and not shape.layout.gated:
         shown.append(f"act_layer={shape.activation!r}")
     if shape.epsilon != family_of(shape).options["epsilon"]:
         shown.append(f"norm_layer=functools.partial(torch.nn.LayerNorm, eps={shape.epsilon:g})")
     return ", ".join(shown)
+
+
+def pool_arguments(shape: ViTConfig) -> dict[str, Any]:
+    """Returns timm's arguments for a pooling that is not the family's usual one."""
+    if shape.pool == "mean":
+        return {"global_pool": "avg", "fc_norm": True}
+    return {"global_pool": "avg", "fc_norm": False} if shape.pool == "norm_mean" else {}
 
 
 def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:

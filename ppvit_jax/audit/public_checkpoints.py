@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppvit_jax.checkpoint import weights_file
 from ppvit_jax.models import Params, leaf, recognize
 
 # Names of checkpoints by the SHA-256 of the whole file.
@@ -52,10 +53,10 @@ def identify(path: str | os.PathLike, arrays: Params) -> str | None:
     """Returns the name of a public checkpoint, or None if the file is not on the list.
 
     Args:
-      path: the checkpoint file, in any format.
+      path: the checkpoint file, in any format, or its folder.
       arrays: the file's parameters, by name as `ppvit_jax.checkpoint.read` returns them, or as a tree.
     """
-    with Path(path).open("rb") as file:
+    with weights_file(Path(path)).open("rb") as file:
         name = _FILES.get(hashlib.file_digest(file, "sha256").hexdigest())
     family = recognize(arrays)
     kernel = leaf(arrays, family.patch_kernel) if family else None

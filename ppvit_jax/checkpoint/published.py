@@ -4,13 +4,16 @@ import hashlib
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from ppvit_jax.checkpoint import npz
 from ppvit_jax.checkpoint.content import recognize
 from ppvit_jax.checkpoint.metadata import Metadata
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
+from ppvit_jax.models import Params
 
 # Kinds of files that other programs write.
 _FOREIGN = ("folder", "safetensors", "torch", "index")
@@ -49,12 +52,49 @@ def open_checkpoint(
     return arrays, metadata
 
 
+def weights_file(path: Path) -> Path:
+    """Returns the file of weights, or the index of several, of a folder; a file itself.
+
+    Raises:
+      UserError: the folder has none.
+    """
+    if not path.is_dir():
+        return path
+    from checkpoints_convert import published
+
+    return published.find_weights(path)
+
+
+def is_from_elsewhere(metadata: Metadata) -> bool:
+    """Returns True if the record names the program that a model came from, so that `write_folder` can write it."""
+    if not metadata.origin:
+        return False
+    from checkpoints_convert import to_published
+
+    return to_published.can_write(metadata)
+
+
+def write_folder(path: Path, params: Params, metadata: Metadata) -> str:
+    """Writes a model as a folder for the program that it came from.
+
+    Returns:
+      A note that says how the program loads the folder.
+
+    Raises:
+      UserError: the program has no such model; the message says why.
+    """
+    from checkpoints_convert import to_published
+
+    arrays = {name: np.asarray(jax.device_get(array)) for name, array in flatten_dict(params, sep="/").items()}
+    return to_published.write(path, arrays, metadata)
+
+
 def _open_foreign(path: Path, sha256: str, skip: tuple[str, ...]) -> tuple[dict[str, np.ndarray], Metadata]:
     # Imported here, because other checkpoints need no part of it.
     from checkpoints_convert import published
 
     if sha256:
-        weights = published.find_weights(path)
+        weights = weights_file(path)
         with weights.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256.lower():

@@ -72,7 +72,10 @@ class SavedModel:
         return dataclasses.replace(
             self,
             params=adaptation.fold_normalization(self.params, recorded, standard),
-            metadata=self.metadata.with_normalization(*standard),
+            # An adapted model was published with the normalization that its record keeps, if it keeps any.
+            metadata=self.metadata.with_normalization(*standard)
+            if self.metadata.encryption == "none"
+            else dataclasses.replace(self.metadata, mean=standard[0], std=standard[1]),
             notes=(*self.notes, note),
         )
 
@@ -236,10 +239,31 @@ def write_model(arguments: argparse.Namespace, model: SavedModel, key: "SecretKe
         encryption=model.metadata.encryption if key else "none",
         key_fingerprint=key.fingerprint if key else None,
     )
-    checkpoint.write(path, checkpoint.join(model.params, model.statistics), metadata)
+    loading = None
+    if key is None and is_folder(arguments.output, model):
+        loading = checkpoint.write_folder(path, model.params, metadata)
+    else:
+        checkpoint.write(path, checkpoint.join(model.params, model.statistics), metadata)
     name = metadata.model or models.family_of(shape).title
     adapted = f"adapted to {metadata.encryption} with the key of fingerprint {metadata.key_fingerprint}"
     print(f"{path}: {name}, {shape.image_size}x{shape.image_size}, {adapted if key else 'a plain model'}")
     standard = checkpoint.describe_normalization(*checkpoint.Metadata().normalization)
     for note in (*checkpoint.list_assumptions(model.path, model.metadata, normalization=standard), *model.notes):
         print_note(note)
+    if loading:
+        print_note(loading)
+
+
+def is_folder(output: str, model: SavedModel) -> bool:
+    """Returns True if --output names a folder for the program that the model came from, and not a `.npz`.
+
+    Raises:
+      UserError: it ends with "/", and the model does not record such a program.
+    """
+    comes_from_elsewhere = checkpoint.is_from_elsewhere(model.metadata)
+    if output.endswith("/") and not comes_from_elsewhere:
+        raise UserError(
+            f"--output {output} is a folder, but {model.path} does not record that it came from timm or Hugging Face: "
+            "give a name that ends with .npz, and convert it by ppvit convert npz-to-timm or npz-to-hf"
+        )
+    return comes_from_elsewhere and not output.endswith(".npz")
