@@ -24,7 +24,7 @@ def grid_angles(grid_size: int, head_size: int, base: float) -> np.ndarray:
     centers = 2 * (np.arange(grid_size) + 0.5) / grid_size - 1
     centers = np.stack(np.meshgrid(centers, centers, indexing="ij"), -1).reshape(-1, 2, 1)
     frequencies = base ** -np.arange(0, 1, 4 / head_size)
-    return np.float32((2 * np.pi * centers * frequencies).reshape(grid_size**2, -1))
+    return (2 * np.pi * centers * frequencies).reshape(grid_size**2, -1).astype(np.float32)
 
 
 def rotate(x: jax.Array, angles: jax.Array, target: Target) -> jax.Array:

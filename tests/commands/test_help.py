@@ -19,6 +19,7 @@ from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.commands.shared.encryption_choices import adaptable_encryptions, image_encryptions
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
+from ppvit_jax.models.families import FAMILIES
 
 COMMANDS = [module.name for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg]
 SCRIPTS = [module.name for module in pkgutil.iter_modules(checkpoints_convert.__path__) if "_to_" in module.name]
@@ -132,7 +133,7 @@ def test_help_names_the_encryptions_that_a_family_can_be_adapted_to(family):
 @pytest.mark.parametrize("command", ["adapt", "restore", "rekey", "predict"])
 def test_the_help_of_a_checkpoint_names_every_family_that_is_read(command):
     (action,) = [action for action in actions(PARSERS[f"ppvit {command}"]) if action.dest == "checkpoint"]
-    titles = [family.title for family in models.families.FAMILIES if family.infer is not None]
+    titles = [family.title for family in FAMILIES if family.infer is not None]
     assert len(titles) > 6 and all(title in action.help for title in titles)
 
 
