@@ -1,26 +1,16 @@
-"""Converts a checkpoint of big_vision (`.npz`) to Google's `.npz` layout, that of vision_transformer.
+"""Converts a checkpoint of big_vision (`.npz`) to our `.npz` layout, which is vision_transformer's for a ViT.
 
 Command:  python -m checkpoints_convert.big_vision_to_npz big_vision.npz ViT-B_16.npz
 
-The names are those of big_vision/models/vit.py, with the blocks one by one or stacked (`scan=True`). big_vision adds
-the position embedding before it puts the class token in front, so the class token's row becomes zero. The layout has
-no place for models that pool without a class token (`gap`, `map`).
+The names are those of big_vision/models/vit.py, with the blocks one by one or stacked (`scan=True`). Models that pool
+by the class token (`tok`) become a ViT, and the image tower of a SigLIP, which pools by attention (`map`), a SigLIP.
+There is no place for models that pool by the mean of a ViT's tokens (`gap`).
 """
 
 import argparse
-import re
 
-import numpy as np
-
-from checkpoints_convert import command, record
+from checkpoints_convert import big_vision, command, record
 from ppvit_jax import checkpoint
-from ppvit_jax.errors import UserError
-
-_RENAMED = (
-    ("LayerNorm_1", "LayerNorm_2"),
-    ("MlpBlock_0", "MlpBlock_3"),
-    ("MultiHeadDotProductAttention_0", "MultiHeadDotProductAttention_1"),
-)
 
 
 def convert(arguments: argparse.Namespace) -> None:
@@ -31,38 +21,10 @@ def convert(arguments: argparse.Namespace) -> None:
     """
     where = str(arguments.source)
     arrays, metadata = checkpoint.read(arguments.source)
-    # A model of images and texts has an image tower, which is converted alone.
-    if any(name.startswith("img/") for name in arrays):
-        arrays = {name.removeprefix("img/"): array for name, array in arrays.items() if name.startswith("img/")}
-    if any("MAPHead" in name for name in arrays):
-        raise UserError(f"{where} pools by an attention head ('map'): Google's layout needs a class token")
-    if "pos_embedding" not in arrays or arrays["pos_embedding"].ndim != 3:
-        raise UserError(f"{where} is not a Vision Transformer of big_vision with a learned position embedding")
-    if "cls" not in arrays:
-        raise UserError(f"{where} has no class token, since it pools by 'gap': Google's layout needs a class token")
-    embedding = arrays.pop("pos_embedding")
-    converted = {
-        "Transformer/posembed_input/pos_embedding": np.concatenate([np.zeros_like(embedding[:, :1]), embedding], axis=1)
-    }
-    for name, array in arrays.items():
-        stacked = re.fullmatch(r"Transformer/encoderblock/(.+)", name)
-        single = re.fullmatch(r"(Transformer/encoderblock_\d+)/(.+)", name)
-        if stacked:
-            for number, part in enumerate(array):
-                converted[f"Transformer/encoderblock_{number}/{_rename(stacked[1])}"] = part
-        elif single:
-            converted[f"{single[1]}/{_rename(single[2])}"] = array
-        else:
-            converted[name] = array
+    converted = big_vision.convert(arrays, where)
     num_classes = command.check_complete(converted, where).num_classes
     metadata = record.apply_options(metadata, arguments, num_classes=num_classes, where=where)
     command.write_npz(arguments.target, converted, metadata, where=where)
-
-
-def _rename(name: str) -> str:
-    for theirs, google in _RENAMED:
-        name = re.sub(f"^{theirs}/", f"{google}/", name)
-    return name
 
 
 CONVERTER = command.Converter(

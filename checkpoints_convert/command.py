@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,10 +15,11 @@ from checkpoints_convert.tensors import WEIGHTS
 from ppvit_jax import checkpoint
 from ppvit_jax.command_line import run_program
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax.errors import UserError
-from ppvit_jax.models import recorded_options
+from ppvit_jax.errors import UserError, print_note
+from ppvit_jax.models import ViTConfig, model_name, parameter_shapes, recognize, recorded_options
 from ppvit_jax.models.family import Stored
-from ppvit_jax.models.vit import FAMILY, SIZES, ViTConfig, infer_config
+from ppvit_jax.models.vit import FAMILY, SIZES, infer_config
+from ppvit_jax.models.vit_config import Size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,21 +78,21 @@ def main(converter: Converter) -> NoReturn:
 
 
 def read_npz(path: Path) -> tuple[dict[str, np.ndarray], checkpoint.Metadata, ViTConfig]:
-    """Reads the arrays, metadata and shape of a checkpoint in Google's layout, which may lack its head alone.
+    """Reads the arrays, metadata and shape of a checkpoint in our layout, which may lack its head alone.
 
     Raises:
       UserError: the file cannot be read, or holds no complete Vision Transformer.
     """
     arrays, metadata = checkpoint.read(path)
-    shape = infer_config(Stored(arrays, str(path), options=metadata.model_options))
+    shape = infer(arrays, str(path), metadata.model_options)
     check = checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=str(path))
     names = flatten_dict(check, sep="/")
-    metadata = _fit(metadata, shape, str(path))
+    metadata = fit(metadata, shape, str(path))
     return {name: array for name, array in arrays.items() if name in names}, metadata, shape
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray], metadata: checkpoint.Metadata, *, where: str) -> None:
-    """Writes a checkpoint in Google's layout, after a check that the model is complete.
+    """Writes a checkpoint in our layout, after a check that the model is complete.
 
     The record gets the model's name and image size that the arrays tell.
 
@@ -99,18 +100,59 @@ def write_npz(path: Path, arrays: dict[str, np.ndarray], metadata: checkpoint.Me
       UserError: an array is missing, unknown or of another shape.
     """
     shape = check_complete(arrays, where, metadata)
-    checkpoint.write(path, unflatten_dict(arrays, sep="/"), _fit(metadata, shape, where))
+    checkpoint.write(path, unflatten_dict(arrays, sep="/"), fit(metadata, shape, where))
 
 
-def check_complete(arrays: dict[str, np.ndarray], where: str, metadata: checkpoint.Metadata | None = None) -> ViTConfig:
-    """Returns the shape that arrays in Google's layout tell, after a check that the model is complete.
+def infer(arrays: dict[str, np.ndarray], where: str, options: Mapping[str, Any]) -> ViTConfig:
+    """Returns the shape that arrays in our layout tell.
+
+    Raises:
+      UserError: they are not those of a Vision Transformer.
+    """
+    family = recognize(arrays)
+    if family is None or not issubclass(family.config, ViTConfig):
+        return infer_config(Stored(arrays, where, options=options))
+    return family.infer(Stored(arrays, where, options=options)) if family.infer else infer_config(Stored(arrays, where))
+
+
+def check_complete(
+    arrays: dict[str, np.ndarray],
+    where: str,
+    metadata: checkpoint.Metadata | None = None,
+    skip: tuple[str, ...] = (),
+) -> ViTConfig:
+    """Returns the shape that arrays in our layout tell, after a check that the model is complete.
+
+    Args:
+      arrays: the arrays by name.
+      where: the file's name, for messages.
+      metadata: the record, for the options that the arrays do not show.
+      skip: prefixes of names that may be missing.
 
     Raises:
       UserError: an array is missing, unknown or of another shape.
     """
-    shape = infer_config(Stored(arrays, where, options=metadata.model_options if metadata else {}))
-    checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=where)
+    shape = infer(arrays, where, metadata.model_options if metadata else {})
+    absent = {
+        name: np.broadcast_to(np.float32(0), size)
+        for name, size in parameter_shapes(shape).items()
+        if skip and name.startswith(skip) and name not in arrays
+    }
+    checkpoint.to_params(arrays | absent, shape, keep_head=shape.num_classes > 0, where=where)
     return shape
+
+
+def add_usual_normalization(
+    own: dict[str, Any], usual: tuple[tuple[float, ...], tuple[float, ...]] | None, title: str, where: str
+) -> dict[str, Any]:
+    """Returns fields of a record, with the normalization of the family's published models if they have none."""
+    if usual is None or own.get("mean"):
+        return own
+    print_note(
+        f"{where} does not record its normalization: {checkpoint.describe_normalization(*usual)} is assumed, as the "
+        f"published models of {title} have it"
+    )
+    return own | {"mean": usual[0], "std": usual[1]}
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -149,7 +191,7 @@ def drop_pre_logits(arrays: dict[str, np.ndarray], arguments: argparse.Namespace
     return arrays
 
 
-def heads_of(hidden_size: int, given: int | None, where: str) -> int:
+def heads_of(hidden_size: int, given: int | None, where: str, sizes: Mapping[str, Size] = SIZES) -> int:
     """Returns the number of attention heads: as given, or as usual for the hidden size.
 
     Raises:
@@ -157,7 +199,7 @@ def heads_of(hidden_size: int, given: int | None, where: str) -> int:
     """
     if not isinstance(hidden_size, int):
         raise UserError(f"{where} has hidden_size={hidden_size!r}, but it must be a number")
-    usual = {hidden: heads for hidden, _, heads, _ in SIZES.values()}
+    usual = {hidden: heads for hidden, _, heads, _ in sizes.values()}
     heads = usual.get(hidden_size, 0) if given is None else given
     if not heads and given is None:
         raise UserError(f"{where} has a hidden size of {hidden_size}: give its number of attention heads by --heads")
@@ -166,11 +208,12 @@ def heads_of(hidden_size: int, given: int | None, where: str) -> int:
     return heads
 
 
-def _fit(metadata: checkpoint.Metadata, shape: ViTConfig, where: str) -> checkpoint.Metadata:
+def fit(metadata: checkpoint.Metadata, shape: ViTConfig, where: str) -> checkpoint.Metadata:
+    """Returns the record with the model's name, image size and options, which its arrays and shape decide."""
     metadata = dataclasses.replace(metadata, model_options=recorded_options(shape))
     return record.fit(
         metadata,
-        model=FAMILY.name(shape),
+        model=model_name(shape),
         image_size=shape.image_size,
         num_classes=shape.num_classes,
         where=where,

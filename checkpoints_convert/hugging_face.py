@@ -6,17 +6,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from checkpoints_convert.foreign import HALF, IMAGENET, OPENAI
+from checkpoints_convert.hugging_face_config import ModelType
 from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.errors import UserError, print_note, print_warning
-from ppvit_jax.models.vit import FAMILY, ViTConfig
+from ppvit_jax.models.vit import ViTConfig
 
 # Their names of our activations, ours first; several names stand for one function.
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "gelu_tanh": ("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python_tanh", "gelu_accurate"),
     "gelu": ("gelu", "gelu_python"),
     "quick_gelu": ("quick_gelu",),
 }
-_ARCHITECTURES = ("ViTForImageClassification", "ViTModel")
+# Mean and standard deviation of an image processor whose file does not have them.
+_PROCESSORS = {"ViT": HALF, "Siglip": HALF, "CLIP": OPENAI, "Bit": OPENAI, "DeiT": IMAGENET}
 # Numbers of Pillow's filters; this program resizes by the bilinear one.
 _FILTERS = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
 
@@ -55,20 +58,18 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
     return content
 
 
-def check_config(config: Mapping[str, Any], where: str) -> None:
-    """Refuses a model that differs from Google's in a way that its tensors do not show.
+def check_config(config: Mapping[str, Any], kind: ModelType, where: str) -> None:
+    """Refuses a model that differs from ours in a way that its tensors do not show.
 
     Raises:
       UserError: the configuration has a value that cannot be represented; the message has the value.
     """
-    if "model_type" not in config and isinstance(config.get("architecture"), str):
-        raise UserError(f"{where} is a folder of timm: give the file of weights in it to ppvit convert timm-to-npz")
-    if config.get("model_type") != "vit":
-        raise UserError(f"{where} is a model of type {config.get('model_type')!r}, but only 'vit' can be converted")
     architectures = config.get("architectures") or []
     for architecture in architectures if isinstance(architectures, list) else [architectures]:
-        if architecture not in _ARCHITECTURES:
-            raise UserError(f"{where} is a {architecture}, but only {' and '.join(_ARCHITECTURES)} can be converted")
+        if architecture not in kind.architectures:
+            *others, last = kind.architectures
+            names = f"{', '.join(others)} and {last}" if others else last
+            raise UserError(f"{where} is a {architecture}, but only {names} can be converted")
     fixed = {"num_channels": 3, "qkv_bias": True, "pooler_act": "tanh", "quantization_config": None}
     for name, value in fixed.items():
         if config.get(name, value) != value:
@@ -76,39 +77,15 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
                 f"{where} has {name}={config[name]!r}, but Google's Vision Transformers have {value!r}: "
                 "it cannot be converted"
             )
-    for name, default in (("image_size", 224), ("patch_size", 16)):
+    for name, default in (("image_size", kind.image_size), ("patch_size", kind.patch_size)):
         side(config, name, default, where)
-    activation(config, where)
-    epsilon = config.get("layer_norm_eps", 1e-12)
+    activation(config, kind, where)
+    epsilon = config.get("layer_norm_eps", kind.epsilon)
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
         raise UserError(f"{where} has layer_norm_eps={epsilon!r}: it needs a number above 0 and below 1")
     problem = config.get("problem_type")
     if problem not in (None, "single_label_classification"):
         print_warning(f"{where} has problem_type={problem!r}, but ppvit predict turns logits into one class by softmax")
-
-
-def check_shape(config: Mapping[str, Any], shape: ViTConfig, where: str) -> None:
-    """Compares the configuration with the shapes of the tensors.
-
-    Raises:
-      UserError: they differ; the message has both values.
-    """
-    stated = {
-        "hidden_size": (config.get("hidden_size", 768), shape.hidden_size),
-        "num_hidden_layers": (config.get("num_hidden_layers", 12), shape.layers),
-        "intermediate_size": (config.get("intermediate_size", 3072), shape.mlp_size),
-        "patch_size": (side(config, "patch_size", 16, where), shape.patch_size),
-        "image_size": (side(config, "image_size", 224, where), shape.image_size),
-    }
-    labels = config.get("id2label")
-    if shape.num_classes and (labels or isinstance(config.get("num_labels"), int)):
-        stated["num_labels"] = (len(labels) if labels else config["num_labels"], shape.num_classes)
-    for name, (configured, actual) in stated.items():
-        if configured != actual:
-            raise UserError(
-                f"{where} has {name}={configured} in config.json, but its weights have {actual}: "
-                "use the config.json that was saved with the weights"
-            )
 
 
 def side(config: Mapping[str, Any], name: str, default: int, where: str) -> int:
@@ -124,17 +101,17 @@ def side(config: Mapping[str, Any], name: str, default: int, where: str) -> int:
     return sides[0]
 
 
-def activation(config: Mapping[str, Any], where: str) -> str:
+def activation(config: Mapping[str, Any], kind: ModelType, where: str) -> str:
     """Returns our name of the activation.
 
     Raises:
       UserError: it is not a form of the GELU.
     """
-    theirs = config.get("hidden_act", "gelu")
-    for ours, names in _ACTIVATIONS.items():
+    theirs = config.get("hidden_act", kind.activation)
+    for ours, names in ACTIVATIONS.items():
         if theirs in names:
             return ours
-    known = ", ".join(name for names in _ACTIVATIONS.values() for name in names)
+    known = ", ".join(name for names in ACTIVATIONS.values() for name in names)
     raise UserError(f"{where} has the activation {theirs!r} (hidden_act), but only a GELU can be converted: {known}")
 
 
@@ -154,16 +131,26 @@ def class_names(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     return () if unnamed else names
 
 
-def own_fields(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+def options(config: Mapping[str, Any], kind: ModelType, where: str) -> dict[str, Any]:
+    """Returns the activation and epsilon, where they differ from the family's.
+
+    Raises:
+      UserError: the activation is not a form of the GELU.
+    """
+    chosen = {
+        "activation": activation(config, kind, where),
+        "epsilon": float(config.get("layer_norm_eps", kind.epsilon)),
+    }
+    return {name: value for name, value in chosen.items() if value != kind.foreign.family.options[name]}
+
+
+def own_fields(folder: Path, config: Mapping[str, Any], kind: ModelType) -> dict[str, Any]:
     """Returns the fields of the metadata record that config.json and preprocessor_config.json decide.
 
     Raises:
       UserError: the files are damaged, or the preprocessing cannot be represented.
     """
-    options = {"activation": activation(config, str(folder)), "epsilon": float(config.get("layer_norm_eps", 1e-12))}
-    fields: dict[str, Any] = {
-        "model_options": {name: value for name, value in options.items() if value != FAMILY.options[name]}
-    }
+    fields: dict[str, Any] = {}
     if config.get("id2label"):
         fields["class_names"] = class_names(config, folder)
     path = folder / "preprocessor_config.json"
@@ -172,20 +159,23 @@ def own_fields(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         path = folder / "processor_config.json"
         processor = read_json(path, "check its permissions").get("image_processor") or {}
     return fields | (
-        _read_processor(processor, side(config, "image_size", 224, str(folder)), path) if processor else {}
+        _read_processor(processor, side(config, "image_size", kind.image_size, str(folder)), path, kind)
+        if processor
+        else {}
     )
 
 
-def _read_processor(processor: Mapping[str, Any], image_size: int, path: Path) -> dict[str, Any]:
+def _read_processor(processor: Mapping[str, Any], image_size: int, path: Path, kind: ModelType) -> dict[str, Any]:
     """Returns mean, standard deviation and resizing: (x * rescale_factor - mean) / std."""
-    kind = processor.get("image_processor_type", processor.get("feature_extractor_type", "ViT"))
-    # The default of ViT's own processor; others have other defaults.
-    default = 0.5 if str(kind).startswith("ViT") else None
+    name = str(processor.get("image_processor_type", processor.get("feature_extractor_type", "ViT")))
+    # The defaults of a type's own processor; others have other defaults.
+    own = _PROCESSORS.get(name.partition("ImageProcessor")[0].partition("FeatureExtractor")[0])
+    defaults = dict(zip(("image_mean", "image_std"), own or (None, None), strict=True))
     try:
         scale = 255 * float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 255.0
         mean, std = [0.0] * 3, [1.0] * 3
         if processor.get("do_normalize", True):
-            mean, std = (_three(processor.get(name, default)) for name in ("image_mean", "image_std"))
+            mean, std = (_three(processor.get(name, default)) for name, default in defaults.items())
         fields: dict[str, Any] = {
             "mean": tuple(value / scale for value in mean),
             "std": tuple(value / scale for value in std),
@@ -234,13 +224,13 @@ def _three(value: Any) -> list[float]:
 def make_config(shape: ViTConfig, record: Metadata, *, has_head: bool, dtype: str) -> dict[str, Any]:
     """Returns config.json for a model, without the field ppvit."""
     config: dict[str, Any] = {
-        "architectures": [_ARCHITECTURES[0] if has_head else _ARCHITECTURES[1]],
+        "architectures": ["ViTForImageClassification" if has_head else "ViTModel"],
         "model_type": "vit",
         "hidden_size": shape.hidden_size,
         "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads,
         "intermediate_size": shape.mlp_size,
-        "hidden_act": _ACTIVATIONS[shape.activation][0],
+        "hidden_act": ACTIVATIONS[shape.activation][0],
         "layer_norm_eps": shape.epsilon,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,

@@ -1,7 +1,7 @@
 """Names of a foreign file's tensors: their common prefix, averaged weights, and parts that Google's models lack."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -9,8 +9,8 @@ from ppvit_jax.errors import UserError, print_note
 
 # Counters, and parameters of a loss, which training programs save beside the model.
 _LEFT_OUT = re.compile(r"(.*\.)?(num_batches_tracked|n_averaged)|(criterion|loss|loss_fn|loss_fct)\..*")
-# Parts of other models, by the names of their tensors. Google's Vision Transformers have none of them.
-_OBSTACLES = (
+# Names of other programs.
+_PROGRAMS = (
     (
         r"(.*\.)?embeddings\.(cls_token|patch_embeddings)",
         "its names are Hugging Face's: give its folder to hf-to-npz",
@@ -18,6 +18,9 @@ _OBSTACLES = (
     (r"(Transformer|embedding)/", "its names are Google's already"),
     (r"conv_proj\.|encoder\.layers\.encoder_layer_", "its names are torchvision's, whose models cannot be converted"),
     (r"(visual|text_model|vision_model|transformer\.resblocks)\.", "it has the image and text towers of CLIP"),
+)
+# Parts of other models, by the names of their tensors. Google's Vision Transformers have none of them.
+_PARTS = (
     (r"layers\.\d+\.blocks\.|.*relative_position_bias", "it has the windows or relative positions of a Swin or BEiT"),
     (r"decoder|mask_token", "it has the decoder or mask token of a masked autoencoder"),
     (r"reg_token|register_tokens", "it has register tokens"),
@@ -30,6 +33,7 @@ _OBSTACLES = (
     (r"patch_embed\.(backbone|norm|conv)", "it has a convolutional or normalized patch embedding"),
     (r"blocks\.\d+\.(mlp\.(norm|w12|w3|fc1_g|fc1_x)|attn\.norm)", "it has a gated MLP, or norms inside its blocks"),
     (r"rope\.|.*rel_pos", "it has rotary or relative positions"),
+    (r"(stem|stages)\.", "it has the stages of a convolutional network"),
 )
 
 
@@ -77,15 +81,25 @@ def strip_prefix(
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
-def refuse_obstacles(names: Mapping[str, np.ndarray], *, where: str) -> None:
-    """Refuses a model by the first part that Google's Vision Transformers do not have.
+def refuse_obstacles(names: Iterable[str], *, where: str, parts: bool = True) -> None:
+    """Refuses a model by the first name that timm's Vision Transformers do not have.
+
+    Args:
+      names: names of tensors.
+      where: the file's name, for messages.
+      parts: False if the names may be those of a part that some family has, so that only other programs are refused.
 
     Raises:
       UserError: the model has such a part; the message names it and a tensor of it.
     """
-    for pattern, reason in _OBSTACLES:
+    for pattern, reason in (*_PROGRAMS, *_PARTS) if parts else _PROGRAMS:
         if name := next((name for name in names if re.match(pattern, name)), None):
             raise UserError(f"{where} is not one of Google's Vision Transformers: {reason} ({name})")
+
+
+def generic(name: str) -> str:
+    """Returns a tensor's name with "{}" for the number of its block, as tables have it."""
+    return re.sub(r"\.\d+\.", ".{}.", name, count=1)
 
 
 def list_names(names: list[str]) -> str:

@@ -6,15 +6,15 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from checkpoints_convert import safetensors_file, shards
 from ppvit_jax import checkpoint
 from ppvit_jax.checkpoint.content import recognize, refusal
 from ppvit_jax.errors import UserError, print_note, require
@@ -30,8 +30,6 @@ _HEADS = "ppvit_heads"
 _AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 _WEIGHTS = ("state_dict", "model", "model_state_dict", "module", "net", "weights")
 WEIGHTS = ("ema", "model")
-_FLOATS = ("F64", "F32", "F16", "BF16")
-_INTEGERS = ("I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +42,7 @@ class Tensors:
       settings: arguments of the training program, if the file has them.
       heads: number of attention heads that a former export left in the file, or None.
       averaged: True if the tensors come from a training state's average.
+      mapped: True if the tensors share the memory of the file, from which they are read when they are used.
     """
 
     state: dict[str, np.ndarray]
@@ -51,13 +50,14 @@ class Tensors:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     heads: int | None = None
     averaged: bool = False
+    mapped: bool = False
 
 
 def read(path: Path, weights: str | None = None) -> Tensors:
-    """Reads a file of PyTorch or safetensors, whatever its ending.
+    """Reads a file of PyTorch or safetensors, whatever its ending, or the files that an index names.
 
     Args:
-      path: the file.
+      path: the file of weights, or the index of several.
       weights: one of WEIGHTS, for a training state that has both; None prefers the average, as timm does.
 
     Raises:
@@ -69,6 +69,8 @@ def read(path: Path, weights: str | None = None) -> Tensors:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     if kind == "safetensors":
         return _read_safetensors(path)
+    if kind == "index" or path.name.endswith(".index.json"):
+        return _read_shards(path)
     if kind == "torch":
         return _read_torch(path, weights)
     if kind == "unknown":
@@ -130,22 +132,41 @@ def _to_torch(array: np.ndarray) -> "torch.Tensor":
     return torch.from_numpy(array)
 
 
+def load(tensors: Tensors, names: Iterable[str], where: str) -> dict[str, np.ndarray]:
+    """Reads the tensors of these names, and checks that they are finite floating-point numbers.
+
+    Raises:
+      UserError: a tensor has other values; the message names it.
+    """
+    state = {}
+    for name in names:
+        tensor = tensors.state[name]
+        if tensors.mapped and tensor.dtype.kind not in "iub":
+            tensor = safetensors_file.load(tensor)
+        # A tensor that was just read is checked while it is in the processor's cache.
+        check_values({name: tensor}, where)
+        state[name] = tensor
+    return state
+
+
 def _read_safetensors(path: Path) -> Tensors:
     try:
-        with safe_open(path, "np") as file:
-            fields = _parse_fields(file.metadata() or {})
-            names = list(file.keys())
-            dtypes = {name: file.get_slice(name).get_dtype() for name in names}
-            if other := next((name for name in names if dtypes[name] not in (*_FLOATS, *_INTEGERS)), None):
-                raise _quantized(other, dtypes[other], str(path))
-            # numpy has no bfloat16, so safetensors returns such tensors as raw bytes.
-            tensors = {name: np.asarray(file.get_tensor(name)) for name in names}
-        state = {n: t.view(ml_dtypes.bfloat16) if t.dtype == np.dtype("V2") else t for n, t in tensors.items()}
-        return Tensors(state, **fields)
-    except UserError:
-        raise
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        state, texts = safetensors_file.map_tensors(path)
+        return Tensors(state, mapped=True, **_parse_fields(texts))
+    except safetensors_file.DtypeError as error:
+        raise _quantized(error.args[0], error.args[1], str(path)) from None
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"cannot read {path} as safetensors: {_one_line(error)}; download it again") from None
+
+
+def _read_shards(index: Path) -> Tensors:
+    state: dict[str, np.ndarray] = {}
+    for path, names in shards.read_index(index).items():
+        content = _read_safetensors(path)
+        if missing := sorted(names - content.state.keys()):
+            raise UserError(f"{index} expects {missing[0]} in {path.name}, which lacks it: download both again")
+        state |= {name: content.state[name] for name in names}
+    return Tensors(state, mapped=True)
 
 
 def _read_torch(path: Path, weights: str | None) -> Tensors:

@@ -1,24 +1,28 @@
 """Configuration that timm publishes beside weights (config.json), and the arguments that its training program saves."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from checkpoints_convert.foreign import Foreign, of_config
 from checkpoints_convert.record import is_normalization
 from ppvit_jax.errors import UserError, print_note
-from ppvit_jax.models.vit import FAMILY, ViTConfig
-from ppvit_jax.models.vit_config import ACTIVATIONS
+from ppvit_jax.models import ViTConfig, family_of
+from ppvit_jax.models.activations import ACTIVATIONS
+from ppvit_jax.models.clip import FAMILY as CLIP
+from ppvit_jax.models.siglip import FAMILY as SIGLIP
+from ppvit_jax.models.vit import FAMILY as VIT
 
 # Arguments of a model that its tensors do not show, with the values that Google's models have.
 _FIXED = {
-    "global_pool": ("token",),
     "norm_layer": ("layernorm", "LayerNorm"),
     "in_chans": (3,),
     "qkv_bias": (True,),
-    "pre_norm": (False,),
-    "class_token": (True,),
 }
+# Tags of weights that were trained by Google's programs, which compute the tanh form of the GELU.
+_GOOGLES = re.compile(r"augreg|orig|sam_|goog|webli|v2_webli|jft|i18n")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -82,23 +86,64 @@ def fits(config: Mapping[str, Any], *, num_classes: int, where: str) -> bool:
     return False
 
 
-def check_arguments(config: Mapping[str, Any], where: str) -> None:
+def check_arguments(config: Mapping[str, Any], foreign: Foreign, where: str) -> None:
     """Refuses a model by its arguments.
 
     Raises:
-      UserError: an argument has a value that Google's models do not have.
+      UserError: an argument has a value that models of the family do not have.
     """
     arguments = _arguments(config)
     for size in (config.get("input_size"), arguments.get("img_size"), arguments.get("patch_size")):
         if isinstance(size, list) and len(set(size[-2:])) > 1:
             raise UserError(f"{where} has the size {size}, but only square images and patches can be represented")
-    for name, values in _FIXED.items():
+    tokens = foreign.family is not SIGLIP
+    for name, values in (*_FIXED.items(), ("pre_norm", (foreign.family is CLIP,)), ("class_token", (tokens,))):
         value = arguments.get(name)
         if value is not None and value not in values:
-            raise UserError(
-                f"{where} has {name}={value!r}, but Google's Vision Transformers have {values[0]!r}: "
-                "it cannot be converted"
-            )
+            raise _refusal(where, name, value, foreign, values[0])
+
+
+def pool(config: Mapping[str, Any], foreign: Foreign, state: Collection[str], where: str) -> str:
+    """Returns the features that the head takes, one of `ppvit_jax.models.layout.POOLS`; "" for the family's usual ones.
+
+    Args:
+      config: the result of `read`.
+      foreign: the model's family.
+      state: names of the model's tensors.
+      where: the name of config.json, for messages.
+
+    Raises:
+      UserError: config.json names others, or it contradicts the tensors.
+    """
+    if "fc_norm.weight" in state:
+        return "mean"
+    arguments = _arguments(config)
+    theirs, pools_by_attention = arguments.get("global_pool"), "attn_pool.latent" in state
+    usual = "map" if pools_by_attention else "avg" if foreign.family is SIGLIP else "token"
+    if theirs in (None, usual):
+        return "norm_mean" if usual == "avg" else ""
+    # Without this argument, timm normalizes after it averages, by a layer of another name.
+    if theirs == "avg" and not pools_by_attention and arguments.get("fc_norm") is False:
+        return "norm_mean"
+    raise _refusal(where, "global_pool", theirs, foreign, usual)
+
+
+def usual_activation(config: Mapping[str, Any], foreign: Foreign) -> str:
+    """Returns the activation of a model whose arguments do not name one."""
+    architecture, tag = str(config.get("architecture", "")), str(config.get("tag", ""))
+    if foreign.family is CLIP:
+        return "quick_gelu" if not architecture or "quickgelu" in architecture else "gelu"
+    if foreign.family is not VIT:
+        return str(foreign.family.options["activation"])
+    # timm has no argument of its own for the models of Google, and published them with the exact form.
+    if not architecture.startswith("deit") and (not tag or _GOOGLES.search(tag)):
+        return str(VIT.options["activation"])
+    return "gelu"
+
+
+def _refusal(where: str, name: str, value: object, foreign: Foreign, usual: object) -> UserError:
+    owner = "Google's Vision Transformers have" if foreign.family is VIT else f"a {foreign.family.title} has"
+    return UserError(f"{where} has {name}={value!r}, but {owner} {usual!r}: it cannot be converted")
 
 
 def activation(config: Mapping[str, Any], where: str) -> str | None:
@@ -120,15 +165,23 @@ def heads(config: Mapping[str, Any]) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def create_model_line(shape: ViTConfig) -> str:
+def create_model_line(shape: ViTConfig, architecture: str = "") -> str:
     """Returns the arguments of timm.create_model for a model, as a note shows them."""
-    options = {"num_classes": shape.num_classes, "img_size": shape.image_size}
-    shown = [f"{name}={value}" for name, value in options.items()]
-    if shape.activation != "gelu":
+    options: dict[str, Any] = {"num_classes": shape.num_classes, "img_size": shape.image_size, **pool_arguments(shape)}
+    shown = [f"{name}={value!r}" for name, value in options.items()]
+    usual = usual_activation({"architecture": architecture}, of_config(shape))
+    if shape.activation != ("gelu" if usual == "gelu_tanh" else usual) and not shape.layout.gated:
         shown.append(f"act_layer={shape.activation!r}")
-    if shape.epsilon != FAMILY.options["epsilon"]:
+    if shape.epsilon != family_of(shape).options["epsilon"]:
         shown.append(f"norm_layer=functools.partial(torch.nn.LayerNorm, eps={shape.epsilon:g})")
     return ", ".join(shown)
+
+
+def pool_arguments(shape: ViTConfig) -> dict[str, Any]:
+    """Returns timm's arguments for a pooling that is not the family's usual one."""
+    if shape.pool == "mean":
+        return {"global_pool": "avg", "fc_norm": True}
+    return {"global_pool": "avg", "fc_norm": False} if shape.pool == "norm_mean" else {}
 
 
 def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:

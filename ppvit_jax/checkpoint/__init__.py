@@ -11,6 +11,7 @@ from ppvit_jax.checkpoint.notes import (
 )
 from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, is_remote, read, resolve, write
 from ppvit_jax.checkpoint.params import check_statistics, join, split, to_params
+from ppvit_jax.checkpoint.published import is_from_elsewhere, open_checkpoint, write_folder
 
 __all__ = [
     "EMBEDDED",
@@ -22,12 +23,15 @@ __all__ = [
     "describe_images",
     "describe_normalization",
     "describe_resize",
+    "is_from_elsewhere",
     "is_remote",
     "join",
     "list_assumptions",
+    "open_checkpoint",
     "read",
     "resolve",
     "split",
     "to_params",
     "write",
+    "write_folder",
 ]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 # Google's models take images as x / 127.5 - 1, which is this mean and this standard deviation of x / 255.
@@ -16,6 +17,9 @@ _OPTIONAL = (
     "images_encryption",
     "images_key_fingerprint",
     "images_block_size",
+    "own_mean",
+    "own_std",
+    "origin",
 )
 
 
@@ -38,6 +42,10 @@ class Metadata:
         is adapted to; "" if it is.
       images_key_fingerprint: fingerprint of these images' key, beside `images_encryption`.
       images_block_size: side of these images' blocks in pixels, if it is not the model's patch size; 0 if it is.
+      own_mean, own_std: normalization that the model was published with, if it has been rewritten for `mean` and `std`;
+        empty if it has not.
+      origin: program and architecture that the model came from, such as "timm:vit_small_patch14_dinov2" or
+        "transformers:dinov2"; "" for Google's layout.
     """
 
     model: str = ""
@@ -52,6 +60,9 @@ class Metadata:
     images_encryption: str = ""
     images_key_fingerprint: str | None = None
     images_block_size: int = 0
+    own_mean: tuple[float, ...] = ()
+    own_std: tuple[float, ...] = ()
+    origin: str = ""
 
     @property
     def images(self) -> tuple[str, str | None]:
@@ -64,6 +75,16 @@ class Metadata:
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel; 0.5 if nothing recorded them."""
         return self.mean or STANDARD, self.std or STANDARD
+
+    def with_normalization(self, mean: Sequence[float], std: Sequence[float]) -> "Metadata":
+        """Returns the metadata of a model that has been rewritten for this normalization.
+
+        A record without a normalization assumes none of its own.
+        """
+        new = (tuple(map(float, mean)), tuple(map(float, std)))
+        own = (self.own_mean, self.own_std) if self.own_mean else (self.mean, self.std)
+        own = ((), ()) if own == new else own
+        return dataclasses.replace(self, mean=new[0], std=new[1], own_mean=own[0], own_std=own[1])
 
     def trained_on(self, encryption: str, key_fingerprint: str | None, block_size: int = 0) -> "Metadata":
         """Returns the metadata of a model that was trained on images of this encryption, key and block size.
@@ -97,7 +118,7 @@ class Metadata:
         for name, value in values.items():
             if not _is_valid(name, value):
                 raise ValueError(f"the metadata has the field {name} with the impossible value {str(value)[:80]}")
-        for name in ("class_names", "mean", "std"):
+        for name in ("class_names", "mean", "std", "own_mean", "own_std"):
             values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
@@ -108,7 +129,7 @@ class Metadata:
 
 
 def _is_valid(name: str, value: Any) -> bool:
-    if name in ("model", "encryption", "resize", "images_encryption"):
+    if name in ("model", "encryption", "resize", "images_encryption", "origin"):
         return isinstance(value, str)
     if name in ("key_fingerprint", "images_key_fingerprint"):
         return value is None or isinstance(value, str)
@@ -121,4 +142,4 @@ def _is_valid(name: str, value: Any) -> bool:
     numbers = isinstance(value, list) and all(isinstance(number, int | float) for number in value)
     if not numbers or len(value) not in (0, 3) or not all(math.isfinite(number) for number in value):
         return False
-    return name == "mean" or all(number > 0 for number in value)
+    return name in ("mean", "own_mean") or all(number > 0 for number in value)

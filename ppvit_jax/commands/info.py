@@ -61,7 +61,7 @@ def _file(path: Path) -> Facts:
 
 
 def _checkpoint(path: Path) -> Facts:
-    arrays, metadata = checkpoint.read(path)
+    arrays, metadata = checkpoint.open_checkpoint(path)
     types = ", ".join(sorted({str(array.dtype) for array in arrays.values()}))
     millions = sum(array.size for array in arrays.values()) / 1e6
     arrays, statistics = checkpoint.split(arrays)

@@ -31,5 +31,6 @@ def run(arguments: argparse.Namespace) -> None:
     new_path(arguments.output, "the checkpoint")
     key = shared.open_key(arguments.key, arguments.passphrase_file)
     model = adapted_model.open_adapted(arguments, key)
+    adapted_model.is_folder(arguments.output, model)
     restored = adaptation.restore(model.params, model.permutations(key))
-    adapted_model.write_model(arguments, model.with_params(restored), None)
+    adapted_model.write_model(arguments, model.with_params(restored).with_own_normalization(), None)

@@ -106,6 +106,8 @@ def _record(
     # Encodings are not normalized.
     encodes = method is not None and method.encodes
     other_blocks = is_encrypted and images.block_size != model_config.patch_size
+    normalized = metadata.with_normalization(config.mean, config.std)
+    own = (metadata.own_mean, metadata.own_std) if encodes else (normalized.own_mean, normalized.own_std)
     return dataclasses.replace(
         metadata,
         model=config.model,
@@ -114,6 +116,8 @@ def _record(
         model_options=models.recorded_options(model_config),
         mean=() if encodes else tuple(map(float, config.mean)),
         std=() if encodes else tuple(map(float, config.std)),
+        own_mean=own[0],
+        own_std=own[1],
         # Images that the owner has encrypted are resized already, as the model's record may say.
         resize=dataset.resize or (metadata.resize if is_encrypted and method is None else ""),
     ).trained_on(images.encryption, images.key_fingerprint, images.block_size if other_blocks else 0)

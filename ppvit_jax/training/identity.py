@@ -38,6 +38,8 @@ _CHANGEABLE_FIELDS = (
 )
 # Fields that another test set changes.
 _TEST_FIELDS = ("dataset.digest", "dataset.test_examples")
+# Fields of the metadata that earlier versions did not have.
+_NEW_METADATA = ("own_mean", "own_std", "origin")
 _SHOWN_CHARACTERS = 80
 
 Record = dict[str, Any]
@@ -221,6 +223,8 @@ def _differences(recorded: Record, current: Record) -> dict[str, tuple[str, str]
     if before.get("checkpoint_sha256") and before["checkpoint_sha256"] == now["checkpoint_sha256"]:
         # The same file under another name.
         ignored |= {"config.checkpoint", "config.checkpoint_sha256"}
+    # Earlier versions did not record the origin of a model.
+    ignored |= {f"metadata.{name}" for name in _NEW_METADATA if f"metadata.{name}" not in before}
     for name in ("dataset.digest", "dataset.train_digest", "checkpoint_sha256"):
         if not (before.get(name) and now.get(name)):
             ignored.add(name)

@@ -16,10 +16,10 @@ from ppvit_jax.training.compiler import fix_precision
 
 
 def load_checkpoint(path: str | os.PathLike) -> tuple[models.Params, checkpoint.Metadata]:
-    """Reads a checkpoint in Google's `.npz` layout.
+    """Reads a checkpoint in Google's `.npz` layout, or as timm, Hugging Face or big_vision publishes it.
 
     Args:
-      path: the file; "embedded" is the small model in the package.
+      path: the file or folder; "embedded" is the small model in the package.
 
     Returns:
       The parameters, a nested dict of numpy arrays, with the statistics of a model that has any under "statistics";
@@ -27,10 +27,10 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[models.Params, checkpoint.
       adapted.
 
     Raises:
-      UserError: the file is missing, truncated, damaged or not a `.npz` file.
+      UserError: the file is missing, truncated, damaged, or of another kind of model.
     """
     file = checkpoint.resolve(os.fspath(path))
-    arrays, metadata = checkpoint.read(file)
+    arrays, metadata = checkpoint.open_checkpoint(file)
     return unflatten_dict(arrays, sep="/"), checkpoint.complete_record(file, metadata)
 
 

@@ -67,8 +67,10 @@ def load(config: Config, model_config: models.ModelConfig, dataset: Dataset, *, 
     family = models.family_of(model_config)
     # An ImageNet-21k head is a fifth of the file: skip it when it will be replaced.
     unused = models.unused_layers(model_config, keep_head=False)
-    arrays, metadata = checkpoint.read(path, config.checkpoint_sha256, skip=() if keep_head else unused)
+    skip = () if keep_head else unused
+    arrays, metadata = checkpoint.open_checkpoint(path, "" if path.is_dir() else config.checkpoint_sha256, skip)
     arrays, kept = checkpoint.split(arrays)
+    check_family(config, model_config, path, metadata, arrays)
     checkpoint.check_record(path, metadata, arrays)
     metadata = checkpoint.complete_record(path, metadata)
     normalization = checkpoint.describe_normalization(config.mean, config.std) if normalizes else ""
@@ -108,6 +110,40 @@ def _init_statistics(config: Config, model_config: models.ModelConfig) -> models
     if config.dtype == "float64":
         return jax.tree.map(lambda leaf: leaf.astype(np.float64), statistics)
     return statistics
+
+
+def check_family(
+    config: Config,
+    model_config: models.ModelConfig,
+    path: Path,
+    metadata: checkpoint.Metadata,
+    arrays: dict[str, np.ndarray],
+) -> None:
+    """Checks that a checkpoint is of the configured family and patch size.
+
+    Raises:
+      UserError: it is of another one; the message names both models.
+    """
+    family, wanted = models.recognize(arrays), models.family_of(model_config)
+    if family is None or (family is not wanted and wanted.infer is None):
+        return
+    kernel = arrays.get(family.patch_kernel)
+    size = kernel.shape[0] if kernel is not None and kernel.ndim == 4 else 0
+    if family is wanted and size in (0, model_config.patch_size):
+        return
+    try:
+        shape = models.infer_config(
+            arrays, where=str(path), image_size=metadata.image_size, options=metadata.model_options
+        )
+        name = models.model_name(shape)
+    except UserError:
+        name = ""
+    patches = f" with patches of {size}x{size} pixels" if size and family is wanted else ""
+    advice = f"set config.model={name}, or " if name else ""
+    raise UserError(
+        f"{path} is {name or f'a {family.title}'}{patches}, but config.model is {config.model}: {advice}use another "
+        "checkpoint"
+    )
 
 
 def _adopt_options(

@@ -141,7 +141,7 @@ OTHERS = {
     "a web page": (lambda: b"<!DOCTYPE html><html>", "is a web page and not .*: the download failed"),
     "an error of a bucket": (lambda: b'<?xml version="1.0"?><Error>', "is a web page and not"),
     "a pointer": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "run git lfs pull"),
-    "an index": (lambda: INDEX, "is the index of weights in several files .*save it in one file"),
+    "an index": (lambda: INDEX, "lacks model-00001-of-00002.safetensors, one of the 1 files that model.pth names"),
     "JSON": (lambda: b'{"a": 1}', "is JSON text and not"),
     "nothing": (lambda: b"", "is empty and not .*download it again"),
     "an image": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(99), "is an image and not"),

@@ -94,7 +94,8 @@ def test_what_it_saves_is_read(tmp_path, safe, capsys):
     assert convert("hf_to_npz", tmp_path / "hf", tmp_path / "model.npz") == 0
     assert "warning" not in capsys.readouterr().err
     found, metadata = arrays(tmp_path / "model.npz")
-    assert metadata == checkpoint.Metadata("ViT-Ti/16", 64, class_names=tuple(f"kind {i}" for i in range(5)))
+    names = tuple(f"kind {i}" for i in range(5))
+    assert metadata == checkpoint.Metadata("ViT-Ti/16", 64, class_names=names, origin="transformers:vit")
     images = random_images(3, 64)
     params = checkpoint.to_params(found, CONFIG, keep_head=True)
     theirs = _logits(model, _pixels(images))
@@ -149,7 +150,7 @@ def test_labels_without_names_stay_so(tmp_path):
     (tmp_path / "hf" / "config.json").write_text(json.dumps(config))
     assert convert("hf_to_npz", tmp_path / "hf", tmp_path / "back.npz") == 0
     half = (0.5, 0.5, 0.5)
-    expected = checkpoint.Metadata("ViT-Ti/16", 64, mean=half, std=half, resize="squash")
+    expected = checkpoint.Metadata("ViT-Ti/16", 64, mean=half, std=half, resize="squash", origin="transformers:vit")
     assert arrays(tmp_path / "back.npz")[1] == expected
 
 
@@ -176,7 +177,10 @@ MISTAKES = {
     "no configuration": (lambda f: (f / "hf" / "config.json").unlink(), "cannot read .*config.json"),
     "a damaged configuration": (lambda f: (f / "hf" / "config.json").write_text("{"), "is not the configuration"),
     "a list": (lambda f: (f / "hf" / "config.json").write_text("[]"), "is not the configuration"),
-    "another type": (_configuration(model_type="deit"), "is a model of type 'deit', but only 'vit'"),
+    "another type": (
+        _configuration(model_type="detr"),
+        "is a model of type 'detr', but only 'vit'.*: it detects objects",
+    ),
     "another activation": (_configuration(hidden_act="relu"), "has the activation 'relu'"),
     "impossible heads": (_configuration(num_attention_heads=5), "hidden size of 192"),
     "damaged labels": (_configuration(ppvit=None, id2label={"a": "b"}), "is damaged: its labels"),

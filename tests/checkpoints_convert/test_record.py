@@ -211,7 +211,12 @@ def test_weights_in_several_files_and_parts_that_a_classifier_ignores_are_named(
     path.rename(folder / "hf" / "model-00001-of-00002.safetensors")
     (folder / "hf" / "model.safetensors.index.json").write_text("{}")
     assert convert("hf_to_npz", folder / "hf", folder / "none.npz") == 1
-    assert "is the index of weights in several files" in capsys.readouterr().err
+    assert "is not the index of weights in several files" in capsys.readouterr().err
+    shard = folder / "hf" / "model-00001-of-00002.safetensors"
+    index = {"weight_map": dict.fromkeys(load_file(shard), shard.name)}
+    (folder / "hf" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert convert("hf_to_npz", folder / "hf", folder / "shards.npz") == 0
+    assert_same_tree(arrays(folder / "shards.npz")[0], flatten(random_params(CONFIG)))
 
 
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
@@ -270,14 +275,15 @@ def test_the_configuration_beside_timms_weights_is_recorded(tmp_path, capsys):
     capsys.readouterr()
     assert convert("timm_to_npz", source, tmp_path / "out.npz") == 0
     expected = Metadata("", 16, class_names=("a", "b", "c"), model_options={"activation": "gelu"}, **IMAGENET)
-    assert arrays(tmp_path / "out.npz")[1] == dataclasses.replace(expected, resize="centre_crop")
+    expected = dataclasses.replace(expected, resize="centre_crop", origin="timm:vit_tiny")
+    assert arrays(tmp_path / "out.npz")[1] == expected
     notes = capsys.readouterr().err
     assert "crops 0.9 of the resized side" in notes and "bicubic" in notes and "assumed" not in notes
 
 
 def test_a_configuration_of_another_model_is_left_out_of_account(tmp_path, capsys):
     assert convert("timm_to_npz", _hub(tmp_path, num_classes=1000), tmp_path / "out.npz", "--heads=2") == 0
-    assert arrays(tmp_path / "out.npz")[1] == Metadata("", 16)
+    assert arrays(tmp_path / "out.npz")[1] == Metadata("", 16, origin="timm")
     assert "is of a model with 1000 classes, but the weights have 3" in capsys.readouterr().err
     (tmp_path / "config.json").write_text("[")
     assert convert("timm_to_npz", tmp_path / "model.safetensors", tmp_path / "other.npz", "--heads=2") == 0

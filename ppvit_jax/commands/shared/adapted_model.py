@@ -72,7 +72,24 @@ class SavedModel:
         return dataclasses.replace(
             self,
             params=adaptation.fold_normalization(self.params, recorded, standard),
-            metadata=dataclasses.replace(self.metadata, mean=standard[0], std=standard[1]),
+            metadata=self.metadata.with_normalization(*standard),
+            notes=(*self.notes, note),
+        )
+
+    def with_own_normalization(self) -> "SavedModel":
+        """Returns the model rewritten for the normalization that it was published with, with a note if it changes."""
+        metadata = self.metadata
+        if not metadata.own_mean or not metadata.own_std:
+            return self
+        own = (metadata.own_mean, metadata.own_std)
+        note = (
+            f"the patch embedding is rewritten to {checkpoint.describe_normalization(*own)}, with which the model was "
+            "published"
+        )
+        return dataclasses.replace(
+            self,
+            params=adaptation.fold_normalization(self.params, metadata.normalization, own),
+            metadata=metadata.with_normalization(*own),
             notes=(*self.notes, note),
         )
 
@@ -128,7 +145,7 @@ def open_model(path: Path, image_size: int | None = None, dtype: str = "") -> Sa
     Raises:
       UserError: the file cannot be read, the model is of another family, or the size is impossible.
     """
-    arrays, metadata = checkpoint.read(path)
+    arrays, metadata = checkpoint.open_checkpoint(path)
     metadata = checkpoint.complete_record(path, metadata)
     arrays, statistics = checkpoint.split(arrays)
     checkpoint.check_record(path, metadata, arrays)
@@ -219,10 +236,31 @@ def write_model(arguments: argparse.Namespace, model: SavedModel, key: "SecretKe
         encryption=model.metadata.encryption if key else "none",
         key_fingerprint=key.fingerprint if key else None,
     )
-    checkpoint.write(path, checkpoint.join(model.params, model.statistics), metadata)
+    loading = None
+    if key is None and is_folder(arguments.output, model):
+        loading = checkpoint.write_folder(path, model.params, metadata)
+    else:
+        checkpoint.write(path, checkpoint.join(model.params, model.statistics), metadata)
     name = metadata.model or models.family_of(shape).title
     adapted = f"adapted to {metadata.encryption} with the key of fingerprint {metadata.key_fingerprint}"
     print(f"{path}: {name}, {shape.image_size}x{shape.image_size}, {adapted if key else 'a plain model'}")
     standard = checkpoint.describe_normalization(*checkpoint.Metadata().normalization)
     for note in (*checkpoint.list_assumptions(model.path, model.metadata, normalization=standard), *model.notes):
         print_note(note)
+    if loading:
+        print_note(loading)
+
+
+def is_folder(output: str, model: SavedModel) -> bool:
+    """Returns True if --output names a folder for the program that the model came from, and not a `.npz`.
+
+    Raises:
+      UserError: it ends with "/", and the model does not record such a program.
+    """
+    comes_from_elsewhere = checkpoint.is_from_elsewhere(model.metadata)
+    if output.endswith("/") and not comes_from_elsewhere:
+        raise UserError(
+            f"--output {output} is a folder, but {model.path} does not record that it came from timm or Hugging Face: "
+            "give a name that ends with .npz, and convert it by ppvit convert npz-to-timm or npz-to-hf"
+        )
+    return comes_from_elsewhere and not output.endswith(".npz")
