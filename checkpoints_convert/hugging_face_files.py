@@ -67,6 +67,8 @@ def make(kind: ModelType, arrays: dict[str, np.ndarray], shape: ViTConfig, metad
     Raises:
       UserError: transformers has no class that computes such a model.
     """
+    if kind.name not in _TARGETS:
+        raise UserError(f"a {kind.foreign.title} can be read from Hugging Face's files, but not written to them")
     target, pool, has_head = _TARGETS[kind.name], shape.layout.pool, "head/kernel" in arrays
     if has_head and pool not in target.classifiers:
         others = " or ".join(target.classifiers) or "features before the last normalization"
