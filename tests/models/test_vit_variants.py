@@ -3,8 +3,7 @@
 import dataclasses
 
 import numpy as np
-import pytest
-from helpers.oracles import apply, compare_with_timm, compare_with_transformers, draw, file_tensors, read_tensors
+from helpers.oracles import apply, compare, draw, file_tensors, of_timm, read_tensors
 from helpers.pytorch import torch, transformers
 
 from checkpoints_convert.names import select
@@ -35,24 +34,27 @@ def _shape(config):
 
 
 def test_features_of_dino_are_those_of_timm():
-    compare_with_timm("vit_small_patch16_224.dino", _config(fields={"layers": 2}), SIZES, depth=2)
+    compare(_config(fields={"layers": 2}), SIZES, theirs=of_timm("vit_small_patch16_224.dino", depth=2))
 
 
 def test_dino_is_the_model_of_transformers():
     config = _config(size=TINY_SIZES[0], num_classes=5, fields=_TINY, epsilon=1e-12)
-    model = transformers.ViTForImageClassification(transformers.ViTConfig(**_shape(config)))
-    compare_with_transformers(model, config, TINY_SIZES[:1])
+    compare(
+        config,
+        TINY_SIZES[:1],
+        transformers=lambda: transformers.ViTForImageClassification(transformers.ViTConfig(**_shape(config))),
+    )
 
 
 def test_features_of_mae_are_those_of_timm():
-    compare_with_timm("vit_base_patch16_224.mae", _config("ViT-B/16", fields={"layers": 2}), SIZES, depth=2)
+    config = _config("ViT-B/16", fields={"layers": 2})
+    compare(config, SIZES, theirs=of_timm("vit_base_patch16_224.mae", depth=2))
 
 
-@pytest.mark.parametrize("num_classes", [0, 5])
-def test_a_fine_tuned_mae_normalizes_the_mean_of_its_patches_as_timm(num_classes):
-    config = _config(size=TINY_SIZES[0], num_classes=num_classes, fields=_TINY, pool="mean")
-    shape = {"embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 2, "num_classes": num_classes}
-    compare_with_timm("vit_base_patch16_224.mae", config, TINY_SIZES, global_pool="avg", **shape)
+def test_a_fine_tuned_mae_normalizes_the_mean_of_its_patches_as_timm():
+    config = _config(size=TINY_SIZES[0], num_classes=5, fields=_TINY, pool="mean")
+    shape = {"embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 2, "num_classes": 5}
+    compare(config, TINY_SIZES[:1], theirs=of_timm("vit_base_patch16_224.mae", global_pool="avg", **shape))
 
 
 def test_the_encoder_is_taken_from_the_mae_of_transformers():
