@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,11 +34,11 @@ CASES = {
     "CLIP": ("CLIP-B/4", {}, {}, _CLIP),
     "CLIP with the mean": ("CLIP-B/4", {"pool": "raw_mean"}, {}, _CLIP),
 }
-# Training differs between these.
+# The others differ in the pooling alone, or in rows without a token.
 TRAINED = ("MAE", "DeiT", "DeiT III", "DINOv2", "DINOv2 giant with registers", "SigLIP", "CLIP")
 
 
-def _config(case, dtype):
+def _config(case, dtype) -> Any:
     name, options, fields, _ = CASES[case]
     patch_size = 14 if "/14" in name else 4
     config = models.parse_name(name, image_size=4 * patch_size, num_classes=5, dtype=dtype, options=options)

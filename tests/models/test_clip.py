@@ -1,6 +1,7 @@
 """CLIP and OpenCLIP compared with timm's and transformers' own classes."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ TINY_SIZES = (64, 48)
 _GELUS = ("gelu", "quick_gelu")
 
 
-def _config(size=SIZES[0], num_classes=0, fields=None, **options):
+def _config(size=SIZES[0], num_classes=0, fields=None, **options) -> Any:
     config = models.parse_name("CLIP-B/16", image_size=size, num_classes=num_classes, options=options)
     return dataclasses.replace(config, **(fields or {}))
 
 
-def _tiny(**options):
+def _tiny(**options) -> Any:
     return _config(TINY_SIZES[0], fields={"hidden_size": 48, "layers": 2, "heads": 4, "mlp_size": 100}, **options)
 
 

@@ -1,6 +1,7 @@
 """DeiT, with and without distillation, and DeiT III compared with timm's and transformers' own classes."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 from helpers.oracles import compare, of_timm
@@ -12,7 +13,7 @@ SIZES = (224, 160)
 TINY_SIZES = (64, 48)
 
 
-def _config(name, size=SIZES[0], num_classes=1000, fields=None, **options):
+def _config(name, size=SIZES[0], num_classes=1000, fields=None, **options) -> Any:
     config = models.parse_name(name, image_size=size, num_classes=num_classes, options=options)
     return dataclasses.replace(config, **(fields or {}))
 

@@ -1,6 +1,7 @@
 """DINOv2 compared with timm's and transformers' own classes."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +16,13 @@ SIZES = (518, 224)
 TINY_SIZES = (84, 56)
 
 
-def _config(name, size=SIZES[0], num_classes=0, pool="", **fields):
+def _config(name, size=SIZES[0], num_classes=0, pool="", **fields) -> Any:
     config = models.parse_name(name, image_size=size, num_classes=num_classes, options={"pool": pool})
     return dataclasses.replace(config, **fields)
 
 
-def _tiny(name="DINOv2-S/14", **fields):
-    fields = {"hidden_size": 48, "layers": 2, "heads": 4, "mlp_size": 96} | fields
+def _tiny(name="DINOv2-S/14", **changes: Any) -> Any:
+    fields: dict[str, Any] = {"hidden_size": 48, "layers": 2, "heads": 4, "mlp_size": 96} | changes
     return _config(name, TINY_SIZES[0], **fields)
 
 

@@ -1,6 +1,7 @@
 """SigLIP and SigLIP 2 compared with timm's and transformers' own classes."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ SIZES = (224, 160)
 TINY_SIZES = (64, 48)
 
 
-def _config(name="SigLIP-B/16", size=SIZES[0], num_classes=0, fields=None, **options):
+def _config(name="SigLIP-B/16", size=SIZES[0], num_classes=0, fields=None, **options) -> Any:
     config = models.parse_name(name, image_size=size, num_classes=num_classes, options=options)
     return dataclasses.replace(config, **(fields or {}))
 
 
-def _tiny(**options):
+def _tiny(**options) -> Any:
     fields = {"hidden_size": 48, "layers": 2, "heads": 4, "mlp_size": 100}
     return _config(size=TINY_SIZES[0], fields=fields, **options)
 

@@ -1,6 +1,7 @@
 """DINO and MAE, which are Vision Transformers with the exact GELU, compared with timm's and transformers' classes."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from helpers.oracles import apply, compare, draw, file_tensors, of_timm, read_tensors
@@ -15,7 +16,7 @@ TINY_SIZES = (64, 48)
 _TINY = {"hidden_size": 48, "layers": 2, "heads": 4, "mlp_size": 96}
 
 
-def _config(name="ViT-S/16", size=SIZES[0], num_classes=0, fields=None, **options):
+def _config(name="ViT-S/16", size=SIZES[0], num_classes=0, fields=None, **options) -> Any:
     options = {"activation": "gelu"} | options
     config = models.parse_name(name, image_size=size, num_classes=num_classes, options=options)
     return dataclasses.replace(config, **(fields or {}))
