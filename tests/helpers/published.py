@@ -65,6 +65,16 @@ _HUGGING_FACE: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "SigLIP's encoder": ("SiglipVisionModel", lambda: transformers.SiglipVisionConfig(**_DEIT), HALF),
     "CLIP": ("CLIPModel", lambda: _two_towers("CLIP"), OPENAI),
     "CLIP's encoder": ("CLIPVisionModel", lambda: transformers.CLIPVisionConfig(**_DEIT), OPENAI),
+    "DINOv3": (
+        "DINOv3ViTModel",
+        lambda: transformers.DINOv3ViTConfig(**_DEIT, num_register_tokens=4),
+        IMAGENET,
+    ),
+    "DINOv3 plus": (
+        "DINOv3ViTModel",
+        lambda: transformers.DINOv3ViTConfig(**_DEIT, num_register_tokens=4, use_gated_mlp=True, hidden_act="silu"),
+        IMAGENET,
+    ),
     "MAE": (
         "ViTMAEForPreTraining",
         lambda: transformers.ViTMAEConfig(
