@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "With other configurations it encrypts plain images itself, with a key in the folder of results. If it is "
         "interrupted, run the same command again: it resumes.",
         "ppvit train --config=configs/cifar10.py --workdir=runs/cifar10",
+        "ppvit train --config=configs/finetune.py:dinov2-small --workdir=runs/dinov2-small",
         "ppvit train --config=configs/cloud.py --workdir=runs/cloud",
     )
     parser.set_defaults(overrides_start_with="")

@@ -15,6 +15,7 @@ from helpers.convert import convert
 from helpers.published import HALF, NAMES, has_head, load, normalization, outputs, publish
 from helpers.pytorch import torch
 from helpers.tiny import assert_same_tree, flatten, random_images, random_params, tiny_model
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from checkpoints_convert import published
@@ -41,7 +42,22 @@ def compute(arrays, metadata, images=IMAGES):
     return np.asarray(jax.jit(models.build(config).apply)(params, pixels))
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_a_dinov3_is_restored_into_our_format_alone(tmp_path, capsys):
+    model, key = publish(tmp_path / "folder", "Hugging Face: DINOv3"), make_key(tmp_path)
+    expected = outputs(model, "Hugging Face: DINOv3", IMAGES)
+    np.testing.assert_allclose(compute(*published.read(tmp_path / "folder")), expected, rtol=0, atol=1e-4)
+    adapted, restored = tmp_path / "adapted.npz", tmp_path / "restored.npz"
+    assert run_ppvit("adapt", "--key", key, "--checkpoint", tmp_path / "folder", "--output", adapted) == 0
+    arguments = ("restore", "--key", key, "--checkpoint", adapted, "--output")
+    assert run_ppvit(*arguments, f"{tmp_path}/tuned/") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "but not written to them; give --output a name that ends with .npz" in error
+    assert not (tmp_path / "tuned").exists()
+    assert run_ppvit(*arguments, restored) == 0
+    np.testing.assert_allclose(compute(*checkpoint.read(restored)), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "DINOv3" not in name])
 def test_a_published_model_is_read_adapted_restored_and_loaded_by_its_program(tmp_path, capsys, name):
     model, key = publish(tmp_path / "folder", name), make_key(tmp_path)
     own, theirs = normalization(name), outputs(model, name, IMAGES)
@@ -118,9 +134,10 @@ def test_the_image_tower_of_big_visions_siglip_is_read(tmp_path, stacked):
         for name in [name for name in theirs if "encoderblock_0/" in name]:
             blocks = [theirs.pop(name.replace("_0/", f"_{number}/", 1)) for number in range(2)]
             theirs[name.replace("encoderblock_0", "encoderblock")] = np.stack(blocks)
-    named = {f"params/img/{name}": array for name, array in theirs.items()}
+    named: dict[str, Any] = {f"params/img/{name}": array for name, array in theirs.items()}
+    named |= {"params/txt/head/bias": np.ones(3), "params/t": np.ones(1)}
     with (tmp_path / "siglip.npz").open("wb") as file:
-        np.savez(file, **named, **{"params/txt/head/bias": np.ones(3), "params/t": np.ones(1)})
+        np.savez(file, **named)
     for read in (published.read, checkpoint.open_checkpoint):
         found, metadata = read(tmp_path / "siglip.npz")
         assert_same_tree(found, arrays)
@@ -190,3 +207,43 @@ def test_restore_into_a_folder_needs_the_program_that_the_model_came_from(tmp_pa
     # A name without an ending is a file, as ever.
     assert run_ppvit("restore", "--key", key, "--checkpoint", adapted, "--output", tmp_path / "out") == 0
     assert_same_tree(checkpoint.read(tmp_path / "out")[0], flatten(random_params(tiny_model())))
+
+
+@pytest.mark.parametrize("name", ["DINOv2 with registers", "DeiT distilled", "SigLIP by the mean"])
+def test_the_scripts_convert_the_families_there_and_back(tmp_path, name):
+    """timm's class token with registers contains its position, and Hugging Face's does not."""
+    for program, script in (("timm", "timm_to_npz"), ("Hugging Face", "hf_to_npz")):
+        folder, title = tmp_path / program, f"{program}: {name}"
+        model = publish(folder, title)
+        source = folder / "model.safetensors" if program == "timm" else folder
+        assert convert(script, source, tmp_path / f"{program}.npz") == 0
+        arrays, _ = checkpoint.read(tmp_path / f"{program}.npz")
+        assert convert("npz_to_timm", tmp_path / f"{program}.npz", tmp_path / f"{program}.safetensors") == (
+            1 if title == "Hugging Face: DINOv2 with registers" else 0
+        )
+        if title == "timm: DINOv2 with registers" or program == "Hugging Face":
+            assert convert("npz_to_hf", tmp_path / f"{program}.npz", tmp_path / f"{program}_back") == 0
+            back = load(tmp_path / f"{program}_back", f"Hugging Face: {name}")
+            theirs = outputs(model, title, IMAGES)
+            np.testing.assert_allclose(outputs(back, f"Hugging Face: {name}", IMAGES), theirs, rtol=0, atol=1e-4)
+        if program == "timm":
+            assert convert(script, tmp_path / "timm.safetensors", tmp_path / "back.npz") == 0
+            assert_same_tree(checkpoint.read(tmp_path / "back.npz")[0], arrays)
+
+
+def test_info_and_predict_take_a_folder(tmp_path, capsys):
+    name = "Hugging Face: DINOv2"
+    model = publish(tmp_path / "folder", name)
+    assert run_ppvit("info", tmp_path / "folder") == 0
+    facts = capsys.readouterr().out
+    for text in ("DINOv2", "32x32, patches of 8x8", "mean (0.485, 0.456, 0.406)", "token_mean"):
+        assert text in facts, facts
+    assert run_ppvit("info", tmp_path / "folder" / "model.safetensors") == 0
+    assert capsys.readouterr().out == facts
+    (images := tmp_path / "images").mkdir()
+    for number, image in enumerate(IMAGES):
+        Image.fromarray(image).save(images / f"{number}.png")
+    arguments = ("--checkpoint", tmp_path / "folder", "--input", images, "--output", tmp_path / "out.npz")
+    assert run_ppvit("predict", *arguments) == 0
+    found = np.load(tmp_path / "out.npz")["logits"]
+    np.testing.assert_allclose(found, outputs(model, name, IMAGES), rtol=0, atol=1e-4)

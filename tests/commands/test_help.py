@@ -11,6 +11,7 @@ import pytest
 from helpers.command import make_key, run_ppvit
 from helpers.convert import convert
 from helpers.tiny import random_params, tiny_model
+from helpers.transformers import tiny_transformer
 
 import checkpoints_convert
 from ppvit_jax import adaptation, checkpoint, commands, encryption, models
@@ -18,6 +19,7 @@ from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.commands.shared.encryption_choices import adaptable_encryptions, image_encryptions
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
+from ppvit_jax.models.families import FAMILIES
 
 COMMANDS = [module.name for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg]
 SCRIPTS = [module.name for module in pkgutil.iter_modules(checkpoints_convert.__path__) if "_to_" in module.name]
@@ -105,7 +107,9 @@ def families():
     """Returns a model of each family that can be adapted."""
     options = {"patch_size": 4, "kernel_size": 3, "adaptive_matrix": "softmax"}
     convmixer = models.parse_name("ConvMixer-16/2", image_size=16, num_classes=3, options=options)
-    return {"ViT": random_params(tiny_model()), "ConvMixer": random_params(convmixer)}
+    transformers = {name: tiny_transformer(f"{name}/4", image_size=16) for name in ("DINOv2-S", "SigLIP-B", "CLIP-B")}
+    shapes = {"ViT": tiny_model(), "ConvMixer": convmixer, **transformers}
+    return {name: random_params(shape) for name, shape in shapes.items()}
 
 
 def is_adapted(params, spec):
@@ -117,13 +121,20 @@ def is_adapted(params, spec):
     return True
 
 
-@pytest.mark.parametrize("family", ["ViT", "ConvMixer"])
+@pytest.mark.parametrize("family", ["ViT", "ConvMixer", "DINOv2-S", "SigLIP-B", "CLIP-B"])
 def test_help_names_the_encryptions_that_a_family_can_be_adapted_to(family):
     params = families()[family]
     named = adaptable_encryptions()
     assert all(is_adapted(params, spec) for spec in named)
     possible = {name for name in encryption.METHODS if any(is_adapted(params, spec) for spec in variants(name))}
     assert {spec.partition(":")[0] for spec in named} == possible < encryption.METHODS.keys()
+
+
+@pytest.mark.parametrize("command", ["adapt", "restore", "rekey", "predict"])
+def test_the_help_of_a_checkpoint_names_every_family_that_is_read(command):
+    (action,) = [action for action in actions(PARSERS[f"ppvit {command}"]) if action.dest == "checkpoint"]
+    titles = [family.title for family in FAMILIES if family.infer is not None]
+    assert len(titles) > 6 and all(title in action.help for title in titles)
 
 
 @pytest.mark.parametrize("command", ["adapt", "restore", "rekey"])
