@@ -16,10 +16,12 @@ from ppvit_jax import checkpoint
 from ppvit_jax.command_line import run_program
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.errors import UserError, print_note
-from ppvit_jax.models import ViTConfig, model_name, parameter_shapes, recognize, recorded_options
+from ppvit_jax.models import ViTConfig, family_of, model_name, parameter_shapes, recognize, recorded_options
 from ppvit_jax.models.family import Stored
-from ppvit_jax.models.vit import FAMILY, SIZES, infer_config
+from ppvit_jax.models.vit import SIZES, infer_config
 from ppvit_jax.models.vit_config import Size
+
+_PRE_LOGITS = "pre_logits/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,16 +176,18 @@ def add_without_head(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def drop_pre_logits(arrays: dict[str, np.ndarray], arguments: argparse.Namespace) -> dict[str, np.ndarray]:
+def drop_pre_logits(
+    arrays: dict[str, np.ndarray], shape: ViTConfig, arguments: argparse.Namespace
+) -> dict[str, np.ndarray]:
     """Returns the arrays for a program without a pre_logits layer; with --without-head, also without the head.
 
     Raises:
       UserError: the model has such a layer, and the head that follows it is kept.
     """
-    optional = tuple(f"{layer}/" for layer in FAMILY.optional)
     if arguments.without_head:
-        return {name: array for name, array in arrays.items() if not name.startswith((*optional, f"{FAMILY.head}/"))}
-    if any(name.startswith(optional) for name in arrays):
+        left_out = (_PRE_LOGITS, *family_of(shape).heads)
+        return {name: array for name, array in arrays.items() if not name.startswith(left_out)}
+    if any(name.startswith(_PRE_LOGITS) for name in arrays):
         raise UserError(
             f"{arguments.source} has a pre_logits layer, which the other program does not have: give "
             "--without-head, or fine-tune it first, which leaves the layer out"

@@ -10,7 +10,6 @@ from checkpoints_convert.foreign import HALF, IMAGENET, OPENAI
 from checkpoints_convert.hugging_face_config import ModelType
 from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.errors import UserError, print_note, print_warning
-from ppvit_jax.models.vit import ViTConfig
 
 # Their names of our activations, ours first; several names stand for one function.
 ACTIVATIONS = {
@@ -111,7 +110,9 @@ def activation(config: Mapping[str, Any], kind: ModelType, where: str) -> str:
     if config.get("use_gated_mlp"):
         # The gate of SwiGLU has its own activation, and the model no other.
         if theirs != "silu":
-            raise UserError(f"{where} has the activation {theirs!r} (hidden_act) in a gated MLP, but only silu is known")
+            raise UserError(
+                f"{where} has the activation {theirs!r} (hidden_act) in a gated MLP, but only silu is known"
+            )
         return str(kind.foreign.family.options["activation"])
     for ours, names in ACTIVATIONS.items():
         if theirs in names:
@@ -224,32 +225,6 @@ def _three(value: Any) -> list[float]:
     if len(values) != 3 or not all(isinstance(v, int | float) and abs(v) < 1e6 for v in values):
         raise ValueError
     return [float(v) for v in values]
-
-
-def make_config(shape: ViTConfig, record: Metadata, *, has_head: bool, dtype: str) -> dict[str, Any]:
-    """Returns config.json for a model, without the field ppvit."""
-    config: dict[str, Any] = {
-        "architectures": ["ViTForImageClassification" if has_head else "ViTModel"],
-        "model_type": "vit",
-        "hidden_size": shape.hidden_size,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "intermediate_size": shape.mlp_size,
-        "hidden_act": ACTIVATIONS[shape.activation][0],
-        "layer_norm_eps": shape.epsilon,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "qkv_bias": True,
-        "image_size": shape.image_size,
-        "patch_size": shape.patch_size,
-        "num_channels": 3,
-        "dtype": dtype,
-    }
-    if has_head:
-        names = record.class_names or tuple(f"LABEL_{number}" for number in range(shape.num_classes))
-        config["id2label"] = {str(number): name for number, name in enumerate(names)}
-        config["label2id"] = {name: number for number, name in enumerate(names)}
-    return config
 
 
 def make_processor(record: Metadata, image_size: int) -> dict[str, Any]:

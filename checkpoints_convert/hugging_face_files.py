@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from checkpoints_convert.foreign import of_config
 from checkpoints_convert.foreign_files import Files
 from checkpoints_convert.hugging_face import ACTIVATIONS, make_processor
-from checkpoints_convert.hugging_face_config import ModelType
+from checkpoints_convert.hugging_face_config import TYPES, ModelType
 from checkpoints_convert.names import from_google, with_prefix
 from checkpoints_convert.tensors import FIELD
 from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.errors import UserError
-from ppvit_jax.models import ViTConfig
+from ppvit_jax.models import ViTConfig, model_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,8 @@ def make(kind: ModelType, arrays: dict[str, np.ndarray], shape: ViTConfig, metad
     """
     if kind.name not in _TARGETS:
         raise UserError(f"a {kind.foreign.title} can be read from Hugging Face's files, but not written to them")
-    target, pool, has_head = _TARGETS[kind.name], shape.layout.pool, "head/kernel" in arrays
+    target, layout, has_head = _TARGETS[kind.name], shape.layout, "head/kernel" in arrays
+    pool = layout.pool
     if has_head and pool not in target.classifiers:
         others = " or ".join(target.classifiers) or "features before the last normalization"
         raise UserError(
@@ -79,17 +81,23 @@ def make(kind: ModelType, arrays: dict[str, np.ndarray], shape: ViTConfig, metad
     table = kind.foreign.names.hugging_face
     if kind.name == "dinov2_with_registers":
         table = with_prefix(table, "dinov2.", "dinov2_with_registers.")
+    positions = kind.foreign.family.positions
+    if layout.registers and not layout.prefix_rows:
+        # The class token contains its position, which Hugging Face adds to it.
+        rows = arrays[positions]
+        arrays = {**arrays, positions: np.concatenate([np.zeros_like(rows[:, :1]), rows], axis=1)}
     state = from_google(arrays, table, layers=shape.layers, shape=shape)
+    dtype = next(iter(state.values())).dtype
     prefix = "" if not kind.name.startswith("dinov2") else f"{kind.name}."
     if prefix:
         # A vector that training by masks needs.
-        state[f"{prefix}embeddings.mask_token"] = np.zeros((1, shape.hidden_size), np.float32)
+        state[f"{prefix}embeddings.mask_token"] = np.zeros((1, shape.hidden_size), dtype)
         if has_head and pool == "token":
             weight = state["classifier.weight"]
             state["classifier.weight"] = np.concatenate([weight, np.zeros_like(weight)], axis=1)
     architecture = target.classifiers[pool] if has_head else target.bare
     model_type = target.model_type if has_head else target.bare_type or target.model_type
-    config = {"architectures": [architecture], "model_type": model_type, "dtype": "float32"}
+    config = {"architectures": [architecture], "model_type": model_type, "dtype": str(dtype)}
     encoder = _encoder_config(kind, shape)
     config |= {"vision_config": {"model_type": target.bare_type, **encoder}} if model_type == "siglip" else encoder
     if has_head:
@@ -101,6 +109,25 @@ def make(kind: ModelType, arrays: dict[str, np.ndarray], shape: ViTConfig, metad
     loader = "AutoModelForImageClassification" if has_head else "AutoModel"
     note = f"load it by transformers.{loader}.from_pretrained('FOLDER')"
     return Files(state, {"config.json": config, "preprocessor_config.json": processor}, note)
+
+
+def find_type(shape: ViTConfig) -> ModelType:
+    """Returns the type of Hugging Face's models for a shape.
+
+    Raises:
+      UserError: there is none.
+    """
+    layout, title = shape.layout, of_config(shape).title
+    names = {
+        "Vision Transformer": "vit",
+        "DeiT": "deit" if layout.distillation_token else "",
+        "DINOv2": "dinov2_with_registers" if layout.registers else "dinov2",
+        "SigLIP": "siglip",
+        "CLIP": "clip_vision_model",
+    }
+    if name := names.get(title):
+        return TYPES[name]
+    raise UserError(f"Hugging Face's transformers has no model for {model_name(shape) or title} that can be written")
 
 
 def _encoder_config(kind: ModelType, shape: ViTConfig) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Converts a checkpoint in Google's `.npz` layout to a folder for Hugging Face's `ViTForImageClassification`.
+"""Converts a checkpoint in our `.npz` layout to a folder for Hugging Face's transformers.
 
 Command:  python -m checkpoints_convert.npz_to_hf checkpoint.npz FOLDER
-Load it:  transformers.ViTForImageClassification.from_pretrained(FOLDER)
+Load it:  transformers.AutoModelForImageClassification.from_pretrained(FOLDER)
           transformers.AutoImageProcessor.from_pretrained(FOLDER)
 
 Activation, epsilon, class names, normalization and resizing are those that the checkpoint records; Google's models have
@@ -15,11 +15,8 @@ import json
 
 from safetensors.numpy import save_file
 
-from checkpoints_convert import command, hugging_face
-from checkpoints_convert.names import from_google
-from checkpoints_convert.tables.vit import HUGGING_FACE
-from checkpoints_convert.tensors import FIELD
-from ppvit_jax.errors import print_note
+from checkpoints_convert import command, hugging_face_files
+from ppvit_jax.errors import UserError, print_note
 from ppvit_jax.files import written_aside
 
 
@@ -30,25 +27,24 @@ def convert(arguments: argparse.Namespace) -> None:
       UserError: a file cannot be read or written, or Hugging Face's ViT has no such model.
     """
     arrays, metadata, shape = command.read_npz(arguments.source)
-    state = from_google(command.drop_pre_logits(arrays, arguments), HUGGING_FACE, layers=shape.layers)
-    has_head = "classifier.weight" in state
-    dtype = str(state["vit.embeddings.cls_token"].dtype)
-    config = hugging_face.make_config(shape, metadata, has_head=has_head, dtype=dtype)
-    if not has_head:
+    arrays = command.drop_pre_logits(arrays, shape, arguments)
+    if "head/kernel" not in arrays:
         metadata = dataclasses.replace(metadata, class_names=())
-    config[FIELD] = json.loads(metadata.to_json())
+    try:
+        files = hugging_face_files.make(hugging_face_files.find_type(shape), arrays, shape, metadata)
+    except UserError as error:
+        raise UserError(f"{arguments.source} cannot be converted: {error}") from None
     if not metadata.resize:
         print_note(
             f"{arguments.source} does not record how images were resized: the folder scales height and width separately"
         )
     if not metadata.mean:
         print_note(f"{arguments.source} does not record its normalization: mean and std 0.5 are assumed")
-    processor = hugging_face.make_processor(metadata, shape.image_size)
     with written_aside(arguments.target) as folder:
         folder.mkdir()
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+        save_file(files.state, folder / "model.safetensors", metadata={"format": "pt"})
+        for name, content in files.texts.items():
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
 CONVERTER = command.Converter(

@@ -14,9 +14,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from checkpoints_convert import command, tensors, timm_config
-from checkpoints_convert.names import from_google
-from checkpoints_convert.tables.vit import TIMM
+from checkpoints_convert import command, tensors, timm_config, timm_files
 from ppvit_jax.errors import UserError, print_note, require
 from ppvit_jax.files import written_aside
 
@@ -33,8 +31,11 @@ def convert(arguments: argparse.Namespace) -> None:
     if target.suffix == ".pth":
         require(f"writing {target}", "convert", "torch", instead="write a .safetensors file")
     arrays, metadata, shape = command.read_npz(arguments.source)
-    arrays = command.drop_pre_logits(arrays, arguments)
-    state = from_google(arrays, TIMM, layers=shape.layers)
+    arrays = command.drop_pre_logits(arrays, shape, arguments)
+    try:
+        state = timm_files.make_state(arrays, shape)
+    except UserError as error:
+        raise UserError(f"{arguments.source} cannot be converted: {error}") from None
     if "head.weight" not in state:
         metadata = dataclasses.replace(metadata, class_names=())
         shape = dataclasses.replace(shape, num_classes=0)

@@ -26,19 +26,7 @@ def make(architecture: str, arrays: dict[str, np.ndarray], shape: ViTConfig, met
     Raises:
       UserError: timm has no such model.
     """
-    layout, foreign = shape.layout, of_config(shape)
-    if layout.pool == "token_mean":
-        raise UserError("timm has no model whose head takes the class token and the mean of the patches (token_mean)")
-    if layout.distillation_token and layout.pool != "distilled" and "head/kernel" in arrays:
-        if layout.pool != "token":
-            raise UserError(f"timm's DeiT has a head for each of two tokens, and not for pooling by {layout.pool}")
-        # timm takes the mean of two heads: twice ours, and zeros.
-        heads = {
-            name.replace("head/", "head_dist/"): array for name, array in arrays.items() if name.startswith("head/")
-        }
-        arrays |= {name: np.zeros_like(array) for name, array in heads.items()}
-        arrays |= {name: 2 * array for name, array in arrays.items() if name.startswith("head/")}
-    state = from_google(arrays, foreign.names.timm, layers=shape.layers, shape=shape)
+    state = make_state(arrays, shape)
     arguments = _arguments(shape)
     mean, std = metadata.normalization
     pretrained: dict[str, Any] = {
@@ -65,6 +53,32 @@ def make(architecture: str, arrays: dict[str, np.ndarray], shape: ViTConfig, met
     return Files(state, {"config.json": config} if architecture else {}, note)
 
 
+def make_state(arrays: dict[str, np.ndarray], shape: ViTConfig) -> dict[str, np.ndarray]:
+    """Returns the tensors of timm's model.
+
+    Raises:
+      UserError: timm has no such model.
+    """
+    layout, foreign = shape.layout, of_config(shape)
+    if not foreign.names.timm:
+        raise UserError(f"models of {foreign.title} can be read from timm's files, but not written to them")
+    if layout.pool == "token_mean":
+        raise UserError("timm has no model whose head takes the class token and the mean of the patches (token_mean)")
+    if layout.distillation_token and layout.pool != "distilled" and "head/kernel" in arrays:
+        if layout.pool != "token":
+            raise UserError(f"timm's DeiT has a head for each of two tokens, and not for pooling by {layout.pool}")
+        # timm takes the mean of two heads: twice ours, and zeros.
+        for name in ("kernel", "bias"):
+            head = arrays[f"head/{name}"]
+            arrays = {**arrays, f"head/{name}": 2 * head, f"head_dist/{name}": np.zeros_like(head)}
+    positions = foreign.family.positions
+    if layout.registers and layout.prefix_rows:
+        # The class token of timm's models with registers contains its position.
+        rows = arrays[positions]
+        arrays = {**arrays, "cls": arrays["cls"] + rows[:, :1], positions: rows[:, 1:]}
+    return from_google(arrays, foreign.names.timm, layers=shape.layers, shape=shape)
+
+
 def _arguments(shape: ViTConfig) -> dict[str, Any]:
     """Returns the arguments of timm's model, all that the shape decides."""
     layout, mlp_size = shape.layout, shape.mlp_size * (2 if shape.layout.gated else 1)
@@ -81,7 +95,7 @@ def _arguments(shape: ViTConfig) -> dict[str, Any]:
     if not layout.gated:
         arguments["act_layer"] = shape.activation
     if layout.class_token and not layout.distillation_token:
-        arguments["no_embed_class"] = layout.prefix_rows == 0
+        arguments["no_embed_class"] = layout.prefix_rows == 0 or layout.registers > 0
     if of_config(shape).family is SIGLIP:
         arguments["class_token"] = False
     return arguments

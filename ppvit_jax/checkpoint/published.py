@@ -1,6 +1,7 @@
 """Checkpoints in any form: our `.npz`, and the files that timm, Hugging Face and big_vision publish."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def open_checkpoint(
 
         return big_vision.to_ours(arrays, metadata, str(path))
     return arrays, metadata
+
+
+def is_foreign(path: Path) -> bool:
+    """Returns True for a file of weights of another program, or a folder that its config.json describes.
+
+    A run's workdir has a config.json of another kind.
+    """
+    if not path.is_dir():
+        return recognize(path) in _FOREIGN
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and bool({"model_type", "architecture"} & config.keys())
 
 
 def weights_file(path: Path) -> Path:

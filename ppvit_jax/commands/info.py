@@ -51,13 +51,13 @@ def run(arguments: argparse.Namespace) -> None:
 def _file(path: Path) -> Facts:
     with path.open("rb") as file:
         begin = file.read(2)
-    if begin == b"PK":
+    if begin == b"PK" or checkpoint.is_foreign(path):
         return _checkpoint(path)
     if begin[:1] == b"{":
         from ppvit_jax import keys
 
         return keys.describe(path)
-    raise UserError(f"{path} is neither a checkpoint (.npz) nor a key: choose another file")
+    raise UserError(f"{path} is neither a checkpoint nor a key: choose another file")
 
 
 def _checkpoint(path: Path) -> Facts:
@@ -143,6 +143,8 @@ def _shape(path: Path, arrays: dict[str, np.ndarray], metadata: checkpoint.Metad
 
 
 def _folder(path: Path) -> Facts:
+    if checkpoint.is_foreign(path) and not (path / manifests.NAME).exists():
+        return _checkpoint(path)
     if (path / "config.json").is_file() and not (path / manifests.NAME).exists():
         return _workdir(path)
     manifest = manifests.read(path)

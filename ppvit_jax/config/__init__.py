@@ -8,6 +8,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ppvit_jax import models
+from ppvit_jax.config.automatic import AUTOMATIC, name_model
 from ppvit_jax.config.fields import check_fields
 from ppvit_jax.data.augmentation import AUGMENTATIONS
 from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES
@@ -50,7 +51,7 @@ def default_config() -> Config:
             "checkpoint": "ViT-B_16.npz",
             # The expected SHA-256 of the checkpoint in hexadecimal; "" accepts any file.
             "checkpoint_sha256": "",
-            # Family, size and patch size.
+            # Family, size and patch size; "auto" for those of the checkpoint.
             "model": "ViT-B/16",
             # Options of the model's family; see ppvit_jax/models/families.py.
             "model_options": dict(models.OPTIONS),
@@ -216,6 +217,8 @@ def check(config: Config) -> Config:
             raise UserError(f"config.{name} is {value!r}: use one of {', '.join(map(repr, choices))}")
 
     check_fields(config, default_config())
+    if config.model in AUTOMATIC:
+        config.model = name_model(config)
     model_config = make_model(config, num_classes=1)
     # Some shapes that a family cannot have are only found here.
     models.build(model_config)

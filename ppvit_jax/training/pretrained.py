@@ -68,7 +68,7 @@ def load(config: Config, model_config: models.ModelConfig, dataset: Dataset, *, 
     # An ImageNet-21k head is a fifth of the file: skip it when it will be replaced.
     unused = models.unused_layers(model_config, keep_head=False)
     skip = () if keep_head else unused
-    arrays, metadata = checkpoint.open_checkpoint(path, "" if path.is_dir() else config.checkpoint_sha256, skip)
+    arrays, metadata = checkpoint.open_checkpoint(path, config.checkpoint_sha256, skip)
     arrays, kept = checkpoint.split(arrays)
     check_family(config, model_config, path, metadata, arrays)
     checkpoint.check_record(path, metadata, arrays)

@@ -129,23 +129,16 @@ def has_head(name: str) -> bool:
 def outputs(model: Any, name: str, images: np.ndarray) -> np.ndarray:
     """Returns what a published model computes for images, uint8 [n, size, size, 3]: its logits or pooled features."""
     values = normalization(name)
+    pixels = ((images / 255 - np.array(values["mean"])) / np.array(values["std"])).astype(np.float32)
     if name == "Hugging Face: MAE":
-        encoder = transformers.ViTModel(model.config, add_pooling_layer=False).eval()
-        encoder.load_state_dict(model.vit.state_dict(), strict=False)
-        return run_encoder(encoder, values, images)
-    pixels = _normalize(images, values)
+        encoder = model
+        if type(model).__name__ == "ViTMAEForPreTraining":
+            encoder = transformers.ViTModel(model.config, add_pooling_layer=False).eval()
+            encoder.load_state_dict(model.vit.state_dict(), strict=False)
+        return run(lambda inputs: encoder(inputs).last_hidden_state[:, 0], pixels)
     if type(model).__name__ in ("SiglipModel", "CLIPModel"):
         model = model.vision_model
     return run(model, pixels)
-
-
-def run_encoder(encoder: Any, values: dict[str, Any], images: np.ndarray) -> np.ndarray:
-    """Returns the last class token of an encoder of Hugging Face for images, uint8 [n, size, size, 3]."""
-    return run(lambda inputs: encoder(inputs).last_hidden_state[:, 0], _normalize(images, values))
-
-
-def _normalize(images: np.ndarray, values: dict[str, Any]) -> np.ndarray:
-    return ((images / 255 - np.array(values["mean"])) / np.array(values["std"])).astype(np.float32)
 
 
 def load(folder: Path, name: str) -> Any:
