@@ -11,7 +11,7 @@ from ppvit_jax.checkpoint.notes import (
 )
 from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, is_remote, read, resolve, write
 from ppvit_jax.checkpoint.params import check_statistics, join, split, to_params
-from ppvit_jax.checkpoint.published import is_from_elsewhere, open_checkpoint, write_folder
+from ppvit_jax.checkpoint.published import is_checkpoint, is_from_elsewhere, list_weights, open_checkpoint, write_folder
 
 __all__ = [
     "EMBEDDED",
@@ -23,10 +23,12 @@ __all__ = [
     "describe_images",
     "describe_normalization",
     "describe_resize",
+    "is_checkpoint",
     "is_from_elsewhere",
     "is_remote",
     "join",
     "list_assumptions",
+    "list_weights",
     "open_checkpoint",
     "read",
     "resolve",

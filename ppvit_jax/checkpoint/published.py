@@ -17,6 +17,8 @@ from ppvit_jax.models import Params
 
 # Kinds of files that other programs write.
 _FOREIGN = ("folder", "safetensors", "torch", "index")
+# Endings of the names of their files of weights.
+_WEIGHTS = (".safetensors", ".bin", ".pth", ".index.json")
 
 
 def open_checkpoint(
@@ -50,6 +52,22 @@ def open_checkpoint(
 
         return big_vision.to_ours(arrays, metadata, str(path))
     return arrays, metadata
+
+
+def list_weights(path: Path) -> list[Path]:
+    """Returns the files of weights in a folder as timm and Hugging Face publish them, or the file that `path` is."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.name.endswith(_WEIGHTS) and file.is_file())
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Returns True for a file or folder of a kind that `open_checkpoint` reads.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    return bool(list_weights(path)) if path.is_dir() else recognize(path) in ("npz", "damaged", *_FOREIGN)
 
 
 def is_from_elsewhere(metadata: Metadata) -> bool:
