@@ -17,6 +17,8 @@ from ppvit_jax.models.deit import FAMILY as DEIT
 from ppvit_jax.models.deit import SIZES as DEIT_SIZES
 from ppvit_jax.models.dinov2 import FAMILY as DINOV2
 from ppvit_jax.models.dinov2 import SIZES as DINOV2_SIZES
+from ppvit_jax.models.dinov3 import FAMILY as DINOV3
+from ppvit_jax.models.dinov3 import SIZES as DINOV3_SIZES
 from ppvit_jax.models.siglip import FAMILY as SIGLIP
 from ppvit_jax.models.siglip import SIZES as SIGLIP_SIZES
 from ppvit_jax.models.vit import FAMILY as VIT
@@ -66,6 +68,7 @@ FOREIGN = {
     "vit": _describe(VIT, VIT_SIZES, None),
     "deit": _describe(DEIT, DEIT_SIZES, IMAGENET),
     "dinov2": _describe(DINOV2, DINOV2_SIZES, IMAGENET),
+    "dinov3": _describe(DINOV3, DINOV3_SIZES, IMAGENET),
     "siglip": _describe(SIGLIP, SIGLIP_SIZES, HALF),
     "clip": _describe(CLIP, CLIP_SIZES, OPENAI),
 }

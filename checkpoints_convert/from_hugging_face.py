@@ -62,10 +62,10 @@ def read(folder: Path, choices: Choices, weights_file: Path | None = None) -> Co
     table = (*kind.foreign.names.hugging_face, *(_POOLER if kind.name == "vit" else ()))
     skipped = {e.other for e in table if choices.skip and any(name.startswith(choices.skip) for name in e.google)}
     kept = [name for name in mapped if naming.generic(name) not in skipped]
-    state = tensors.load(tensors.Tensors(mapped, mapped=content.mapped), kept, where)
+    state = kind.foreign.names.prepare(tensors.load(tensors.Tensors(mapped, mapped=content.mapped), kept, where))
     kernel = next(state[e.other] for e in table if e.google == ("embedding/kernel",))
     heads = command.heads_of(kernel.shape[0], heads, where, kind.foreign.sizes)
-    arrays = to_google(state, table, heads=heads, where=where)
+    arrays = kind.complete(to_google(state, table, heads=heads, where=where), config)
     options = hugging_face.options(config, kind, where)
     options |= {"pool": pool} if (pool := kind.pool(mapped)) else {}
     shape = command.infer(arrays, where, options)

@@ -108,6 +108,13 @@ def activation(config: Mapping[str, Any], kind: ModelType, where: str) -> str:
       UserError: it is not a form of the GELU.
     """
     theirs = config.get("hidden_act", kind.activation)
+    if config.get("use_gated_mlp"):
+        # The gate of SwiGLU has its own activation, and the model no other.
+        if theirs != "silu":
+            raise UserError(
+                f"{where} has the activation {theirs!r} (hidden_act) in a gated MLP, but only silu is known"
+            )
+        return str(kind.foreign.family.options["activation"])
     for ours, names in ACTIVATIONS.items():
         if theirs in names:
             return ours

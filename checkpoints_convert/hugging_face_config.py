@@ -1,13 +1,20 @@
 """Types of models of Hugging Face that can be read, and what their config.json leaves out."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
+
+import numpy as np
 
 from checkpoints_convert import refused
 from checkpoints_convert.foreign import FOREIGN, HALF, IMAGENET, OPENAI, Foreign, Normalization
 from ppvit_jax.errors import UserError
 from ppvit_jax.models import ViTConfig
+from ppvit_jax.models.dinov3 import FAMILY as DINOV3
+from ppvit_jax.models.encoder import ROTARY_BASE
+from ppvit_jax.models.rotary import grid_angles
+
+_Arrays = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +30,7 @@ class ModelType:
       nested: the field that holds the image encoder's configuration; "" if it is not nested.
       has_mlp_ratio: True if config.json has the MLP's size as a multiple of the hidden size.
       normalization: mean and standard deviation of its image processor by default.
+      complete: (our arrays, config.json) -> the arrays with those that the files do not have.
     """
 
     name: str
@@ -37,12 +45,27 @@ class ModelType:
     nested: str = ""
     has_mlp_ratio: bool = False
     normalization: Normalization = HALF
+    complete: Callable[[_Arrays, Mapping[str, Any]], _Arrays] = lambda arrays, config: arrays
 
     def pool(self, names: Collection[str]) -> str:
         """Returns the features that the classifier takes; "" for the family's usual ones, and without a classifier."""
         if "classifier.weight" not in names:
             return ""
         return {"DeiT": "token", "DINOv2": "token_mean", "SigLIP": "norm_mean"}.get(self.foreign.title, "")
+
+
+def _add_angles(arrays: _Arrays, config: Mapping[str, Any]) -> _Arrays:
+    """Adds the angles of the rotary positions to the arrays of a DINOv3.
+
+    Raises:
+      UserError: the frequencies have another base than those of the published models.
+    """
+    if config.get("rope_theta", ROTARY_BASE) != ROTARY_BASE:
+        raise UserError(f"the model has rope_theta={config['rope_theta']!r}, but only {ROTARY_BASE} can be converted")
+    patch, _, _, _ = arrays["embedding/kernel"].shape
+    head_size = arrays["Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/bias"].shape[1]
+    grid = config.get("image_size", 224) // patch
+    return arrays | {DINOV3.positions: grid_angles(grid, head_size, ROTARY_BASE)[None]}
 
 
 _DINOV2: dict[str, Any] = {
@@ -86,6 +109,15 @@ TYPES = {
             "dinov2_with_registers",
             architectures=("Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersModel"),
             **_DINOV2,
+        ),
+        ModelType(
+            "dinov3_vit",
+            FOREIGN["dinov3"],
+            ("DINOv3ViTModel",),
+            "dinov3.embeddings.cls_token",
+            epsilon=1e-5,
+            normalization=IMAGENET,
+            complete=_add_angles,
         ),
         ModelType(
             "siglip", architectures=("SiglipForImageClassification", "SiglipModel"), nested="vision_config", **_SIGLIP

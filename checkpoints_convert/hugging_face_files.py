@@ -24,15 +24,17 @@ class _Target:
       model_type: the type that is written, which is another one for MAE's encoder.
       classifiers: the class for each pooling whose features its classifier takes.
       bare: the class of a model without a head.
+      bare_type: the type of a model without a head; "" for `model_type`.
     """
 
     model_type: str
     classifiers: dict[str, str]
     bare: str
+    bare_type: str = ""
 
 
 _VIT = _Target("vit", {"token": "ViTForImageClassification"}, "ViTModel")
-_SIGLIP = _Target("siglip", {"norm_mean": "SiglipForImageClassification"}, "SiglipModel")
+_SIGLIP = _Target("siglip", {"norm_mean": "SiglipForImageClassification"}, "SiglipVisionModel", "siglip_vision_model")
 _TARGETS = {
     "vit": _VIT,
     "vit_mae": _VIT,
@@ -84,9 +86,10 @@ def make(kind: ModelType, arrays: dict[str, np.ndarray], shape: ViTConfig, metad
             weight = state["classifier.weight"]
             state["classifier.weight"] = np.concatenate([weight, np.zeros_like(weight)], axis=1)
     architecture = target.classifiers[pool] if has_head else target.bare
-    config = {"architectures": [architecture], "model_type": target.model_type, "dtype": "float32"}
+    model_type = target.model_type if has_head else target.bare_type or target.model_type
+    config = {"architectures": [architecture], "model_type": model_type, "dtype": "float32"}
     encoder = _encoder_config(kind, shape)
-    config |= {"vision_config": {"model_type": "siglip_vision_model", **encoder}} if target is _SIGLIP else encoder
+    config |= {"vision_config": {"model_type": target.bare_type, **encoder}} if model_type == "siglip" else encoder
     if has_head:
         names = metadata.class_names or tuple(f"LABEL_{number}" for number in range(shape.num_classes))
         config["id2label"] = {str(number): name for number, name in enumerate(names)}
@@ -104,14 +107,12 @@ def _encoder_config(kind: ModelType, shape: ViTConfig) -> dict[str, Any]:
         "hidden_size": shape.hidden_size,
         "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads,
-        "hidden_act": "silu" if layout.gated else ACTIVATIONS[shape.activation][0],
+        "hidden_act": ACTIVATIONS[shape.activation][0],
         "layer_norm_eps": shape.epsilon,
         "image_size": shape.image_size,
         "patch_size": shape.patch_size,
         "num_channels": 3,
     }
-    if layout.gated:
-        config["hidden_act"] = "gelu"
     if not kind.has_mlp_ratio:
         config["intermediate_size"] = shape.mlp_size
     else:

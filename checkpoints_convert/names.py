@@ -84,12 +84,14 @@ class Names:
       prefixes: beginnings of the encoder's names in Hugging Face's files, such as "vit."; () if it has no such model.
         The table has the first one. "" stands for a file of the encoder alone.
       unused: regular expressions of names, in either program, of tensors that the family's models do not use.
+      prepare: tensors by Hugging Face's names -> those that the table has.
     """
 
     timm: Table
     hugging_face: Table = ()
     prefixes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    prepare: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = lambda state: state
 
 
 def both(other: str, google: str, form: Form, when: Callable[[ViTConfig], bool] | None = None) -> Table:

@@ -16,7 +16,7 @@ _TEXT = "it is a model of texts"
 # Regular expressions of timm's architectures and of Hugging Face's model types, which are matched from their start.
 _REASONS = (
     (r"naflexvit|siglip2", _NAFLEX),
-    (r"(vit_.*)?dinov3|.*_dinov3|eva|.*rope|.*eva02", _ROTARY),
+    (r"vit_.*dinov3|eva|.*rope|.*eva02", _ROTARY),
     (r"beit|data2vec-vision|vit_relpos|vit_srelpos|maxvit|sam|vitdet|samvit", _RELATIVE),
     (r"swin|davit|twins|focalnet|donut-swin|hiera|dinat|nat_", _WINDOWS),
     (

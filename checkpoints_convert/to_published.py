@@ -44,9 +44,9 @@ def write(path: Path, arrays: dict[str, np.ndarray], metadata: Metadata) -> str:
             "have: give --output a name that ends with .npz"
         )
     params = checkpoint.to_params(arrays, shape, keep_head=shape.num_classes > 0, where=f"the model for {path}")
-    heads = () if shape.num_classes else family_of(shape).heads
+    heads = () if shape.num_classes else tuple(family_of(shape).heads)
     named = {str(name): np.asarray(array) for name, array in flatten_dict(params, sep="/").items()}
-    arrays = {name: array for name, array in named.items() if name.partition("/")[0] not in heads}
+    arrays = {name: array for name, array in named.items() if not name.startswith(heads)}
     checkpoint.check_finite(arrays, f"the model for {path}")
     program, _, name = metadata.origin.partition(":")
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from checkpoints_convert.names import Names
-from checkpoints_convert.tables import clip, deit, dinov2, siglip, vit
+from checkpoints_convert.tables import clip, deit, dinov2, dinov3, siglip, vit
 from ppvit_jax import models
 
 # By the title of the model family.
@@ -11,6 +11,7 @@ NAMES: Mapping[str, Names] = {
     "Vision Transformer": vit.NAMES,
     "DeiT": deit.NAMES,
     "DINOv2": dinov2.NAMES,
+    "DINOv3": dinov3.NAMES,
     "SigLIP": siglip.NAMES,
     "CLIP": clip.NAMES,
 }

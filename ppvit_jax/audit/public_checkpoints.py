@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppvit_jax.checkpoint import list_weights
+from ppvit_jax.checkpoint import weights_file
 from ppvit_jax.models import Params, leaf, recognize
 
 # Names of checkpoints by the SHA-256 of the whole file.
@@ -53,21 +53,16 @@ def identify(path: str | os.PathLike, arrays: Params) -> str | None:
     """Returns the name of a public checkpoint, or None if the file is not on the list.
 
     Args:
-      path: the checkpoint, a file in any format, or a folder as timm and Hugging Face publish it.
+      path: the checkpoint file, in any format, or its folder.
       arrays: the file's parameters, by name as `ppvit_jax.checkpoint.read` returns them, or as a tree.
     """
-    names = filter(None, (_FILES.get(_file_sha256(file)) for file in list_weights(Path(path))))
-    name = next(names, None)
+    with weights_file(Path(path)).open("rb") as file:
+        name = _FILES.get(hashlib.file_digest(file, "sha256").hexdigest())
     family = recognize(arrays)
     kernel = leaf(arrays, family.patch_kernel) if family else None
     if name is None and kernel is not None:
         name = _PATCH_EMBEDDINGS.get(patch_embedding_sha256(kernel))
     return name
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def patch_embedding_sha256(kernel: np.ndarray) -> str:

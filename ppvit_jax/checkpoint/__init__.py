@@ -11,7 +11,13 @@ from ppvit_jax.checkpoint.notes import (
 )
 from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, is_remote, read, resolve, write
 from ppvit_jax.checkpoint.params import check_statistics, join, split, to_params
-from ppvit_jax.checkpoint.published import is_checkpoint, is_from_elsewhere, list_weights, open_checkpoint, write_folder
+from ppvit_jax.checkpoint.published import (
+    is_checkpoint,
+    is_from_elsewhere,
+    open_checkpoint,
+    weights_file,
+    write_folder,
+)
 
 __all__ = [
     "EMBEDDED",
@@ -28,12 +34,12 @@ __all__ = [
     "is_remote",
     "join",
     "list_assumptions",
-    "list_weights",
     "open_checkpoint",
     "read",
     "resolve",
     "split",
     "to_params",
+    "weights_file",
     "write",
     "write_folder",
 ]

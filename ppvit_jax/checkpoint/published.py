@@ -54,20 +54,28 @@ def open_checkpoint(
     return arrays, metadata
 
 
-def list_weights(path: Path) -> list[Path]:
-    """Returns the files of weights in a folder as timm and Hugging Face publish them, or the file that `path` is."""
-    if not path.is_dir():
-        return [path]
-    return sorted(file for file in path.iterdir() if file.name.endswith(_WEIGHTS) and file.is_file())
-
-
 def is_checkpoint(path: Path) -> bool:
-    """Returns True for a file or folder of a kind that `open_checkpoint` reads.
+    """Returns True for a file of a kind that `open_checkpoint` reads, or a folder with weights of another program.
 
     Raises:
       OSError: the file cannot be read.
     """
-    return bool(list_weights(path)) if path.is_dir() else recognize(path) in ("npz", "damaged", *_FOREIGN)
+    if path.is_dir():
+        return any(file.name.endswith(_WEIGHTS) for file in path.iterdir())
+    return recognize(path) in ("npz", "damaged", *_FOREIGN)
+
+
+def weights_file(path: Path) -> Path:
+    """Returns the file of weights, or the index of several, of a folder; a file itself.
+
+    Raises:
+      UserError: the folder has none.
+    """
+    if not path.is_dir():
+        return path
+    from checkpoints_convert import published
+
+    return published.find_weights(path)
 
 
 def is_from_elsewhere(metadata: Metadata) -> bool:
@@ -99,7 +107,7 @@ def _open_foreign(path: Path, sha256: str, skip: tuple[str, ...]) -> tuple[dict[
     from checkpoints_convert import published
 
     if sha256:
-        weights = published.find_weights(path)
+        weights = weights_file(path)
         with weights.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256.lower():

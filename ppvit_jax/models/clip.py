@@ -43,4 +43,6 @@ FAMILY = make_family(
     landmarks=("cls", "Transformer/pre_norm/scale"),
     write_name=lambda config, size: f"CLIP-{size}",
     patch_bias="",
+    # As Hugging Face's code; timm interpolates with antialiasing.
+    interpolation=lambda config: "cubic",
 )

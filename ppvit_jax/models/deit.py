@@ -56,4 +56,6 @@ FAMILY = make_family(
     write_name=lambda config, size: f"DeiT-{size}-{'III' if config.is_third else 'distilled'}",
     prefix_tokens=None,
     other_heads=("head_dist",),
+    # As Hugging Face's code; timm interpolates with antialiasing.
+    interpolation=lambda config: "cubic",
 )

@@ -73,4 +73,6 @@ FAMILY = make_family(
     read_arrays=_read_arrays,
     write_name=lambda config, size: f"DINOv2-{size}{'-registers' if config.registers else ''}",
     prefix_tokens=None,
+    # As Hugging Face's code. The authors' code does so, too, but shifts the grid of models without registers a little.
+    interpolation=lambda config: "cubic_antialias" if config.registers else "cubic",
 )

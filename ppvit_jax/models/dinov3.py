@@ -56,9 +56,8 @@ def _read_arrays(stored: Stored, fields: dict[str, Any]) -> dict[str, Any]:
     return {"gated": first[1] == 2 * fields["mlp_size"]}
 
 
-def _resize(angles: np.ndarray, grid_size: int, *, prefix_tokens: int) -> np.ndarray:
+def _resize(angles: np.ndarray, grid_size: int) -> np.ndarray:
     """Returns the angles of another grid; see `Family.resize`."""
-    del prefix_tokens
     old, head_size = round(angles.shape[1] ** 0.5), 2 * angles.shape[2]
     if not np.allclose(angles[0], grid_angles(old, head_size, ROTARY_BASE), atol=1e-4):
         raise UserError("the model's rotary positions are permuted, and cannot be resized: restore the model first")

@@ -248,8 +248,9 @@ class Encoder(nn.Module):
             return normalize(x[:, 0])
         if pool == "distilled":
             return normalize(x[:, :2])
-        if pool == "mean":
-            return normalize(x[:, patches].mean(1, dtype=wide).astype(dtype))
+        if pool in ("mean", "raw_mean"):
+            mean = x[:, patches].mean(1, dtype=wide).astype(dtype)
+            return normalize(mean) if pool == "mean" else mean
         features = normalize(x[:, patches])
         if pool == "map":
             return features

@@ -14,6 +14,7 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.models import clip, convmixer, deit, dinov2, dinov3, neuracrypt, pyramidnet, resnet, siglip, vit
 from ppvit_jax.models.family import Family, Options, Stored
 from ppvit_jax.models.model import Model, ModelConfig, Statistics, leaf
+from ppvit_jax.models.position_embedding import resize_position_embedding
 
 FAMILIES: tuple[Family[Any], ...] = (
     vit.FAMILY,
@@ -211,5 +212,9 @@ def resize_positions(arrays: Mapping[str, np.ndarray], config: ModelConfig) -> d
     if embedding is None or wanted is None or embedding.ndim != 3 or embedding.shape == wanted:
         return dict(arrays)
     prefix = family.prefix_rows(wanted[1])
-    resized = family.resize(embedding, math.isqrt(wanted[1] - prefix), prefix_tokens=prefix)
+    grid = math.isqrt(wanted[1] - prefix)
+    if family.resize is not None:
+        return {**arrays, family.positions: family.resize(embedding, grid)}
+    interpolation = family.interpolation(config)
+    resized = resize_position_embedding(embedding, grid, prefix_tokens=prefix, interpolation=interpolation)
     return {**arrays, family.positions: resized}

@@ -10,7 +10,6 @@ import numpy as np
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.models.model import Model, ModelConfig
-from ppvit_jax.models.position_embedding import resize_position_embedding
 
 Options = Mapping[str, str | int | float]
 ConfigT = TypeVar("ConfigT", bound=ModelConfig)
@@ -76,7 +75,10 @@ class Family(Generic[ConfigT]):
       input_shape: shape of a model -> shape of one example.
       infer: checkpoint -> shape; None if the family's checkpoints do not determine it.
       describe: shape -> facts for `ppvit info`.
-      resize: (position embedding, side of the new grid, prefix_tokens=) -> the embedding for that grid.
+      resize: (positions, side of the new grid) -> positions of that grid, for a family that does not interpolate them;
+        None for others.
+      interpolation: shape -> the way in which its positions are interpolated to another grid, one of
+        `ppvit_jax.models.position_embedding.INTERPOLATIONS`.
       recorded: options that a checkpoint's arrays do not show, so that its metadata must record them.
       limits: the reason that a family without `infer` cannot be adapted.
 
@@ -111,7 +113,8 @@ class Family(Generic[ConfigT]):
     input_shape: Callable[[ConfigT], tuple[int, ...]] = lambda config: (config.image_size, config.image_size, 3)
     infer: Callable[[Stored], ConfigT] | None = None
     describe: Callable[[ConfigT], dict[str, str]] = lambda config: {}
-    resize: Callable[..., np.ndarray] = resize_position_embedding
+    interpolation: Callable[[ConfigT], str] = lambda config: "linear"
+    resize: Callable[[np.ndarray, int], np.ndarray] | None = None
     recorded: tuple[str, ...] = ()
     limits: str = ""
     patch_kernel: str = ""

@@ -6,10 +6,11 @@ import dataclasses
 #   token: N of the class token.
 #   distilled: N of the class token and of the distillation token, with a head for each, whose logits are averaged.
 #   mean: N of the mean of the patch tokens.
+#   raw_mean: the mean of the patch tokens, without N.
 #   norm_mean: the mean of N of the patch tokens.
 #   token_mean: N of the class token, followed by the mean of N of the patch tokens.
 #   map: multihead attention pooling (arXiv 2106.04560, section 3.2) of N of the patch tokens.
-POOLS = ("token", "distilled", "mean", "norm_mean", "token_mean", "map")
+POOLS = ("token", "distilled", "mean", "raw_mean", "norm_mean", "token_mean", "map")
 
 
 @dataclasses.dataclass(frozen=True)

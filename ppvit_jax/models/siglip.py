@@ -54,4 +54,6 @@ FAMILY = make_family(
     positions="pos_embedding",
     prefix_tokens=0,
     optional=("pre_logits", "MAPHead_0"),
+    # As Hugging Face's code; timm interpolates with antialiasing.
+    interpolation=lambda config: "cubic",
 )

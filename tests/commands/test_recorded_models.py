@@ -152,7 +152,9 @@ def test_adapt_and_restore_keep_the_function_and_the_record(folder, capsys):
     assert "is rewritten from mean (0.485, 0.456, 0.406) and std" in _messages(capsys)
     metadata = checkpoint.read(folder / "adapted.npz")[1]
     fingerprint = _fingerprint(folder)
-    assert metadata == dataclasses.replace(RECORD, resize="squash", encryption="bs+ps", key_fingerprint=fingerprint)
+    own = {"own_mean": tuple(MEAN), "own_std": tuple(STD)}
+    adapted = dataclasses.replace(RECORD, resize="squash", encryption="bs+ps", key_fingerprint=fingerprint, **own)
+    assert metadata == adapted
     # The owner needs to name neither the sizes nor the way of resizing.
     assert _encrypt(folder, 1, "encrypted", "--checkpoint", folder / "adapted.npz") == 0
     capsys.readouterr()
@@ -162,7 +164,8 @@ def test_adapt_and_restore_keep_the_function_and_the_record(folder, capsys):
 
     options = ["--key", folder / "1.key", "--checkpoint", folder / "adapted.npz"]
     assert _run("restore", *options, "--output", folder / "back.npz") == 0
-    assert checkpoint.read(folder / "back.npz")[1] == dataclasses.replace(RECORD, resize="squash")
+    # The restored model has its own normalization again.
+    assert checkpoint.read(folder / "back.npz")[1] == dataclasses.replace(IMAGENET, resize="squash")
     assert _predict(folder, model="back.npz") == 0
     np.testing.assert_allclose(np.load(folder / "out.npz")["logits"], plain, rtol=0, atol=2e-4)
     assert _run("rekey", *options, "--new-key", folder / "2.key", "--output", folder / "moved.npz") == 0

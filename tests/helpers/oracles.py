@@ -1,5 +1,6 @@
 """Comparison of our models with those of timm and transformers that have the same random weights."""
 
+import dataclasses
 import importlib
 from typing import Any
 
@@ -7,9 +8,10 @@ import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from checkpoints_convert.names import select, to_google
+from checkpoints_convert.names import from_google, select, to_google
 from checkpoints_convert.tables import names_of
-from helpers.pytorch import torch
+from helpers.pytorch import timm, torch
+from helpers.tiny import assert_same_tree
 from ppvit_jax import models
 
 
@@ -40,43 +42,90 @@ def file_tensors(model: Any) -> dict[str, np.ndarray]:
 
 
 def read_tensors(state: dict[str, np.ndarray], config: models.ViTConfig, program: str) -> dict[str, np.ndarray]:
-    """Returns the arrays of our model, read by the family's table of "timm" or "hugging_face"."""
+    """Returns the arrays of our model, and checks that writing them gives the file's tensors again.
+
+    Args:
+      state: the file's tensors by name.
+      config: shape of our model.
+      program: the name of the family's table, "timm" or "hugging_face".
+    """
     names = names_of(config)
+    table = getattr(names, program)
     chosen, _ = select(state, names)
-    return to_google(chosen, getattr(names, program), heads=config.heads, where="the file")
+    arrays = to_google(chosen, table, heads=config.heads, where="the file")
+    assert_same_tree(from_google(arrays, table, layers=config.layers, shape=config), chosen)
+    assert models.recognize(arrays) is models.family_of(config)
+    return arrays
 
 
 def apply(arrays: dict[str, np.ndarray], config: models.ViTConfig, images: np.ndarray) -> np.ndarray:
-    """Returns our logits of normalized images [n, height, width, 3]; arrays of another grid are interpolated.
+    """Returns our logits of normalized images [n, height, width, 3]; positions of another grid are interpolated.
 
     A model without a head gets the identity matrix as its head, so that the logits are the pooled features.
     """
+    width = config.num_classes
     if "head/kernel" not in arrays:
-        width = config.num_classes
         arrays = {**arrays, "head/kernel": np.eye(width, dtype=np.float32), "head/bias": np.zeros(width, np.float32)}
     arrays = models.resize_positions(arrays, config)
     shapes = models.parameter_shapes(config)
-    assert {name: array.shape for name, array in arrays.items() if name in shapes} == shapes
-    unused = {name for name in arrays if name not in shapes}
+    unused = tuple(name for name in arrays if name not in shapes)
     assert all(name.startswith(models.unused_layers(config, keep_head=True)) for name in unused), unused
-    tree = unflatten_dict({name: arrays[name] for name in shapes}, sep="/")
-    return np.asarray(jax.jit(models.build(config).apply)(tree, images))
+    params = {name: arrays[name] for name in shapes}
+    assert {name: array.shape for name, array in params.items()} == shapes
+    return np.asarray(jax.jit(models.build(config).apply)(unflatten_dict(params, sep="/"), images))
 
 
-def pixels(count: int, size: int, seed: int = 0) -> np.ndarray:
-    """Returns normalized noise, float32 [count, size, size, 3]."""
-    return np.random.default_rng(seed).standard_normal((count, size, size, 3)).astype(np.float32)
-
-
-def torch_images(images: np.ndarray) -> Any:
-    """Returns images [n, height, width, 3] as PyTorch takes them, [n, 3, height, width]."""
-    return torch.as_tensor(images.transpose(0, 3, 1, 2).copy())
-
-
-def run(function: Any, images: np.ndarray, **arguments: Any) -> np.ndarray:
-    """Returns what a PyTorch model computes for normalized images: its logits, or its pooled features."""
+def run(model: Any, images: np.ndarray, **arguments: Any) -> np.ndarray:
+    """Returns the logits or the pooled features that a PyTorch model computes for normalized images."""
     with torch.no_grad():
-        output = function(torch_images(images), **arguments)
+        output = model(torch.as_tensor(images.transpose(0, 3, 1, 2).copy()), **arguments)
     if not torch.is_tensor(output):
         output = output.logits if "logits" in output else output.pooler_output
     return output.numpy()
+
+
+def compare_with_timm(name: str, config: models.ViTConfig, sizes: tuple[int, int], **arguments: Any) -> None:
+    """Compares our model with timm's at two sizes of images.
+
+    timm's model of the second size gets the positions that we interpolate.
+
+    Args:
+      name: timm's name of the model.
+      config: shape of our model; 0 classes for the pooled features.
+      sizes: sides of the images in pixels.
+      **arguments: arguments of timm's `create_model`.
+    """
+    native, other = sizes
+    model = draw(timm.create_model(name, img_size=native, **arguments))
+    arrays = read_tensors(file_tensors(model), config, "timm")
+    _assert_close(arrays, config, native, model)
+    config = dataclasses.replace(config, image_size=other)
+    state = from_google(
+        models.resize_positions(arrays, config), names_of(config).timm, layers=config.layers, shape=config
+    )
+    model = timm.create_model(name, img_size=other, **arguments).eval()
+    model.load_state_dict({name: torch.tensor(tensor) for name, tensor in state.items()})
+    _assert_close(arrays, config, other, model)
+
+
+def compare_with_transformers(model: Any, config: models.ViTConfig, sizes: tuple[int, ...], **arguments: Any) -> None:
+    """Compares our model with that of transformers, which interpolates positions itself, at several sizes of images.
+
+    Args:
+      model: the model of transformers, made for images of the first size.
+      config: shape of our model; 0 classes for the pooled features.
+      sizes: sides of the images in pixels.
+      **arguments: arguments of their model.
+    """
+    arrays = read_tensors(file_tensors(draw(model)), config, "hugging_face")
+    for size in sizes:
+        _assert_close(arrays, dataclasses.replace(config, image_size=size), size, model, **arguments)
+
+
+def _assert_close(arrays: dict[str, np.ndarray], config: models.ViTConfig, size: int, model: Any, **arguments) -> None:
+    images = np.random.default_rng(size).standard_normal((1 if size > 224 else 2, size, size, 3)).astype(np.float32)
+    expected = run(model, images, **arguments)
+    if not config.num_classes:
+        config = dataclasses.replace(config, num_classes=expected.shape[1])
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(apply(arrays, config, images), expected, rtol=0, atol=1e-4)

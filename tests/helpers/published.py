@@ -65,6 +65,16 @@ _HUGGING_FACE: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "SigLIP's encoder": ("SiglipVisionModel", lambda: transformers.SiglipVisionConfig(**_DEIT), HALF),
     "CLIP": ("CLIPModel", lambda: _two_towers("CLIP"), OPENAI),
     "CLIP's encoder": ("CLIPVisionModel", lambda: transformers.CLIPVisionConfig(**_DEIT), OPENAI),
+    "DINOv3": (
+        "DINOv3ViTModel",
+        lambda: transformers.DINOv3ViTConfig(**_DEIT, num_register_tokens=4),
+        IMAGENET,
+    ),
+    "DINOv3 plus": (
+        "DINOv3ViTModel",
+        lambda: transformers.DINOv3ViTConfig(**_DEIT, num_register_tokens=4, use_gated_mlp=True, hidden_act="silu"),
+        IMAGENET,
+    ),
     "MAE": (
         "ViTMAEForPreTraining",
         lambda: transformers.ViTMAEConfig(
@@ -119,11 +129,39 @@ def has_head(name: str) -> bool:
 def outputs(model: Any, name: str, images: np.ndarray) -> np.ndarray:
     """Returns what a published model computes for images, uint8 [n, size, size, 3]: its logits or pooled features."""
     values = normalization(name)
-    pixels = ((images / 255 - np.array(values["mean"])) / np.array(values["std"])).astype(np.float32)
     if name == "Hugging Face: MAE":
-        encoder = transformers.ViTModel(model.config, add_pooling_layer=False)
+        encoder = transformers.ViTModel(model.config, add_pooling_layer=False).eval()
         encoder.load_state_dict(model.vit.state_dict(), strict=False)
-        return run(lambda inputs: encoder.eval()(inputs).last_hidden_state[:, 0], pixels)
+        return run_encoder(encoder, values, images)
+    pixels = _normalize(images, values)
     if type(model).__name__ in ("SiglipModel", "CLIPModel"):
         model = model.vision_model
     return run(model, pixels)
+
+
+def run_encoder(encoder: Any, values: dict[str, Any], images: np.ndarray) -> np.ndarray:
+    """Returns the last class token of an encoder of Hugging Face for images, uint8 [n, size, size, 3]."""
+    return run(lambda inputs: encoder(inputs).last_hidden_state[:, 0], _normalize(images, values))
+
+
+def _normalize(images: np.ndarray, values: dict[str, Any]) -> np.ndarray:
+    return ((images / 255 - np.array(values["mean"])) / np.array(values["std"])).astype(np.float32)
+
+
+def load(folder: Path, name: str) -> Any:
+    """Loads a folder that we wrote by the program of the model of this name, strictly."""
+    config = json.loads((folder / "config.json").read_text())
+    if name.startswith("timm"):
+        return timm.create_model(
+            config["architecture"],
+            checkpoint_path=folder / "model.safetensors",
+            num_classes=config["num_classes"],
+            **config["model_args"],
+        ).eval()
+    classifies = "ForImageClassification" in config["architectures"][0]
+    kind = "AutoModelForImageClassification" if classifies else config["architectures"][0]
+    model, report = getattr(transformers, kind).from_pretrained(folder, output_loading_info=True)
+    assert not report["unexpected_keys"] and not report["mismatched_keys"], report
+    # ViTModel and DeiTModel have a pooler, which their classifiers lack.
+    assert all("pooler" in key for key in report["missing_keys"]), report
+    return model.eval()

@@ -100,13 +100,14 @@ def test_features_are_those_of_hugging_face(name, image_size):
 
 
 def test_the_angles_of_another_grid_are_computed_anew_but_not_if_they_are_permuted():
+    assert FAMILY.resize is not None
     angles = grid_angles(4, 32, 100.0)[None]
-    np.testing.assert_array_equal(FAMILY.resize(angles, 7, prefix_tokens=0), grid_angles(7, 32, 100.0)[None])
+    np.testing.assert_array_equal(FAMILY.resize(angles, 7), grid_angles(7, 32, 100.0)[None])
     order = np.random.default_rng(0).permutation(16)
     permuted = adaptation.adapt({"Transformer": {"rotary": {"angles": angles}}}, Permutations(block=order))
     np.testing.assert_array_equal(permuted["Transformer"]["rotary"]["angles"], angles[:, order])
     with pytest.raises(UserError, match="restore the model first"):
-        FAMILY.resize(permuted["Transformer"]["rotary"]["angles"], 7, prefix_tokens=0)
+        FAMILY.resize(permuted["Transformer"]["rotary"]["angles"], 7)
 
 
 @pytest.mark.slow

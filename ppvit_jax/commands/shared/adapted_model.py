@@ -72,7 +72,10 @@ class SavedModel:
         return dataclasses.replace(
             self,
             params=adaptation.fold_normalization(self.params, recorded, standard),
-            metadata=self.metadata.with_normalization(*standard),
+            # An adapted model was published with the normalization that its record keeps, if it keeps any.
+            metadata=self.metadata.with_normalization(*standard)
+            if self.metadata.encryption == "none"
+            else dataclasses.replace(self.metadata, mean=standard[0], std=standard[1]),
             notes=(*self.notes, note),
         )
 

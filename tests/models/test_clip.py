@@ -1,0 +1,104 @@
+"""CLIP and OpenCLIP compared with timm's and transformers' own classes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from helpers.oracles import compare_with_timm, compare_with_transformers, draw, file_tensors
+from helpers.pytorch import transformers
+
+from checkpoints_convert.names import select
+from checkpoints_convert.tables import names_of
+from ppvit_jax import models
+
+SIZES = (224, 160)
+TINY_SIZES = (64, 48)
+_GELUS = {"gelu": "gelu", "quick_gelu": "quick_gelu"}
+
+
+def _config(size=SIZES[0], num_classes=0, fields=None, **options):
+    config = models.parse_name("CLIP-B/16", image_size=size, num_classes=num_classes, options=options)
+    return dataclasses.replace(config, **(fields or {}))
+
+
+def _tiny(**options):
+    return _config(TINY_SIZES[0], fields={"hidden_size": 48, "layers": 2, "heads": 4, "mlp_size": 100}, **options)
+
+
+def _vision(config):
+    return {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.mlp_size,
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "hidden_act": _GELUS[config.activation],
+    }
+
+
+def _encoder(config):
+    return transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**_vision(config)))
+
+
+def _whole(kind, config):
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 30}
+    return getattr(transformers, kind)(
+        transformers.CLIPConfig(vision_config=_vision(config), text_config=text, num_labels=config.num_classes)
+    )
+
+
+@pytest.mark.slow
+def test_the_base_model_of_openai_is_that_of_timm():
+    """The head of timm's model is the projection to the space of the texts."""
+    compare_with_timm("vit_base_patch16_clip_quickgelu_224.openai", _config(num_classes=512), SIZES)
+
+
+@pytest.mark.slow
+def test_features_of_the_base_model_are_those_of_transformers():
+    config = _config()
+    compare_with_transformers(_encoder(config), config, SIZES, interpolate_pos_encoding=True)
+
+
+@pytest.mark.slow
+def test_the_base_model_of_openclip_is_that_of_timm():
+    config = _config(num_classes=512, activation="gelu", fields={"layers": 2})
+    compare_with_timm("vit_base_patch16_clip_224.laion2b", config, SIZES, depth=2)
+
+
+@pytest.mark.parametrize("activation", _GELUS)
+@pytest.mark.parametrize("num_classes", [0, 5])
+def test_small_models_are_those_of_timm(activation, num_classes):
+    quick = "quickgelu_" if activation == "quick_gelu" else ""
+    shape = {"embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 100 / 48, "num_classes": num_classes}
+    config = _tiny(activation=activation, num_classes=num_classes)
+    compare_with_timm(f"vit_base_patch16_clip_{quick}224", config, TINY_SIZES, **shape)
+
+
+@pytest.mark.parametrize("activation", _GELUS)
+def test_small_encoders_are_those_of_transformers(activation):
+    config = _tiny(activation=activation)
+    compare_with_transformers(_encoder(config), config, TINY_SIZES, interpolate_pos_encoding=True)
+
+
+def test_the_classifier_of_transformers_takes_the_mean_before_the_last_normalization():
+    config = _tiny(num_classes=5, pool="raw_mean")
+    compare_with_transformers(_whole("CLIPForImageClassification", config), config, TINY_SIZES[:1])
+
+
+@pytest.mark.parametrize("kind", ["CLIPModel", "CLIPVisionModelWithProjection"])
+def test_the_image_encoder_is_taken_from_a_model_with_more(kind):
+    config = _tiny()
+    if kind == "CLIPModel":
+        whole = _whole(kind, config)
+    else:
+        whole = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**_vision(config)))
+    chosen, left_out = select(file_tensors(draw(whole)), names_of(config))
+    more = {"text_model", "logit_scale", "text_projection"} if kind == "CLIPModel" else set()
+    assert {name.partition(".")[0] for name in left_out} == {"visual_projection", *more}
+    alone = _encoder(config)
+    alone.load_state_dict(whole.vision_model.state_dict())
+    expected, _ = select(file_tensors(alone), names_of(config))
+    assert chosen.keys() == expected.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(chosen[name], tensor)

@@ -1,0 +1,78 @@
+"""DINO and MAE, which are Vision Transformers with the exact GELU, compared with timm's and transformers' classes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from helpers.oracles import apply, compare_with_timm, compare_with_transformers, draw, file_tensors, read_tensors
+from helpers.pytorch import torch, transformers
+
+from checkpoints_convert.names import select
+from checkpoints_convert.tables import names_of
+from ppvit_jax import models
+
+SIZES = (224, 160)
+TINY_SIZES = (64, 48)
+_TINY = {"hidden_size": 48, "layers": 2, "heads": 4, "mlp_size": 96}
+
+
+def _config(name="ViT-S/16", size=SIZES[0], num_classes=0, fields=None, **options):
+    options = {"activation": "gelu"} | options
+    config = models.parse_name(name, image_size=size, num_classes=num_classes, options=options)
+    return dataclasses.replace(config, **(fields or {}))
+
+
+def _shape(config):
+    return {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.mlp_size,
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "num_labels": config.num_classes,
+    }
+
+
+def test_features_of_dino_are_those_of_timm():
+    compare_with_timm("vit_small_patch16_224.dino", _config(fields={"layers": 2}), SIZES, depth=2)
+
+
+def test_dino_is_the_model_of_transformers():
+    config = _config(size=TINY_SIZES[0], num_classes=5, fields=_TINY, epsilon=1e-12)
+    model = transformers.ViTForImageClassification(transformers.ViTConfig(**_shape(config)))
+    compare_with_transformers(model, config, TINY_SIZES[:1])
+
+
+def test_features_of_mae_are_those_of_timm():
+    compare_with_timm("vit_base_patch16_224.mae", _config("ViT-B/16", fields={"layers": 2}), SIZES, depth=2)
+
+
+@pytest.mark.parametrize("num_classes", [0, 5])
+def test_a_fine_tuned_mae_normalizes_the_mean_of_its_patches_as_timm(num_classes):
+    config = _config(size=TINY_SIZES[0], num_classes=num_classes, fields=_TINY, pool="mean")
+    shape = {"embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 2, "num_classes": num_classes}
+    compare_with_timm("vit_base_patch16_224.mae", config, TINY_SIZES, global_pool="avg", **shape)
+
+
+def test_the_encoder_is_taken_from_the_mae_of_transformers():
+    config = _config(size=TINY_SIZES[0], num_classes=48, fields=_TINY, epsilon=1e-12)
+    decoder = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = draw(
+        transformers.ViTMAEForPreTraining(
+            transformers.ViTMAEConfig(
+                **_shape(config), mask_ratio=0.0, **{f"decoder_{name}": value for name, value in decoder.items()}
+            )
+        )
+    )
+    state = file_tensors(model)
+    _, left_out = select(state, names_of(config))
+    assert left_out and all(name.startswith("decoder.") for name in left_out)
+    arrays = read_tensors(state, config, "hugging_face")
+    images = np.random.default_rng(0).standard_normal((2, 64, 64, 3)).astype(np.float32)
+    with torch.no_grad():
+        # Patches stay in the order of the noise.
+        tokens = model.vit(
+            torch.as_tensor(images.transpose(0, 3, 1, 2).copy()), noise=torch.arange(16.0).repeat(2, 1)
+        ).last_hidden_state
+    np.testing.assert_allclose(apply(arrays, config, images), tokens[:, 0].numpy(), rtol=0, atol=1e-4)
