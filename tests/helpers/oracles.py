@@ -73,7 +73,9 @@ def apply(arrays: dict[str, np.ndarray], config: models.ViTConfig, images: np.nd
     assert all(name.startswith(models.unused_layers(config, keep_head=True)) for name in unused), unused
     params = {name: arrays[name] for name in shapes}
     assert {name: array.shape for name, array in params.items()} == shapes
-    return np.asarray(jax.jit(models.build(config).apply)(unflatten_dict(params, sep="/"), images))
+    # Each program runs once, so that it is not worth the time of LLVM's optimizations.
+    forward = jax.jit(models.build(config).apply, compiler_options={"xla_backend_optimization_level": 0})
+    return np.asarray(forward(unflatten_dict(params, sep="/"), images))
 
 
 def run(model: Any, images: np.ndarray, **arguments: Any) -> np.ndarray:
