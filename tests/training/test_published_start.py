@@ -84,7 +84,7 @@ def test_a_configuration_of_another_model_or_file_is_refused(prepare, fields, me
 
 
 def test_auto_needs_a_checkpoint_of_a_named_size(folder, prepare):
-    with pytest.raises(UserError, match="takes the model of config.checkpoint, which is empty"):
+    with pytest.raises(UserError, match=r"takes the model of config.checkpoint, which is empty"):
         prepare(checkpoint="")
     config = json.loads((folder / "config.json").read_text())
     config["model_args"]["num_heads"] = 2
