@@ -142,18 +142,22 @@ def select(state: Mapping[str, np.ndarray], names: Names) -> tuple[dict[str, np.
     Returns:
       The tensors, by the names of the family's tables; and the names in `state` of those that are left out.
     """
-    long = [prefix for prefix in names.prefixes if prefix]
-    prefix = next((prefix for prefix in long if any(name.startswith(prefix) for name in state)), "")
-    bare = "" in names.prefixes and not prefix and not any(entry.other in state for entry in names.timm)
+    first = names.prefixes[0] if names.prefixes else ""
+    prefix = next(
+        (prefix for prefix in names.prefixes if prefix and any(name.startswith(prefix) for name in state)), ""
+    )
+    is_bare = "" in names.prefixes and any(
+        entry.other.startswith(first) and entry.other.removeprefix(first) in state for entry in names.hugging_face
+    )
     chosen, left_out = {}, []
     for name, tensor in state.items():
-        own = name
-        if bare or (prefix and name.startswith(prefix)):
-            own = long[0] + name.removeprefix(prefix)
-        if any(re.fullmatch(pattern, own) for pattern in names.unused):
+        known = name
+        if (prefix and name.startswith(prefix)) or (is_bare and not prefix):
+            known = first + name.removeprefix(prefix)
+        if any(re.fullmatch(pattern, known) for pattern in names.unused):
             left_out.append(name)
         else:
-            chosen[own] = tensor
+            chosen[known] = tensor
     return chosen, left_out
 
 

@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from helpers.command import ROOT
 from helpers.needles import needles
+from helpers.sides import Side
 from PIL import Image
 
 from ppvit_jax import keys
@@ -23,12 +22,6 @@ pytestmark = pytest.mark.slow
 SHARED = ROOT.parent / "shared" / "data" / "tfds" / "cifar10" / "3.0.2"
 COUNT = 500
 SIZES = "--image-size 64 --patch-size 8"
-# Python runs a module of this name when it starts; it records every import and every opened file.
-RECORDER = """
-import os, sys
-log = open(os.environ["AUDIT_LOG"], "a", buffering=1)
-sys.addaudithook(lambda event, args: event in ("open", "import") and log.write(f"{event} {args[0]}\\n"))
-"""
 
 
 def _digits(folder):
@@ -51,32 +44,6 @@ def _cifar10(folder):
         path = folder / split / names[records[number]["label"]] / f"secret name {number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(records[number]["image"])
-
-
-class Side:
-    """A folder in which commands are run, with a record of what their processes import and open."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        folder.mkdir()
-        (recorder := folder.parent / f"recorder of {folder.name}").mkdir()
-        (recorder / "sitecustomize.py").write_text(RECORDER)
-        self._log = recorder / "log"
-        self._environment = os.environ | {"PYTHONPATH": f"{recorder}:{ROOT}", "AUDIT_LOG": str(self._log)}
-        self.printed = ""
-
-    def run(self, command, expected=0):
-        """Runs a shell command line."""
-        done = subprocess.run(
-            command, shell=True, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=300
-        )
-        self.printed += done.stdout + done.stderr
-        assert done.returncode == expected, done.stderr
-        return done.stderr if expected else done.stdout
-
-    @property
-    def record(self):
-        return self._log.read_text(errors="replace").splitlines()
 
 
 @pytest.fixture(

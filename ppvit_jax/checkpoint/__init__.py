@@ -11,7 +11,13 @@ from ppvit_jax.checkpoint.notes import (
 )
 from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, is_remote, read, resolve, write
 from ppvit_jax.checkpoint.params import check_statistics, join, split, to_params
-from ppvit_jax.checkpoint.published import is_foreign, is_from_elsewhere, open_checkpoint, weights_file, write_folder
+from ppvit_jax.checkpoint.published import (
+    is_checkpoint,
+    is_from_elsewhere,
+    open_checkpoint,
+    weights_file,
+    write_folder,
+)
 
 __all__ = [
     "EMBEDDED",
@@ -23,7 +29,7 @@ __all__ = [
     "describe_images",
     "describe_normalization",
     "describe_resize",
-    "is_foreign",
+    "is_checkpoint",
     "is_from_elsewhere",
     "is_remote",
     "join",

@@ -1,7 +1,6 @@
 """Checkpoints in any form: our `.npz`, and the files that timm, Hugging Face and big_vision publish."""
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from ppvit_jax.models import Params
 
 # Kinds of files that other programs write.
 _FOREIGN = ("folder", "safetensors", "torch", "index")
+# Endings of the names of their files of weights.
+_WEIGHTS = (".safetensors", ".bin", ".pth", ".index.json")
 
 
 def open_checkpoint(
@@ -53,18 +54,15 @@ def open_checkpoint(
     return arrays, metadata
 
 
-def is_foreign(path: Path) -> bool:
-    """Returns True for a file of weights of another program, or a folder that its config.json describes.
+def is_checkpoint(path: Path) -> bool:
+    """Returns True for a file of a kind that `open_checkpoint` reads, or a folder with weights of another program.
 
-    A run's workdir has a config.json of another kind.
+    Raises:
+      OSError: the file cannot be read.
     """
-    if not path.is_dir():
-        return recognize(path) in _FOREIGN
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(config, dict) and bool({"model_type", "architecture"} & config.keys())
+    if path.is_dir():
+        return any(file.name.endswith(_WEIGHTS) for file in path.iterdir())
+    return recognize(path) in ("npz", "damaged", *_FOREIGN)
 
 
 def weights_file(path: Path) -> Path:

@@ -62,5 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     if (shown := models.family_of(model.shape).in_the_clear) and model.permutations(key).block is not None:
         print_warning(f"{arguments.output} shows {shown}: only the permutation of pixels stays secret")
     public_name = public_checkpoints.identify(path, original)
+    if public_name is None and arguments.base_is_public is None and checkpoint.is_remote(arguments.checkpoint):
+        public_name = arguments.checkpoint
     # The warning comes last, so that a mistake prints one line alone.
     shared.warn_of_public_base(arguments, public_name)

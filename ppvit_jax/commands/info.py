@@ -22,12 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run it: it prints fingerprints, and never a secret.",
         "ppvit info adapted.npz",
         "ppvit info encrypted",
+        "ppvit info hf:facebook/dinov2-small",
     )
     parser.add_argument(
         "file",
         metavar="PATH",
-        help="checkpoint (.npz, or hf:OWNER/NAME on the Hugging Face hub), key file, folder of encrypted images, or "
-        "workdir of a run",
+        help="checkpoint (a .npz, a file or folder of timm or Hugging Face, or hf:OWNER/NAME on the Hugging Face hub), "
+        "key file, folder of encrypted images, or workdir of a run",
     )
 
 
@@ -49,11 +50,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _file(path: Path) -> Facts:
-    with path.open("rb") as file:
-        begin = file.read(2)
-    if begin == b"PK" or checkpoint.is_foreign(path):
+    if checkpoint.is_checkpoint(path):
         return _checkpoint(path)
-    if begin[:1] == b"{":
+    with path.open("rb") as file:
+        begin = file.read(1)
+    if begin == b"{":
         from ppvit_jax import keys
 
         return keys.describe(path)
@@ -115,11 +116,18 @@ def _record(path: Path, metadata: checkpoint.Metadata) -> Facts:
     facts = {} if metadata.class_names else {"class names": "not recorded"}
     facts |= {
         "normalization": normalization + ("" if metadata.mean else " (assumed: not recorded)"),
+    }
+    if metadata.own_mean and metadata.own_std:
+        facts["published with"] = checkpoint.describe_normalization(metadata.own_mean, metadata.own_std)
+    facts |= {
         "resize": resize,
         "takes": images,
         "adapted to": metadata.encryption if metadata.encryption != "none" else nothing,
         "key fingerprint": metadata.key_fingerprint or "none",
     }
+    if metadata.origin:
+        program, _, architecture = metadata.origin.partition(":")
+        facts["came from"] = f"{program}, {architecture}"
     if metadata.model_options:
         facts["model options"] = ", ".join(f"{name}={value}" for name, value in metadata.model_options.items())
     return facts
@@ -143,13 +151,16 @@ def _shape(path: Path, arrays: dict[str, np.ndarray], metadata: checkpoint.Metad
 
 
 def _folder(path: Path) -> Facts:
-    if checkpoint.is_foreign(path) and not (path / manifests.NAME).exists():
-        return _checkpoint(path)
-    if (path / "config.json").is_file() and not (path / manifests.NAME).exists():
-        return _workdir(path)
+    if not (path / manifests.NAME).exists():
+        if checkpoint.is_checkpoint(path):
+            return _checkpoint(path)
+        if (path / "config.json").is_file():
+            return _workdir(path)
     manifest = manifests.read(path)
     if manifest is None:
-        raise UserError(f"{path} has neither a {manifests.NAME} nor a run's config.json: choose another folder")
+        raise UserError(
+            f"{path} has neither a {manifests.NAME}, nor weights, nor a run's config.json: choose another folder"
+        )
     header = manifest.header
     return {
         "images": f"{len(manifest.files):,} files of {path}",

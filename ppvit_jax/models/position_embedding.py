@@ -75,9 +75,7 @@ def _cubic_weights(old: int, new: int, *, antialias: bool) -> np.ndarray:
     if antialias:
         kernel = kernel[:, reach:-reach]
         return kernel / kernel.sum(1, keepdims=True)
-    weights = np.zeros((new, old))
-    np.add.at(weights, (slice(None), places.clip(0, old - 1)), kernel)
-    return weights
+    return kernel @ np.eye(old)[places.clip(0, old - 1)]
 
 
 def _cubic(x: np.ndarray, a: float) -> np.ndarray:

@@ -40,6 +40,31 @@ def test_a_public_file_is_identified_by_its_bytes(tmp_path):
     assert identify(copy, {}) is None
 
 
+def test_a_public_file_is_identified_in_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"public")
+    assert identify(tmp_path, {}) is None
+    digest = hashlib.sha256(b"public").hexdigest()
+    monkeypatch.setattr(public_checkpoints, "_FILES", {digest: "a public model"})
+    assert identify(tmp_path, {}) == identify(tmp_path / "model.safetensors", {}) == "a public model"
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ([], WARNING.format("the base checkpoint is public (hf:someone/model)")),
+        (["--base-is-public"], SAID),
+        (["--no-base-is-public"], ""),
+    ],
+)
+def test_a_checkpoint_by_its_name_on_the_hub_is_public(tmp_path, monkeypatch, capsys, extra, expected):
+    checkpoint.write(tmp_path / "model.npz", random_params(tiny_model()), Metadata(image_size=16, mean=(0.5,) * 3))
+    monkeypatch.setattr(checkpoint, "resolve", lambda name: tmp_path / "model.npz")
+    options = ["--key", make_key(tmp_path, 1), "--image-size=16", "--output", tmp_path / "adapted.npz", *extra]
+    assert run_ppvit("adapt", "--checkpoint", "hf:someone/model", *options) == 0
+    assert "".join(line for line in capsys.readouterr().err.splitlines(True) if "warning" in line) == expected
+
+
 def test_a_public_patch_embedding_is_identified_in_any_file(tmp_path):
     arrays, _ = checkpoint.read(EMBEDDED)
     path = tmp_path / "written again.npz"

@@ -104,6 +104,31 @@ def test_a_model_of_any_family_tells_its_parts_and_what_it_absorbs(tmp_path, cap
     assert in_the_clear == (facts["family"] == "DINOv3")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["timm: DINOv2 with registers", "Hugging Face: CLIP's encoder"])
+def test_a_published_folder_and_its_file_are_described_like_any_checkpoint(tmp_path, capsys, name):
+    from helpers.published import publish
+
+    publish(tmp_path / "model", name)
+    facts = _strip(_info(tmp_path / "model", capsys))
+    assert facts == _strip(_info(tmp_path / "model" / "model.safetensors", capsys))
+    family, mean, program = (
+        ("DINOv2", "0.485", "timm") if name.startswith("timm") else ("CLIP", "0.481", "transformers")
+    )
+    assert facts["family"] == family and facts["normalization"].startswith(f"mean ({mean}")
+    assert facts["came from"].startswith(f"{program}, ") and facts["image size"].startswith("32x32, patches of 8x8")
+
+
+def test_an_adapted_model_tells_the_normalization_that_it_was_published_with(tmp_path, capsys):
+    record = checkpoint.Metadata(image_size=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    checkpoint.write(tmp_path / "plain.npz", random_params(TRANSFORMERS["ViT-B/8"]), record)
+    options = ["--key", str(make_key(tmp_path, 1)), "--image-size=16", "--output", str(tmp_path / "adapted.npz")]
+    assert run_command(commands.main, ["adapt", "--checkpoint", str(tmp_path / "plain.npz"), *options]) == 0
+    facts = _strip(_info(tmp_path / "adapted.npz", capsys))
+    assert facts["normalization"] == "mean 0.5 and std 0.5"
+    assert facts["published with"] == "mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225)"
+
+
 def test_families_without_positions_say_what_they_absorb(tmp_path, capsys):
     for model, options, absorbed in (
         ("ConvMixer-8/1", {"patch_size": 4}, "permuted and inverted values (patch embedding), and no permuted blocks"),
@@ -136,14 +161,14 @@ def test_what_is_unknown_gives_one_line(tmp_path, capsys):
     (tmp_path / "bare").mkdir()
     for name, message in {
         "nothing": "there is no",
-        "text": "is neither a checkpoint (.npz) nor a key",
-        "empty": "is neither a checkpoint (.npz) nor a key",
+        "text": "is neither a checkpoint nor a key",
+        "empty": "is neither a checkpoint nor a key",
         "zip.npz": "truncated, damaged or not a .npz file",
         "other.npz": "is not a Vision Transformer",
         "open.key": "can be read by others",
         "other.json": "is JSON of another kind and not a key file",
         "run": "is not the workdir of a run",
-        "bare": "has neither a manifest.json nor",
+        "bare": "has neither a manifest.json, nor weights, nor",
     }.items():
         errors = str(_info(tmp_path / name, capsys, expected=1))
         assert message in errors and errors.count("\n") == 1, name

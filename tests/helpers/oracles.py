@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -84,48 +85,53 @@ def run(model: Any, images: np.ndarray, **arguments: Any) -> np.ndarray:
     return output.numpy()
 
 
-def compare_with_timm(name: str, config: models.ViTConfig, sizes: tuple[int, int], **arguments: Any) -> None:
-    """Compares our model with timm's at two sizes of images.
-
-    timm's model of the second size gets the positions that we interpolate.
-
-    Args:
-      name: timm's name of the model.
-      config: shape of our model; 0 classes for the pooled features.
-      sizes: sides of the images in pixels.
-      **arguments: arguments of timm's `create_model`.
-    """
-    native, other = sizes
-    model = draw(timm.create_model(name, img_size=native, **arguments))
-    arrays = read_tensors(file_tensors(model), config, "timm")
-    _assert_close(arrays, config, native, model)
-    config = dataclasses.replace(config, image_size=other)
-    state = from_google(
-        models.resize_positions(arrays, config), names_of(config).timm, layers=config.layers, shape=config
-    )
-    model = timm.create_model(name, img_size=other, **arguments).eval()
-    model.load_state_dict({name: torch.tensor(tensor) for name, tensor in state.items()})
-    _assert_close(arrays, config, other, model)
+def of_timm(name: str, **arguments: Any) -> Callable[[int], Any]:
+    """Returns a function that makes timm's model for a side of its images, without values in its parameters."""
+    return lambda size: timm.create_model(name, img_size=size, device="meta", **arguments).to_empty(device="cpu").eval()
 
 
-def compare_with_transformers(model: Any, config: models.ViTConfig, sizes: tuple[int, ...], **arguments: Any) -> None:
-    """Compares our model with that of transformers, which interpolates positions itself, at several sizes of images.
+def compare(
+    config: models.ViTConfig,
+    sizes: tuple[int, ...],
+    *,
+    theirs: Callable[[int], Any] | None = None,
+    transformers: Callable[[], Any] | None = None,
+    **arguments: Any,
+) -> None:
+    """Compares our model with timm's, with that of transformers, or with both, at several sizes of images.
+
+    Models of transformers interpolate positions themselves. timm's models of other sizes get those that we interpolate.
 
     Args:
-      model: the model of transformers, made for images of the first size.
       config: shape of our model; 0 classes for the pooled features.
-      sizes: sides of the images in pixels.
-      **arguments: arguments of their model.
+      sizes: sides of the images in pixels; the first one is that of the models' own positions.
+      theirs: the result of `of_timm`.
+      transformers: makes the model of transformers.
+      **arguments: arguments of transformers' model for images of another size.
     """
-    arrays = read_tensors(file_tensors(draw(model)), config, "hugging_face")
+    if transformers is not None:
+        with importlib.import_module("transformers.initialization").no_init_weights():
+            model = draw(transformers())
+        arrays = read_tensors(file_tensors(model), config, "hugging_face")
+    else:
+        assert theirs is not None
+        model = None
+        arrays = read_tensors(file_tensors(draw(theirs(sizes[0]))), config, "timm")
     for size in sizes:
-        _assert_close(arrays, dataclasses.replace(config, image_size=size), size, model, **arguments)
-
-
-def _assert_close(arrays: dict[str, np.ndarray], config: models.ViTConfig, size: int, model: Any, **arguments) -> None:
-    images = np.random.default_rng(size).standard_normal((1 if size > 224 else 2, size, size, 3)).astype(np.float32)
-    expected = run(model, images, **arguments)
-    if not config.num_classes:
-        config = dataclasses.replace(config, num_classes=expected.shape[1])
-    assert expected.std() > 0.1
-    np.testing.assert_allclose(apply(arrays, config, images), expected, rtol=0, atol=1e-4)
+        # Large images are slow.
+        images = np.random.default_rng(size).standard_normal((1 if size > 200 else 2, size, size, 3)).astype(np.float32)
+        expected = []
+        shape = dataclasses.replace(config, image_size=size)
+        if model is not None:
+            expected.append(run(model, images, **arguments))
+        if theirs is not None:
+            resized = models.resize_positions(arrays, shape)
+            state = from_google(resized, names_of(shape).timm, layers=shape.layers, shape=shape)
+            other = theirs(size)
+            other.load_state_dict({name: torch.tensor(tensor) for name, tensor in state.items()})
+            expected.append(run(other, images))
+        shape = dataclasses.replace(shape, num_classes=shape.num_classes or expected[0].shape[1])
+        logits = apply(arrays, shape, images)
+        assert logits.std() > 0.1
+        for values in expected:
+            np.testing.assert_allclose(logits, values, rtol=0, atol=1e-4)

@@ -1,10 +1,11 @@
 """CLIP and OpenCLIP compared with timm's and transformers' own classes."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers.oracles import compare_with_timm, compare_with_transformers, draw, file_tensors
+from helpers.oracles import compare, draw, file_tensors, of_timm
 from helpers.pytorch import transformers
 
 from checkpoints_convert.names import select
@@ -13,15 +14,15 @@ from ppvit_jax import models
 
 SIZES = (224, 160)
 TINY_SIZES = (64, 48)
-_GELUS = {"gelu": "gelu", "quick_gelu": "quick_gelu"}
+_GELUS = ("gelu", "quick_gelu")
 
 
-def _config(size=SIZES[0], num_classes=0, fields=None, **options):
+def _config(size=SIZES[0], num_classes=0, fields=None, **options) -> Any:
     config = models.parse_name("CLIP-B/16", image_size=size, num_classes=num_classes, options=options)
     return dataclasses.replace(config, **(fields or {}))
 
 
-def _tiny(**options):
+def _tiny(**options) -> Any:
     return _config(TINY_SIZES[0], fields={"hidden_size": 48, "layers": 2, "heads": 4, "mlp_size": 100}, **options)
 
 
@@ -33,7 +34,7 @@ def _vision(config):
         "intermediate_size": config.mlp_size,
         "image_size": config.image_size,
         "patch_size": config.patch_size,
-        "hidden_act": _GELUS[config.activation],
+        "hidden_act": config.activation,
     }
 
 
@@ -49,41 +50,31 @@ def _whole(kind, config):
 
 
 @pytest.mark.slow
-def test_the_base_model_of_openai_is_that_of_timm():
-    """The head of timm's model is the projection to the space of the texts."""
-    compare_with_timm("vit_base_patch16_clip_quickgelu_224.openai", _config(num_classes=512), SIZES)
-
-
-@pytest.mark.slow
-def test_features_of_the_base_model_are_those_of_transformers():
+def test_features_of_the_base_model_are_those_of_timm_and_transformers():
     config = _config()
-    compare_with_transformers(_encoder(config), config, SIZES, interpolate_pos_encoding=True)
+    theirs = of_timm("vit_base_patch16_clip_quickgelu_224.openai", num_classes=0)
+    compare(config, SIZES, theirs=theirs, transformers=lambda: _encoder(config), interpolate_pos_encoding=True)
 
 
 @pytest.mark.slow
 def test_the_base_model_of_openclip_is_that_of_timm():
+    """The head of timm's model is the projection to the space of the texts."""
     config = _config(num_classes=512, activation="gelu", fields={"layers": 2})
-    compare_with_timm("vit_base_patch16_clip_224.laion2b", config, SIZES, depth=2)
+    compare(config, SIZES, theirs=of_timm("vit_base_patch16_clip_224.laion2b", depth=2))
 
 
 @pytest.mark.parametrize("activation", _GELUS)
-@pytest.mark.parametrize("num_classes", [0, 5])
-def test_small_models_are_those_of_timm(activation, num_classes):
+def test_small_models_are_those_of_timm_and_transformers(activation):
     quick = "quickgelu_" if activation == "quick_gelu" else ""
-    shape = {"embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 100 / 48, "num_classes": num_classes}
-    config = _tiny(activation=activation, num_classes=num_classes)
-    compare_with_timm(f"vit_base_patch16_clip_{quick}224", config, TINY_SIZES, **shape)
-
-
-@pytest.mark.parametrize("activation", _GELUS)
-def test_small_encoders_are_those_of_transformers(activation):
+    shape = {"embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 100 / 48, "num_classes": 0}
+    theirs = of_timm(f"vit_base_patch16_clip_{quick}224", **shape)
     config = _tiny(activation=activation)
-    compare_with_transformers(_encoder(config), config, TINY_SIZES, interpolate_pos_encoding=True)
+    compare(config, TINY_SIZES, theirs=theirs, transformers=lambda: _encoder(config), interpolate_pos_encoding=True)
 
 
 def test_the_classifier_of_transformers_takes_the_mean_before_the_last_normalization():
     config = _tiny(num_classes=5, pool="raw_mean")
-    compare_with_transformers(_whole("CLIPForImageClassification", config), config, TINY_SIZES[:1])
+    compare(config, TINY_SIZES[:1], transformers=lambda: _whole("CLIPForImageClassification", config))
 
 
 @pytest.mark.parametrize("kind", ["CLIPModel", "CLIPVisionModelWithProjection"])

@@ -1,9 +1,10 @@
 """DeiT, with and without distillation, and DeiT III compared with timm's and transformers' own classes."""
 
 import dataclasses
+from typing import Any
 
 import pytest
-from helpers.oracles import compare_with_timm, compare_with_transformers
+from helpers.oracles import compare, of_timm
 from helpers.pytorch import transformers
 
 from ppvit_jax import models
@@ -12,7 +13,7 @@ SIZES = (224, 160)
 TINY_SIZES = (64, 48)
 
 
-def _config(name, size=SIZES[0], num_classes=1000, fields=None, **options):
+def _config(name, size=SIZES[0], num_classes=1000, fields=None, **options) -> Any:
     config = models.parse_name(name, image_size=size, num_classes=num_classes, options=options)
     return dataclasses.replace(config, **(fields or {}))
 
@@ -27,29 +28,31 @@ def _of_transformers(kind, config):
             image_size=config.image_size,
             patch_size=config.patch_size,
             num_labels=config.num_classes,
+            layer_norm_eps=config.epsilon,
         )
     )
 
 
 @pytest.mark.slow
-def test_the_small_distilled_model_is_that_of_timm():
-    compare_with_timm("deit_small_distilled_patch16_224", _config("DeiT-S/16-distilled"), SIZES)
-
-
-@pytest.mark.slow
-def test_the_small_distilled_model_is_that_of_transformers():
-    config = _config("DeiT-S/16-distilled", epsilon=1e-12)
-    model = _of_transformers("DeiTForImageClassificationWithTeacher", config)
-    compare_with_transformers(model, config, SIZES, interpolate_pos_encoding=True)
+def test_the_small_distilled_model_is_that_of_timm_and_transformers():
+    config = _config("DeiT-S/16-distilled")
+    compare(
+        config,
+        SIZES,
+        theirs=of_timm("deit_small_distilled_patch16_224"),
+        transformers=lambda: _of_transformers("DeiTForImageClassificationWithTeacher", config),
+        interpolate_pos_encoding=True,
+    )
 
 
 def test_the_small_model_of_deit_iii_is_that_of_timm():
-    compare_with_timm("deit3_small_patch16_224", _config("DeiT-S/16-III", fields={"layers": 2}), SIZES, depth=2)
+    config = _config("DeiT-S/16-III", fields={"layers": 2})
+    compare(config, SIZES, theirs=of_timm("deit3_small_patch16_224", depth=2))
 
 
 def test_the_small_model_without_distillation_is_that_of_timm():
     config = _config("ViT-S/16", activation="gelu", fields={"layers": 2})
-    compare_with_timm("deit_small_patch16_224", config, SIZES, depth=2)
+    compare(config, SIZES, theirs=of_timm("deit_small_patch16_224", depth=2))
 
 
 @pytest.mark.parametrize(
@@ -59,4 +62,4 @@ def test_small_models_are_those_of_transformers(kind, pool):
     """A model that was fine-tuned without a teacher keeps the distillation token, and has one head."""
     fields = {"hidden_size": 48, "layers": 2, "heads": 4, "mlp_size": 100}
     config = _config("DeiT-Ti/16-distilled", TINY_SIZES[0], 5, fields, epsilon=1e-12, pool=pool)
-    compare_with_transformers(_of_transformers(kind, config), config, TINY_SIZES, interpolate_pos_encoding=True)
+    compare(config, TINY_SIZES, transformers=lambda: _of_transformers(kind, config), interpolate_pos_encoding=True)

@@ -1,10 +1,11 @@
 """DINOv2 compared with timm's and transformers' own classes."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers.oracles import apply, compare_with_timm, compare_with_transformers, draw, file_tensors, read_tensors, run
+from helpers.oracles import apply, compare, draw, file_tensors, of_timm, read_tensors, run
 from helpers.pytorch import timm, transformers
 
 from checkpoints_convert.names import select, to_google
@@ -15,13 +16,13 @@ SIZES = (518, 224)
 TINY_SIZES = (84, 56)
 
 
-def _config(name, size=SIZES[0], num_classes=0, pool="", **fields):
+def _config(name, size=SIZES[0], num_classes=0, pool="", **fields) -> Any:
     config = models.parse_name(name, image_size=size, num_classes=num_classes, options={"pool": pool})
     return dataclasses.replace(config, **fields)
 
 
-def _tiny(name="DINOv2-S/14", **fields):
-    fields = {"hidden_size": 48, "layers": 2, "heads": 4, "mlp_size": 96} | fields
+def _tiny(name="DINOv2-S/14", **changes: Any) -> Any:
+    fields: dict[str, Any] = {"hidden_size": 48, "layers": 2, "heads": 4, "mlp_size": 96} | changes
     return _config(name, TINY_SIZES[0], **fields)
 
 
@@ -43,26 +44,22 @@ def _of_transformers(suffix, config, **fields):
 
 
 @pytest.mark.slow
-def test_features_of_the_small_model_are_those_of_timm():
-    compare_with_timm("vit_small_patch14_dinov2.lvd142m", _config("DINOv2-S/14"), SIZES)
-
-
-@pytest.mark.slow
-def test_features_of_the_small_model_are_those_of_transformers():
+def test_features_of_the_small_model_are_those_of_timm_and_transformers():
     config = _config("DINOv2-S/14")
-    compare_with_transformers(_of_transformers("Model", config), config, SIZES)
+    theirs = of_timm("vit_small_patch14_dinov2.lvd142m")
+    compare(config, SIZES, theirs=theirs, transformers=lambda: _of_transformers("Model", config))
 
 
 @pytest.mark.slow
 def test_features_with_registers_are_those_of_timm():
     config = _config("DINOv2-B/14-registers", layers=2, prefix_rows=0)
-    compare_with_timm("vit_base_patch14_reg4_dinov2.lvd142m", config, SIZES, depth=2)
+    compare(config, SIZES, theirs=of_timm("vit_base_patch14_reg4_dinov2.lvd142m", depth=2))
 
 
 @pytest.mark.slow
 def test_features_with_registers_are_those_of_transformers():
-    config = _config("DINOv2-B/14-registers", layers=2)
-    compare_with_transformers(_of_transformers("Model", config), config, SIZES)
+    config = _config("DINOv2-B/14-registers", 252, layers=2)
+    compare(config, (252, 224), transformers=lambda: _of_transformers("Model", config))
 
 
 @pytest.mark.parametrize(
@@ -73,15 +70,23 @@ def test_features_with_registers_are_those_of_transformers():
 def test_swiglu_is_that_of_timm(name, model, rows):
     config = _tiny(name, mlp_size=128, prefix_rows=rows)
     assert config.gated
-    compare_with_timm(f"vit_giant_patch14{model}_dinov2", config, TINY_SIZES, embed_dim=48, depth=2, num_heads=4)
+    theirs = of_timm(f"vit_giant_patch14{model}_dinov2", embed_dim=48, depth=2, num_heads=4)
+    compare(config, TINY_SIZES, theirs=theirs)
 
 
-@pytest.mark.parametrize("name", ["DINOv2-g/14", "DINOv2-g/14-registers", "DINOv2-S/14", "DINOv2-S/14-registers"])
-@pytest.mark.parametrize("suffix", ["Model", "ForImageClassification"])
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("DINOv2-g/14", "Model"),
+        ("DINOv2-g/14-registers", "ForImageClassification"),
+        ("DINOv2-S/14", "ForImageClassification"),
+        ("DINOv2-S/14-registers", "Model"),
+    ],
+)
 def test_small_models_are_those_of_transformers(name, suffix):
-    is_classifier = suffix != "Model"
-    config = _tiny(name, num_classes=5 if is_classifier else 0, pool="token_mean" if is_classifier else "")
-    compare_with_transformers(_of_transformers(suffix, config), config, TINY_SIZES)
+    classes = {"num_classes": 5, "pool": "token_mean"} if suffix == "ForImageClassification" else {}
+    config = _tiny(name, **classes)
+    compare(config, TINY_SIZES, transformers=lambda: _of_transformers(suffix, config))
 
 
 def test_timm_interpolates_the_positions_of_models_with_registers_in_the_same_way():

@@ -126,7 +126,7 @@ def test_an_unknown_name_gives_one_line_with_those_that_are_known(name):
             "DeiT-S/16",
             {},
             {},
-            "unknown model 'DeiT-S/16': use DeiT-SIZE/PATCH-distilled, DeiT-SIZE/PATCH-III with SIZE",
+            "unknown model 'DeiT-S/16': use DeiT-SIZE/PATCH-distilled, DeiT-SIZE/PATCH-III with",
         ),
         ("DINOv2-S/14", {}, {}, "image size 32 is not a multiple of the patch size 14 of DINOv2-S/14: use.* 28 or 42"),
         ("SigLIP-B/16", {"pool": "token"}, {}, "has no token for config.model_options.pool=token: use mean"),

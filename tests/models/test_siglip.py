@@ -1,10 +1,11 @@
 """SigLIP and SigLIP 2 compared with timm's and transformers' own classes."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers.oracles import compare_with_timm, compare_with_transformers, draw, file_tensors
+from helpers.oracles import compare, draw, file_tensors, of_timm
 from helpers.pytorch import transformers
 
 from checkpoints_convert.names import select
@@ -15,17 +16,17 @@ SIZES = (224, 160)
 TINY_SIZES = (64, 48)
 
 
-def _config(name="SigLIP-B/16", size=SIZES[0], num_classes=0, fields=None, **options):
+def _config(name="SigLIP-B/16", size=SIZES[0], num_classes=0, fields=None, **options) -> Any:
     config = models.parse_name(name, image_size=size, num_classes=num_classes, options=options)
     return dataclasses.replace(config, **(fields or {}))
 
 
-def _tiny(**options):
+def _tiny(**options) -> Any:
     fields = {"hidden_size": 48, "layers": 2, "heads": 4, "mlp_size": 100}
     return _config(size=TINY_SIZES[0], fields=fields, **options)
 
 
-def _vision(config, **fields):
+def _vision(config):
     """Returns the fields of the image encoder's configuration; SigLIP 2 of fixed size has the same."""
     return {
         "hidden_size": config.hidden_size,
@@ -35,8 +36,11 @@ def _vision(config, **fields):
         "image_size": config.image_size,
         "patch_size": config.patch_size,
         "hidden_act": "gelu_pytorch_tanh",
-        **fields,
     }
+
+
+def _encoder(config):
+    return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**_vision(config)))
 
 
 def _whole(kind, config):
@@ -47,22 +51,17 @@ def _whole(kind, config):
 
 
 @pytest.mark.slow
-def test_features_of_the_base_model_are_those_of_timm():
-    # timm computes the exact GELU in some of its models, and the tanh form in others.
-    compare_with_timm("vit_base_patch16_siglip_224", _config(activation="gelu"), SIZES)
-
-
-@pytest.mark.slow
-def test_features_of_the_base_model_are_those_of_transformers():
+def test_features_of_the_base_model_are_those_of_timm_and_transformers():
     config = _config()
-    model = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**_vision(config)))
-    compare_with_transformers(model, config, SIZES, interpolate_pos_encoding=True)
+    # timm computes the exact GELU in some of its models, and the tanh form in others.
+    theirs = of_timm("vit_base_patch16_siglip_224", act_layer="gelu_tanh")
+    compare(config, SIZES, theirs=theirs, transformers=lambda: _encoder(config), interpolate_pos_encoding=True)
 
 
 @pytest.mark.slow
 def test_features_of_so400m_are_those_of_timm():
     config = _config("SigLIP-So400m/14", activation="gelu", fields={"layers": 2})
-    compare_with_timm("vit_so400m_patch14_siglip_224", config, (224, 168), depth=2)
+    compare(config, SIZES[:1], theirs=of_timm("vit_so400m_patch14_siglip_224", depth=2))
 
 
 @pytest.mark.parametrize(
@@ -73,17 +72,19 @@ def test_features_of_so400m_are_those_of_timm():
         ("vit_so400m_patch16_siglip_256", {}),
     ],
 )
-@pytest.mark.parametrize("num_classes", [0, 5])
-def test_small_models_are_those_of_timm(name, options, num_classes):
-    shape = {"embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 100 / 48, "num_classes": num_classes}
-    compare_with_timm(name, _tiny(**options, num_classes=num_classes), TINY_SIZES, **shape)
+def test_small_models_are_those_of_timm(name, options):
+    shape = {"embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 100 / 48, "num_classes": 5}
+    compare(_tiny(**options, num_classes=5), TINY_SIZES[:1], theirs=of_timm(name, **shape))
 
 
 def test_the_mean_that_the_classifier_of_transformers_takes_needs_no_attention_pooling():
     config = _tiny(num_classes=5, pool="norm_mean")
-    model = _whole("SiglipForImageClassification", config)
-    assert any(name.startswith("vision_model.head.") for name in file_tensors(model))
-    compare_with_transformers(model, config, TINY_SIZES, interpolate_pos_encoding=True)
+
+    def whole():
+        return _whole("SiglipForImageClassification", config)
+
+    assert any(name.startswith("vision_model.head.") for name in file_tensors(whole()))
+    compare(config, TINY_SIZES, transformers=whole, interpolate_pos_encoding=True)
 
 
 def test_the_image_encoder_is_taken_from_a_model_with_a_text_encoder():
@@ -92,10 +93,10 @@ def test_the_image_encoder_is_taken_from_a_model_with_a_text_encoder():
     state = file_tensors(whole)
     chosen, left_out = select(state | {"vision_model.embeddings.position_ids": np.zeros(1)}, names_of(config))
     assert {name.partition(".")[0] for name in left_out} == {"text_model", "logit_scale", "logit_bias", "vision_model"}
-    alone = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**_vision(config)))
+    alone = _encoder(config)
     alone.load_state_dict(whole.vision_model.state_dict())
     expected, nothing = select(file_tensors(alone), names_of(config))
     assert not nothing and chosen.keys() == expected.keys()
     for name, tensor in expected.items():
         np.testing.assert_array_equal(chosen[name], tensor)
-    compare_with_transformers(alone, config, TINY_SIZES, interpolate_pos_encoding=True)
+    compare(config, TINY_SIZES, transformers=lambda: _encoder(config), interpolate_pos_encoding=True)

@@ -1,10 +1,10 @@
 """DINO and MAE, which are Vision Transformers with the exact GELU, compared with timm's and transformers' classes."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
-import pytest
-from helpers.oracles import apply, compare_with_timm, compare_with_transformers, draw, file_tensors, read_tensors
+from helpers.oracles import apply, compare, draw, file_tensors, of_timm, read_tensors
 from helpers.pytorch import torch, transformers
 
 from checkpoints_convert.names import select
@@ -16,7 +16,7 @@ TINY_SIZES = (64, 48)
 _TINY = {"hidden_size": 48, "layers": 2, "heads": 4, "mlp_size": 96}
 
 
-def _config(name="ViT-S/16", size=SIZES[0], num_classes=0, fields=None, **options):
+def _config(name="ViT-S/16", size=SIZES[0], num_classes=0, fields=None, **options) -> Any:
     options = {"activation": "gelu"} | options
     config = models.parse_name(name, image_size=size, num_classes=num_classes, options=options)
     return dataclasses.replace(config, **(fields or {}))
@@ -35,24 +35,27 @@ def _shape(config):
 
 
 def test_features_of_dino_are_those_of_timm():
-    compare_with_timm("vit_small_patch16_224.dino", _config(fields={"layers": 2}), SIZES, depth=2)
+    compare(_config(fields={"layers": 2}), SIZES, theirs=of_timm("vit_small_patch16_224.dino", depth=2))
 
 
 def test_dino_is_the_model_of_transformers():
     config = _config(size=TINY_SIZES[0], num_classes=5, fields=_TINY, epsilon=1e-12)
-    model = transformers.ViTForImageClassification(transformers.ViTConfig(**_shape(config)))
-    compare_with_transformers(model, config, TINY_SIZES[:1])
+    compare(
+        config,
+        TINY_SIZES[:1],
+        transformers=lambda: transformers.ViTForImageClassification(transformers.ViTConfig(**_shape(config))),
+    )
 
 
 def test_features_of_mae_are_those_of_timm():
-    compare_with_timm("vit_base_patch16_224.mae", _config("ViT-B/16", fields={"layers": 2}), SIZES, depth=2)
+    config = _config("ViT-B/16", fields={"layers": 2})
+    compare(config, SIZES, theirs=of_timm("vit_base_patch16_224.mae", depth=2))
 
 
-@pytest.mark.parametrize("num_classes", [0, 5])
-def test_a_fine_tuned_mae_normalizes_the_mean_of_its_patches_as_timm(num_classes):
-    config = _config(size=TINY_SIZES[0], num_classes=num_classes, fields=_TINY, pool="mean")
-    shape = {"embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 2, "num_classes": num_classes}
-    compare_with_timm("vit_base_patch16_224.mae", config, TINY_SIZES, global_pool="avg", **shape)
+def test_a_fine_tuned_mae_normalizes_the_mean_of_its_patches_as_timm():
+    config = _config(size=TINY_SIZES[0], num_classes=5, fields=_TINY, pool="mean")
+    shape = {"embed_dim": 48, "depth": 2, "num_heads": 4, "mlp_ratio": 2, "num_classes": 5}
+    compare(config, TINY_SIZES[:1], theirs=of_timm("vit_base_patch16_224.mae", global_pool="avg", **shape))
 
 
 def test_the_encoder_is_taken_from_the_mae_of_transformers():
