@@ -60,7 +60,8 @@ def read(path: Path, choices: Choices, weights_file: tensors.Tensors | None = No
     shape = command.check_complete(arrays, where, checkpoint.Metadata(model_options=options), choices.skip)
     if recorded_heads is None:
         print_note(
-            f"{where} does not record its attention heads: {heads} are assumed, which is usual ({choices.command}--heads sets others)"
+            f"{where} does not record its attention heads: {heads} are assumed, which is usual "
+            f"({choices.command}--heads sets others)"
         )
     if assumed:
         print_note(f"{where} does not record its activation: {assumed.format(choices.command)}")
