@@ -16,12 +16,14 @@ class Choices:
       weights: one of `checkpoints_convert.tensors.WEIGHTS`; None prefers the average.
       heads: number of attention heads; None as the file records it, or the usual one.
       activation: one of ACTIVATIONS; None as the file records it, or the usual one.
+      command: the command that has the options --heads and --activation, for messages; "" for the one that runs.
       skip: prefixes of the names of our arrays that are not read, such as "head/".
     """
 
     weights: str | None = None
     heads: int | None = None
     activation: str | None = None
+    command: str = ""
     skip: tuple[str, ...] = ()
 
 

@@ -16,9 +16,9 @@ from ppvit_jax.models.clip import FAMILY as CLIP
 from ppvit_jax.models.vit import FAMILY as VIT
 
 _ASSUMED = {
-    "gelu_tanh": "the tanh form of the GELU is assumed (--activation gelu: exact)",
-    "gelu": "the exact GELU is assumed, as timm computes it (--activation sets another)",
-    "quick_gelu": "the quick GELU of OpenAI's models is assumed (--activation gelu: OpenCLIP's)",
+    "gelu_tanh": "the tanh form of the GELU is assumed ({}--activation gelu: exact)",
+    "gelu": "the exact GELU is assumed, as timm computes it ({}--activation sets another)",
+    "quick_gelu": "the quick GELU of OpenAI's models is assumed ({}--activation gelu: OpenCLIP's)",
 }
 # The start of Metadata.origin, before the architecture's name.
 ORIGIN = "timm"
@@ -60,10 +60,11 @@ def read(path: Path, choices: Choices, weights_file: tensors.Tensors | None = No
     shape = command.check_complete(arrays, where, checkpoint.Metadata(model_options=options), choices.skip)
     if recorded_heads is None:
         print_note(
-            f"{where} does not record its attention heads: {heads} are assumed, which is usual (--heads sets others)"
+            f"{where} does not record its attention heads: {heads} are assumed, which is usual "
+            f"({choices.command}--heads sets others)"
         )
     if assumed:
-        print_note(f"{where} does not record its activation: {assumed}")
+        print_note(f"{where} does not record its activation: {assumed.format(choices.command)}")
     own = timm_config.own_fields(
         config,
         content.settings,

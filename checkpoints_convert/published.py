@@ -37,7 +37,7 @@ def read(path: Path, skip: tuple[str, ...] = ()) -> tuple[dict[str, np.ndarray],
     if path.is_file() and recognize(path) == "npz":
         arrays, metadata = checkpoint.read(path, skip=big_vision.skipped(skip))
         return big_vision.to_ours(arrays, metadata, str(path))
-    model = _read(path, Choices(skip=skip))
+    model = _read(path, Choices(command="ppvit convert timm-to-npz ", skip=skip))
     return model.arrays, command.fit(model.metadata, model.shape, str(path))
 
 

@@ -16,9 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Turns an adapted model, fine-tuned or not, back into a plain one. The owner runs it on the checkpoint that "
         "the cloud returns; the model that it writes takes plain images.",
         "ppvit restore --key secret.key --checkpoint runs/cloud/checkpoint.npz --output tuned.npz",
+        "ppvit restore --key secret.key --checkpoint runs/cloud/checkpoint.npz --output tuned/",
     )
     shared.add_key(parser)
-    adapted_model.add_files(parser, "adapted")
+    adapted_model.add_files(parser, "adapted", or_folder=True)
     adapted_model.add_lost_encryption(parser)
 
 

@@ -20,6 +20,7 @@ OPENAI: dict[str, Any] = {
 
 _TIMM: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ViT": ("vit_tiny_patch16_224", {"act_layer": "gelu_tanh"}, HALF),
+    "ViT by the mean": ("vit_tiny_patch16_224", {"act_layer": "gelu_tanh", "global_pool": "avg"}, HALF),
     "DeiT distilled": ("deit_tiny_distilled_patch16_224", {}, IMAGENET),
     "DeiT III": ("deit3_small_patch16_224", {}, IMAGENET),
     "DINOv2": ("vit_small_patch14_dinov2", {}, IMAGENET),

@@ -122,13 +122,22 @@ def warn_of_resize(model: SavedModel, requested: str | None) -> None:
         )
 
 
-def add_files(parser: argparse.ArgumentParser, kind: str) -> None:
-    """Adds --checkpoint and --output; `kind` is the kind of model to read, "plain" or "adapted"."""
+def add_files(parser: argparse.ArgumentParser, kind: str, *, or_folder: bool = False) -> None:
+    """Adds --checkpoint and --output.
+
+    Args:
+      parser: the command's parser.
+      kind: the kind of model to read, "plain" or "adapted".
+      or_folder: True if --output may name a folder for the program that the model came from.
+    """
     text = f"checkpoint of the {kind} model: {READABLE}"
     if kind == "plain":
         text += "; embedded names the small one in the package, and hf:OWNER/NAME one on the Hugging Face hub"
     parser.add_argument("--checkpoint", required=True, metavar="IN", help=text)
-    parser.add_argument("--output", required=True, metavar="OUT", help="checkpoint to write, a .npz that is new")
+    written = "checkpoint to write, a .npz that is new"
+    if or_folder:
+        written += ", or a new folder, such as tuned/, that timm or Hugging Face loads if the model came from there"
+    parser.add_argument("--output", required=True, metavar="OUT", help=written)
 
 
 def add_lost_encryption(parser: argparse.ArgumentParser) -> None:
