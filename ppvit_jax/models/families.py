@@ -204,6 +204,8 @@ def unused_layers(config: ModelConfig, *, keep_head: bool) -> tuple[str, ...]:
 def resize_positions(arrays: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:
     """Interpolates the position embedding among a checkpoint's arrays to the model's grid, if the grids differ.
 
+    Rows of tokens before the patches that the checkpoint lacks are zeros, which add nothing.
+
     Raises:
       UserError: the embedding does not belong to a square grid.
     """
@@ -216,5 +218,8 @@ def resize_positions(arrays: Mapping[str, np.ndarray], config: ModelConfig) -> d
     if family.resize is not None:
         return {**arrays, family.positions: family.resize(embedding, grid)}
     interpolation = family.interpolation(config)
+    lacking = prefix - family.prefix_rows(embedding.shape[1])
+    if lacking > 0:
+        embedding = np.pad(embedding, ((0, 0), (lacking, 0), (0, 0)))
     resized = resize_position_embedding(embedding, grid, prefix_tokens=prefix, interpolation=interpolation)
     return {**arrays, family.positions: resized}

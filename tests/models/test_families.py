@@ -5,10 +5,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from helpers.tiny import flatten
+from flax.traverse_util import unflatten_dict
+from helpers.tiny import flatten, random_params
 
+from ppvit_jax import checkpoint, keys, models
 from ppvit_jax import config as configuration
-from ppvit_jax import keys, models
 from ppvit_jax.config import default_config, make_encryption, make_model
 from ppvit_jax.errors import UserError
 from ppvit_jax.experiments.table_rows import TABLES
@@ -240,3 +241,18 @@ def test_model_and_encryption_of_every_configuration_go_together(name, secret_ke
 def test_shapes_that_a_family_cannot_have_are_named_before_the_run(overrides, message):
     with pytest.raises(UserError, match=message):
         configuration.load(str(ROOT / "configs" / "table2.py") + ":plain_convmixer", overrides)
+
+
+def test_a_class_token_without_a_position_gets_one_of_zeros():
+    """timm's DINOv2 with registers has none; a model by its name has one."""
+    named: Any = models.parse_name("DINOv2-S/14-registers", image_size=28, num_classes=3)
+    config = dataclasses.replace(named, layers=1, hidden_size=16, heads=2, mlp_size=16)
+    bare = dataclasses.replace(config, prefix_rows=0)
+    arrays = flatten(random_params(bare))
+    params = checkpoint.to_params(arrays, config, keep_head=True)
+    images = np.random.default_rng(0).normal(size=(2, 28, 28, 3)).astype(np.float32)
+    found, expected = (
+        jax.jit(models.build(shape).apply)(tree, images)
+        for shape, tree in ((config, params), (bare, unflatten_dict(arrays, sep="/")))
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
