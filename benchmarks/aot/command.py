@@ -14,11 +14,11 @@ from benchmarks.aot.step import OutOfMemoryError, Plan, compile_step
 from benchmarks.aot.summary import Planned
 from benchmarks.report import Table, body
 from benchmarks.settings import parse_batch_sizes, split_names
-from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
-from ppvit_jax.config import OPTIMIZERS, PRECISIONS, REDUCE_DTYPES, SHARDINGS
-from ppvit_jax.errors import COUNT, SIDE, UserError, print_warning
+from ppvit_jax.commands.shared.step_arguments import add_division, add_sizes
+from ppvit_jax.config import OPTIMIZERS, PRECISIONS, SHARDINGS
+from ppvit_jax.errors import UserError, print_warning
 from ppvit_jax.files import write_json, write_text
 
 
@@ -58,43 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="highest",
         help="precision of float32 products, as config.matmul_precision (default: %(default)s)",
     )
-    parser.add_argument(
-        "--image-size",
-        action=Number,
-        range=SIDE,
-        default=224,
-        metavar="PIXELS",
-        help="side of an image in pixels (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--classes",
-        action=Number,
-        range=COUNT,
-        default=10,
-        metavar="N",
-        help="number of classes (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--sharding",
-        default=SHARDINGS[0],
-        metavar="NAMES",
-        help="ways to divide the training state, as config.sharding names them, separated by commas "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--reduce-dtype",
-        choices=REDUCE_DTYPES,
-        default=REDUCE_DTYPES[0],
-        help="dtype in which chips add up their gradients, as config.reduce_dtype (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--accumulation",
-        action=Number,
-        range=COUNT,
-        default=1,
-        metavar="N",
-        help="number of parts in which a step computes its batch, as config.accumulation (default: %(default)s)",
-    )
+    add_sizes(parser, classes=10)
+    add_division(parser, sharding=SHARDINGS[0])
     parser.add_argument(
         "--encryption",
         default="none",

@@ -5,8 +5,9 @@ import argparse
 from ppvit_jax import models
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax.config import DTYPES, REDUCE_DTYPES, SHARDINGS
-from ppvit_jax.errors import COUNT, SIDE, Range, UserError
+from ppvit_jax.commands.shared.step_arguments import add_division, add_sizes
+from ppvit_jax.config import DTYPES, SHARDINGS
+from ppvit_jax.errors import COUNT, Range, UserError
 from ppvit_jax.files import cell, markdown_table
 from ppvit_jax.models.attention import IMPLEMENTATIONS
 from ppvit_jax.models.vit import parse_name
@@ -28,22 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="Vision Transformers, separated by commas (default: %(default)s)",
     )
-    parser.add_argument(
-        "--image-size",
-        action=Number,
-        range=SIDE,
-        default=224,
-        metavar="PIXELS",
-        help="side of an image in pixels (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--classes",
-        action=Number,
-        range=COUNT,
-        default=1000,
-        metavar="N",
-        help="number of classes (default: %(default)s)",
-    )
+    add_sizes(parser, classes=1000)
     parser.add_argument(
         "--batch-size",
         action=Number,
@@ -58,29 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NUMBERS",
         help="numbers of devices, separated by commas (default: %(default)s)",
     )
-    parser.add_argument(
-        "--sharding",
-        default=",".join(SHARDINGS),
-        metavar="NAMES",
-        help="ways to divide the training state, as config.sharding names them, separated by commas "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--accumulation",
-        action=Number,
-        range=COUNT,
-        default=1,
-        metavar="N",
-        help="number of parts in which a step computes its batch, as config.accumulation (default: %(default)s)",
-    )
+    add_division(parser, sharding=",".join(SHARDINGS))
     parser.add_argument(
         "--dtype", choices=DTYPES, default="float32", help="precision of the computation (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--reduce-dtype",
-        choices=REDUCE_DTYPES,
-        default=REDUCE_DTYPES[0],
-        help="precision in which devices add up gradients, as config.reduce_dtype (default: %(default)s)",
     )
     parser.add_argument(
         "--platform", choices=("gpu", "tpu", "cpu"), default="gpu", help="kind of the devices (default: %(default)s)"

@@ -58,6 +58,7 @@ def test_an_accelerator_rounds_values_and_sums_the_gradients_of_parameters_in_fl
     assert [array.dtype for array in (result, *gradients)] == ["bfloat16", "bfloat16", "float32", "float32"]
     np.testing.assert_allclose(gradients[1], np.outer(np.float64(arrays[0]).sum(0), np.ones(4)), rtol=1e-6)
     assert products.activation_dtype("bfloat16", GPU) == jnp.bfloat16
+    assert products.activation_dtype("bfloat16") == jnp.float32
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
@@ -80,4 +81,3 @@ def test_several_devices_round_their_gradients_of_kernels_if_they_add_them_up_in
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
     assert (gradient.dtype, bias_gradient.dtype) == ("float32", "float32")
     assert rounds == bool((gradient == gradient.astype(jnp.bfloat16)).all())
-    assert products.activation_dtype("bfloat16") == jnp.float32

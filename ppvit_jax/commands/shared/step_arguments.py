@@ -1,0 +1,52 @@
+"""Arguments of the commands that plan a training step: sizes, and its division among devices."""
+
+import argparse
+
+from ppvit_jax.command_line import Number
+from ppvit_jax.config import REDUCE_DTYPES
+from ppvit_jax.errors import COUNT, SIDE
+
+
+def add_sizes(parser: argparse.ArgumentParser, *, classes: int) -> None:
+    """Adds --image-size, and --classes with this default."""
+    parser.add_argument(
+        "--image-size",
+        action=Number,
+        range=SIDE,
+        default=224,
+        metavar="PIXELS",
+        help="side of an image in pixels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--classes",
+        action=Number,
+        range=COUNT,
+        default=classes,
+        metavar="N",
+        help="number of classes (default: %(default)s)",
+    )
+
+
+def add_division(parser: argparse.ArgumentParser, *, sharding: str) -> None:
+    """Adds --sharding with this default, --reduce-dtype and --accumulation."""
+    parser.add_argument(
+        "--sharding",
+        default=sharding,
+        metavar="NAMES",
+        help="ways to divide the training state, as config.sharding names them, separated by commas "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reduce-dtype",
+        choices=REDUCE_DTYPES,
+        default=REDUCE_DTYPES[0],
+        help="dtype in which devices add up their gradients, as config.reduce_dtype (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--accumulation",
+        action=Number,
+        range=COUNT,
+        default=1,
+        metavar="N",
+        help="number of parts in which a step computes its batch, as config.accumulation (default: %(default)s)",
+    )
