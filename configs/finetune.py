@@ -4,7 +4,7 @@ Command:  ppvit train --config=configs/finetune.py:dinov2-small --workdir=runs/d
 Models:   ppvit_jax/experiments/finetuning.py lists their names, recipes, sources and published results. docs/models.md
           says what each family absorbs, and under which license its weights are.
 Weights:  fetched from the hub on first use, and read from the cache afterwards.
-Data:     ppvit prepare cifar10
+Data:     CIFAR-10, downloaded on first use.
 Expected: 98.92% and 99.03% test accuracy for vit-base at 384x384, as google-research/vision_transformer reports, and
           83.66% on ImageNet for mae-base, as facebookresearch/mae reports. The results that the sources report for the
           other models are of frozen features or of zero-shot classification; the list has them. We have not run these

@@ -4,7 +4,7 @@ Command:  ppvit train --config=configs/table2.py:etc_vit --workdir=runs/table2/e
 Table:    ppvit reproduce table2 --output=runs/table2        (add --rows=etc_vit,plain_vit for some rows only)
 Rows:     ppvit_jax/experiments/table_rows.py lists their names, published accuracies and inferred choices;
           ppvit_jax/experiments/protocols.py has their protocols.
-Weights:  ViT-B/16 rows start from ViT-B_16.npz, pre-trained on ImageNet-21k (see the documentation for the download).
+Weights:  ViT-B/16 rows start from those of configs/cifar10.py.
 Expected: the row's published accuracy, such as 98.98% for proposed_vit (plain_vit: 99.00%). Add
           --config.data.name=cifar100 for the paper's other column. We have not run the full protocols, because they
           need an accelerator; docs/tables has a scaled-down run.

@@ -5,7 +5,7 @@ Command:  ppvit train --config=configs/table3.py:etc_vit --workdir=runs/table3/e
 Table:    ppvit reproduce table3 --output=runs/table3 --config.data.dir=DIR
 Rows:     ppvit_jax/experiments/table_rows.py lists their names, published accuracies and inferred choices;
           ppvit_jax/experiments/protocols.py has their protocols.
-Weights:  ViT-B/16 rows start from ViT-B_16.npz, pre-trained on ImageNet-21k (see the documentation for the download).
+Weights:  ViT-B/16 rows start from those of configs/cifar10.py.
 Expected: the row's published accuracy, such as 99.2% for both proposed_vit and plain_vit. We have not run the full
           protocols, because they need an accelerator; docs/tables has a scaled-down run on CIFAR-10.
 """

@@ -83,6 +83,8 @@ def default_config() -> Config:
                 "name": "cifar10",
                 # The image folder, or tfds' folder of data sets; "" for tfds' default.
                 "dir": "",
+                # Download CIFAR-10 or CIFAR-100 if tfds' folder of data sets lacks it.
+                "download": False,
                 "train_split": "train",
                 "test_split": "test",
                 # Share of each class to test on, for an image folder without train and test.

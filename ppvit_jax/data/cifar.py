@@ -83,7 +83,7 @@ def prepare(name: str, root: Path, archive: str | Path | None = None, *, allow_o
     if name not in _LAYOUTS:
         raise UserError(f"{name!r} cannot be prepared here: choose among {', '.join(NAMES)}")
     layout = _LAYOUTS[name]
-    created = _missing_parents(root / name)
+    created, builder = _missing_parents(root / name), None
     try:
         root.mkdir(parents=True, exist_ok=True)
         builder = _builder(layout, root)
@@ -91,12 +91,15 @@ def prepare(name: str, root: Path, archive: str | Path | None = None, *, allow_o
             return Path(builder.data_path)
         # Next to the result, because the system's temporary folder is often too small.
         with tempfile.TemporaryDirectory(prefix="ppvit_prepare_", dir=root) as scratch:
-            path = _download(layout, Path(scratch)) if archive is None else Path(archive).expanduser()
+            path = _download(name, Path(scratch)) if archive is None else Path(archive).expanduser()
             _check_archive(path, layout, allow_other_archive)
             builder.members = _read_archive(path, layout)
             _write(builder, scratch)
         return Path(builder.data_path)
     except OSError as error:
+        # Another process, such as that of another host, may have prepared it meanwhile.
+        if builder and (builder.data_path / "dataset_info.json").is_file():
+            return Path(builder.data_path)
         where = error.filename or root
         raise UserError(f"cannot prepare {name} ({where}: {error.strerror or error}): correct the path") from error
     finally:
@@ -148,9 +151,10 @@ def _png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _download(layout: _Layout, folder: Path) -> Path:
+def _download(name: str, folder: Path) -> Path:
     import urllib.request  # imported here, because it is slow and reading data does not need it
 
+    layout = _LAYOUTS[name]
     url, path = _URL + layout.archive, folder / layout.archive
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, path.open("wb") as file:
@@ -162,7 +166,7 @@ def _download(layout: _Layout, folder: Path) -> Path:
             progress.close()
     except (OSError, ValueError, EOFError) as error:  # OSError includes the errors of urllib and sockets
         raise UserError(
-            f"cannot download {url} ({error}): download it elsewhere and pass it with --archive FILE"
+            f"cannot download {url} ({error}): download it elsewhere and run `ppvit prepare {name} --archive FILE`"
         ) from error
     return path
 

@@ -29,6 +29,7 @@ class DataSettings:
       image_size: height and width to which images of varying size are resized. Images of one fixed size (CIFAR,
         Tiny-ImageNet, embedded ones) keep it and are resized on the device.
       seed: seed of the subsets, and of the split by `test_fraction`.
+      download: True downloads a data set of `cifar.NAMES` that is not prepared.
     """
 
     name: str
@@ -43,6 +44,7 @@ class DataSettings:
     in_memory: bool | str
     image_size: int
     seed: int
+    download: bool = False
 
     @classmethod
     def from_config(cls, data: ConfigDict, image_size: int, seed: int) -> DataSettings:
@@ -51,8 +53,9 @@ class DataSettings:
         Raises:
           UserError: a value is wrong.
         """
-        names = {field.name for field in dataclasses.fields(cls)} - {"image_size", "seed"}
+        names = {field.name for field in dataclasses.fields(cls)} - {"image_size", "seed", "download"}
         fields: dict[str, Any] = {name: getattr(data, name) for name in names}
+        fields["download"] = data.get("download", False)
         fields["in_memory"] = from_text(fields["in_memory"])
         fields["resize"] = RESIZE_NAMES.get(str(data.resize), data.resize)
         if fields["resize"] not in RESIZES:

@@ -19,7 +19,7 @@ from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
 from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
 from ppvit_jax.data.tfds_content import check_slices, digest_records
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_note
 from ppvit_jax.files import local_path
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -29,9 +29,13 @@ _IN_MEMORY_BYTES = 4 * 2**30
 def load(settings: DataSettings) -> Dataset:
     """Opens the prepared data set `settings.name`, and compares its files with its manifest, if it has one.
 
+    With `settings.download`, a data set of `cifar.NAMES` that is missing is downloaded and prepared.
+
     Raises:
       UserError: the data set is missing or damaged, or a split or a subset is wrong.
     """
+    if settings.download:
+        _prepare_missing(settings.name, data_root(settings.dir))
     path = find_prepared(settings.name, settings.dir)
     manifest = manifests.read(path)
     if manifest:
@@ -243,6 +247,12 @@ def make_source(
     activity = f"{'decoding' if in_memory else 'reading the labels of'} {records.name}"
     map_chunks(len(chosen), read_chunk, Progress(activity, len(chosen)))
     return ArraySource(array, labels) if in_memory else StreamSource(labels, shape, fetch)
+
+
+def _prepare_missing(name: str, root: Path) -> None:
+    if name in cifar.NAMES and not _list_prepared(root / name) and not (root / "dataset_info.json").is_file():
+        print_note(f"{name} is not in {root}, and is downloaded to it")
+        cifar.prepare(name, root)
 
 
 def _list_prepared(folder: Path, between: str = "") -> list[Path]:

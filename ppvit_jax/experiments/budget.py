@@ -62,7 +62,7 @@ class Plan:
     def described(self) -> str:
         """Returns a description of the plan for the table."""
         replaced = (
-            " The pre-trained weights of ViT-B/16 were missing, so the package's ViT-Micro/8 at 64x64 replaces it "
+            " The pre-trained weights of ViT-B/16 were not here, so the package's ViT-Micro/8 at 64x64 replaces it "
             "(learning rate 0.01, cosine schedule)."
             if self.replaces_vit
             else ""
@@ -95,7 +95,7 @@ def make_plan(sources: list[str], overrides: list[str], minutes: float) -> Plan:
         raise UserError(f"--budget is {minutes:g} minutes: give a positive number")
     began = time.monotonic()
     configs = [configuration.load(source, overrides) for source in sources]
-    replaces_vit = any(c.checkpoint and _is_missing(c.checkpoint) for c in configs)
+    replaces_vit = any(c.checkpoint and _is_missing(c.checkpoint, overrides) for c in configs)
     least = Plan(minutes, _SMALLEST, _SMALLEST // 2, _EPOCHS, _BATCH, replaces_vit)
     dataset = data.load(configs[0].data, configs[0].image_size, configs[0].seed)
     progress = Progress("timing the rows", len(sources), "rows")
@@ -119,9 +119,11 @@ def make_plan(sources: list[str], overrides: list[str], minutes: float) -> Plan:
     return dataclasses.replace(least, train_examples=count, test_examples=min(count // 2, len(dataset.test)))
 
 
-def _is_missing(name: str) -> bool:
-    """Returns True for a checkpoint that is a path without a file; others are downloaded on first use."""
-    return not checkpoint.is_remote(name) and not checkpoint.resolve(name).exists()
+def _is_missing(name: str, overrides: list[str]) -> bool:
+    """Returns True for a path without a file, and for a checkpoint to download that the user has not named."""
+    if checkpoint.is_remote(name):
+        return not any(override.startswith("--config.checkpoint=") for override in overrides)
+    return not checkpoint.resolve(name).exists()
 
 
 def _time(config: Config, dataset: data.Dataset) -> tuple[float, float]:

@@ -117,6 +117,7 @@ def _recipe(
 ) -> Config:
     """Returns CIFAR-10 at 224x224 with Inception's crops and flips, a cosine schedule, and a batch in 8 parts."""
     config = default_config()
+    config.data.download = True
     config.augmentation = "random_resized_crop"
     config.optimizer.name = optimizer
     config.optimizer.learning_rate = learning_rate

@@ -1,11 +1,28 @@
 """Training protocols of the methods that the paper compares with, from public code or published outlines.
 
-Choices that a source does not state are marked as inferred. The paper's own protocol is
-`ppvit_jax.config.default_config`.
+Choices that a source does not state are marked as inferred.
 """
+
+from pathlib import Path
 
 from ppvit_jax.config import Config, default_config
 from ppvit_jax.encryption import usual_block_size
+
+
+_HUB_NAME = "hf:timm/vit_base_patch16_224.augreg_in21k"
+
+
+def paper() -> Config:
+    """Returns the paper's own protocol, `default_config`, which fetches CIFAR and the weights on first use.
+
+    The weights are ViT-B_16.npz in the current folder if it is there, and otherwise timm's ViT-B/16 on the hub. Both
+    are pre-trained on ImageNet-21k.
+    """
+    config = default_config()
+    config.data.download = True
+    if not Path(config.checkpoint).exists():
+        config.checkpoint = _HUB_NAME
+    return config
 
 
 def from_scratch(model: str, encryption: str, image_size: int = 32) -> Config:
@@ -16,7 +33,7 @@ def from_scratch(model: str, encryption: str, image_size: int = 32) -> Config:
       encryption: the encryption, such as "etc", or "none".
       image_size: side of the images in pixels; the default is CIFAR's own.
     """
-    config = default_config()
+    config = paper()
     config.checkpoint = ""
     config.model = model
     config.image_size = image_size
@@ -124,11 +141,11 @@ def neuracrypt() -> Config:
 
 
 def vit_b16(encryption: str) -> Config:
-    """Returns the paper's protocol for ViT-B/16, not adapted, with ViT-B_16.npz pre-trained on ImageNet-21k.
+    """Returns the paper's protocol for ViT-B/16, not adapted; see `paper` for the weights.
 
     We assume that all ViT-B/16 rows of the paper's Table II share this protocol.
     """
-    config = default_config()
+    config = paper()
     config.encryption = encryption
     config.adapt = False
     return config

@@ -27,6 +27,7 @@ _CHANGEABLE_FIELDS = (
     "key_file",
     "passphrase_file",
     "data.dir",
+    "data.download",
     "data.on_device",
     "sharding",
     "accumulation",

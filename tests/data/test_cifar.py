@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import errno
+import hashlib
 import io
 import os
 import subprocess
@@ -14,9 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ppvit_jax import data
 from ppvit_jax.commands import prepare as command
 from ppvit_jax.data import cifar
 from ppvit_jax.errors import UserError
+from ppvit_jax.experiments import protocols
 
 REPOSITORY = Path(__file__).parents[2]
 LAYOUT = {
@@ -221,6 +226,44 @@ def test_a_download_is_checked_and_a_failed_one_explained(tmp_path, archives, mo
         cifar.prepare("cifar10", root)
     assert cifar.prepare("cifar10", root, allow_other_archive=True).is_dir()
     assert [path.name for path in root.iterdir()] == ["cifar10"]
+
+
+def test_a_run_downloads_what_is_missing_if_it_may(tmp_path, archives, monkeypatch, capsys):
+    archive = archives["cifar10"].rename(tmp_path / "cifar-10-binary.tar.gz")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    monkeypatch.setattr(cifar, "_URL", f"{tmp_path.as_uri()}/")
+    monkeypatch.setitem(cifar._LAYOUTS, "cifar10", dataclasses.replace(cifar._LAYOUTS["cifar10"], sha256=digest))
+    config = protocols.paper()
+    config.data.dir = str(tmp_path / "data")
+    config.data.download = False
+    with pytest.raises(UserError, match="prepare it with `ppvit prepare cifar10"):
+        data.load(config.data, 32, 0)
+    config.data.download = True
+    assert len(data.load(config.data, 32, 0).train) == 20
+    assert "cifar10 is not in" in capsys.readouterr().err
+    # The second run needs no network.
+    archive.unlink()
+    assert len(data.load(config.data, 32, 0).test) == 4
+    assert "cifar10 is not in" not in capsys.readouterr().err
+    config.data.name = "cifar100"
+    with pytest.raises(UserError, match=r"cannot download .* run `ppvit prepare cifar100 --archive FILE`"):
+        data.load(config.data, 32, 0)
+    # Other data sets are not downloaded.
+    config.data.name = "imagenette/320px-v2"
+    with pytest.raises(UserError, match="tfds build imagenette"):
+        data.load(config.data, 32, 0)
+
+
+def test_another_process_may_prepare_it_first(tmp_path, archives, monkeypatch):
+    write = cifar._write
+
+    def lose_the_race(builder, scratch):
+        write(builder, scratch)
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(builder.data_path))
+
+    monkeypatch.setattr(cifar, "_write", lose_the_race)
+    folder = cifar.prepare("cifar10", tmp_path / "data", archives["cifar10"], allow_other_archive=True)
+    assert (folder / "dataset_info.json").is_file()
 
 
 def test_unknown_name_and_missing_archive(tmp_path):
