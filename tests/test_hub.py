@@ -196,7 +196,7 @@ def test_a_lost_connection_is_opened_again(state):
     assert state.ranges("model.safetensors") == ["", "bytes=3000-", "bytes=6000-"]
 
 
-def test_an_interrupted_download_continues_in_the_next_run(state, tmp_path, capsys):
+def test_an_interrupted_download_continues_in_the_next_run(state, tmp_path, capsys, request):
     def interrupt():
         # Time to receive what was sent; the connection stays open until the signal has come.
         threading.Event().wait(0.5)
@@ -204,6 +204,9 @@ def test_an_interrupted_download_continues_in_the_next_run(state, tmp_path, caps
         threading.Event().wait(0.5)
 
     state.cut, state.on_cut = [3500], interrupt
+    # A shell starts a process in the background with this signal ignored.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     with pytest.raises(KeyboardInterrupt):
         hub.fetch(NAME)
     assert f"3.0 kB of 10.2 kB of model.safetensors of {NAME} are kept: the next run" in capsys.readouterr().err

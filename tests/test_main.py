@@ -58,10 +58,10 @@ def bad_input(tmp_path):
             "has the SHA-256 [0-9a-f]{64} and not 0{64}",
         ),
         "no checkpoint": ([small, "--config.checkpoint=no.npz"], "cannot read the checkpoint no.npz"),
-        "wrong shapes": ([small, "--config.model=ViT-Ti/16"], r"does not fit the model: missing .*wrong shapes: "),
+        "another model": ([small, "--config.model=ViT-Ti/16"], "is ViT-Micro/8 .*: set config.model=ViT-Micro/8, or"),
         "kept head of other classes": ([small, "--config.head=keep"], r"head/kernel has \(128, 200\) and needs"),
         "missing data set": (
-            [CIFAR10, f"--config.data.dir={tmp_path}"],
+            [CIFAR10, "--config.data.download=False", f"--config.data.dir={tmp_path}"],
             "no prepared data set 'cifar10' in .*prepare it with",
         ),
         "missing folder": (
@@ -97,7 +97,7 @@ def bad_input(tmp_path):
         "truncated checkpoint",
         "another checkpoint than expected",
         "no checkpoint",
-        "wrong shapes",
+        "another model",
         "kept head of other classes",
         "missing data set",
         "missing folder",
