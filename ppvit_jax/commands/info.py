@@ -58,7 +58,7 @@ def _file(path: Path) -> Facts:
         from ppvit_jax import keys
 
         return keys.describe(path)
-    raise UserError(f"{path} is neither a checkpoint (.npz) nor a key: choose another file")
+    raise UserError(f"{path} is neither a checkpoint nor a key: choose another file")
 
 
 def _checkpoint(path: Path) -> Facts:
