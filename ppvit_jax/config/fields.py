@@ -30,6 +30,7 @@ RANGES = {
     "optimizer.decay": Range(0),
     "optimizer.clip_norm": Range(0),
     "label_smoothing": _FRACTION,
+    "patience": COUNT_OR_NONE,
     "epochs": COUNT,
     "batch_size": COUNT,
     "eval_batch_size": COUNT,

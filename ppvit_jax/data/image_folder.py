@@ -10,6 +10,7 @@ import numpy as np
 
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.class_depth import printable
+from ppvit_jax.data.copies import find_copies, group_name
 from ppvit_jax.data.folders import LabeledFiles
 from ppvit_jax.data.hashing import digest_of, hash_files
 from ppvit_jax.data.images import ImageReader
@@ -17,7 +18,8 @@ from ppvit_jax.data.manifest import Manifest
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
 from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
-from ppvit_jax.data.train_and_test import divide, list_for_training
+from ppvit_jax.data.train_and_test import choose_validation, divide, list_for_training
+from ppvit_jax.data.validation import refuse_overlap
 from ppvit_jax.errors import UserError, print_warning
 
 
@@ -33,49 +35,85 @@ def load(settings: DataSettings) -> Dataset:
         raise UserError("data.dir is empty: give the folder of images")
     path = Path(settings.dir).expanduser()
     manifest = manifests.read(path)
-    listing = list_for_training(path, settings.train_split, settings.test_split, manifest)
+    splits = (settings.train_split, settings.test_split)
+    listing = list_for_training(path, *splits, manifest, settings.validation_split)
     if manifest:
         manifest.check_listing(listing.images, path)
     train, test, class_names = divide(
-        listing, settings.train_split, settings.test_split, settings.test_fraction, settings.seed, manifest
+        listing, *splits, settings.test_fraction, settings.seed, manifest, settings.validation_split
     )
+    validation = []
+    if settings.validation_split:
+        validation = choose_validation(listing, settings.validation_split, *splits, class_names)
     train = [train[index] for index in settings.choose_train(len(train))]
     test = [test[index] for index in settings.choose_test(len(test))]
-    digest, train_digest = _digests(path, train, test, class_names, manifest)
-    train_source, test_source = [
+    digest, train_digest = _digests(path, train, test, validation, class_names, manifest)
+    train_source, test_source, *others = [
         make_source(files, settings.reader, in_memory=settings.in_memory is True, manifest=manifest)
-        for files in (train, test)
+        for files in filter(None, (train, test, validation))
     ]
-    # The images of a folder with a manifest have one size.
-    resize = "" if manifest else settings.resize
-    sources = train_source, test_source
-    return Dataset(path.resolve().name, *sources, class_names, manifest, digest, train_digest, resize=resize)
+    return Dataset(
+        path.resolve().name,
+        train_source,
+        test_source,
+        class_names,
+        manifest,
+        digest,
+        train_digest,
+        # The images of a folder with a manifest have one size.
+        resize="" if manifest else settings.resize,
+        validation=others[0] if others else None,
+        train_groups=_group_copies(path, train, manifest) if settings.validation else None,
+    )
+
+
+def _group_copies(root: Path, files: LabeledFiles, manifest: Manifest | None) -> np.ndarray | None:
+    """Returns a number for each file that the copies of an image share, int [n]; None if images have no copies."""
+    names = [path.relative_to(root).as_posix() for path, _ in files]
+    copies, _ = find_copies(names, manifest)
+    if copies == 1:
+        return None
+    return np.unique([group_name(name, copies) for name in names], return_inverse=True)[1]
 
 
 def _digests(
-    root: Path, train: LabeledFiles, test: LabeledFiles, class_names: tuple[str, ...], manifest: Manifest | None
+    root: Path,
+    train: LabeledFiles,
+    test: LabeledFiles,
+    validation: LabeledFiles,
+    class_names: tuple[str, ...],
+    manifest: Manifest | None,
 ) -> tuple[str, str]:
     """Returns the SHA-256 of the images' paths, classes and content, of all and of the training images alone.
 
-    Images in both splits get a warning.
+    Test or validation images that are training images too get a warning.
+
+    Raises:
+      UserError: every validation image is a training image.
     """
-    files = [*train, *test]
+    files = [*train, *test, *validation]
     if manifest:
         digests = [manifest.sha256(path) for path, _ in files]
     else:
         digests = [row.tobytes().hex() for row in hash_files(len(files), lambda index: files[index][0])]
     known = {digest: path for digest, (path, _) in zip(digests, train, strict=False)}
-    tested = zip(digests[len(train) :], test, strict=True)
-    if twins := [(path, known[digest]) for digest, (path, _) in tested if digest in known]:
-        print_warning(
-            f"{len(twins):,} test images are training images too, such as {printable(str(twins[0][0]))} and "
-            f"{printable(str(twins[0][1]))}: the test accuracy is too high"
-        )
+    starts = {"test": len(train), "validation": len(train) + len(test)}
+    for part, images in (("test", test), ("validation", validation)):
+        held = zip(digests[starts[part] :], images, strict=False)
+        twins = [(path, known[digest]) for digest, (path, _) in held if digest in known]
+        if part == "validation" and images and len(twins) == len(images):
+            raise refuse_overlap(str(twins[0][0].parent), f"the training images ({printable(str(twins[0][1]))})", "a fraction such as 0.1")
+        if twins:
+            print_warning(
+                f"{len(twins):,} {part} images are training images too, such as {printable(str(twins[0][0]))} and "
+                f"{printable(str(twins[0][1]))}: the {part} accuracy is too high"
+            )
     start = len(str(root)) + 1
 
     def digest(count: int) -> str:
         entries = ([str(files[index][0])[start:], files[index][1], digests[index]] for index in range(count))
-        return digest_of(itertools.chain([[*class_names, len(train)]], entries))
+        parts = [len(train), len(test)] if validation else [len(train)]
+        return digest_of(itertools.chain([[*class_names, *parts]], entries))
 
     return digest(len(files)), digest(len(train))
 

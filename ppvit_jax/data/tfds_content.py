@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,28 @@ def digest_records(path: Path, manifest: Manifest | None = None) -> str:
     return digest_of(zip(names, digests, strict=True))
 
 
+def overlaps(path: Path, first: str, second: str) -> bool:
+    """Returns True if two splits, such as "train[:80%]" and "train[70%:]", have records in common.
+
+    Args:
+      path: the version folder.
+      first, second: the splits, in tfds' notation.
+    """
+    pairs = itertools.product(_ranges(path, first), _ranges(path, second))
+    return any(one == other and max(a, c) < min(b, d) for (one, a, b), (other, c, d) in pairs)
+
+
+def _ranges(path: Path, split: str) -> list[tuple[str, int, int]]:
+    """Returns the stored split, the first record and the record after the last one of each part of a split."""
+    import tensorflow_datasets as tfds
+
+    present = tfds.builder_from_directory(path).info.splits
+    return [
+        (part.splitname, part.from_ or 0, present[part.splitname].num_examples if part.to is None else part.to)
+        for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(present)
+    ]
+
+
 def check_slices(path: Path, splits: Sequence[str], copies: int) -> None:
     """Makes sure that splits such as "train[:80%]" do not separate the augmented copies of an image.
 
@@ -40,14 +63,10 @@ def check_slices(path: Path, splits: Sequence[str], copies: int) -> None:
     Raises:
       UserError: a split begins or ends between copies of one image.
     """
-    import tensorflow_datasets as tfds
-
-    present = tfds.builder_from_directory(path).info.splits
     for split in splits:
-        for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(present):
-            start, stop = part.from_ or 0, present[part.splitname].num_examples if part.to is None else part.to
-            if split_role(part.splitname) == TRAIN and (start % copies or stop % copies):
+        for name, start, stop in _ranges(path, split):
+            if split_role(name) == TRAIN and (start % copies or stop % copies):
                 raise UserError(
                     f"{split} separates the {copies} augmented copies of an image, so that training and test images "
-                    f"would be alike: give multiples of {copies}, such as {part.splitname}[:{stop - stop % copies}]"
+                    f"would be alike: give multiples of {copies}, such as {name}[:{stop - stop % copies}]"
                 )
