@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.class_depth import printable
-from ppvit_jax.data.copies import find_copies, group_name
+from ppvit_jax.data.copies import number_groups
 from ppvit_jax.data.folders import LabeledFiles
-from ppvit_jax.data.hashing import digest_of, hash_files
+from ppvit_jax.data.hashing import digest_train_and_test, hash_files
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.manifest import Manifest
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
 from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
 from ppvit_jax.data.train_and_test import choose_validation, divide, list_for_training
-from ppvit_jax.data.validation import refuse_overlap
-from ppvit_jax.errors import UserError, print_warning
+from ppvit_jax.errors import UserError
 
 
 def load(settings: DataSettings) -> Dataset:
@@ -63,17 +60,8 @@ def load(settings: DataSettings) -> Dataset:
         # The images of a folder with a manifest have one size.
         resize="" if manifest else settings.resize,
         validation=others[0] if others else None,
-        train_groups=_group_copies(path, train, manifest) if settings.validation else None,
+        train_groups=number_groups([str(file) for file, _ in train], manifest) if settings.validation else None,
     )
-
-
-def _group_copies(root: Path, files: LabeledFiles, manifest: Manifest | None) -> np.ndarray | None:
-    """Returns a number for each file that the copies of an image share, int [n]; None if images have no copies."""
-    names = [path.relative_to(root).as_posix() for path, _ in files]
-    copies, _ = find_copies(names, manifest)
-    if copies == 1:
-        return None
-    return np.unique([group_name(name, copies) for name in names], return_inverse=True)[1]
 
 
 def _digests(
@@ -96,26 +84,10 @@ def _digests(
         digests = [manifest.sha256(path) for path, _ in files]
     else:
         digests = [row.tobytes().hex() for row in hash_files(len(files), lambda index: files[index][0])]
-    known = {digest: path for digest, (path, _) in zip(digests, train, strict=False)}
-    starts = {"test": len(train), "validation": len(train) + len(test)}
-    for part, images in (("test", test), ("validation", validation)):
-        held = zip(digests[starts[part] :], images, strict=False)
-        twins = [(path, known[digest]) for digest, (path, _) in held if digest in known]
-        if part == "validation" and images and len(twins) == len(images):
-            raise refuse_overlap(str(twins[0][0].parent), f"the training images ({printable(str(twins[0][1]))})", "a fraction such as 0.1")
-        if twins:
-            print_warning(
-                f"{len(twins):,} {part} images are training images too, such as {printable(str(twins[0][0]))} and "
-                f"{printable(str(twins[0][1]))}: the {part} accuracy is too high"
-            )
     start = len(str(root)) + 1
-
-    def digest(count: int) -> str:
-        entries = ([str(files[index][0])[start:], files[index][1], digests[index]] for index in range(count))
-        parts = [len(train), len(test)] if validation else [len(train)]
-        return digest_of(itertools.chain([[*class_names, *parts]], entries))
-
-    return digest(len(files)), digest(len(train))
+    names = [str(path)[start:] for path, _ in files]
+    labels = [label for _, label in files]
+    return digest_train_and_test(root, names, labels, digests, class_names, len(train), len(validation))
 
 
 def make_source(

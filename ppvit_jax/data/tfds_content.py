@@ -9,6 +9,7 @@ from pathlib import Path
 from ppvit_jax.data.hashing import digest_of, hash_files
 from ppvit_jax.data.manifest import Manifest
 from ppvit_jax.data.splits import TRAIN, split_role
+from ppvit_jax.data.validation import refuse_overlap, refuse_test
 from ppvit_jax.errors import UserError
 
 
@@ -30,7 +31,24 @@ def digest_records(path: Path, manifest: Manifest | None = None) -> str:
     return digest_of(zip(names, digests, strict=True))
 
 
-def overlaps(path: Path, first: str, second: str) -> bool:
+def check_validation(path: Path, validation: str, train_split: str, test_split: str) -> None:
+    """Makes sure that the validation images are neither training nor test images.
+
+    Args:
+      path: the version folder.
+      validation, train_split, test_split: the splits, in tfds' notation.
+
+    Raises:
+      UserError: the validation split has records in common with another.
+    """
+    if _overlap(path, validation, train_split):
+        instead = f"a slice apart, such as {train_split}[:90%] to train on, and [90%:] to validate"
+        raise refuse_overlap(validation, f"the training split {train_split!r}", instead)
+    if _overlap(path, validation, test_split):
+        raise refuse_test(validation)
+
+
+def _overlap(path: Path, first: str, second: str) -> bool:
     """Returns True if two splits, such as "train[:80%]" and "train[70%:]", have records in common.
 
     Args:

@@ -18,8 +18,7 @@ from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
 from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
-from ppvit_jax.data.tfds_content import check_slices, digest_records, overlaps
-from ppvit_jax.data.validation import refuse_overlap, refuse_test
+from ppvit_jax.data.tfds_content import check_slices, check_validation, digest_records
 from ppvit_jax.errors import UserError, print_note
 from ppvit_jax.files import local_path
 
@@ -43,11 +42,15 @@ def load(settings: DataSettings) -> Dataset:
         manifest.check_files()
     # Both splits are opened first, so that a misspelled test split is reported before the training images are decoded.
     train, test = Records(path, settings.train_split), Records(path, settings.test_split)
-    validation = _open_validation(path, settings)
+    splits = [settings.train_split, settings.test_split]
+    validation = None
+    if settings.validation_split:
+        validation = Records(path, settings.validation_split, "data.validation")
+        check_validation(path, settings.validation_split, *splits)
+        splits.append(settings.validation_split)
     copies = manifest.header.copies if manifest else 1
     if copies > 1:
-        names = (settings.train_split, settings.test_split, settings.validation_split)
-        check_slices(path, tuple(filter(None, names)), copies)
+        check_slices(path, splits, copies)
     chosen_train, chosen_test = settings.choose_train(len(train)), settings.choose_test(len(test))
     parts = [(train, chosen_train), (test, chosen_test)]
     if validation is not None:
@@ -67,24 +70,6 @@ def load(settings: DataSettings) -> Dataset:
         # The copies of an image are consecutive records.
         train_groups=chosen_train // copies if copies > 1 else None,
     )
-
-
-def _open_validation(path: Path, settings: DataSettings) -> Records | None:
-    """Returns the validation split that the settings name, or None without any.
-
-    Raises:
-      UserError: there is no such split, or it overlaps the training or test images.
-    """
-    name = settings.validation_split
-    if not name:
-        return None
-    records = Records(path, name, field="data.validation")
-    if overlaps(path, name, settings.train_split):
-        instead = f"a slice apart, such as {settings.train_split}[:90%] to train on, and [90%:] to validate"
-        raise refuse_overlap(name, f"the training split {settings.train_split!r}", instead)
-    if overlaps(path, name, settings.test_split):
-        raise refuse_test(name)
-    return records
 
 
 def data_root(data_dir: str) -> Path:
@@ -185,9 +170,7 @@ class Records:
         try:
             self._data: Any = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         except ValueError as error:
-            raise UserError(
-                f"{folder} has no split {split!r}: choose among {', '.join(splits)} in {field}"
-            ) from error
+            raise UserError(f"{folder} has no split {split!r}: choose among {', '.join(splits)} in {field}") from error
         except Exception as error:  # array_record raises RuntimeError and more on a damaged file
             raise _damaged(self._title, error) from error
         self.name: str = builder.name
