@@ -78,18 +78,21 @@ def default_config() -> Config:
             # Seed of the order of images, augmentation, subsets and new parameters.
             "seed": 0,
             "data": {
-                # "tfds", "image_folder" or "embedded"
+                # "tfds", "image_folder", "embedded", "parquet", "webdataset" or "csv"
                 "source": "tfds",
                 # The data set's name for tfds, or the data set in the package; "" for an image folder.
                 "name": "cifar10",
-                # The image folder, or tfds' folder of data sets; "" for tfds' default.
+                # The image folder, file or pattern of files, or tfds' folder of data sets; "" for tfds' default.
                 "dir": "",
                 # Download CIFAR-10 or CIFAR-100 if tfds' folder of data sets lacks it.
                 "download": False,
                 "train_split": "train",
                 "test_split": "test",
-                # Share of each class to test on, for an image folder without train and test.
+                # Share of each class to test on, for images without the splits train and test.
                 "test_fraction": 0.2,
+                # Columns of images (or their paths) and labels in a Parquet or CSV file; "" for the usual names.
+                "image_column": "",
+                "label_column": "",
                 # "center_crop" or "squash", for images of any size.
                 "resize": RESIZES[0],
                 # Images with more pixels are rejected.
