@@ -30,11 +30,14 @@ def check_evaluation(config: Any) -> None:
     if task not in MEASURES:
         raise UserError(f"config.task is {task!r}: use one of {', '.join(map(repr, MEASURES))}")
     parse_fraction(validation)
-    if task == "multi_label" and config.label_smoothing:
-        raise UserError(
-            f"config.label_smoothing is {config.label_smoothing}, but config.task is 'multi_label', where labels are "
-            "not smoothed: set it to 0"
-        )
+    if task == "multi_label":
+        settings = {"label_smoothing": config.label_smoothing, "class_weights": config.class_weights}
+        for name, value in {**settings, "data.sampling": config.data.sampling}.items():
+            if value not in (0, "none", "uniform"):
+                raise UserError(
+                    f"config.{name} is {value!r}, which needs one label per image, but config.task is 'multi_label': "
+                    "leave it out"
+                )
     if config.patience and not best_by:
         raise UserError(
             f"config.patience is {config.patience}, but config.best_by is empty: name the measure to wait for, such as "

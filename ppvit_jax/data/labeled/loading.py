@@ -274,8 +274,10 @@ def _keep_classes_of_training(
     """
     shown = np.unique(train.labels)
     for title, part in (("test", test), ("validation", validation)):
-        unknown = np.flatnonzero(~np.isin(part.labels, shown)) if part is not None else ()
-        if part is not None and len(unknown):
+        if part is None:
+            continue
+        unknown = np.flatnonzero(~np.isin(part.labels, shown))
+        if len(unknown):
             name = collection.class_names[part.labels[unknown[0]]]
             image = collection.title(part.examples, int(part.indices[unknown[0]]))
             raise UserError(
