@@ -15,7 +15,7 @@ from ppvit_jax.data.manifest import Header
 from ppvit_jax.encryption import Encryption, Permutations, Secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
-from ppvit_jax.training import pretrained
+from ppvit_jax.training import pretrained, tuning
 from ppvit_jax.training.loop import Messages, Run, train
 from ppvit_jax.training.matching import PLAIN, LoadedImages, LoadedModel, check_match
 from ppvit_jax.training.results import Result
@@ -89,6 +89,7 @@ def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path)
     )
     images = header or PLAIN
     metadata = _record(config, dataset, model_config, metadata, method, images)
+    metadata = dataclasses.replace(metadata, delta=tuning.describe_delta(config, model_config, params))
     messages = Messages(start.warnings, start.notes)
     return Run(config, dataset, model_config, params, start.statistics, secret, metadata, images, messages)
 
