@@ -132,9 +132,7 @@ def test_a_trajectory_is_that_of_pytorch_with_a_learning_rate_for_each_tensor(na
 def test_a_model_without_numbered_blocks_is_refused():
     config = small_config("pyramidnet")
     config.optimizer.layer_decay = 0.75
-    with pytest.raises(
-        UserError, match=r"layer_decay=0.75 needs .* numbered blocks.*PyramidNet-8/12 has none"
-    ):
+    with pytest.raises(UserError, match=r"layer_decay=0.75 needs .* numbered blocks.*PyramidNet-8/12 has none"):
         check(config)
     for value in (0.0, 1.5, -1.0):
         config.optimizer.layer_decay = value
