@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ppvit_jax.models.target import Target
 
 
-def recompute(function: Callable[..., jax.Array], target: Target) -> Callable[..., jax.Array]:
+def recompute(function: Callable[..., Any], target: Target) -> Callable[..., jax.Array]:
     """Returns the same function, whose backward pass computes its values again.
 
     Args:

@@ -102,7 +102,7 @@ def test_training_drops_at_random_and_evaluation_never():
     np.testing.assert_array_equal(first, again)
     assert abs(first - other).max() > 1e-3
     evaluated = [np.asarray(jax.jit(models.build(shape).apply)(params, images)) for shape in (plain, dropping)]
-    np.testing.assert_array_equal(*evaluated)
+    np.testing.assert_array_equal(evaluated[0], evaluated[1])
 
 
 def test_without_drop_path_nothing_is_drawn_and_nothing_computed_again():
@@ -129,6 +129,6 @@ def test_parameters_keep_their_names():
 @pytest.mark.parametrize(("field", "value"), [("drop_path", 0.1), ("remat", "blocks")])
 def test_other_models_are_refused(field, value):
     config = small_config("convmixer")
-    config[field] = value
+    setattr(config, field, value)
     with pytest.raises(UserError, match=rf"config\.{field}={value} needs a Vision Transformer"):
         check(config)
