@@ -91,8 +91,8 @@ def _check_size(model: SavedModel) -> None:
     recorded = model.metadata.image_size
     if model.metadata.images[0] != "none" and (model.notes or recorded not in (0, model.shape.image_size)):
         raise UserError(
-            f"{model.path} takes encrypted images, and cannot be resized to --image-size {model.shape.image_size}: leave "
-            "it out, or restore the model first"
+            f"{model.path} takes encrypted images, and cannot be resized to --image-size {model.shape.image_size}: "
+            "leave it out, or restore the model first"
         )
 
 
@@ -110,8 +110,6 @@ def _print_messages(model: SavedModel, output: Path, seconds: float) -> None:
     )
     for note in (*assumptions, *model.notes):
         print_note(note)
-    print_note(
-        f"the program takes {description['images']} of {size}x{size} pixels, as uint8, and does not resize them"
-    )
+    print_note(f"the program takes {description['images']} of {size}x{size} pixels, as uint8, and does not resize them")
     if len(files) > 1:
         print_note(f"the weights are in {files[1]}, because they have more than 2 GB: keep both files in one folder")

@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments and description."""
     describe(
         parser,
-        "Describes a checkpoint, a key file, a folder of encrypted images, the workdir of a run or a program from ppvit "
-        "export. Owner and cloud can run it: it prints fingerprints, and never a secret.",
+        "Describes a checkpoint, a key file, a folder of encrypted images, the workdir of a run or a program from "
+        "ppvit export. Owner and cloud can run it: it prints fingerprints, and never a secret.",
         "ppvit info adapted.npz",
         "ppvit info encrypted",
         "ppvit info hf:facebook/dinov2-small",

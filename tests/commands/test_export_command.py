@@ -41,7 +41,7 @@ def _run_program(path, images):
     if path.suffix == ".stablehlo":
         return np.asarray(ppvit_jax.load_stablehlo(path)[0](images))
     (logits,) = onnxruntime.InferenceSession(str(path)).run(None, {"images": images})
-    return logits
+    return np.asarray(logits)
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -18,7 +18,7 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.export import stablehlo
 
 # The others have the same operations in another order.
-FAST = ("ViT", "DINOv3 with SwiGLU")
+FAST = ("DINOv3 with SwiGLU",)
 METADATA = Metadata(mean=IMAGENET[0], std=IMAGENET[1])
 
 
@@ -41,14 +41,13 @@ def _compare(config, params, statistics, folder):
         np.testing.assert_allclose(logits, expected[:count], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case in FAST else pytest.mark.slow) for case in CASES]
-)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=() if case in FAST else pytest.mark.slow) for case in CASES])
 def test_the_program_computes_the_models_logits_for_batches_of_any_size(case, tmp_path):
     config = tiny_family(case)
     _compare(config, random_params(config), {}, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_convmixer_has_a_program_with_its_statistics(tmp_path):
     config = models.parse_name("ConvMixer-16/2", image_size=16, num_classes=3)
     model = models.build(config)
@@ -77,6 +76,7 @@ def test_each_platform_alone_can_be_lowered():
         assert "dot_general" in lowered.as_text()
 
 
+@pytest.mark.slow
 def test_bfloat16_halves_the_file_and_stays_close(tmp_path):
     config = tiny_model(dtype="float32", image_size=32)
     config = models.ViTConfig(**{**vars(config), "hidden_size": 128, "mlp_size": 512, "heads": 2})
