@@ -11,6 +11,7 @@ from ppvit_jax.config.fields import check_fields
 from ppvit_jax.config.loading import find_file as find_file
 from ppvit_jax.config.loading import read_file
 from ppvit_jax.config.recipe import check_recipe
+from ppvit_jax.config.tuning import check_tuning
 from ppvit_jax.data.augmentation import AUGMENTATIONS
 from ppvit_jax.data.balance import CLASS_WEIGHTS, SAMPLINGS
 from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES
@@ -139,6 +140,15 @@ def default_config() -> Config:
             "drop_path": 0.0,
             # Regular expressions; a parameter is not trained if one of them matches its whole name.
             "freeze": (),
+            "tuning": {
+                # "full", "lora" (low-rank factors and the head: arXiv 2106.09685) or "probe" (the head alone).
+                "method": "full",
+                # LoRA's rank and scale: W + alpha / rank * A B.
+                "rank": 8,
+                "alpha": 16.0,
+                # LoRA's layers, as regular expressions for query, key, value, out, Dense_0 and Dense_1.
+                "layers": ("query", "value"),
+            },
             "epochs": 15,
             "batch_size": 32,
             "eval_batch_size": 256,
@@ -196,6 +206,7 @@ def check(config: Config) -> Config:
     # Some shapes that a family cannot have are only found here.
     models.build(model_config)
     method = make_encryption(config, model_config)
+    check_tuning(config, model_config)
     choose("head", config.head, HEADS)
     choose("dtype", config.dtype, DTYPES)
     choose("matmul_precision", config.matmul_precision, PRECISIONS)
