@@ -1,6 +1,8 @@
 """The same labeled images as an image folder and in files of other formats."""
 
 import csv
+import io
+import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -54,3 +56,14 @@ def content_of(dataset) -> list:
     sources = (dataset.train, dataset.test)
     images = [[source.fetch(index).tobytes() for index in range(len(source))] for source in sources]
     return [dataset.class_names, *(source.labels.tolist() for source in sources), *images]
+
+
+def write_tar(file: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    """Writes a tar file with these members, in order."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return file
