@@ -21,7 +21,7 @@ from ppvit_jax.data.labeled.examples import Collection, Columns, Examples
 from ppvit_jax.data.labeled.formats import FORMATS
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
-from ppvit_jax.data.source import ArraySource, Dataset, StreamSource
+from ppvit_jax.data.source import IN_MEMORY_BYTES, ArraySource, Dataset, StreamSource
 from ppvit_jax.data.splits import TEST, VALIDATION, split_role
 from ppvit_jax.data.train_and_test import draw_test
 from ppvit_jax.errors import UserError, print_note, print_warning
@@ -70,8 +70,14 @@ def _load(name: str, settings: DataSettings) -> Dataset:
     train = train.take(settings.choose_train(len(train.indices)))
     test = test.take(settings.choose_test(len(test.indices)))
     digest, train_digest = _digest(collection, train, test, class_names)
+    in_memory = settings.in_memory is True
+    if collection.slow and settings.in_memory == "auto":
+        size = (len(train.indices) + len(test.indices)) * 3 * settings.image_size**2
+        in_memory = size < IN_MEMORY_BYTES
+    if collection.slow and not in_memory:
+        print_warning(collection.slow)
     train_source, test_source = [
-        make_source(collection, part, settings.reader, in_memory=settings.in_memory is True) for part in (train, test)
+        make_source(collection, part, settings.reader, in_memory=in_memory) for part in (train, test)
     ]
     # The images of a folder with a manifest have one size.
     resize = "" if collection.manifest else settings.resize
