@@ -16,6 +16,7 @@ _LIBRARIES = {
     "huggingface_hub": "huggingface_hub",
     "matplotlib": "matplotlib",
     "onnx": "onnx",
+    "pyarrow": "pyarrow",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "timm": "timm",

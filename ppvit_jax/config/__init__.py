@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from ppvit_jax import models
 from ppvit_jax.config.automatic import AUTOMATIC, name_model
+from ppvit_jax.config.evaluation import check_evaluation
 from ppvit_jax.config.fields import check_fields
 from ppvit_jax.config.loading import find_file as find_file
 from ppvit_jax.config.loading import read_file
@@ -91,6 +92,8 @@ def default_config() -> Config:
                 "test_split": "test",
                 # Share of each class to test on, for images without the splits train and test.
                 "test_fraction": 0.2,
+                # Validation images: a split or folder, or a fraction of the training images such as "0.1"; "" for none.
+                "validation": "",
                 # Columns of images (or their paths) and labels in a Parquet or CSV file; "" for the usual names.
                 "image_column": "",
                 "label_column": "",
@@ -132,6 +135,12 @@ def default_config() -> Config:
                 "layer_decay": 1.0,
             },
             "label_smoothing": 0.0,
+            # "single_label", or "multi_label" for any number of labels per image.
+            "task": "single_label",
+            # Measure of the validation images that chooses the weights, such as "val_accuracy"; "" for the last ones.
+            "best_by": "",
+            # Number of epochs without a better value of best_by that ends the run; 0 for never.
+            "patience": 0,
             # Weights of classes in the training loss: "none", or "balanced" (more for rare classes).
             "class_weights": CLASS_WEIGHTS[0],
             # Decay of an average of the weights, which is evaluated and handed over, such as 0.999; 0 for none.
@@ -228,6 +237,7 @@ def check(config: Config) -> Config:
         raise UserError(f"config.optimizer.milestones is {tuple(milestones)}: give ascending parts of the run, 0 to 1")
     if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
         raise UserError("config.mean and config.std need three numbers each, those of std positive")
+    check_evaluation(config)
     if config.adapt and method is not None:
         check_normalization(config)
     return config

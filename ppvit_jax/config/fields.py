@@ -31,6 +31,7 @@ RANGES = {
     "optimizer.clip_norm": Range(0),
     "optimizer.layer_decay": Range(most=1, above=0),
     "label_smoothing": _FRACTION,
+    "patience": COUNT_OR_NONE,
     "ema_decay": _FRACTION,
     "drop_path": _FRACTION,
     "tuning.rank": Range(1, 2**16, whole=True),
