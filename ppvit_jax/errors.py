@@ -15,10 +15,12 @@ _LIBRARIES = {
     "apache_beam": "Apache Beam",
     "huggingface_hub": "huggingface_hub",
     "matplotlib": "matplotlib",
+    "mlflow": "MLflow",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "timm": "timm",
     "torch": "PyTorch",
+    "wandb": "wandb",
 }
 
 

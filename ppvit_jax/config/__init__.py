@@ -143,6 +143,10 @@ def default_config() -> Config:
             "checkpoint_steps": 0,
             "log_steps": 50,
             "tensorboard": True,
+            # Write report.html into the workdir at the end, and measure time and memory for it.
+            "report": False,
+            # Programs that show the run beside TensorBoard: "wandb", "mlflow" (docs/logging.md).
+            "loggers": (),
         }
     )
     # A misspelled field is an error, in configuration files too.

@@ -39,7 +39,7 @@ RANGES = {
 }
 # Fields whose value is a list of numbers, or of text.
 _NUMBERS = ("mean", "std", "optimizer.milestones")
-_TEXTS = ("freeze",)
+_TEXTS = ("freeze", "loggers")
 # Fields that are "auto", True or False, as a bool or as text.
 _CHOICES = ("data.in_memory", "data.on_device")
 

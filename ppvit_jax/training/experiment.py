@@ -15,7 +15,7 @@ from ppvit_jax.data.manifest import Header
 from ppvit_jax.encryption import Encryption, Permutations, Secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
-from ppvit_jax.training import pretrained
+from ppvit_jax.training import pretrained, writers
 from ppvit_jax.training.loop import Messages, Run, train
 from ppvit_jax.training.matching import PLAIN, LoadedImages, LoadedModel, check_match
 from ppvit_jax.training.results import Result
@@ -46,6 +46,8 @@ def run(
       UserError: the user can fix the problem; the message says how.
     """
     workdir = local_path(workdir)
+    # A missing library is told before the data are loaded.
+    writers.named(config)
     with owned(workdir), compute_precision(config):
         return train(_prepare_run(config, dataset, Path(key_folder or workdir)), workdir)
 

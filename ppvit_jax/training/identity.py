@@ -33,6 +33,8 @@ _CHANGEABLE_FIELDS = (
     "accumulation",
     "log_steps",
     "tensorboard",
+    "report",
+    "loggers",
     "eval_batch_size",
     "checkpoint_steps",
     "deterministic",

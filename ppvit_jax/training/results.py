@@ -31,7 +31,20 @@ class MetricsLine(TypedDict):
     predicted_classes: int
 
 
-class Result(TypedDict):
+class Measured(TypedDict, total=False):
+    """Fields of result.json that only a run with config.report has.
+
+    seconds: time of training, evaluation and saving, compilation included, over all processes that continued the run.
+    peak_memory_bytes: the most memory that was in use at once.
+    peak_memory_of: "device" for the memory of the fullest accelerator, "process" for that of this program on a CPU.
+    """
+
+    seconds: float
+    peak_memory_bytes: int
+    peak_memory_of: str
+
+
+class Result(Measured):
     """Content of result.json: losses and accuracies (from 0 to 1) of the last epoch, and settings of the run."""
 
     dataset: str

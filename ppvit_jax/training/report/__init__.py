@@ -1,0 +1,9 @@
+NAME = "report.html"
+
+
+def write(workdir):
+    pass
+
+
+def write_once(workdir):
+    pass
