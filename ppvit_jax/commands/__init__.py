@@ -14,6 +14,7 @@ COMMANDS = {
     "rekey": "Move an adapted model to another key (owner)",
     "decrypt": "Decrypt images (owner)",
     "info": "Describe a checkpoint, key, folder of images or run",
+    "report": "Write a page about a complete run",
     "prepare": "Prepare a public data set for training",
     "convert": "Convert checkpoints to and from timm and other libraries",
     "reproduce": "Reproduce a table or figure of the paper, or beyond it",

@@ -23,7 +23,7 @@ from ppvit_jax.training.log import Evaluation, Log
 from ppvit_jax.training.optimizer import make_schedule
 from ppvit_jax.training.results import MetricsLine, Result
 from ppvit_jax.training.step import State, compile_steps, zero_metrics
-from ppvit_jax.training.usage import Usage, summarize
+from ppvit_jax.training.usage import Usage
 from ppvit_jax.training.workdir import Workdir, agree
 from ppvit_jax.training.writers import Writers, named
 
@@ -110,7 +110,7 @@ def train(run: Run, workdir: str | Path) -> Result:
                 raise UserError(f"{files.path} has lost its metrics.jsonl: put it back, or use another workdir")
             result = _summarize(run, files.history("epoch"))
             if usage is not None:
-                result.update(summarize(files.history()))
+                usage.add_to(result, files.history())
             files.finish(result, checkpoint.join(*gather_to_host((state["params"], state["statistics"]))))
         if files.writes and run.config.report:
             report.write_once(files.path)

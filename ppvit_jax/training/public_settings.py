@@ -18,8 +18,8 @@ def public_settings(config: dict[str, Any]) -> dict[str, Setting]:
       config: the field "config" of a config.json, such as {"epochs": 3, "data": {"name": "cifar10"}}.
 
     Returns:
-      Such as {"epochs": 3, "data.name": "cifar10"}. Fields named after keys, passphrases and the like are left out. URLs
-      lose their user name, password, query and fragment, which may hold tokens.
+      Such as {"epochs": 3, "data.name": "cifar10"}. Fields named after keys, passphrases and the like are left out.
+      URLs lose their user name, password, query and fragment, which may hold tokens.
     """
     return {name: _without_tokens(value) for name, value in _flatten(config).items() if not _PRIVATE.search(name)}
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import null_if_not_finite
@@ -31,21 +31,13 @@ class MetricsLine(TypedDict):
     predicted_classes: int
 
 
-class Measured(TypedDict, total=False):
-    """Fields of result.json that only a run with config.report has.
+class Result(TypedDict):
+    """Content of result.json: losses and accuracies (from 0 to 1) of the last epoch, and settings of the run.
 
-    seconds: time of training, evaluation and saving, compilation included, over all processes that continued the run.
-    peak_memory_bytes: the most memory that was in use at once.
-    peak_memory_of: "device" for the memory of the fullest accelerator, "process" for that of this program on a CPU.
+    Only a run with config.report has time and memory: the time of training, evaluation and saving, compilation included,
+    over all processes that continued the run; and the most memory in use at once, "peak_memory_of" the fullest "device"
+    or, on a CPU, of the "process".
     """
-
-    seconds: float
-    peak_memory_bytes: int
-    peak_memory_of: str
-
-
-class Result(Measured):
-    """Content of result.json: losses and accuracies (from 0 to 1) of the last epoch, and settings of the run."""
 
     dataset: str
     model: str
@@ -68,6 +60,9 @@ class Result(Measured):
     device: str
     versions: dict[str, str]
     warnings: list[str]
+    seconds: NotRequired[float]
+    peak_memory_bytes: NotRequired[int]
+    peak_memory_of: NotRequired[str]
 
 
 def json_line(values: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from ppvit_jax.training.results import Measured
+from ppvit_jax.training.results import Result
 
 
 class Usage:
@@ -25,17 +25,14 @@ class Usage:
         memory = peak_memory()
         return {"seconds": self._before + time.perf_counter() - self._start, "peak_memory_bytes": memory and memory[0]}
 
-
-def summarize(history: Sequence[Mapping[str, Any]]) -> Measured:
-    """Returns the measured fields of result.json from all lines of metrics.jsonl.
-
-    Memory that a line does not have is not known.
-    """
-    measured: Measured = {"seconds": max((line.get("seconds") or 0.0 for line in history), default=0.0)}
-    if (memory := peak_memory()) is not None:
-        earlier = [line.get("peak_memory_bytes") or 0 for line in history]
-        measured |= {"peak_memory_bytes": max(memory[0], *earlier, 0), "peak_memory_of": memory[1]}
-    return measured
+    @staticmethod
+    def add_to(result: Result, history: Sequence[Mapping[str, Any]]) -> None:
+        """Adds time and memory to the content of result.json, from all lines of metrics.jsonl; unknown memory stays out."""
+        result["seconds"] = max((line.get("seconds") or 0.0 for line in history), default=0.0)
+        if (memory := peak_memory()) is not None:
+            earlier = [line.get("peak_memory_bytes") or 0 for line in history]
+            result["peak_memory_bytes"] = max([memory[0], *earlier])
+            result["peak_memory_of"] = memory[1]
 
 
 def peak_memory() -> tuple[int, str] | None:

@@ -3,6 +3,7 @@ import io
 import json
 import subprocess
 import sys
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -116,8 +117,9 @@ def test_mlflow_writes_a_run_that_its_client_reads_and_that_is_continued(tmp_pat
     for step in (2, 3):
         second.scalars("step", step, {"train_loss": 1 / step, "images_per_second": None})
     second.finish({"test_accuracy": 0.5, "model": "ViT"})
-    experiment_id = client.get_experiment_by_name("ppvit_jax").experiment_id
-    (run,) = client.search_runs([experiment_id])
+    shown = client.get_experiment_by_name("ppvit_jax")
+    assert shown is not None
+    (run,) = client.search_runs([shown.experiment_id])
     assert (run.info.run_id, run.info.status, run.info.run_name) == (run_id, "FINISHED", "run")
     assert run.data.params == {"epochs": "2", "data.name": "cifar10", "data.dir": "", "freeze": "[]"}
     assert set(run.data.tags) == {"mlflow.runName"}
@@ -138,7 +140,7 @@ class Memory:
     """A writer that remembers its calls, and fails in the methods that it is told."""
 
     title = "Memory"
-    calls: list = []
+    calls: ClassVar[list] = []
     fails: tuple = ()
 
     @staticmethod
@@ -256,7 +258,8 @@ def test_nothing_of_the_key_is_sent(tmp_path, offline, monkeypatch):
     config.key_file, config.passphrase_file = str(owner / "hidden.key"), str(owner / "words.txt")
     monkeypatch.setattr(sys, "argv", ["ppvit", "train", f"--config.key_file={config.key_file}"])
     result = experiment.run(config, tmp_path / "run", random_dataset(train=32, test=10, size=32))
-    assert result["seconds"] > 0 and result["peak_memory_bytes"] > 0 and result["peak_memory_of"] == "process"
+    assert result.get("seconds", 0) > 0 and result.get("peak_memory_bytes", 0) > 0
+    assert result.get("peak_memory_of") == "process"
     assert "peak_memory_bytes" in read_history(tmp_path / "run", "step")[0]
     sent = [*(tmp_path / "run" / "wandb").rglob("*"), *offline.rglob("*"), *(tmp_path / "run").glob("events.*")]
     contents = {path: path.read_bytes() for path in [*sent, tmp_path / "run" / "report.html"] if path.is_file()}
