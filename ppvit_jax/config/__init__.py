@@ -1,21 +1,22 @@
 """The configuration of a run: every field with its default, loading from a file, and checking."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from ppvit_jax import models
 from ppvit_jax.config.automatic import AUTOMATIC, name_model
 from ppvit_jax.config.fields import check_fields
+from ppvit_jax.config.loading import find_file as find_file
+from ppvit_jax.config.loading import read_file
+from ppvit_jax.config.recipe import check_recipe
 from ppvit_jax.data.augmentation import AUGMENTATIONS
+from ppvit_jax.data.balance import CLASS_WEIGHTS, SAMPLINGS
 from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES
 from ppvit_jax.data.source import from_text
 from ppvit_jax.encryption import Encryption, parse
 from ppvit_jax.errors import UserError
-from ppvit_jax.files import local_path
 
 DTYPES = ("float32", "bfloat16", "float64")
 PRECISIONS = ("default", "high", "highest")
@@ -77,18 +78,21 @@ def default_config() -> Config:
             # Seed of the order of images, augmentation, subsets and new parameters.
             "seed": 0,
             "data": {
-                # "tfds", "image_folder" or "embedded"
+                # "tfds", "image_folder", "embedded", "parquet", "webdataset" or "csv"
                 "source": "tfds",
                 # The data set's name for tfds, or the data set in the package; "" for an image folder.
                 "name": "cifar10",
-                # The image folder, or tfds' folder of data sets; "" for tfds' default.
+                # The image folder, file or pattern of files, or tfds' folder of data sets; "" for tfds' default.
                 "dir": "",
                 # Download CIFAR-10 or CIFAR-100 if tfds' folder of data sets lacks it.
                 "download": False,
                 "train_split": "train",
                 "test_split": "test",
-                # Share of each class to test on, for an image folder without train and test.
+                # Share of each class to test on, for images without the splits train and test.
                 "test_fraction": 0.2,
+                # Columns of images (or their paths) and labels in a Parquet or CSV file; "" for the usual names.
+                "image_column": "",
+                "label_column": "",
                 # "center_crop" or "squash", for images of any size.
                 "resize": RESIZES[0],
                 # Images with more pixels are rejected.
@@ -98,6 +102,8 @@ def default_config() -> Config:
                 "test_examples": 0,
                 # Decode all images once and keep them: "auto" (images of one size, below 4 GiB), True or False.
                 "in_memory": "auto",
+                # Training images of an epoch: "uniform" (each once), or "balanced" (each class equally often).
+                "sampling": SAMPLINGS[0],
                 # Copy images in memory to every device: "auto" (an accelerator with room), True or False.
                 "on_device": "auto",
             },
@@ -121,8 +127,16 @@ def default_config() -> Config:
                 "decay": 0.1,
                 # Largest norm of the gradient; 0 for no clipping.
                 "clip_norm": 0.0,
+                # Factor of the learning rate from each block to the block before it; 1 for one rate.
+                "layer_decay": 1.0,
             },
             "label_smoothing": 0.0,
+            # Weights of classes in the training loss: "none", or "balanced" (more for rare classes).
+            "class_weights": CLASS_WEIGHTS[0],
+            # Decay of an average of the weights, which is evaluated and handed over, such as 0.999; 0 for none.
+            "ema_decay": 0.0,
+            # Share of images for which training leaves out a branch of the last encoder block; linear over the blocks.
+            "drop_path": 0.0,
             # Regular expressions; a parameter is not trained if one of them matches its whole name.
             "freeze": (),
             "epochs": 15,
@@ -130,6 +144,8 @@ def default_config() -> Config:
             "eval_batch_size": 256,
             # Number of parts in which a batch is computed, one after another, to save memory.
             "accumulation": 1,
+            # Values that the backward pass computes again to save memory: "none", or those of the encoder's "blocks".
+            "remat": models.REMATS[0],
             # Model and optimizer on several devices: "data_parallel" (complete on each) or "fully_sharded".
             "sharding": "data_parallel",
             # Dtype in which devices add up their gradients of kernels: "float32", or "bfloat16" in a bfloat16 run.
@@ -153,27 +169,6 @@ def default_config() -> Config:
     return config.lock()
 
 
-def find_file(name: str) -> Path:
-    """Returns a configuration file: the one of this path, or else the one that the package has under this name.
-
-    Args:
-      name: a path. "configs/demo.py" also names the package's own file, in any folder.
-
-    Raises:
-      UserError: there is neither.
-    """
-    path = local_path(name)
-    if path.is_file():
-        return path
-    folders = (parent / "configs" for parent in Path(__file__).parents[1:3])
-    # In a wheel the configurations lie in the package, in a source tree beside it.
-    folder = next((folder for folder in folders if (folder / "cifar10.py").is_file()), None)
-    packaged = {f"configs/{file.name}": file for file in sorted(folder.glob("*.py"))} if folder else {}
-    if path.as_posix() in packaged:
-        return packaged[path.as_posix()]
-    raise UserError(f"no configuration file {name}: give a path, or one of {', '.join(packaged)}")
-
-
 def load(path: str, overrides: list[str] | None = None) -> Config:
     """Loads a configuration file and applies `--config.name=value` overrides.
 
@@ -184,31 +179,7 @@ def load(path: str, overrides: list[str] | None = None) -> Config:
     Raises:
       UserError: a missing or failing file, an unknown field, a value of the wrong type.
     """
-    file, colon, argument = path.partition(":")
-    arguments = ["ppvit_jax", f"--config={find_file(file)}{colon}{argument}", *(overrides or [])]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-    try:
-        rest = values(arguments)
-        config = values.config
-        # The first access of a field brings out some errors of the file.
-        missing = set(default_config()) - set(config)
-    # The file is the user's program: anything may go wrong in it.
-    except Exception as error:
-        # Some messages of ml_collections end in a whole traceback, whose last line says what happened.
-        cause = error.args[0] if error.args else None
-        # ml_collections wraps the name of an unknown field twice.
-        reason = f"there is no field {cause.args[0]}" if isinstance(cause, KeyError) else str(error).strip()
-        reason = reason.splitlines()[-1] if "Traceback" in reason else " ".join(reason.split())
-        reason = reason.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
-        raise UserError(
-            f"cannot use the configuration {path}{' with ' if overrides else ''}{' '.join(overrides or [])}: {reason}"
-        ) from None
-    if missing:
-        raise UserError(f"the configuration {path} lacks {', '.join(sorted(missing))}: begin it with default_config()")
-    if len(rest) > 1:
-        raise UserError(f"unknown arguments {' '.join(rest[1:])}: overrides are written --config.epochs=3")
-    return check(config)
+    return check(read_file(path, overrides or [], set(default_config())))
 
 
 def check(config: Config) -> Config:
@@ -236,6 +207,7 @@ def check(config: Config) -> Config:
     choose("reduce_dtype", config.reduce_dtype, REDUCE_DTYPES)
     if config.reduce_dtype == "bfloat16" and config.dtype != "bfloat16":
         raise UserError("config.reduce_dtype=bfloat16 needs config.dtype=bfloat16: set both, or neither")
+    check_recipe(config, model_config)
     choose("data.on_device", from_text(config.data.on_device), ON_DEVICE)
     choose("augmentation", config.augmentation, AUGMENTATIONS)
     choose("optimizer.name", config.optimizer.name, OPTIMIZERS)

@@ -34,9 +34,9 @@ class MetricsLine(TypedDict):
 class Result(TypedDict):
     """Content of result.json: losses and accuracies (from 0 to 1) of the last epoch, and settings of the run.
 
-    Only a run with config.report has time and memory: the time of training, evaluation and saving, compilation included,
-    over all processes that continued the run; and the most memory in use at once, "peak_memory_of" the fullest "device"
-    or, on a CPU, of the "process".
+    Only a run with config.report has time and memory. `seconds` is the time of training, evaluation, saving and
+    compilation, in all processes that continued the run. `peak_memory_bytes` is the most memory in use at once:
+    `peak_memory_of` is "device" for the fullest accelerator, and "process" for this program on a CPU.
     """
 
     dataset: str

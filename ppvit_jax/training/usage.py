@@ -27,7 +27,7 @@ class Usage:
 
     @staticmethod
     def add_to(result: Result, history: Sequence[Mapping[str, Any]]) -> None:
-        """Adds time and memory to the content of result.json, from all lines of metrics.jsonl; unknown memory stays out."""
+        """Adds time and memory, if it is known, to the content of result.json, from all lines of metrics.jsonl."""
         result["seconds"] = max((line.get("seconds") or 0.0 for line in history), default=0.0)
         if (memory := peak_memory()) is not None:
             earlier = [line.get("peak_memory_bytes") or 0 for line in history]

@@ -2,13 +2,15 @@
 
 import base64
 import io
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ppvit_jax.training.report.charts import figure
-from ppvit_jax.training.report.markup import Html, element, escape, join, section, table
-from ppvit_jax.training.report.run_files import Confusion, RunFiles
+from ppvit_jax.training.report.markup import Html, element, escape, section, table
+from ppvit_jax.training.report.run_files import RunFiles
 
 # A larger matrix is drawn as a picture, because its numbers would not be legible.
 _MOST_CELLS = 20
@@ -16,17 +18,22 @@ _WORST = 10
 _MISTAKES = 3
 # Colors of right and wrong predictions in the picture; the opacity of a pixel is the share of its row.
 _RIGHT, _WRONG = (42, 120, 214), (220, 88, 42)
-# A share of one image in a hundred is still visible.
+# Measures of a class, with their titles.
+_MEASURES = {"accuracy": "Accuracy", "average_precision": "Average precision"}
+# The opacity is this power of the share, so that a share of one image in a hundred is still visible.
 _VISIBLE = 0.5
 
 
 def draw(run: RunFiles) -> Html:
-    """Returns the section of classes, empty if the run has no confusion matrix."""
-    confusion = run.confusion
-    if confusion is None or not confusion.counts.any():
+    """Returns the section of classes, empty if the run has no evaluation."""
+    if run.evaluation is None or not run.evaluation["examples"]:
         return Html()
-    matrix = _table(confusion) if len(confusion.class_names) <= _MOST_CELLS else _picture(confusion)
-    return section("Classes", matrix, _worst(confusion), _pairs(confusion), id_="classes")
+    names, counts = tuple(row["name"] for row in run.evaluation["classes"]), run.confusion
+    parts = [_worst(run.evaluation["classes"], counts)]
+    if counts is not None:
+        matrix = _table if len(names) <= _MOST_CELLS else _picture
+        parts = [matrix(names, counts), *parts, _frequent_mistakes(names, counts)]
+    return section("Classes", *parts, id_="classes")
 
 
 def shares(counts: np.ndarray) -> np.ndarray:
@@ -34,15 +41,14 @@ def shares(counts: np.ndarray) -> np.ndarray:
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def _table(confusion: Confusion) -> Html:
-    names = confusion.class_names
+def _table(names: Sequence[str], counts: np.ndarray) -> Html:
     head = element(
         "tr",
         element("th", "True \\ predicted", scope="col"),
         *(element("th", element("span", name), scope="col") for name in names),
     )
     rows = []
-    for index, (name, counts, row) in enumerate(zip(names, confusion.counts, shares(confusion.counts), strict=True)):
+    for index, (name, row, row_shares) in enumerate(zip(names, counts, shares(counts), strict=True)):
         cells = [
             element(
                 "td",
@@ -51,7 +57,7 @@ def _table(confusion: Confusion) -> Html:
                 style=f"--share:{share**_VISIBLE:.3f}" if count else None,
                 title=f"{share:.1%} of {name} predicted as {names[column]}" if count else None,
             )
-            for column, (count, share) in enumerate(zip(counts, row, strict=True))
+            for column, (count, share) in enumerate(zip(row, row_shares, strict=True))
         ]
         rows.append(element("tr", element("th", name, scope="row"), *cells))
     caption = "Confusion matrix: number of test images by their class (row) and the predicted class (column)"
@@ -61,17 +67,17 @@ def _table(confusion: Confusion) -> Html:
     return element("div", content, class_="scroll", role="region", aria_label="Confusion matrix", tabindex=0)
 
 
-def _picture(confusion: Confusion) -> Html:
-    count = len(confusion.class_names)
+def _picture(names: Sequence[str], counts: np.ndarray) -> Html:
+    count = len(names)
     pixels = np.empty((count, count, 4), np.uint8)
     pixels[..., :3] = _WRONG
     pixels[np.arange(count), np.arange(count), :3] = _RIGHT
-    pixels[..., 3] = np.round(255 * shares(confusion.counts) ** _VISIBLE)
+    pixels[..., 3] = np.round(255 * shares(counts) ** _VISIBLE)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", optimize=True)
-    right = int(np.trace(confusion.counts))
+    right = int(np.trace(counts))
     text = (
-        f"Confusion matrix of {count} classes: {right:,} of {confusion.counts.sum():,} test images are on its "
+        f"Confusion matrix of {count} classes: {right:,} of {counts.sum():,} test images are on its "
         "diagonal; the tables of worst classes and frequent mistakes follow."
     )
     source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
@@ -83,50 +89,40 @@ def _picture(confusion: Confusion) -> Html:
     return figure("Confusion matrix", image, element("p", note, class_="note"))
 
 
-def _worst(confusion: Confusion) -> Html:
-    counts, totals = confusion.counts, confusion.counts.sum(axis=1)
-    right = np.diagonal(counts)
-    tested = np.flatnonzero(totals)
-    order = sorted(tested, key=lambda index: (right[index] / totals[index], -totals[index], index))[:_WORST]
-    rows = [
-        [
-            confusion.class_names[index],
-            f"{totals[index]:,}",
-            _bar(right[index] / totals[index]),
-            _mistakes(confusion, int(index)),
-        ]
-        for index in order
+def _worst(rows: Sequence[dict[str, Any]], counts: np.ndarray | None) -> Html:
+    """Returns the table of the classes with the lowest accuracy, or average precision for several labels per image."""
+    measure, title = next(pair for pair in _MEASURES.items() if pair[0] in rows[0])
+    tested = [index for index, row in enumerate(rows) if row[measure] is not None]
+    worst = sorted(tested, key=lambda index: (rows[index][measure], -rows[index]["examples"], index))[:_WORST]
+    lines = [
+        [rows[index]["name"], f"{rows[index]['examples']:,}", _bar(rows[index][measure])]
+        + ([] if counts is None else [_mistakes(rows, counts[index], index)])
+        for index in worst
     ]
-    title = f"Classes with the lowest accuracy ({len(order)} of {len(tested)})"
-    return table(title, ["Class", "Images", "Accuracy", "Mistaken for"], rows)
+    head = ["Class", "Images", title, *([] if counts is None else ["Mistaken for"])]
+    return table(f"Classes with the lowest {title.lower()} ({len(worst)} of {len(rows)})", head, lines)
 
 
 def _bar(share: float) -> Html:
     return element("span", element("span", f"{share:.1%}"), class_="bar", style=f"--share:{share:.3f}")
 
 
-def _mistakes(confusion: Confusion, index: int) -> Html:
+def _mistakes(rows: Sequence[dict[str, Any]], predicted: np.ndarray, index: int) -> Html:
     """Returns the classes that a class is most often mistaken for, with the numbers of images."""
-    wrong = confusion.counts[index].copy()
+    wrong = predicted.copy()
     wrong[index] = 0
     order = [column for column in np.argsort(-wrong, kind="stable")[:_MISTAKES] if wrong[column]]
-    texts = [join([confusion.class_names[column], f" ({wrong[column]:,})"]) for column in order]
+    texts = [element("bdi", rows[column]["name"], f" ({wrong[column]:,})") for column in order]
     return Html(", ".join(texts)) if texts else escape("none")
 
 
-def _pairs(confusion: Confusion) -> Html:
+def _frequent_mistakes(names: Sequence[str], counts: np.ndarray) -> Html:
     """Returns the table of the most frequent mistakes of all classes."""
-    wrong = confusion.counts - np.diag(np.diagonal(confusion.counts))
+    wrong = counts - np.diag(np.diagonal(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_WORST]
     pairs = [divmod(int(place), len(wrong)) for place in order if wrong.flat[place]]
-    totals = confusion.counts.sum(axis=1)
     rows = [
-        [
-            confusion.class_names[true],
-            confusion.class_names[predicted],
-            f"{wrong[true, predicted]:,}",
-            f"{wrong[true, predicted] / totals[true]:.1%}",
-        ]
+        [names[true], names[predicted], f"{wrong[true, predicted]:,}", f"{shares(counts)[true, predicted]:.1%}"]
         for true, predicted in pairs
     ]
     head = ["True class", "Predicted class", "Images", "Share of the class"]
