@@ -80,8 +80,9 @@ def _top(run: RunFiles) -> Html:
     start = f"from {checkpoint}" if checkpoint else "from scratch"
     encrypted = "plain images" if result["encryption"] == "none" else f"images encrypted with {result['encryption']}"
     images = f"{result['train_examples']:,} {encrypted}"
+    epochs = "1 epoch" if result["epochs"] == 1 else f"{result['epochs']} epochs"
     lead = (
-        f"{result['model']}{adapted}, trained {start} on {result['dataset']}: {images}, {result['epochs']} epochs, "
+        f"{result['model']}{adapted}, trained {start} on {result['dataset']}: {images}, {epochs}, "
         f"seed {result['seed']}."
     )
     accuracy = result["test_accuracy"]

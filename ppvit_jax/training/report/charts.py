@@ -8,7 +8,7 @@ from ppvit_jax.training.report.markup import Html, element
 
 # Size of a chart in its own units, and the space around the plot for labels.
 _WIDTH, _HEIGHT = 460, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 10, 36
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 22, 10, 36
 # A line has at most this many points; more cannot be told apart.
 _MOST_POINTS = 600
 # More dots than this would hide the line.
@@ -120,9 +120,7 @@ def line_chart(title: str, series: Sequence[Series], *, x_title: str, format_y: 
 Column = tuple[float, float, float, str]
 
 
-def column_chart(
-    title: str, columns: Sequence[Column], *, x_title: str, y_title: str, diagonal: bool = False
-) -> Html:
+def column_chart(title: str, columns: Sequence[Column], *, x_title: str, y_title: str, diagonal: bool = False) -> Html:
     """Returns a figure with columns of shares.
 
     Args:

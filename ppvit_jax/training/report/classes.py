@@ -8,18 +8,32 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ppvit_jax.training.evaluation.files import Evaluation
 from ppvit_jax.training.report.charts import figure
 from ppvit_jax.training.report.markup import Html, element, escape, section, table
 from ppvit_jax.training.report.run_files import RunFiles
 
 # A larger matrix is drawn as a picture, because its numbers would not be legible.
 _MOST_CELLS = 20
+# A longer name is cut.
+_MOST_LETTERS = 60
 _WORST = 10
 _MISTAKES = 3
 # Colors of right and wrong predictions in the picture; the opacity of a pixel is the share of its row.
 _RIGHT, _WRONG = (42, 120, 214), (220, 88, 42)
 # Measures of a class, with their titles.
 _MEASURES = {"accuracy": "Accuracy", "average_precision": "Average precision"}
+# Measures of all images, with their titles and formats.
+_ALL = {
+    "loss": ("Loss", "{:.4f}"),
+    "accuracy": ("Accuracy", "{:.2%}"),
+    "label_accuracy": ("Accuracy of single labels", "{:.2%}"),
+    "top5_accuracy": ("Top-5 accuracy", "{:.2%}"),
+    "macro_accuracy": ("Mean accuracy of the classes", "{:.2%}"),
+    "mean_average_precision": ("Mean average precision", "{:.4f}"),
+    "roc_auc": ("ROC AUC", "{:.4f}"),
+    "calibration_error": ("Calibration error", "{:.2%}"),
+}
 # The opacity is this power of the share, so that a share of one image in a hundred is still visible.
 _VISIBLE = 0.5
 
@@ -28,12 +42,25 @@ def draw(run: RunFiles) -> Html:
     """Returns the section of classes, empty if the run has no evaluation."""
     if run.evaluation is None or not run.evaluation["examples"]:
         return Html()
-    names, counts = tuple(row["name"] for row in run.evaluation["classes"]), run.confusion
-    parts = [_worst(run.evaluation["classes"], counts)]
+    rows, counts = [row | {"name": _shorten(row["name"])} for row in run.evaluation["classes"]], run.confusion
+    names = [row["name"] for row in rows]
+    parts = [_worst(rows, counts)] if rows else []
     if counts is not None:
         matrix = _table if len(names) <= _MOST_CELLS else _picture
         parts = [matrix(names, counts), *parts, _frequent_mistakes(names, counts)]
-    return section("Classes", *parts, id_="classes")
+    return section("Evaluation", _measures(run.evaluation), *parts, id_="evaluation")
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}…"
+
+
+def _measures(evaluation: Evaluation) -> Html:
+    values = evaluation["metrics"]
+    rows = [[title, form.format(values[name])] for name, (title, form) in _ALL.items() if values.get(name) is not None]
+    images = f"{evaluation['examples']:,} {evaluation['origin']['split']} images".replace("  ", " ")
+    predicted = f"{evaluation['predicted_classes']:,} of {len(evaluation['classes']):,}"
+    return table(f"Measures of {images}", ["Measure", "Value"], [*rows, ["Classes that are predicted", predicted]])
 
 
 def shares(counts: np.ndarray) -> np.ndarray:
@@ -112,7 +139,7 @@ def _mistakes(rows: Sequence[dict[str, Any]], predicted: np.ndarray, index: int)
     wrong = predicted.copy()
     wrong[index] = 0
     order = [column for column in np.argsort(-wrong, kind="stable")[:_MISTAKES] if wrong[column]]
-    texts = [element("bdi", rows[column]["name"], f" ({wrong[column]:,})") for column in order]
+    texts = [element("bdi", rows[column]["name"]) + f" ({wrong[column]:,})" for column in order]
     return Html(", ".join(texts)) if texts else escape("none")
 
 

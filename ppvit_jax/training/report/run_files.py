@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def read(workdir: Path) -> RunFiles:
     if result is None:
         raise UserError(f"the run in {workdir} is not complete: run its command again to finish it first")
     try:
-        record = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        record: Any = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     except ValueError:
         record = None
     if not identity.is_record(record):
