@@ -16,6 +16,8 @@ _LIBRARIES = {
     "huggingface_hub": "huggingface_hub",
     "matplotlib": "matplotlib",
     "mlflow": "MLflow",
+    "onnx": "onnx",
+    "pyarrow": "pyarrow",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "timm": "timm",

@@ -19,6 +19,8 @@ BLOCKED = (
     "huggingface_hub",
     "mlflow",
     "wandb",
+    "onnx",
+    "pyarrow",
 )
 _SOURCES = ("ppvit_jax", "checkpoints_convert", "configs", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
 
