@@ -55,17 +55,8 @@ def write_input(root: Path, name: str) -> Path:
 def test_encrypted_images_are_those_of_the_folder(tmp_path, key, name, capsys):
     path = write_input(tmp_path, name)
     assert _run("encrypt", "--key", key, "--input", tmp_path / "images", "--output", tmp_path / "folder", *SIZES) == 0
-    arguments = [
-        "--key",
-        key,
-        f"--{name}",
-        path,
-        "--output",
-        tmp_path / "out",
-        "--names",
-        tmp_path / "names.csv",
-        *SIZES,
-    ]
+    names = tmp_path / "names.csv"
+    arguments = ["--key", key, f"--{name}", path, "--output", tmp_path / "out", "--names", names, *SIZES]
     assert _run("encrypt", *arguments) == 0
     assert contents(tmp_path / "out").keys() == contents(tmp_path / "folder").keys()
     expected, found = (read_images(tmp_path / folder) for folder in ("folder", "out"))
