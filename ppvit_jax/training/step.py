@@ -15,7 +15,7 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ppvit_jax import models
+from ppvit_jax import cloud_augmentation, models
 from ppvit_jax.config import Config, make_encryption
 from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.encryption import Encryption, Secret
@@ -79,8 +79,8 @@ def compile_steps(
     Args:
       model_config: the model's shape.
       config: the configuration; see `ppvit_jax.config.default_config`. Only `optimizer`, `freeze`, `encryption`,
-        `block_size`, `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`, `sharding`, `reduce_dtype`,
-        `dtype`, `matmul_precision` and `deterministic` are used.
+        `block_size`, `augmentation`, `cloud_augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`,
+        `sharding`, `reduce_dtype`, `dtype`, `matmul_precision` and `deterministic` are used.
       total_steps: number of steps in the run, where its schedule ends.
       mesh: the devices for which the functions will be compiled; they may be those of another machine. None for all
         devices of this run.
@@ -95,6 +95,7 @@ def compile_steps(
         "optimizer",
         "freeze",
         "augmentation",
+        "cloud_augmentation",
         "mean",
         "std",
         "label_smoothing",
@@ -135,6 +136,7 @@ def _compiled(
 
     # Raises an error now if an expression in `freeze` is wrong.
     optimizer(1)
+    augmentations = cloud_augmentation.parse(config.cloud_augmentation)
     dtype = jnp.dtype(config.dtype)
     precisely = functools.partial(fix_precision, dtype=config.dtype, precision=config.matmul_precision)
     options = compiler_options(mesh.devices.flat[0].platform, deterministic=config.deterministic)
@@ -172,25 +174,42 @@ def _compiled(
             return images.astype(dtype)
         return normalize_images(images, config.mean, config.std, dtype)
 
+    def augment_encrypted(images: jax.Array, labels: jax.Array, rng: jax.Array) -> cloud_augmentation.Examples:
+        # No draw depends on the secret, and all of them are made before the batch is split.
+        targets = jax.nn.one_hot(labels, model_config.num_classes)
+        examples = augmentations.apply(images, targets, rng, model_config.patch_size, dtype)
+        if images.dtype == examples.images.dtype:
+            return examples
+        return examples._replace(images=normalize_images(examples.images, config.mean, config.std, dtype))
+
     def loss_and_sums(
-        params: models.Params, statistics: models.Statistics, images: jax.Array, labels: jax.Array, rng: jax.Array
+        params: models.Params,
+        statistics: models.Statistics,
+        images: jax.Array,
+        labels: jax.Array,
+        kept: jax.Array | None,
+        rng: jax.Array,
     ) -> tuple[jax.Array, tuple[models.Statistics, jax.Array, jax.Array]]:
-        logits, statistics, penalty = model.train(params, statistics, to_model_input(images), rng)
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), config.label_smoothing)
-        loss = optax.softmax_cross_entropy(logits, targets).mean()
+        logits, statistics, penalty = model.train(params, statistics, to_model_input(images), rng, kept)
+        # Mixed labels have a weight for each class.
+        targets = jax.nn.one_hot(labels, logits.shape[-1]) if labels.ndim == 1 else labels
+        labels = labels if labels.ndim == 1 else jnp.argmax(labels, -1)
+        loss = optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, config.label_smoothing)).mean()
         return loss + penalty, (statistics, loss, (jnp.argmax(logits, -1) == labels).sum())
 
     @functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
     @precisely
     def train_step(state: State, batch: dict[str, jax.Array], rng: jax.Array, secret: Secret | None) -> State:
         rng = jax.random.fold_in(rng, state["step"])
-        images, labels = augment_and_encrypt(batch, rng, secret), batch["label"]
+        images, labels, kept = augment_and_encrypt(batch, rng, secret), batch["label"], None
+        if augmentations.methods:
+            images, labels, kept = augment_encrypted(images, labels, jax.random.fold_in(rng, 2))
         gradient = jax.grad(loss_and_sums, has_aux=True)
         parts = config.accumulation
         model_rngs = jax.random.split(jax.random.fold_in(rng, 1), parts)
         if parts == 1:
             grads, (statistics, loss, correct) = gradient(
-                state["params"], state["statistics"], images, labels, model_rngs[0]
+                state["params"], state["statistics"], images, labels, kept, model_rngs[0]
             )
         else:
 
@@ -200,7 +219,7 @@ def _compiled(
                 return (jax.tree.map(jnp.add, total, (grads, sums)), statistics), None
 
             # Each part takes every `parts`-th example, so that no example moves to another device.
-            split = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), (images, labels))
+            split = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), (images, labels, kept))
             first, rest = (jax.tree.map(lambda a, c=cut: a[c], (*split, model_rngs)) for cut in (0, slice(1, None)))
             grads, (statistics, *sums) = gradient(state["params"], state["statistics"], *first)
             ((grads, (loss, correct)), statistics), _ = jax.lax.scan(add, ((grads, sums), statistics), rest)

@@ -1,0 +1,65 @@
+"""CutMix in whole blocks: some patches of an image are replaced by those of another (after arXiv 1905.04899)."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from ppvit_jax.cloud_augmentation.method import (
+    CloudAugmentation,
+    Examples,
+    draw_set,
+    need_one_key,
+    need_whole_patches,
+    next_examples,
+    per_example,
+)
+from ppvit_jax.errors import Range
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CutMix(CloudAugmentation):
+    """Replaces a random set of patches by those at the same places of the next image, and mixes labels by area.
+
+    The published method replaces a rectangle. Scrambled blocks have no rectangles: a set of patches that is a rectangle
+    in the encrypted image is scattered in the plain one. The set here is uniformly random among all sets of its size,
+    so its distribution is the same under every permutation of the blocks. The share of replaced patches is 1 - w with w
+    from Beta(alpha, alpha), rounded to whole patches.
+
+    Attributes:
+      alpha: parameter of the beta distribution; 1 makes all shares equally likely.
+    """
+
+    alpha: float = 1.0
+    name = "cutmix"
+    ranges: ClassVar[dict[str, Range]] = {"alpha": Range(above=0, most=100)}
+    needs = (need_whole_patches, need_one_key)
+    mixes = True
+    draws_blocks = True
+
+    def apply(self, examples: Examples, rng: jax.Array, patch_size: int) -> Examples:
+        batch, height, width, _ = examples.images.shape
+        blocks = (height // patch_size) * (width // patch_size)
+        share_rng, set_rng = jax.random.split(rng)
+        weights = jax.random.beta(share_rng, self.alpha, self.alpha, (batch,), jnp.float32)
+        taken = draw_set(set_rng, jnp.round((1 - weights) * blocks), blocks)
+        return exchange(examples, next_examples(examples), taken, patch_size)
+
+
+def exchange(examples: Examples, others: Examples, taken: jax.Array, patch_size: int) -> Examples:
+    """Replaces patches of images by those of others, and mixes the targets by area.
+
+    Args:
+      examples, others: the examples.
+      taken: bool [batch, blocks], True for the patches to take from `others`; patches are in row-major order.
+      patch_size: side of a patch in pixels.
+    """
+    batch, height, width, channels = examples.images.shape
+    rows, columns = height // patch_size, width // patch_size
+    grid = (batch, rows, patch_size, columns, patch_size, channels)
+    images, replacements = (array.reshape(grid) for array in (examples.images, others.images))
+    images = jnp.where(taken.reshape(batch, rows, 1, columns, 1, 1), replacements, images)
+    share = per_example(taken.mean(1, dtype=examples.targets.dtype), examples.targets)
+    targets = (1 - share) * examples.targets + share * others.targets
+    return examples._replace(images=images.reshape(examples.images.shape), targets=targets)
