@@ -6,6 +6,7 @@ They are the cloud's, and act in the training step alone. Those of the owner, wh
 
 import dataclasses
 import re
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from ppvit_jax import models
 from ppvit_jax.cloud_augmentation.brightness import Brightness
 from ppvit_jax.cloud_augmentation.contrast import Contrast
 from ppvit_jax.cloud_augmentation.cutmix import CutMix
-from ppvit_jax.cloud_augmentation.method import CloudAugmentation, Examples
+from ppvit_jax.cloud_augmentation.method import Augmented, CloudAugmentation, next_examples
 from ppvit_jax.cloud_augmentation.mixup import Mixup
 from ppvit_jax.cloud_augmentation.token_drop import TokenDrop
 from ppvit_jax.encryption import Encryption
@@ -38,35 +39,33 @@ class CloudAugmentations:
 
     methods: tuple[CloudAugmentation, ...] = ()
 
-    def apply(
-        self, images: jax.Array, targets: jax.Array, rng: jax.Array, patch_size: int, dtype: DTypeLike
-    ) -> Examples:
+    def apply(self, images: jax.Array, rng: jax.Array, patch_size: int, dtype: DTypeLike) -> Augmented:
         """Draws and applies the augmentations.
 
         If several methods mix images, each image draws one of them, with equal chances.
 
         Args:
           images: [batch, height, width, 3], encrypted or plain: uint8, or the floating-point values of an encoding.
-          targets: floating point [batch, classes], the weight of each class.
           rng: random key.
           patch_size: side of the model's patches in pixels; 0 for a model without patches.
           dtype: compute dtype of the model; the arithmetic is in at least float32.
 
         Returns:
-          The augmented examples. Their images are uint8 if they were, and no method computes with values.
+          The augmented images. They stay uint8 if no method computes with values.
         """
         if any(method.computes for method in self.methods) and images.dtype == jnp.uint8:
             images = images.astype(jnp.promote_types(dtype, jnp.float32))
-        examples = Examples(images, targets)
-        rngs = {name: jax.random.fold_in(rng, number) for number, name in enumerate((*METHODS, "choice"))}
+        batch = Augmented(images)
+        # Draws of a method do not depend on the other methods.
+        rngs = {name: jax.random.fold_in(rng, zlib.crc32(name.encode())) for name in (*METHODS, "choice")}
         mixing = [method for method in self.methods if method.mixes]
         for method in self.methods:
             if method not in mixing:
-                examples = method.apply(examples, rngs[method.name], patch_size)
+                batch = method.apply(batch, rngs[method.name], patch_size)
             elif method is mixing[0]:
-                outcomes = [each.apply(examples, rngs[each.name], patch_size) for each in mixing]
-                examples = _choose(outcomes, rngs["choice"])
-        return examples
+                outcomes = [each.apply(batch, rngs[each.name], patch_size) for each in mixing]
+                batch = _choose(outcomes, rngs["choice"])
+        return batch
 
     def check_model(self, config: models.ModelConfig, batch_size: int) -> None:
         """Makes sure that a model and a batch suit the augmentations.
@@ -148,7 +147,7 @@ def commutes_exactly(method: CloudAugmentation, encryption: Encryption) -> bool:
     return not (method.draws_blocks and encryption.moves_blocks)
 
 
-def _choose(outcomes: list[Examples], rng: jax.Array) -> Examples:
+def _choose(outcomes: list[Augmented], rng: jax.Array) -> Augmented:
     """Draws for each image one of several outcomes."""
     chosen = jax.random.randint(rng, (len(outcomes[0].images),), 0, len(outcomes))
 
@@ -177,10 +176,11 @@ def _read_method(method: type[CloudAugmentation], options: str) -> CloudAugmenta
 
 __all__ = [
     "METHODS",
+    "Augmented",
     "CloudAugmentation",
     "CloudAugmentations",
-    "Examples",
     "commutes_exactly",
     "find_obstacle",
+    "next_examples",
     "parse",
 ]

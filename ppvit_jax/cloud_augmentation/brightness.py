@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ppvit_jax.cloud_augmentation.method import (
+    Augmented,
     CloudAugmentation,
-    Examples,
     need_no_inversion,
     need_whole_values,
     per_example,
@@ -35,10 +35,10 @@ class Brightness(CloudAugmentation):
     needs = (need_whole_values, need_no_inversion)
     computes = True
 
-    def apply(self, examples: Examples, rng: jax.Array, patch_size: int) -> Examples:
+    def apply(self, batch: Augmented, rng: jax.Array, patch_size: int) -> Augmented:
         bound = _WHITE * self.strength
-        changes = jax.random.uniform(rng, (len(examples.images),), jnp.float32, minval=-bound, maxval=bound)
-        return examples._replace(images=shift(examples.images, changes))
+        changes = jax.random.uniform(rng, (len(batch.images),), jnp.float32, minval=-bound, maxval=bound)
+        return batch._replace(images=shift(batch.images, changes))
 
 
 def shift(images: jax.Array, changes: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from ppvit_jax.cloud_augmentation.method import CloudAugmentation, Examples, need_whole_values, per_example
+from ppvit_jax.cloud_augmentation.method import Augmented, CloudAugmentation, need_whole_values, per_example
 from ppvit_jax.errors import Range
 
 _MIDDLE, _WHITE = 127.5, 255.0
@@ -30,11 +30,11 @@ class Contrast(CloudAugmentation):
     needs = (need_whole_values,)
     computes = True
 
-    def apply(self, examples: Examples, rng: jax.Array, patch_size: int) -> Examples:
+    def apply(self, batch: Augmented, rng: jax.Array, patch_size: int) -> Augmented:
         factors = jax.random.uniform(
-            rng, (len(examples.images),), jnp.float32, minval=1 - self.strength, maxval=1 + self.strength
+            rng, (len(batch.images),), jnp.float32, minval=1 - self.strength, maxval=1 + self.strength
         )
-        return examples._replace(images=scale(examples.images, factors))
+        return batch._replace(images=scale(batch.images, factors))
 
 
 def scale(images: jax.Array, factors: jax.Array) -> jax.Array:

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from ppvit_jax.cloud_augmentation.method import (
+    Augmented,
     CloudAugmentation,
-    Examples,
     draw_set,
     need_one_key,
     need_whole_patches,
     next_examples,
-    per_example,
 )
 from ppvit_jax.errors import Range
 
@@ -38,28 +37,26 @@ class CutMix(CloudAugmentation):
     mixes = True
     draws_blocks = True
 
-    def apply(self, examples: Examples, rng: jax.Array, patch_size: int) -> Examples:
-        batch, height, width, _ = examples.images.shape
+    def apply(self, batch: Augmented, rng: jax.Array, patch_size: int) -> Augmented:
+        count, height, width, _ = batch.images.shape
         blocks = (height // patch_size) * (width // patch_size)
         share_rng, set_rng = jax.random.split(rng)
-        weights = jax.random.beta(share_rng, self.alpha, self.alpha, (batch,), jnp.float32)
-        taken = draw_set(set_rng, jnp.round((1 - weights) * blocks), blocks)
-        return exchange(examples, next_examples(examples), taken, patch_size)
+        shares = jax.random.beta(share_rng, self.alpha, self.alpha, (count,), jnp.float32)
+        taken = draw_set(set_rng, jnp.round((1 - shares) * blocks), blocks)
+        images = exchange(batch.images, next_examples(batch.images), taken, patch_size)
+        return batch._replace(images=images, shares=1 - taken.mean(1, dtype=jnp.float32))
 
 
-def exchange(examples: Examples, others: Examples, taken: jax.Array, patch_size: int) -> Examples:
-    """Replaces patches of images by those of others, and mixes the targets by area.
+def exchange(images: jax.Array, others: jax.Array, taken: jax.Array, patch_size: int) -> jax.Array:
+    """Replaces patches of images by those of others.
 
     Args:
-      examples, others: the examples.
+      images, others: [batch, height, width, 3].
       taken: bool [batch, blocks], True for the patches to take from `others`; patches are in row-major order.
       patch_size: side of a patch in pixels.
     """
-    batch, height, width, channels = examples.images.shape
+    batch, height, width, channels = images.shape
     rows, columns = height // patch_size, width // patch_size
     grid = (batch, rows, patch_size, columns, patch_size, channels)
-    images, replacements = (array.reshape(grid) for array in (examples.images, others.images))
-    images = jnp.where(taken.reshape(batch, rows, 1, columns, 1, 1), replacements, images)
-    share = per_example(taken.mean(1, dtype=examples.targets.dtype), examples.targets)
-    targets = (1 - share) * examples.targets + share * others.targets
-    return examples._replace(images=images.reshape(examples.images.shape), targets=targets)
+    mask = taken.reshape(batch, rows, 1, columns, 1, 1)
+    return jnp.where(mask, others.reshape(grid), images.reshape(grid)).reshape(images.shape)

@@ -19,18 +19,19 @@ from ppvit_jax.errors import Range
 Need = Callable[[Encryption, int], str]
 
 
-class Examples(NamedTuple):
-    """Training examples of one step.
+class Augmented(NamedTuple):
+    """Images of one training step, and facts about them that the step needs.
 
     Attributes:
       images: [batch, height, width, 3], values from 0 to 255: uint8, or floating point once a method has computed with
         them. Encodings are floating point from the start.
-      targets: [batch, classes], floating point, the weight of each class.
-      kept: int32 [batch, tokens], the patches that the model keeps, or None for all of them.
+      shares: float32 [batch], the share of each image in its mixture, the rest of which is the next image's; None
+        without mixing.
+      kept: int32 [batch, tokens], the patches that the model keeps; None for all of them.
     """
 
     images: jax.Array
-    targets: jax.Array
+    shares: jax.Array | None = None
     kept: jax.Array | None = None
 
 
@@ -50,11 +51,11 @@ class CloudAugmentation:
     # True if the method draws a set of patches.
     draws_blocks: ClassVar[bool] = False
 
-    def apply(self, examples: Examples, rng: jax.Array, patch_size: int) -> Examples:
+    def apply(self, batch: Augmented, rng: jax.Array, patch_size: int) -> Augmented:
         """Draws and applies the augmentation.
 
         Args:
-          examples: the examples; see `Examples`.
+          batch: the images so far.
           rng: random key.
           patch_size: side of the model's patches in pixels.
         """
@@ -86,9 +87,9 @@ def need_whole_patches(encryption: Encryption, patch_size: int) -> str:
     return f"its blocks of {size}x{size} tear the model's patches of {patch_size}x{patch_size} apart"
 
 
-def next_examples(examples: Examples) -> Examples:
-    """Returns for each example the next one in the batch, with which it is mixed; the order of a batch is random."""
-    return jax.tree.map(lambda array: jnp.roll(array, -1, axis=0), examples)
+def next_examples(array: jax.Array) -> jax.Array:
+    """Returns for each example of [batch, ...] the next one, with which it is mixed; a batch is in random order."""
+    return jnp.roll(array, -1, axis=0)
 
 
 def draw_set(rng: jax.Array, count: jax.Array, blocks: int) -> jax.Array:

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from ppvit_jax.cloud_augmentation.method import (
+    Augmented,
     CloudAugmentation,
-    Examples,
     need_one_key,
     need_whole_values,
     next_examples,
@@ -35,23 +35,17 @@ class Mixup(CloudAugmentation):
     computes = True
     mixes = True
 
-    def apply(self, examples: Examples, rng: jax.Array, patch_size: int) -> Examples:
-        weights = jax.random.beta(rng, self.alpha, self.alpha, (len(examples.images),), jnp.float32)
-        return mix(examples, next_examples(examples), weights)
+    def apply(self, batch: Augmented, rng: jax.Array, patch_size: int) -> Augmented:
+        shares = jax.random.beta(rng, self.alpha, self.alpha, (len(batch.images),), jnp.float32)
+        return batch._replace(images=mix(batch.images, next_examples(batch.images), shares), shares=shares)
 
 
-def mix(examples: Examples, others: Examples, weights: jax.Array) -> Examples:
-    """Returns w x + (1 - w) y of images and targets.
+def mix(images: jax.Array, others: jax.Array, shares: jax.Array) -> jax.Array:
+    """Returns w x + (1 - w) y.
 
     Args:
-      examples, others: the examples x and y, with floating-point images.
-      weights: w, floating point [batch].
+      images, others: x and y, floating point [batch, height, width, 3].
+      shares: w, floating point [batch].
     """
-
-    def combine(x: jax.Array, y: jax.Array) -> jax.Array:
-        w = per_example(weights, x)
-        return w * x + (1 - w) * y
-
-    return examples._replace(
-        images=combine(examples.images, others.images), targets=combine(examples.targets, others.targets)
-    )
+    w = per_example(shares, images)
+    return w * images + (1 - w) * others

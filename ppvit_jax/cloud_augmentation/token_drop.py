@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from ppvit_jax.cloud_augmentation.method import CloudAugmentation, Examples, draw_set, need_whole_patches
+from ppvit_jax.cloud_augmentation.method import Augmented, CloudAugmentation, draw_set, need_whole_patches
 from ppvit_jax.errors import Range
 
 
@@ -29,22 +29,22 @@ class TokenDrop(CloudAugmentation):
     needs = (need_whole_patches,)
     draws_blocks = True
 
-    def apply(self, examples: Examples, rng: jax.Array, patch_size: int) -> Examples:
-        batch, height, width, _ = examples.images.shape
+    def apply(self, batch: Augmented, rng: jax.Array, patch_size: int) -> Augmented:
+        count, height, width, _ = batch.images.shape
         blocks = (height // patch_size) * (width // patch_size)
-        count = max(1, int((1 - self.rate) * blocks))
-        kept = draw_set(rng, jnp.full(batch, count), blocks)
-        return examples._replace(kept=to_indices(kept, count))
+        size = max(1, int((1 - self.rate) * blocks))
+        kept = draw_set(rng, jnp.full(count, size), blocks)
+        return batch._replace(kept=to_indices(kept, size))
 
 
-def to_indices(kept: jax.Array, count: int) -> jax.Array:
+def to_indices(kept: jax.Array, size: int) -> jax.Array:
     """Converts sets of patches to ascending numbers of patches.
 
     Args:
-      kept: bool [batch, blocks], with `count` patches in each set.
-      count: size of every set.
+      kept: bool [batch, blocks], with `size` patches in each set.
+      size: number of patches in every set.
 
     Returns:
-      int32 [batch, count].
+      int32 [batch, size].
     """
-    return jnp.argsort(~kept, axis=1, stable=True)[:, :count].astype(jnp.int32)
+    return jnp.argsort(~kept, axis=1, stable=True)[:, :size].astype(jnp.int32)

@@ -10,7 +10,9 @@ from ppvit_jax.config.automatic import AUTOMATIC, name_model
 from ppvit_jax.config.fields import check_fields
 from ppvit_jax.config.loading import find_file as find_file
 from ppvit_jax.config.loading import read_file
+from ppvit_jax.config.recipe import check_recipe
 from ppvit_jax.data.augmentation import AUGMENTATIONS
+from ppvit_jax.data.balance import CLASS_WEIGHTS, SAMPLINGS
 from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES
 from ppvit_jax.data.source import from_text
 from ppvit_jax.encryption import Encryption, parse
@@ -76,18 +78,21 @@ def default_config() -> Config:
             # Seed of the order of images, augmentation, subsets and new parameters.
             "seed": 0,
             "data": {
-                # "tfds", "image_folder" or "embedded"
+                # "tfds", "image_folder", "embedded", "parquet", "webdataset" or "csv"
                 "source": "tfds",
                 # The data set's name for tfds, or the data set in the package; "" for an image folder.
                 "name": "cifar10",
-                # The image folder, or tfds' folder of data sets; "" for tfds' default.
+                # The image folder, file or pattern of files, or tfds' folder of data sets; "" for tfds' default.
                 "dir": "",
                 # Download CIFAR-10 or CIFAR-100 if tfds' folder of data sets lacks it.
                 "download": False,
                 "train_split": "train",
                 "test_split": "test",
-                # Share of each class to test on, for an image folder without train and test.
+                # Share of each class to test on, for images without the splits train and test.
                 "test_fraction": 0.2,
+                # Columns of images (or their paths) and labels in a Parquet or CSV file; "" for the usual names.
+                "image_column": "",
+                "label_column": "",
                 # "center_crop" or "squash", for images of any size.
                 "resize": RESIZES[0],
                 # Images with more pixels are rejected.
@@ -97,6 +102,8 @@ def default_config() -> Config:
                 "test_examples": 0,
                 # Decode all images once and keep them: "auto" (images of one size, below 4 GiB), True or False.
                 "in_memory": "auto",
+                # Training images of an epoch: "uniform" (each once), or "balanced" (each class equally often).
+                "sampling": SAMPLINGS[0],
                 # Copy images in memory to every device: "auto" (an accelerator with room), True or False.
                 "on_device": "auto",
             },
@@ -122,8 +129,16 @@ def default_config() -> Config:
                 "decay": 0.1,
                 # Largest norm of the gradient; 0 for no clipping.
                 "clip_norm": 0.0,
+                # Factor of the learning rate from each block to the block before it; 1 for one rate.
+                "layer_decay": 1.0,
             },
             "label_smoothing": 0.0,
+            # Weights of classes in the training loss: "none", or "balanced" (more for rare classes).
+            "class_weights": CLASS_WEIGHTS[0],
+            # Decay of an average of the weights, which is evaluated and handed over, such as 0.999; 0 for none.
+            "ema_decay": 0.0,
+            # Share of images for which training leaves out a branch of the last encoder block; linear over the blocks.
+            "drop_path": 0.0,
             # Regular expressions; a parameter is not trained if one of them matches its whole name.
             "freeze": (),
             "epochs": 15,
@@ -131,6 +146,8 @@ def default_config() -> Config:
             "eval_batch_size": 256,
             # Number of parts in which a batch is computed, one after another, to save memory.
             "accumulation": 1,
+            # Values that the backward pass computes again to save memory: "none", or those of the encoder's "blocks".
+            "remat": models.REMATS[0],
             # Model and optimizer on several devices: "data_parallel" (complete on each) or "fully_sharded".
             "sharding": "data_parallel",
             # Dtype in which devices add up their gradients of kernels: "float32", or "bfloat16" in a bfloat16 run.
@@ -188,6 +205,7 @@ def check(config: Config) -> Config:
     choose("reduce_dtype", config.reduce_dtype, REDUCE_DTYPES)
     if config.reduce_dtype == "bfloat16" and config.dtype != "bfloat16":
         raise UserError("config.reduce_dtype=bfloat16 needs config.dtype=bfloat16: set both, or neither")
+    check_recipe(config, model_config)
     choose("data.on_device", from_text(config.data.on_device), ON_DEVICE)
     choose("augmentation", config.augmentation, AUGMENTATIONS)
     augmentations = cloud_augmentation.parse(config.cloud_augmentation)

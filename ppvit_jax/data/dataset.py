@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from ppvit_jax.data import embedded, image_folder, tfds_source
+from ppvit_jax.data.labeled import loading
 from ppvit_jax.data.settings import DataSettings, check_choice
 from ppvit_jax.data.source import Dataset
 
@@ -15,6 +16,7 @@ SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
     "tfds": tfds_source.load,
     "image_folder": image_folder.load,
     "embedded": embedded.load,
+    "csv": loading.loader("csv"),
 }
 
 
@@ -23,7 +25,8 @@ def load(data: ConfigDict, image_size: int, seed: int = 0) -> Dataset:
 
     Args:
       data: the fields of `DataSettings`, and `source`, one of SOURCES: "tfds" (a folder prepared by
-        tensorflow-datasets), "image_folder" (class folders of image files) or "embedded" (in the package).
+        tensorflow-datasets), "image_folder" (class folders of image files), "embedded" (in the package), "parquet"
+        (Hugging Face's layout), "webdataset" (tar files) or "csv" (a list of paths and labels).
       image_size, seed: see `DataSettings`.
 
     Returns:

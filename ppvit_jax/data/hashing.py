@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ppvit_jax.data.class_depth import printable
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.source import map_chunks
-from ppvit_jax.errors import UserError
+from ppvit_jax.errors import UserError, print_warning
 
 _SIZE = hashlib.sha256().digest_size
 
@@ -52,3 +54,39 @@ def digest_of(entries: Iterable[object]) -> str:
     for entry in entries:
         digest.update(f"{json.dumps(entry)}\n".encode())
     return digest.hexdigest()
+
+
+def digest_train_and_test(
+    root: Path,
+    names: Sequence[str],
+    labels: Sequence[object],
+    digests: Sequence[str],
+    class_names: Sequence[str],
+    train_count: int,
+) -> tuple[str, str]:
+    """Returns the SHA-256 of images' names, classes and content, of all and of the training images alone.
+
+    Training images among the test images get a warning.
+
+    Args:
+      root: the folder that names begin at, for the warning.
+      names: name of each image; the training images come first.
+      labels: class of each image, as a value of JSON.
+      digests: SHA-256 of each image, in hexadecimal.
+      class_names: names of the classes.
+      train_count: number of training images.
+    """
+    known = dict(zip(digests[:train_count], names, strict=False))
+    tested = zip(digests[train_count:], names[train_count:], strict=True)
+    if twins := [(name, known[digest]) for digest, name in tested if digest in known]:
+        test, train = (printable(str(root / name)) for name in twins[0])
+        print_warning(
+            f"{len(twins):,} test images are training images too, such as {test} and {train}: the test accuracy is too "
+            "high"
+        )
+
+    def digest(count: int) -> str:
+        entries = ([names[index], labels[index], digests[index]] for index in range(count))
+        return digest_of(itertools.chain([[*class_names, train_count]], entries))
+
+    return digest(len(names)), digest(train_count)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.class_depth import printable
 from ppvit_jax.data.folders import LabeledFiles
-from ppvit_jax.data.hashing import digest_of, hash_files
+from ppvit_jax.data.hashing import digest_train_and_test, hash_files
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.manifest import Manifest
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
 from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
 from ppvit_jax.data.train_and_test import divide, list_for_training
-from ppvit_jax.errors import UserError, print_warning
+from ppvit_jax.errors import UserError
 
 
 def load(settings: DataSettings) -> Dataset:
@@ -64,20 +62,10 @@ def _digests(
         digests = [manifest.sha256(path) for path, _ in files]
     else:
         digests = [row.tobytes().hex() for row in hash_files(len(files), lambda index: files[index][0])]
-    known = {digest: path for digest, (path, _) in zip(digests, train, strict=False)}
-    tested = zip(digests[len(train) :], test, strict=True)
-    if twins := [(path, known[digest]) for digest, (path, _) in tested if digest in known]:
-        print_warning(
-            f"{len(twins):,} test images are training images too, such as {printable(str(twins[0][0]))} and "
-            f"{printable(str(twins[0][1]))}: the test accuracy is too high"
-        )
     start = len(str(root)) + 1
-
-    def digest(count: int) -> str:
-        entries = ([str(files[index][0])[start:], files[index][1], digests[index]] for index in range(count))
-        return digest_of(itertools.chain([[*class_names, len(train)]], entries))
-
-    return digest(len(files)), digest(len(train))
+    names = [str(path)[start:] for path, _ in files]
+    labels = [label for _, label in files]
+    return digest_train_and_test(root, names, labels, digests, class_names, len(train))
 
 
 def make_source(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from ppvit_jax.data.balance import balanced_order
 from ppvit_jax.data.source import ArraySource, Source
 from ppvit_jax.errors import UserError
 
@@ -27,6 +28,9 @@ class BatchOptions:
       process_index: index of this process, from 0.
       process_count: number of processes that share a batch.
       index_only: True puts each image's index in its source into the batch, instead of the image.
+      sampling: one of `ppvit_jax.data.balance.SAMPLINGS`. "uniform" draws each training image once in an epoch, and
+        "balanced" each class equally often.
+      class_weights: the weight of each class, which a training batch has for each of its images; () for none.
 
     Raises:
       UserError: the sizes do not fit each other.
@@ -36,6 +40,8 @@ class BatchOptions:
     process_index: int = 0
     process_count: int = 1
     index_only: bool = False
+    sampling: str = "uniform"
+    class_weights: Sequence[float] | np.ndarray = ()
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.batch_size % self.process_count:
@@ -67,8 +73,11 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 def epoch_permutation(count: int, seed: int, epoch: int) -> np.ndarray:
     """Returns the order of the examples in an epoch: int64 [count]. It depends only on the arguments."""
-    sequence = np.random.SeedSequence([seed, epoch])
-    return np.random.Generator(np.random.Philox(sequence)).permutation(count)
+    return _epoch_generator(seed, epoch).permutation(count)
+
+
+def _epoch_generator(seed: int, epoch: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
 
 
 def train_batches(
@@ -76,7 +85,8 @@ def train_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields the batches of steps start_step .. stop_step - 1.
 
-    Each epoch visits the examples in a new order, drawn from (seed, epoch), and drops an incomplete last batch. A
+    Each epoch visits the examples in a new order, drawn from (seed, epoch), and has as many steps as there are full
+    batches of examples. A
     process takes its contiguous part of each global batch, so the global batch does not depend on the number of
     processes.
 
@@ -89,7 +99,8 @@ def train_batches(
 
     Yields:
       {"image": uint8 [b, height, width, 3], "label": int32 [b], "number": uint32 [b]}, with b = options.local_size.
-      The number identifies an image among all training and test images. With `index_only`, the batch is
+      The number identifies an image among all training and test images. With `class_weights` there is also "weight":
+      float32 [b]. With `index_only`, the batch is
       {"index": int32 [b], "label": ..., "number": ...}.
 
     Raises:
@@ -99,8 +110,15 @@ def train_batches(
     per_epoch = steps_per_epoch(len(source), options.batch_size)
     if seed < 0 or start_step < 0:
         raise UserError(f"the seed is {seed} and the first step {start_step}: give numbers from 0 on")
+
     # Threads read across the end of an epoch, so two orders are in use at a time.
-    order = functools.lru_cache(maxsize=2)(functools.partial(epoch_permutation, len(source), seed))
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        if options.sampling == "balanced":
+            return balanced_order(source.labels, per_epoch * options.batch_size, _epoch_generator(seed, epoch))
+        return epoch_permutation(len(source), seed, epoch)
+
+    weights = np.asarray(options.class_weights, np.float32)
 
     def indices(step: int) -> np.ndarray:
         epoch, position = divmod(step, per_epoch)
@@ -108,7 +126,8 @@ def train_batches(
         return order(epoch)[start : start + local]
 
     def extra(chosen: np.ndarray) -> dict[str, np.ndarray]:
-        return {"number": chosen.astype(np.uint32)}
+        numbers = {"number": chosen.astype(np.uint32)}
+        return numbers | {"weight": weights[source.labels[chosen]]} if len(weights) else numbers
 
     return _gather_with(extra, source, options, indices, range(start_step, stop_step))
 

@@ -19,7 +19,8 @@ class DataSettings:
 
     Attributes:
       name: the tfds name, such as "cifar10" or "imagenette/320px-v2"; "photographs" or "digits" for embedded.
-      dir: the image folder. For tfds, the folder of data sets or of one version; "" for tfds' default.
+      dir: the image folder. For tfds, the folder of data sets or of one version; "" for tfds' default. For Parquet,
+        WebDataset and CSV, a folder, a file, or a pattern of files.
       train_split, test_split: names of splits, or of subfolders.
       test_fraction: share of each class to test on, for an image folder without these subfolders.
       resize: how to resize images of varying size; see `ImageReader`.
@@ -30,6 +31,7 @@ class DataSettings:
         Tiny-ImageNet, embedded ones) keep it and are resized on the device.
       seed: seed of the subsets, and of the split by `test_fraction`.
       download: True downloads a data set of `cifar.NAMES` that is not prepared.
+      image_column, label_column: names of columns of a Parquet or CSV file; "" for the usual names.
     """
 
     name: str
@@ -45,6 +47,8 @@ class DataSettings:
     image_size: int
     seed: int
     download: bool = False
+    image_column: str = ""
+    label_column: str = ""
 
     @classmethod
     def from_config(cls, data: ConfigDict, image_size: int, seed: int) -> DataSettings:
@@ -53,9 +57,10 @@ class DataSettings:
         Raises:
           UserError: a value is wrong.
         """
-        names = {field.name for field in dataclasses.fields(cls)} - {"image_size", "seed", "download"}
-        fields: dict[str, Any] = {name: getattr(data, name) for name in names}
-        fields["download"] = data.get("download", False)
+        names = {field.name for field in dataclasses.fields(cls)} - {"image_size", "seed"}
+        # Configurations of former versions lack the fields that have a default.
+        optional = {field.name for field in dataclasses.fields(cls) if field.default is not dataclasses.MISSING}
+        fields: dict[str, Any] = {name: getattr(data, name) for name in names if name not in optional or name in data}
         fields["in_memory"] = from_text(fields["in_memory"])
         fields["resize"] = RESIZE_NAMES.get(str(data.resize), data.resize)
         if fields["resize"] not in RESIZES:

@@ -23,7 +23,7 @@ class Source(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """Class of each image: int32 [n]."""
+        """Class of each image: int32 [n]; or, for any number of labels per image, uint8 [n, classes] of 0 and 1."""
         ...
 
     @property
@@ -55,6 +55,9 @@ class Dataset:
       digest: SHA-256 of the content that a run works on, in hexadecimal; "" if nobody has computed it.
       train_digest: the same of the training images alone.
       resize: way in which images of other sizes are resized, as `ImageReader` names it; "" if all have one size.
+      validation: the validation images; None without any.
+      train_groups: int [n], equal for training images that are copies of one image, so that a validation part keeps
+        them together; None if there are no copies.
     """
 
     name: str
@@ -65,6 +68,8 @@ class Dataset:
     digest: str = ""
     train_digest: str = ""
     resize: str = ""
+    validation: Source | None = None
+    train_groups: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,7 +78,7 @@ class ArraySource:
 
     Attributes:
       images: uint8 [n, height, width, 3].
-      labels: int32 [n].
+      labels: int32 [n], or uint8 [n, classes]; see `Source`.
     """
 
     images: np.ndarray
@@ -97,7 +102,7 @@ class StreamSource:
     """Source that decodes an image each time it is fetched.
 
     Attributes:
-      labels: int32 [n].
+      labels: int32 [n], or uint8 [n, classes]; see `Source`.
       image_shape: (height, width, 3) of every image.
       read: index -> uint8 [height, width, 3]. Several threads call it at once.
     """
@@ -121,6 +126,18 @@ class StreamSource:
 def from_text(choice: str | bool) -> str | bool:
     """Converts the text "True" or "False" to a bool; the command line gives all values as text."""
     return {"True": True, "False": False}.get(choice, choice) if isinstance(choice, str) else choice
+
+
+def take(source: Source, indices: np.ndarray) -> ArraySource | StreamSource:
+    """Returns a source of some of the images of another.
+
+    Args:
+      source: the other source.
+      indices: int [n], places of the images, in the order that the new source has.
+    """
+    if isinstance(source, ArraySource):
+        return ArraySource(source.images[indices], source.labels[indices])
+    return StreamSource(source.labels[indices], source.image_shape, lambda index: source.fetch(int(indices[index])))
 
 
 def subset(count: int, examples: int, seed: int, field: str) -> np.ndarray:

@@ -153,23 +153,11 @@ def _draw(
 ) -> tuple[LabeledFiles, LabeledFiles, tuple[str, ...], list[str]]:
     """Splits each class at random, and keeps the copies of an image together."""
     files, class_names = _label(listing, listing.splits[0])
-    if not 0 < test_fraction < 1:
-        raise UserError(f"data.test_fraction is {test_fraction}: give a number between 0 and 1, such as 0.2")
     paths = [listing.images[number] for name in class_names for number in listing.splits[0].classes[name]]
     copies, assumed = find_copies(paths, manifest)
     groups = [group_name(path, copies) for path in paths] if copies > 1 else paths
     labels = np.array([label for _, label in files])
-    in_test = np.zeros(len(files), bool)
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-    for label, class_name in enumerate(class_names):
-        members = np.flatnonzero(labels == label)
-        first = _first_of_groups([groups[member] for member in members])
-        originals = members[np.unique(first)]
-        if len(originals) < 2:
-            raise UserError(f"the class {class_name!r} has 1 image, but a split needs 2: add one or remove the class")
-        count = min(max(round(len(originals) * test_fraction), 1), len(originals) - 1)
-        in_test[generator.permutation(originals)[:count]] = True
-        in_test[members] = in_test[members[first]]
+    in_test = draw_test(labels, class_names, groups, test_fraction, seed)
     train = [file for file, test in zip(files, in_test, strict=True) if not test]
     test = [file for file, test in zip(files, in_test, strict=True) if test]
     notes = [f"test images: {len(test):,}, a random share of {test_fraction:g} of each class (data.test_fraction)"]
@@ -178,6 +166,42 @@ def _draw(
     if assumed:
         notes.append(f"note: {assumed}")
     return train, test, class_names, notes
+
+
+def draw_test(
+    labels: np.ndarray, class_names: Sequence[str], groups: Sequence[str] | None, test_fraction: float, seed: int
+) -> np.ndarray:
+    """Draws the same share of each class to test on, rounded; at least one image, and never all.
+
+    Args:
+      labels: the class of each image, int [n].
+      class_names: the name of class i at index i; a class without images is left out.
+      groups: a name for each image; images of one name stay together. None for images that stand alone.
+      test_fraction: the share.
+      seed: seed of the draw.
+
+    Returns:
+      True for each image to test on, bool [n].
+
+    Raises:
+      UserError: the share is not between 0 and 1, or a class has too few images.
+    """
+    if not 0 < test_fraction < 1:
+        raise UserError(f"data.test_fraction is {test_fraction}: give a number between 0 and 1, such as 0.2")
+    in_test = np.zeros(len(labels), bool)
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+    for label, class_name in enumerate(class_names):
+        members = np.flatnonzero(labels == label)
+        if not len(members):
+            continue
+        first = _first_of_groups([groups[member] for member in members.tolist()]) if groups else np.arange(len(members))
+        originals = members[np.unique(first)]
+        if len(originals) < 2:
+            raise UserError(f"the class {class_name!r} has 1 image, but a split needs 2: add one or remove the class")
+        count = min(max(round(len(originals) * test_fraction), 1), len(originals) - 1)
+        in_test[generator.permutation(originals)[:count]] = True
+        in_test[members] = in_test[members[first]]
+    return in_test
 
 
 def _first_of_groups(groups: Sequence[str]) -> np.ndarray:

@@ -17,11 +17,12 @@ from ppvit_jax.models.families import (
 )
 from ppvit_jax.models.family import Family
 from ppvit_jax.models.model import Model, ModelConfig, Params, Statistics, TrainOutput, leaf, replace_leaf
-from ppvit_jax.models.target import Target, retarget
+from ppvit_jax.models.target import REMATS, Target, retarget, set_training_mode
 from ppvit_jax.models.vit import ViTConfig
 
 __all__ = [
     "OPTIONS",
+    "REMATS",
     "Family",
     "Model",
     "ModelConfig",
@@ -44,5 +45,6 @@ __all__ = [
     "replace_leaf",
     "resize_positions",
     "retarget",
+    "set_training_mode",
     "unused_layers",
 ]

@@ -235,5 +235,7 @@ FAMILY = Family(
     patch_bias="embedding/bias",
     mixing_matrix="adaptive_matrix",
     head="head",
+    block="block_",
+    stem=("embedding", "embedding_norm", "adaptive_matrix"),
     landmarks=("embedding_norm/scale",),
 )

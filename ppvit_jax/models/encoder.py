@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from ppvit_jax.models.activations import activate
 from ppvit_jax.models.attention import attention, choose_attention, padded_tokens
+from ppvit_jax.models.drop_path import branch_factors, drop_rates, rows_of_examples
 from ppvit_jax.models.layer_norm import standardize
 from ppvit_jax.models.products import activation_dtype, linear
 from ppvit_jax.models.rotary import grid_angles, rotate
@@ -132,16 +133,18 @@ class _EncoderBlock(nn.Module):
     tokens: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, angles: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, angles: jax.Array | None, factors: jax.Array | None) -> jax.Array:
         width, epsilon, factor = x.shape[-1], self.config.epsilon, self.config.layout.layer_scale
         norm = LayerNorm(width, name="LayerNorm_0")()
         attend = _Attention(
             self.config, self.target, self.implementation, self.tokens, name="MultiHeadDotProductAttention_1"
         )
-        x = x + attend(standardize(x, epsilon), norm, _LayerScale(width, factor, name="LayerScale_0"), angles)
+        y = attend(standardize(x, epsilon), norm, _LayerScale(width, factor, name="LayerScale_0"), angles)
+        x = x + (y if factors is None else y * factors[0])
         norm = LayerNorm(width, name="LayerNorm_2")()
         mlp = _MlpBlock(self.config, self.target, name="MlpBlock_3")
-        return x + mlp(standardize(x, epsilon), norm, _LayerScale(width, factor, name="LayerScale_1"))
+        y = mlp(standardize(x, epsilon), norm, _LayerScale(width, factor, name="LayerScale_1"))
+        return x + (y if factors is None else y * factors[1])
 
 
 class _PositionEmbedding(nn.Module):
@@ -200,6 +203,8 @@ class Encoder(nn.Module):
         prefix: jax.Array,
         positions: jax.Array | None = None,
         kept: jax.Array | None = None,
+        *,
+        train: bool = False,
     ) -> jax.Array:
         """Computes the features that the head takes, or that attention pooling takes.
 
@@ -208,6 +213,7 @@ class Encoder(nn.Module):
           prefix: [prefix tokens, hidden], the tokens before the patches.
           positions: [prefix rows + patches, hidden]; None if they are a parameter of the encoder.
           kept: int32 [batch, patches to keep], the numbers of the patches that are not dropped; None to keep all.
+          train: True for training mode, in which branches are dropped and values computed again as the shape says.
 
         Returns:
           [batch, hidden]; [batch, 2, hidden] for two tokens, [batch, 2 * hidden] for the class token and the mean, and
@@ -241,8 +247,16 @@ class Encoder(nn.Module):
         if layout.pre_norm:
             scale, bias = LayerNorm(width, name="pre_norm")()
             x = (standardize(x, config.epsilon) * scale + bias).astype(x.dtype)
-        for layer in range(config.layers):
-            x = _EncoderBlock(config, self.target, implementation, tokens, name=f"encoderblock_{layer}")(x, angles)
+        # Drawn outside of the blocks, so that a block that is computed again drops the same branches.
+        factors = None
+        if train and config.drop_path:
+            drawn = branch_factors(self.make_rng("random"), config.drop_path, config.layers, batch)
+            factors = rows_of_examples(drawn, x)
+        rates = drop_rates(config.drop_path, config.layers)
+        make_block = nn.remat(_EncoderBlock) if train and config.remat == "blocks" else _EncoderBlock
+        for layer, rate in enumerate(rates):
+            block = make_block(config, self.target, implementation, tokens, name=f"encoderblock_{layer}")
+            x = block(x, angles, factors[layer] if factors is not None and rate else None)
         return self._pool(x.reshape(batch, -1, width), slice(own, tokens))
 
     def _pool(self, x: jax.Array, patches: slice) -> jax.Array:

@@ -96,6 +96,8 @@ class Family(Generic[ConfigT]):
       head: the layer that computes the logits.
       other_heads: layers that compute logits as well, such as that of a distillation token.
       optional: layers that a checkpoint may have although the model lacks them.
+      block: beginning of the names of a numbered block's parameters, before its number; "" for a model without them.
+      stem: parameters that come before the blocks, or layers of them.
       landmarks: parameters that identify the family; every model of the family has some of them.
       encoder: the subtree whose kernels adaptation leaves unchanged.
       encoder_outputs: endings of the names of kernels in `encoder` whose outputs are the hidden units.
@@ -127,6 +129,8 @@ class Family(Generic[ConfigT]):
     head: str = "head"
     other_heads: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    block: str = ""
+    stem: tuple[str, ...] = ()
     encoder: str = ""
     encoder_outputs: tuple[str, ...] = ()
 
@@ -134,6 +138,13 @@ class Family(Generic[ConfigT]):
     def heads(self) -> tuple[str, ...]:
         """Prefixes of the parameters that compute logits, such as "head/"."""
         return tuple(f"{layer}/" for layer in (self.head, *self.other_heads))
+
+    def depth(self, name: str) -> int | None:
+        """Returns the place of a parameter along the depth: 0 before the blocks, 1 + i in block i, None after them."""
+        match = re.match(rf"{re.escape(self.block)}(\d+)/", name) if self.block else None
+        if match:
+            return 1 + int(match[1])
+        return 0 if any(name == part or name.startswith(f"{part}/") for part in self.stem) else None
 
     def prefix_rows(self, rows: int) -> int:
         """Returns the number of rows of a position embedding before those of the patches, whose grid is square.

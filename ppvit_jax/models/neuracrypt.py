@@ -145,5 +145,7 @@ FAMILY = Family(
     name=lambda config: f"NeuraCrypt-{config.width}/{config.encoding_patch_size}",
     input_shape=lambda config: (config.patches, config.width),
     limits="it takes encodings instead of images",
+    block="layer_",
+    stem=("class_token",),
     landmarks=("class_token", "layer_0/attention/mixing"),
 )

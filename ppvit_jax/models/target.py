@@ -6,7 +6,11 @@ from typing import TypeVar
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ppvit_jax.errors import UserError
+
 ConfigT = TypeVar("ConfigT")
+# Parts of a model whose values the backward pass may compute again.
+REMATS = ("none", "blocks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,25 @@ class Target:
 def default_target() -> Target:
     """Returns the target of programs that run on all devices of JAX's default platform."""
     return Target(jax.default_backend(), jax.device_count())
+
+
+def set_training_mode(config: ConfigT, *, drop_path: float, remat: str) -> ConfigT:
+    """Returns a model's shape whose training mode drops branches, or computes values again; see `ViTConfig`.
+
+    Args:
+      config: the shape, a frozen dataclass.
+      drop_path: share of images for which a branch of the last block is left out.
+      remat: one of REMATS.
+
+    Raises:
+      UserError: the family has no encoder blocks.
+    """
+    fields: dict = getattr(config, "__dataclass_fields__", {})
+    for name, value, default in (("drop_path", drop_path, 0), ("remat", remat, "none")):
+        if value != default and name not in fields:
+            raise UserError(f"config.{name}={value} needs a Vision Transformer: use {default} with other models")
+    changed = {"drop_path": drop_path, "remat": remat}
+    return dataclasses.replace(config, **changed) if changed.keys() <= fields.keys() else config  # type: ignore[type-var]
 
 
 def retarget(config: ConfigT, target: Target) -> ConfigT:

@@ -181,7 +181,7 @@ class _VisionTransformer(nn.Module):
         if layout.top_positions:
             rows = layout.prefix_rows + x.shape[1]
             positions = self.param("pos_embedding", nn.initializers.normal(stddev=0.02), (1, rows, *hidden))[0]
-        x = Encoder(config, self.target, name="Transformer")(x, self._prefix(), positions, kept)
+        x = Encoder(config, self.target, name="Transformer")(x, self._prefix(), positions, kept, train=train)
         if layout.pool == "map":
             x = _AttentionPooling(config, self.target, name="MAPHead_0")(x)
 

@@ -48,6 +48,10 @@ class ViTConfig:
       epsilon: number that the layer normalizations add to the variance.
       pool: features that the head takes, one of `ppvit_jax.models.layout.POOLS`; "" for the family's usual ones.
       target: devices for which the functions are compiled; None for JAX's default devices.
+      drop_path: share of images for which training leaves out a residual branch of the last block; see
+        `ppvit_jax.models.drop_path`.
+      remat: "none"; or "blocks", which keeps the inputs of the encoder blocks alone for the backward pass, and computes
+        the rest again (arXiv 1604.06174).
     """
 
     patch_size: int
@@ -64,6 +68,8 @@ class ViTConfig:
     epsilon: float = EPSILON
     pool: str = ""
     target: Target | None = None
+    drop_path: float = 0.0
+    remat: str = "none"
 
     @property
     def grid_size(self) -> int:

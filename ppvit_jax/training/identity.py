@@ -31,6 +31,7 @@ _CHANGEABLE_FIELDS = (
     "data.on_device",
     "sharding",
     "accumulation",
+    "remat",
     "log_steps",
     "tensorboard",
     "eval_batch_size",

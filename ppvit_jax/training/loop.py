@@ -4,7 +4,7 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,11 +12,13 @@ import numpy as np
 from ppvit_jax import checkpoint, models
 from ppvit_jax.config import Config
 from ppvit_jax.data import BatchOptions, Dataset, test_batches, train_batches
+from ppvit_jax.data.balance import balanced_weights
 from ppvit_jax.data.loader import steps_per_epoch
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.encryption import Secret
 from ppvit_jax.errors import COUNT, UserError, print_note, print_warning
 from ppvit_jax.training import identity
+from ppvit_jax.training.averaging import select_weights
 from ppvit_jax.training.checks import check_state, find_doubts
 from ppvit_jax.training.devices import gather_to_host, replicate_images, shard_batches, shardings, state_shardings
 from ppvit_jax.training.log import Evaluation, Log
@@ -106,7 +108,8 @@ def train(run: Run, workdir: str | Path) -> Result:
             if not agree(bool(files.history("epoch"))):
                 raise UserError(f"{files.path} has lost its metrics.jsonl: put it back, or use another workdir")
             result = _summarize(run, files.history("epoch"))
-            files.finish(result, checkpoint.join(*gather_to_host((state["params"], state["statistics"]))))
+            weights = gather_to_host(select_weights(state))
+            files.finish(result, checkpoint.join(weights["params"], weights["statistics"]))
     if files.writes:
         for warning in result.get("warnings", ()):
             print_warning(warning)
@@ -137,6 +140,13 @@ def _print_messages(run: Run) -> None:
             f"config.optimizer.warmup_steps is {warmup_steps}, but the run has {run.total_steps} steps: the learning "
             "rate does not reach config.optimizer.learning_rate"
         )
+    initial = run.config.ema_decay**run.total_steps
+    if run.config.ema_decay and initial > 0.1:
+        print_warning(
+            f"config.ema_decay is {run.config.ema_decay}, but the run has {run.total_steps} steps: the average, which "
+            f"is evaluated, keeps {initial:.0%} of the weights before training; use a lower one, such as "
+            f"{max(1 - 10 / run.total_steps, 0):.3g}"
+        )
 
 
 def _train_all_steps(run: Run, files: Workdir) -> State:
@@ -158,14 +168,21 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
     # Created on all devices at once, because device_put does not send a random key to other processes.
     rng = jax.jit(jax.random.key, static_argnums=0, out_shardings=replicated)(config.seed)
 
-    processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    processes: dict[str, Any] = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     train_images, test_images = (replicate_images(s, config.data.on_device) for s in (dataset.train, dataset.test))
-    train_options = BatchOptions(config.batch_size, **processes, index_only=train_images is not None)
+    train_options = BatchOptions(
+        config.batch_size,
+        **processes,
+        index_only=train_images is not None,
+        sampling=config.data.sampling,
+        class_weights=balanced_weights(dataset.train.labels) if config.class_weights == "balanced" else (),
+    )
     test_options = BatchOptions(config.eval_batch_size, **processes, index_only=test_images is not None)
 
     def evaluate(state: State) -> Evaluation:
         batches = shard_batches(test_batches(dataset.test, test_options), test_images)
-        sums = [eval_step(state["params"], state["statistics"], batch, secret) for batch in batches]
+        weights = select_weights(state)
+        sums = [eval_step(weights["params"], weights["statistics"], batch, secret) for batch in batches]
         loss, correct, count = (math.fsum(float(s[name]) for s in sums) for name in ("loss", "correct", "count"))
         predicted_classes = np.count_nonzero(np.sum([np.asarray(s["predicted"]) for s in sums], axis=0))
         return Evaluation(loss / count, correct / count, round(count), int(predicted_classes))

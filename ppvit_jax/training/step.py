@@ -4,7 +4,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypeAlias, TypedDict
 
 import chex
 import jax
@@ -19,12 +19,16 @@ from ppvit_jax import cloud_augmentation, models
 from ppvit_jax.config import Config, make_encryption
 from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.encryption import Encryption, Secret
+from ppvit_jax.training.averaging import Weights, start_average, update_average
 from ppvit_jax.training.compiler import compiler_options, fix_precision
 from ppvit_jax.training.devices import Tree, make_mesh, state_shardings
+from ppvit_jax.training.examples import Examples
+from ppvit_jax.training.layer_decay import scale_by_layer
 from ppvit_jax.training.optimizer import make_optimizer
 
 # "image": uint8 [batch, height, width, 3]. "label": int [batch]. "number": uint32 [batch], unique for each image, for
-# encryptions with a key per image. "mask": float [batch], 0 for padding, in evaluation only.
+# encryptions with a key per image. "weight": float [batch], of each example in the loss, in training only; without it
+# all have 1. "mask": float [batch], 0 for padding, in evaluation only.
 Batch: TypeAlias = Mapping[str, jax.Array | np.ndarray]
 # Sums over examples, float []: "loss", "correct", "count".
 Metrics: TypeAlias = Mapping[str, jax.Array | np.ndarray]
@@ -40,6 +44,7 @@ class State(TypedDict):
       step: int32 [], number of steps that are done.
       total_steps: int32 [], number of steps in the run.
       metrics: sums since the start of the epoch.
+      average: average of the weights; only with `config.ema_decay`.
     """
 
     params: models.Params
@@ -48,6 +53,7 @@ class State(TypedDict):
     step: jax.Array
     total_steps: jax.Array
     metrics: Metrics
+    average: NotRequired[Weights]
 
 
 class Steps(NamedTuple):
@@ -80,7 +86,8 @@ def compile_steps(
       model_config: the model's shape.
       config: the configuration; see `ppvit_jax.config.default_config`. Only `optimizer`, `freeze`, `encryption`,
         `block_size`, `augmentation`, `cloud_augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`,
-        `sharding`, `reduce_dtype`, `dtype`, `matmul_precision` and `deterministic` are used.
+        `sharding`, `reduce_dtype`, `dtype`, `matmul_precision`, `deterministic`, `ema_decay`, `drop_path` and `remat`
+        are used.
       total_steps: number of steps in the run, where its schedule ends.
       mesh: the devices for which the functions will be compiled; they may be those of another machine. None for all
         devices of this run.
@@ -105,6 +112,9 @@ def compile_steps(
         "deterministic",
         "sharding",
         "reduce_dtype",
+        "ema_decay",
+        "drop_path",
+        "remat",
     )
     settings = ConfigDict({name: config[name] for name in names}).to_json()
     method = make_encryption(config, model_config)
@@ -126,13 +136,16 @@ def _compiled(
     config: Any = ConfigDict(json.loads(settings))
     divided = mesh if config.sharding == "fully_sharded" and mesh.size > 1 else None
     target = models.Target(mesh.devices.flat[0].platform, mesh.size, divided, config.reduce_dtype)
-    model = models.build(models.retarget(model_config, target))
+    training_config = models.set_training_mode(model_config, drop_path=config.drop_path, remat=config.remat)
+    model = models.build(models.retarget(training_config, target))
     names = unflatten_dict(models.parameter_shapes(model_config), sep="/")
     # A weight decay would change them, although they have no gradient.
     fixed = tuple(map(re.escape, models.family_of(model_config).fixed))
 
     def optimizer(total_steps: jax.typing.ArrayLike) -> optax.GradientTransformation:
-        return make_optimizer(config.optimizer, total_steps, names, (*config.freeze, *fixed))
+        chain = make_optimizer(config.optimizer, total_steps, names, (*config.freeze, *fixed))
+        decay = config.optimizer.layer_decay
+        return chain if decay == 1 else optax.chain(chain, scale_by_layer(model_config, decay))
 
     # Raises an error now if an expression in `freeze` is wrong.
     optimizer(1)
@@ -148,7 +161,7 @@ def _compiled(
         return jax.lax.with_sharding_constraint(tree, state_shardings(tree, config.sharding, mesh))
 
     def init_state(params: models.Params, statistics: models.Statistics, total_steps: int) -> State:
-        return {
+        state: State = {
             "params": params,
             "statistics": statistics,
             "opt_state": optimizer(total_steps).init(params),
@@ -156,6 +169,9 @@ def _compiled(
             "total_steps": jnp.full((), total_steps, jnp.int32),
             "metrics": zero_metrics(),
         }
+        if config.ema_decay:
+            state["average"] = start_average(params, statistics)
+        return state
 
     def augment_and_encrypt(batch: dict[str, jax.Array], rng: jax.Array | None, secret: Secret | None) -> jax.Array:
         chex.assert_rank(batch["image"], 4)
@@ -174,43 +190,35 @@ def _compiled(
             return images.astype(dtype)
         return normalize_images(images, config.mean, config.std, dtype)
 
-    def augment_encrypted(images: jax.Array, labels: jax.Array, rng: jax.Array) -> cloud_augmentation.Examples:
-        # No draw depends on the secret, and all of them are made before the batch is split.
-        targets = jax.nn.one_hot(labels, model_config.num_classes)
-        examples = augmentations.apply(images, targets, rng, model_config.patch_size, dtype)
-        if images.dtype == examples.images.dtype:
-            return examples
-        return examples._replace(images=normalize_images(examples.images, config.mean, config.std, dtype))
+    def augment_encrypted(examples: Examples, rng: jax.Array) -> Examples:
+        augmented = augmentations.apply(examples.images, rng, model_config.patch_size, dtype)
+        images, was_uint8 = augmented.images, examples.images.dtype == jnp.uint8
+        if was_uint8 and images.dtype != jnp.uint8:
+            images = normalize_images(images, config.mean, config.std, dtype)
+        examples = examples._replace(images=images, kept=augmented.kept)
+        return examples.mix_labels(augmented.shares, model_config.num_classes, config.label_smoothing)
 
     def loss_and_sums(
-        params: models.Params,
-        statistics: models.Statistics,
-        images: jax.Array,
-        labels: jax.Array,
-        kept: jax.Array | None,
-        rng: jax.Array,
+        params: models.Params, statistics: models.Statistics, examples: Examples, rng: jax.Array
     ) -> tuple[jax.Array, tuple[models.Statistics, jax.Array, jax.Array]]:
-        logits, statistics, penalty = model.train(params, statistics, to_model_input(images), rng, kept)
-        # Mixed labels have a weight for each class.
-        targets = jax.nn.one_hot(labels, logits.shape[-1]) if labels.ndim == 1 else labels
-        labels = labels if labels.ndim == 1 else jnp.argmax(labels, -1)
-        loss = optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, config.label_smoothing)).mean()
-        return loss + penalty, (statistics, loss, (jnp.argmax(logits, -1) == labels).sum())
+        images = to_model_input(examples.images)
+        logits, statistics, penalty = model.train(params, statistics, images, rng, examples.kept)
+        loss = examples.losses(logits, config.label_smoothing).mean()
+        return loss + penalty, (statistics, loss, (jnp.argmax(logits, -1) == examples.labels).sum())
 
     @functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
     @precisely
     def train_step(state: State, batch: dict[str, jax.Array], rng: jax.Array, secret: Secret | None) -> State:
         rng = jax.random.fold_in(rng, state["step"])
-        images, labels, kept = augment_and_encrypt(batch, rng, secret), batch["label"], None
+        examples = Examples(augment_and_encrypt(batch, rng, secret), batch["label"], batch.get("weight"))
+        # All draws are made before the batch is split, and none depends on the secret.
         if augmentations.methods:
-            images, labels, kept = augment_encrypted(images, labels, jax.random.fold_in(rng, 2))
+            examples = augment_encrypted(examples, jax.random.fold_in(rng, 2))
         gradient = jax.grad(loss_and_sums, has_aux=True)
         parts = config.accumulation
         model_rngs = jax.random.split(jax.random.fold_in(rng, 1), parts)
         if parts == 1:
-            grads, (statistics, loss, correct) = gradient(
-                state["params"], state["statistics"], images, labels, kept, model_rngs[0]
-            )
+            grads, (statistics, loss, correct) = gradient(state["params"], state["statistics"], examples, model_rngs[0])
         else:
 
             def add(carry: tuple, part: tuple) -> tuple[tuple, None]:
@@ -219,17 +227,17 @@ def _compiled(
                 return (jax.tree.map(jnp.add, total, (grads, sums)), statistics), None
 
             # Each part takes every `parts`-th example, so that no example moves to another device.
-            split = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), (images, labels, kept))
-            first, rest = (jax.tree.map(lambda a, c=cut: a[c], (*split, model_rngs)) for cut in (0, slice(1, None)))
+            split = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), examples)
+            first, rest = (jax.tree.map(lambda a, c=cut: a[c], (split, model_rngs)) for cut in (0, slice(1, None)))
             grads, (statistics, *sums) = gradient(state["params"], state["statistics"], *first)
             ((grads, (loss, correct)), statistics), _ = jax.lax.scan(add, ((grads, sums), statistics), rest)
             loss, grads = jax.tree.map(lambda a: a / parts, (loss, grads))
         grads = constrain_sharding(grads)
         updates, opt_state = optimizer(state["total_steps"]).update(grads, state["opt_state"], state["params"])
         params: Any = optax.apply_updates(state["params"], updates)
-        count = len(labels)
+        count = len(batch["label"])
         metrics = state["metrics"]
-        return {
+        new: State = {
             "params": constrain_sharding(params),
             "statistics": statistics,
             "opt_state": constrain_sharding(opt_state),
@@ -241,6 +249,9 @@ def _compiled(
                 "count": metrics["count"] + count,
             },
         }
+        if "average" in state:
+            new["average"] = constrain_sharding(update_average(state["average"], params, statistics, config.ema_decay))
+        return new
 
     @functools.partial(jax.jit, compiler_options=options)
     @precisely

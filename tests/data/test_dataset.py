@@ -157,5 +157,5 @@ def test_a_source_is_one_entry_of_the_table(monkeypatch):
     monkeypatch.setitem(dataset.SOURCES, "zeros", load_zeros)
     assert data.load(config(source="zeros", name="all"), 4, seed=3).train.image_shape == (4, 4, 3)
     assert asked == [("all", 4, 3)]
-    with pytest.raises(UserError, match="choose among 'tfds', 'image_folder', 'embedded', 'zeros'"):
+    with pytest.raises(UserError, match=r"choose among 'tfds', 'image_folder', 'embedded', .*'zeros'"):
         data.load(config(source="ones"), 4)

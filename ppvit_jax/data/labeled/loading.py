@@ -1,0 +1,246 @@
+"""Labeled images as a data set for training: choice of the splits, digests, and sources that read on demand."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from concurrent import futures
+
+import numpy as np
+
+from ppvit_jax.data.class_depth import printable
+from ppvit_jax.data.copies import find_copies, group_name
+from ppvit_jax.data.hashing import digest_train_and_test
+from ppvit_jax.data.images import ImageReader
+from ppvit_jax.data.labeled.examples import Collection, Columns, Examples
+from ppvit_jax.data.labeled.formats import FORMATS
+from ppvit_jax.data.progress import Progress
+from ppvit_jax.data.settings import DataSettings
+from ppvit_jax.data.source import ArraySource, Dataset, StreamSource
+from ppvit_jax.data.splits import TEST, VALIDATION, split_role
+from ppvit_jax.data.train_and_test import draw_test
+from ppvit_jax.errors import UserError, print_note, print_warning
+from ppvit_jax.files import local_path
+
+# Images that are decoded together while the next ones are read.
+_CHUNK = 64
+_MAX_THREADS = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chosen:
+    """Some images of a split.
+
+    Attributes:
+      examples: the split.
+      indices: the images' places in it, in ascending order, int64 [n].
+      labels: the class of each, int32 [n].
+    """
+
+    examples: Examples
+    indices: np.ndarray
+    labels: np.ndarray
+
+    def take(self, places: np.ndarray) -> Chosen:
+        """Returns the images at some places, in ascending order."""
+        return Chosen(self.examples, self.indices[places], self.labels[places])
+
+
+def loader(name: str) -> Callable[[DataSettings], Dataset]:
+    """Returns the function `load` of the data source of a format."""
+    return functools.partial(_load, name)
+
+
+def _load(name: str, settings: DataSettings) -> Dataset:
+    """Opens the input `settings.dir`, and prints a summary on stderr.
+
+    Raises:
+      UserError: the input is missing, damaged or wrong, or a split or a class is missing.
+    """
+    if not settings.dir:
+        raise UserError(f"data.dir is empty: give the {name} file, or the folder of its files")
+    columns = Columns(settings.image_column, settings.label_column)
+    collection = FORMATS[name](local_path(settings.dir), columns, labeled=True)
+    train, test, class_names = _divide(collection, settings)
+    train = train.take(settings.choose_train(len(train.indices)))
+    test = test.take(settings.choose_test(len(test.indices)))
+    digest, train_digest = _digest(collection, train, test, class_names)
+    train_source, test_source = [
+        make_source(collection, part, settings.reader, in_memory=settings.in_memory is True) for part in (train, test)
+    ]
+    # The images of a folder with a manifest have one size.
+    resize = "" if collection.manifest else settings.resize
+    title = local_path(settings.dir).resolve().name
+    return Dataset(
+        title, train_source, test_source, class_names, collection.manifest, digest, train_digest, resize=resize
+    )
+
+
+def make_source(
+    collection: Collection, chosen: Chosen, reader: ImageReader, *, in_memory: bool
+) -> ArraySource | StreamSource:
+    """Creates a source of some images.
+
+    Args:
+      collection: the input, which names images in messages.
+      chosen: the images.
+      reader: decodes them, to one size.
+      in_memory: True decodes all now, in one pass over the files; False decodes each when it is fetched.
+
+    Raises:
+      UserError: an image cannot be read; raised now if `in_memory`, otherwise when the image is fetched.
+    """
+    assert reader.image_size is not None
+    shape = (reader.image_size, reader.image_size, 3)
+    examples, indices = chosen.examples, chosen.indices
+
+    def decode(position: int, content: bytes) -> np.ndarray:
+        return reader.decode(content, collection.title(examples, int(indices[position])))
+
+    if not in_memory:
+        return StreamSource(
+            chosen.labels, shape, lambda position: decode(position, examples.read(int(indices[position])))
+        )
+    array = np.empty((len(indices), *shape), np.uint8)
+    contents = enumerate(examples.scan(indices))
+    progress = Progress("decoding", len(indices))
+
+    def decode_into(item: tuple[int, bytes]) -> None:
+        array[item[0]] = decode(*item)
+
+    with futures.ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        while chunk := list(itertools.islice(contents, _CHUNK)):
+            for _ in pool.map(decode_into, chunk):
+                pass
+            progress.update(chunk[-1][0] + 1)
+    progress.close()
+    return ArraySource(array, chosen.labels)
+
+
+def hash_images(examples: Examples, indices: np.ndarray) -> list[str]:
+    """Returns the SHA-256 of encoded images, in hexadecimal; a manifest spares reading them.
+
+    Args:
+      examples: the split.
+      indices: the images' places in it, in ascending order, int [n].
+
+    Raises:
+      UserError: an image cannot be read.
+    """
+    if examples.sha256 is not None:
+        return [examples.sha256(int(index)) for index in indices]
+    digests = []
+    progress = Progress("computing the SHA-256 of images", len(indices))
+    for content in examples.scan(indices):
+        digests.append(hashlib.sha256(content).hexdigest())
+        progress.update(len(digests))
+    progress.close()
+    return digests
+
+
+def _digest(collection: Collection, train: Chosen, test: Chosen, class_names: tuple[str, ...]) -> tuple[str, str]:
+    names = [part.examples.name(int(index)) for part in (train, test) for index in part.indices]
+    labels = [label for part in (train, test) for label in part.labels.tolist()]
+    digests = [digest for part in (train, test) for digest in hash_images(part.examples, part.indices)]
+    return digest_train_and_test(collection.root, names, labels, digests, class_names, len(train.indices))
+
+
+def _divide(collection: Collection, settings: DataSettings) -> tuple[Chosen, Chosen, tuple[str, ...]]:
+    """Chooses the training images and the test images by the names of the splits, or else draws the test images."""
+    path, class_names = collection.path, collection.class_names
+    _print_summary(collection)
+    train = _find(collection, settings.train_split, "train_split")
+    test = _find(collection, settings.test_split, "test_split")
+    if train and not test and settings.test_split == TEST:
+        test = _find(collection, VALIDATION, "test_split")
+    if test is None and len(collection.splits) == 1:
+        train, test = _draw(collection, collection.splits[0], settings)
+    elif train is None or test is None:
+        names = ", ".join(printable(examples.split) for examples in collection.splits)
+        field, missing = ("test", settings.test_split) if train else ("train", settings.train_split)
+        raise UserError(f"{path} has no split {missing!r}: choose among {names} in data.{field}_split")
+    else:
+        train, test = (Chosen(part, np.arange(part.count), _labels(part)) for part in (train, test))
+        print(f"training images: {train.examples.split}; test images: {test.examples.split}", file=sys.stderr)
+        others = [part for part in collection.splits if part not in (train.examples, test.examples)]
+        if others:
+            print_note(f"not used: {', '.join(f'{printable(part.split)} ({part.count:,} images)' for part in others)}")
+        if train.examples is test.examples:
+            print_warning("the test images are the training images, so the test accuracy says nothing")
+    if not collection.declared:
+        train, test, class_names = _keep_classes_of_training(collection, train, test)
+    if absent := [name for label, name in enumerate(class_names) if not (test.labels == label).any()]:
+        others = f" and {len(absent) - 1:,} other classes" if len(absent) > 1 else ""
+        print_warning(f"no test image shows {printable(absent[0])}{others}")
+    if len(class_names) == 1:
+        raise UserError(f"{path} has a single class, {class_names[0]}: give images of two classes or more")
+    return train, test, class_names
+
+
+def _print_summary(collection: Collection) -> None:
+    for examples in collection.splits:
+        split = f" ({printable(examples.split)})" if examples.split else ""
+        text = f"{examples.count:,} images of {len(collection.class_names):,} classes"
+        print(f"{printable(str(collection.path))}{split}: {text}", file=sys.stderr)
+
+
+def _find(collection: Collection, name: str, field: str) -> Examples | None:
+    """Returns the split of this name or of a usual spelling of it; None if there is none."""
+    present = {examples.split: examples for examples in collection.splits}
+    if name in present:
+        return present[name]
+    role = split_role(name)
+    same = [split for split in present if role and split_role(split) == role]
+    if len(same) > 1:
+        raise UserError(f"{collection.path} has the splits {same[0]!r} and {same[1]!r}: name one in data.{field}")
+    return present[same[0]] if same else None
+
+
+def _draw(collection: Collection, examples: Examples, settings: DataSettings) -> tuple[Chosen, Chosen]:
+    copies, assumed = (1, "")
+    if collection.manifest:
+        copies, assumed = find_copies([examples.name(index) for index in range(examples.count)], collection.manifest)
+    groups = [group_name(examples.name(index), copies) for index in range(examples.count)] if copies > 1 else None
+    labels = _labels(examples)
+    in_test = draw_test(labels, collection.class_names, groups, settings.test_fraction, settings.seed)
+    whole = Chosen(examples, np.arange(examples.count), labels)
+    share = f"a random share of {settings.test_fraction:g} of each class (data.test_fraction)"
+    print(f"test images: {np.count_nonzero(in_test):,}, {share}", file=sys.stderr)
+    if copies > 1:
+        print_note(f"the {copies} copies of an image stay together, in training or in testing")
+    if assumed:
+        print_note(assumed)
+    return whole.take(np.flatnonzero(~in_test)), whole.take(np.flatnonzero(in_test))
+
+
+def _keep_classes_of_training(
+    collection: Collection, train: Chosen, test: Chosen
+) -> tuple[Chosen, Chosen, tuple[str, ...]]:
+    """Leaves out classes that no training image shows.
+
+    Raises:
+      UserError: a test image shows such a class.
+    """
+    shown = np.unique(train.labels)
+    unknown = np.flatnonzero(~np.isin(test.labels, shown))
+    if len(unknown):
+        name = collection.class_names[test.labels[unknown[0]]]
+        title = collection.title(test.examples, int(test.indices[unknown[0]]))
+        raise UserError(
+            f"the test image {printable(title)} has the class {name!r}, which no training image has: add one, or "
+            "remove the test image"
+        )
+    place = np.zeros(len(collection.class_names), np.int32)
+    place[shown] = np.arange(len(shown), dtype=np.int32)
+    train, test = (dataclasses.replace(part, labels=place[part.labels]) for part in (train, test))
+    return train, test, tuple(collection.class_names[label] for label in shown)
+
+
+def _labels(examples: Examples) -> np.ndarray:
+    assert examples.labels is not None
+    return examples.labels

@@ -1,0 +1,1 @@
+"""Evaluation of models: measures, their files, and the choice of the best weights."""
