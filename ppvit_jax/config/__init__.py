@@ -7,10 +7,12 @@ from ml_collections import ConfigDict
 
 from ppvit_jax import cloud_augmentation, models
 from ppvit_jax.config.automatic import AUTOMATIC, name_model
+from ppvit_jax.config.evaluation import check_evaluation
 from ppvit_jax.config.fields import check_fields
 from ppvit_jax.config.loading import find_file as find_file
 from ppvit_jax.config.loading import read_file
 from ppvit_jax.config.recipe import check_recipe
+from ppvit_jax.config.tuning import check_tuning
 from ppvit_jax.data.augmentation import AUGMENTATIONS
 from ppvit_jax.data.balance import CLASS_WEIGHTS, SAMPLINGS
 from ppvit_jax.data.images import DEFAULT_MAX_PIXELS, RESIZES
@@ -90,6 +92,8 @@ def default_config() -> Config:
                 "test_split": "test",
                 # Share of each class to test on, for images without the splits train and test.
                 "test_fraction": 0.2,
+                # Validation images: a split or folder, or a fraction of the training images such as "0.1"; "" for none.
+                "validation": "",
                 # Columns of images (or their paths) and labels in a Parquet or CSV file; "" for the usual names.
                 "image_column": "",
                 "label_column": "",
@@ -133,6 +137,12 @@ def default_config() -> Config:
                 "layer_decay": 1.0,
             },
             "label_smoothing": 0.0,
+            # "single_label", or "multi_label" for any number of labels per image.
+            "task": "single_label",
+            # Measure of the validation images that chooses the weights, such as "val_accuracy"; "" for the last ones.
+            "best_by": "",
+            # Number of epochs without a better value of best_by that ends the run; 0 for never.
+            "patience": 0,
             # Weights of classes in the training loss: "none", or "balanced" (more for rare classes).
             "class_weights": CLASS_WEIGHTS[0],
             # Decay of an average of the weights, which is evaluated and handed over, such as 0.999; 0 for none.
@@ -141,6 +151,15 @@ def default_config() -> Config:
             "drop_path": 0.0,
             # Regular expressions; a parameter is not trained if one of them matches its whole name.
             "freeze": (),
+            "tuning": {
+                # "full", "lora" (low-rank factors and the head: arXiv 2106.09685) or "probe" (the head alone).
+                "method": "full",
+                # LoRA's rank and scale: W + alpha / rank * A B.
+                "rank": 8,
+                "alpha": 16.0,
+                # LoRA's layers, as regular expressions for query, key, value, out, Dense_0 and Dense_1.
+                "layers": ("query", "value"),
+            },
             "epochs": 15,
             "batch_size": 32,
             "eval_batch_size": 256,
@@ -198,6 +217,7 @@ def check(config: Config) -> Config:
     # Some shapes that a family cannot have are only found here.
     models.build(model_config)
     method = make_encryption(config, model_config)
+    check_tuning(config, model_config)
     choose("head", config.head, HEADS)
     choose("dtype", config.dtype, DTYPES)
     choose("matmul_precision", config.matmul_precision, PRECISIONS)
@@ -222,6 +242,7 @@ def check(config: Config) -> Config:
         raise UserError(f"config.optimizer.milestones is {tuple(milestones)}: give ascending parts of the run, 0 to 1")
     if len(config.mean) != 3 or len(config.std) != 3 or min(config.std) <= 0:
         raise UserError("config.mean and config.std need three numbers each, those of std positive")
+    check_evaluation(config)
     if config.adapt and method is not None:
         check_normalization(config)
     return config

@@ -31,8 +31,11 @@ RANGES = {
     "optimizer.clip_norm": Range(0),
     "optimizer.layer_decay": Range(most=1, above=0),
     "label_smoothing": _FRACTION,
+    "patience": COUNT_OR_NONE,
     "ema_decay": _FRACTION,
     "drop_path": _FRACTION,
+    "tuning.rank": Range(1, 2**16, whole=True),
+    "tuning.alpha": Range(above=0, most=2**16),
     "epochs": COUNT,
     "batch_size": COUNT,
     "eval_batch_size": COUNT,
@@ -42,7 +45,7 @@ RANGES = {
 }
 # Fields whose value is a list of numbers, or of text.
 _NUMBERS = ("mean", "std", "optimizer.milestones")
-_TEXTS = ("freeze",)
+_TEXTS = ("freeze", "tuning.layers")
 # Fields that are "auto", True or False, as a bool or as text.
 _CHOICES = ("data.in_memory", "data.on_device")
 

@@ -6,6 +6,8 @@ import collections
 import re
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from ppvit_jax.data.manifest import Manifest
 
 # Numbers of images have eight digits; a date has them too, but begins with no zero.
@@ -45,6 +47,19 @@ def group_name(name: str, copies: int) -> str:
     stem = name.rpartition(".")[0] if "." in name.rpartition("/")[2] else name
     match = _COPY.fullmatch(stem) if copies > 1 else None
     return match[1] if match and int(match[2]) < copies else stem
+
+
+def number_groups(names: Sequence[str], manifest: Manifest | None) -> np.ndarray | None:
+    """Returns a number for each image that its copies share, int [n]; None if images have no copies.
+
+    Args:
+      names: paths of the images.
+      manifest: manifest of the folder, or None.
+    """
+    copies, _ = find_copies(names, manifest)
+    if copies == 1:
+        return None
+    return np.unique([group_name(name, copies) for name in names], return_inverse=True)[1]
 
 
 def number_copies(names: Iterable[str], copies: int) -> list[str]:

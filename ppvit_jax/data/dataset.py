@@ -10,12 +10,16 @@ from ppvit_jax.data import embedded, image_folder, tfds_source
 from ppvit_jax.data.labeled import loading
 from ppvit_jax.data.settings import DataSettings, check_choice
 from ppvit_jax.data.source import Dataset
+from ppvit_jax.data.validation import add_validation, check_split_names
 
-# A source is a module with a function `load`, which opens the data set that the settings describe.
+# A source is a module with a function `load`, which opens the data set that the settings describe. It opens the
+# validation images if `settings.validation_split` names a split, and gives `train_groups` if images have copies.
 SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
     "tfds": tfds_source.load,
     "image_folder": image_folder.load,
     "embedded": embedded.load,
+    "parquet": loading.loader("parquet"),
+    "webdataset": loading.loader("webdataset"),
     "csv": loading.loader("csv"),
 }
 
@@ -37,4 +41,6 @@ def load(data: ConfigDict, image_size: int, seed: int = 0) -> Dataset:
     """
     source = str(data.source)
     check_choice("source", source, tuple(SOURCES))
-    return SOURCES[source](DataSettings.from_config(data, image_size, seed))
+    settings = DataSettings.from_config(data, image_size, seed)
+    check_split_names(settings.validation_split, settings.train_split, settings.test_split)
+    return add_validation(SOURCES[source](settings), settings.validation, seed)

@@ -63,30 +63,44 @@ def digest_train_and_test(
     digests: Sequence[str],
     class_names: Sequence[str],
     train_count: int,
+    validation_count: int = 0,
 ) -> tuple[str, str]:
     """Returns the SHA-256 of images' names, classes and content, of all and of the training images alone.
 
-    Training images among the test images get a warning.
+    Training images among the test or validation images get a warning.
 
     Args:
       root: the folder that names begin at, for the warning.
-      names: name of each image; the training images come first.
+      names: name of each image; the training images come first, and the validation images last.
       labels: class of each image, as a value of JSON.
       digests: SHA-256 of each image, in hexadecimal.
       class_names: names of the classes.
       train_count: number of training images.
+      validation_count: number of validation images.
+
+    Raises:
+      UserError: every validation image is a training image.
     """
     known = dict(zip(digests[:train_count], names, strict=False))
-    tested = zip(digests[train_count:], names[train_count:], strict=True)
-    if twins := [(name, known[digest]) for digest, name in tested if digest in known]:
-        test, train = (printable(str(root / name)) for name in twins[0])
+    end = len(names) - validation_count
+    for title, places in (("test", range(train_count, end)), ("validation", range(end, len(names)))):
+        twins = [(names[place], known[digests[place]]) for place in places if digests[place] in known]
+        if not twins:
+            continue
+        held, train = (printable(str(root / name)) for name in twins[0])
+        if title == "validation" and len(twins) == validation_count:
+            raise UserError(
+                f"every validation image is a training image, such as {held} and {train}: give another split in "
+                "data.validation, or a fraction such as 0.1"
+            )
         print_warning(
-            f"{len(twins):,} test images are training images too, such as {test} and {train}: the test accuracy is too "
-            "high"
+            f"{len(twins):,} {title} images are training images too, such as {held} and {train}: the {title} accuracy "
+            "is too high"
         )
 
     def digest(count: int) -> str:
         entries = ([names[index], labels[index], digests[index]] for index in range(count))
-        return digest_of(itertools.chain([[*class_names, train_count]], entries))
+        parts = [train_count, validation_count] if validation_count else [train_count]
+        return digest_of(itertools.chain([[*class_names, *parts]], entries))
 
     return digest(len(names)), digest(train_count)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ppvit_jax.data import manifest as manifests
+from ppvit_jax.data.copies import number_groups
 from ppvit_jax.data.folders import LabeledFiles
 from ppvit_jax.data.hashing import digest_train_and_test, hash_files
 from ppvit_jax.data.images import ImageReader
@@ -15,7 +16,7 @@ from ppvit_jax.data.manifest import Manifest
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
 from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
-from ppvit_jax.data.train_and_test import divide, list_for_training
+from ppvit_jax.data.train_and_test import choose_validation, divide, list_for_training
 from ppvit_jax.errors import UserError
 
 
@@ -31,33 +32,54 @@ def load(settings: DataSettings) -> Dataset:
         raise UserError("data.dir is empty: give the folder of images")
     path = Path(settings.dir).expanduser()
     manifest = manifests.read(path)
-    listing = list_for_training(path, settings.train_split, settings.test_split, manifest)
+    splits = (settings.train_split, settings.test_split)
+    listing = list_for_training(path, *splits, manifest, settings.validation_split)
     if manifest:
         manifest.check_listing(listing.images, path)
     train, test, class_names = divide(
-        listing, settings.train_split, settings.test_split, settings.test_fraction, settings.seed, manifest
+        listing, *splits, settings.test_fraction, settings.seed, manifest, settings.validation_split
     )
+    validation = []
+    if settings.validation_split:
+        validation = choose_validation(listing, settings.validation_split, *splits, class_names)
     train = [train[index] for index in settings.choose_train(len(train))]
     test = [test[index] for index in settings.choose_test(len(test))]
-    digest, train_digest = _digests(path, train, test, class_names, manifest)
-    train_source, test_source = [
+    digest, train_digest = _digests(path, train, test, validation, class_names, manifest)
+    train_source, test_source, *others = [
         make_source(files, settings.reader, in_memory=settings.in_memory is True, manifest=manifest)
-        for files in (train, test)
+        for files in filter(None, (train, test, validation))
     ]
-    # The images of a folder with a manifest have one size.
-    resize = "" if manifest else settings.resize
-    sources = train_source, test_source
-    return Dataset(path.resolve().name, *sources, class_names, manifest, digest, train_digest, resize=resize)
+    return Dataset(
+        path.resolve().name,
+        train_source,
+        test_source,
+        class_names,
+        manifest,
+        digest,
+        train_digest,
+        # The images of a folder with a manifest have one size.
+        resize="" if manifest else settings.resize,
+        validation=others[0] if others else None,
+        train_groups=number_groups([str(file) for file, _ in train], manifest) if settings.validation else None,
+    )
 
 
 def _digests(
-    root: Path, train: LabeledFiles, test: LabeledFiles, class_names: tuple[str, ...], manifest: Manifest | None
+    root: Path,
+    train: LabeledFiles,
+    test: LabeledFiles,
+    validation: LabeledFiles,
+    class_names: tuple[str, ...],
+    manifest: Manifest | None,
 ) -> tuple[str, str]:
     """Returns the SHA-256 of the images' paths, classes and content, of all and of the training images alone.
 
-    Images in both splits get a warning.
+    Test or validation images that are training images too get a warning.
+
+    Raises:
+      UserError: every validation image is a training image.
     """
-    files = [*train, *test]
+    files = [*train, *test, *validation]
     if manifest:
         digests = [manifest.sha256(path) for path, _ in files]
     else:
@@ -65,7 +87,7 @@ def _digests(
     start = len(str(root)) + 1
     names = [str(path)[start:] for path, _ in files]
     labels = [label for _, label in files]
-    return digest_train_and_test(root, names, labels, digests, class_names, len(train))
+    return digest_train_and_test(root, names, labels, digests, class_names, len(train), len(validation))
 
 
 def make_source(

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from ppvit_jax.data.images import MAX_PIXELS_LIMIT, RESIZE_NAMES, RESIZES, ImageReader, Resize
 from ppvit_jax.data.source import from_text, subset
+from ppvit_jax.data.validation import parse_fraction
 from ppvit_jax.errors import UserError
 
 
@@ -31,6 +32,7 @@ class DataSettings:
         Tiny-ImageNet, embedded ones) keep it and are resized on the device.
       seed: seed of the subsets, and of the split by `test_fraction`.
       download: True downloads a data set of `cifar.NAMES` that is not prepared.
+      validation: name of the split or subfolder of validation images, a fraction of the training images, or "".
       image_column, label_column: names of columns of a Parquet or CSV file; "" for the usual names.
     """
 
@@ -47,6 +49,7 @@ class DataSettings:
     image_size: int
     seed: int
     download: bool = False
+    validation: str = ""
     image_column: str = ""
     label_column: str = ""
 
@@ -61,6 +64,7 @@ class DataSettings:
         # Configurations of former versions lack the fields that have a default.
         optional = {field.name for field in dataclasses.fields(cls) if field.default is not dataclasses.MISSING}
         fields: dict[str, Any] = {name: getattr(data, name) for name in names if name not in optional or name in data}
+        fields["validation"] = str(fields.get("validation", ""))
         fields["in_memory"] = from_text(fields["in_memory"])
         fields["resize"] = RESIZE_NAMES.get(str(data.resize), data.resize)
         if fields["resize"] not in RESIZES:
@@ -76,6 +80,11 @@ class DataSettings:
                 f"data.max_pixels is {settings.max_pixels}: give 1 to {MAX_PIXELS_LIMIT}, Pillow's own limit"
             )
         return settings
+
+    @property
+    def validation_split(self) -> str:
+        """Name of the validation split that a source has to open; "" for none, and for a fraction."""
+        return self.validation if parse_fraction(self.validation) is None else ""
 
     @property
     def reader(self) -> ImageReader:

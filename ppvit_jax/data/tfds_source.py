@@ -17,13 +17,12 @@ from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
-from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
-from ppvit_jax.data.tfds_content import check_slices, digest_records
+from ppvit_jax.data.source import IN_MEMORY_BYTES, ArraySource, Dataset, StreamSource, map_chunks
+from ppvit_jax.data.tfds_content import check_slices, check_validation, digest_records
 from ppvit_jax.errors import UserError, print_note
 from ppvit_jax.files import local_path
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_IN_MEMORY_BYTES = 4 * 2**30
 
 
 def load(settings: DataSettings) -> Dataset:
@@ -42,15 +41,34 @@ def load(settings: DataSettings) -> Dataset:
         manifest.check_files()
     # Both splits are opened first, so that a misspelled test split is reported before the training images are decoded.
     train, test = Records(path, settings.train_split), Records(path, settings.test_split)
-    if manifest and manifest.header.copies > 1:
-        check_slices(path, (settings.train_split, settings.test_split), manifest.header.copies)
-    train_source, test_source = [
-        make_source(records, chosen, settings.reader, in_memory=settings.in_memory)
-        for records, chosen in ((train, settings.choose_train(len(train))), (test, settings.choose_test(len(test))))
+    splits = [settings.train_split, settings.test_split]
+    validation = None
+    if settings.validation_split:
+        validation = Records(path, settings.validation_split, "data.validation")
+        check_validation(path, settings.validation_split, *splits)
+        splits.append(settings.validation_split)
+    copies = manifest.header.copies if manifest else 1
+    if copies > 1:
+        check_slices(path, splits, copies)
+    chosen_train, chosen_test = settings.choose_train(len(train)), settings.choose_test(len(test))
+    parts = [(train, chosen_train), (test, chosen_test)]
+    if validation is not None:
+        parts.append((validation, np.arange(len(validation))))
+    train_source, test_source, *others = [
+        make_source(records, chosen, settings.reader, in_memory=settings.in_memory) for records, chosen in parts
     ]
-    digest = digest_records(path, manifest)
-    resize = "" if manifest or train.native_shape else settings.resize
-    return Dataset(train.name, train_source, test_source, train.class_names, manifest, digest, resize=resize)
+    return Dataset(
+        train.name,
+        train_source,
+        test_source,
+        train.class_names,
+        manifest,
+        digest_records(path, manifest),
+        resize="" if manifest or train.native_shape else settings.resize,
+        validation=others[0] if others else None,
+        # The copies of an image are consecutive records.
+        train_groups=chosen_train // copies if copies > 1 else None,
+    )
 
 
 def data_root(data_dir: str) -> Path:
@@ -118,8 +136,13 @@ class Records:
       class_names: the name of class i at index i.
     """
 
-    def __init__(self, folder: Path, split: str):
+    def __init__(self, folder: Path, split: str, field: str = "data.train_split and data.test_split"):
         """Opens a split.
+
+        Args:
+          folder: the folder of a version.
+          split: the split, in tfds' notation.
+          field: setting that names the split, for messages.
 
         Raises:
           UserError: the folder is damaged, has another file format, or lacks images and labels or the split.
@@ -146,10 +169,7 @@ class Records:
         try:
             self._data: Any = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         except ValueError as error:
-            raise UserError(
-                f"{folder} has no split {split!r}: choose among {', '.join(splits)} in data.train_split and "
-                "data.test_split"
-            ) from error
+            raise UserError(f"{folder} has no split {split!r}: choose among {', '.join(splits)} in {field}") from error
         except Exception as error:  # array_record raises RuntimeError and more on a damaged file
             raise _damaged(self._title, error) from error
         self.name: str = builder.name
@@ -229,7 +249,7 @@ def make_source(
     else:
         shape = (*records.native_shape, 3)
     if in_memory == "auto":
-        in_memory = records.native_shape is not None and len(chosen) * math.prod(shape) < _IN_MEMORY_BYTES
+        in_memory = records.native_shape is not None and len(chosen) * math.prod(shape) < IN_MEMORY_BYTES
     labels = np.empty(len(chosen), np.int32)
     array = np.empty((len(chosen) if in_memory else 0, *shape), np.uint8)
 

@@ -15,19 +15,22 @@ from ppvit_jax.data.folders import FolderListing, LabeledFiles, SplitFolder, des
 from ppvit_jax.data.listing_summary import print_summary
 from ppvit_jax.data.manifest import Manifest
 from ppvit_jax.data.splits import TEST, VALIDATION, split_role
+from ppvit_jax.data.validation import FIELD, refuse_overlap, refuse_test
 from ppvit_jax.errors import UserError
 
 _MISSING = "name both folders in data.train_split and data.test_split"
 
 
-def list_for_training(folder: Path, train_split: str, test_split: str, manifest: Manifest | None) -> FolderListing:
+def list_for_training(
+    folder: Path, train_split: str, test_split: str, manifest: Manifest | None, validation_split: str = ""
+) -> FolderListing:
     """Lists a folder; folders that have the names of the splits are splits.
 
     Raises:
       UserError: the folder or a folder inside cannot be read, or a link leads nowhere.
     """
     is_own = manifest is not None and manifest.folder == folder.absolute()
-    unusual = [name for name in (train_split, test_split) if not split_role(name)]
+    unusual = [name for name in (train_split, test_split, validation_split) if name and not split_role(name)]
     return list_folder(folder, named=unusual, ignored=[manifests.NAME] if is_own else ())
 
 
@@ -38,6 +41,7 @@ def divide(
     test_fraction: float,
     seed: int,
     manifest: Manifest | None,
+    validation_split: str = "",
 ) -> tuple[LabeledFiles, LabeledFiles, tuple[str, ...]]:
     """Chooses the training images and the test images, and prints a summary on stderr.
 
@@ -49,6 +53,7 @@ def divide(
         all). Copies of an image stay together.
       seed: seed of the random split.
       manifest: manifest of the folder, or None.
+      validation_split: name of the split that `choose_validation` takes, which counts as used; "" for none.
 
     Returns:
       (path, class) of each training image, (path, class) of each test image, and the class names in ascending order.
@@ -58,10 +63,7 @@ def divide(
         class that the training images lack, there is a single class, or a class has too few images to split.
     """
     folder = listing.root
-    train_name = _find_split(listing, train_split, "train_split")
-    test_name = _find_split(listing, test_split, "test_split")
-    if train_name and not test_name and test_split == TEST:
-        test_name = _find_split(listing, VALIDATION, "test_split")
+    train_name, test_name = _find_names(listing, train_split, test_split)
     if (train_name is None) != (test_name is None):
         missing = test_split if train_name else train_split
         raise UserError(f"{folder} has a folder {train_name or test_name!r} but none named {missing!r}: {_MISSING}")
@@ -70,13 +72,60 @@ def divide(
     if train_name is None or test_name is None:
         train, test, class_names, notes = _draw(listing, test_fraction, seed, manifest)
     else:
-        train, test, class_names, notes = _choose(listing, train_name, test_name)
+        train, test, class_names, notes = _choose(listing, train_name, test_name, validation_split)
     if len(class_names) == 1:
         raise UserError(f"{folder} has a single class, {class_names[0]}: give images of two classes or more")
     print_summary(listing)
     for note in notes:
         print(note, file=sys.stderr)
     return train, test, class_names
+
+
+def choose_validation(
+    listing: FolderListing, validation_split: str, train_split: str, test_split: str, class_names: tuple[str, ...]
+) -> LabeledFiles:
+    """Chooses the validation images of a folder with splits.
+
+    Args:
+      listing: the folder.
+      validation_split, train_split, test_split: names of the splits, as for `divide`.
+      class_names: names of the classes, from `divide`.
+
+    Returns:
+      (path, class) of each image.
+
+    Raises:
+      UserError: the split is missing or empty, is the training or test split, or has a class that they lack.
+    """
+    train_name, test_name = _find_names(listing, train_split, test_split)
+    name = _find_split(listing, validation_split, "validation")
+    if name is None:
+        raise UserError(
+            f"{FIELD} is {validation_split!r}, but {listing.root} has no such folder: give another, or a fraction of "
+            "the training images such as 0.1"
+        )
+    if name == train_name:
+        raise refuse_overlap(validation_split, f"the training images {listing.root / name}", "a fraction such as 0.1")
+    if name == test_name:
+        raise refuse_test(validation_split)
+    files, names = _label(listing, _get_split(listing, name))
+    if unknown := sorted(set(names) - set(class_names)):
+        raise UserError(
+            f"{listing.root / name} has the class {unknown[0]!r}, which the training images lack: add it there or "
+            "remove it here"
+        )
+    print(f"validation images: {printable(name)}", file=sys.stderr)
+    labels = [class_names.index(name) for name in names]
+    return [(path, labels[label]) for path, label in files]
+
+
+def _find_names(listing: FolderListing, train_split: str, test_split: str) -> tuple[str | None, str | None]:
+    """Returns the folders of the training and the test split; a validation split stands in for a missing test split."""
+    train_name = _find_split(listing, train_split, "train_split")
+    test_name = _find_split(listing, test_split, "test_split")
+    if train_name and not test_name and test_split == TEST:
+        test_name = _find_split(listing, VALIDATION, "test_split")
+    return train_name, test_name
 
 
 def _find_split(listing: FolderListing, name: str, field: str) -> str | None:
@@ -94,7 +143,7 @@ def _find_split(listing: FolderListing, name: str, field: str) -> str | None:
 
 
 def _choose(
-    listing: FolderListing, train_name: str, test_name: str
+    listing: FolderListing, train_name: str, test_name: str, validation_split: str
 ) -> tuple[LabeledFiles, LabeledFiles, tuple[str, ...], list[str]]:
     train, class_names = _label(listing, _get_split(listing, train_name))
     test, test_names = _label(listing, _get_split(listing, test_name))
@@ -105,7 +154,8 @@ def _choose(
             "add it there or remove it here"
         )
     notes = [f"training images: {printable(train_name)}; test images: {printable(test_name)}"]
-    others = [split for split in listing.splits if split.name not in (train_name, test_name)]
+    validation_name = _find_split(listing, validation_split, "validation") if validation_split else None
+    others = [split for split in listing.splits if split.name not in (train_name, test_name, validation_name)]
     if others:
         texts = [f"{printable(split.name)} ({split.count:,} images)" for split in others]
         notes.append(f"note: not used: {', '.join(texts)}")

@@ -1,6 +1,7 @@
 """Optimizer and learning-rate schedule of a run, as optax objects built from `config.optimizer`."""
 
 import re
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ppvit_jax import models
 from ppvit_jax.config import Config
 from ppvit_jax.errors import UserError
+from ppvit_jax.models.low_rank import FACTORS
+
+# Kernels, and the factors of kernels.
+_DECAYED = ("kernel", *FACTORS)
 
 
 def make_schedule(optimizer: Config, total_steps: jax.typing.ArrayLike) -> optax.Schedule:
@@ -58,8 +63,8 @@ def make_optimizer(
       "sgd": adds weight_decay/2 * |w|^2 over all parameters to the loss, so that its gradient enters the momentum, as
         in PyTorch's SGD and in the paper.
       "adam": adds the same term, so that its gradient enters Adam's moments, as in PyTorch's Adam.
-      "adamw": decouples weight decay from the gradient (arXiv 1711.05101) and applies it to kernels only, as in
-        big_vision.
+      "adamw": decouples weight decay from the gradient (arXiv 1711.05101) and applies it to kernels and
+        their low-rank factors only, as in big_vision.
     All updates are elementwise, apart from the global norm used for clipping, so adaptation commutes with training.
 
     Args:
@@ -86,7 +91,7 @@ def make_optimizer(
         steps.append(optax.adam(schedule, b1=optimizer.b1, b2=optimizer.b2))
     else:
         # Select kernels by name: the biases of an attention layer have two axes as well, heads and values.
-        kernels = unflatten_dict({name: name[-1] == "kernel" for name in flatten_dict(params)})
+        kernels = unflatten_dict({name: name[-1] in _DECAYED for name in flatten_dict(params)})
         steps.append(
             optax.adamw(
                 schedule,
@@ -97,10 +102,20 @@ def make_optimizer(
             )
         )
     chain = optax.chain(*steps)
-    if not freeze:
+    frozen = find_frozen(flatten_dict(params, sep="/"), freeze)
+    if not frozen:
         return chain
-    names = flatten_dict(params, sep="/")
-    labels = dict.fromkeys(names, "train")
+    labels = {name: "freeze" if name in frozen else "train" for name in flatten_dict(params, sep="/")}
+    return optax.multi_transform({"train": chain, "freeze": optax.set_to_zero()}, unflatten_dict(labels, sep="/"))
+
+
+def find_frozen(names: Iterable[str], freeze: Sequence[str]) -> set[str]:
+    """Returns the names that a regular expression in `freeze` matches as a whole.
+
+    Raises:
+      UserError: an expression is invalid or matches nothing.
+    """
+    names, frozen = list(names), set()
     for pattern in freeze:
         try:
             matched = [name for name in names if re.fullmatch(pattern, name)]
@@ -108,5 +123,5 @@ def make_optimizer(
             raise UserError(f"config.freeze has an invalid regular expression {pattern!r}: {error}") from None
         if not matched:
             raise UserError(f"config.freeze: {pattern!r} matches no parameter's name as a whole; correct or remove it")
-        labels |= dict.fromkeys(matched, "freeze")
-    return optax.multi_transform({"train": chain, "freeze": optax.set_to_zero()}, unflatten_dict(labels, sep="/"))
+        frozen |= set(matched)
+    return frozen

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NotRequired, TypeAlias, TypedDict
 
@@ -11,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -25,6 +23,7 @@ from ppvit_jax.training.devices import Tree, make_mesh, state_shardings
 from ppvit_jax.training.examples import Examples
 from ppvit_jax.training.layer_decay import scale_by_layer
 from ppvit_jax.training.optimizer import make_optimizer
+from ppvit_jax.training.tuning import FROZEN, Tuning
 
 # "image": uint8 [batch, height, width, 3]. "label": int [batch]. "number": uint32 [batch], unique for each image, for
 # encryptions with a key per image. "weight": float [batch], of each example in the loss, in training only; without it
@@ -45,6 +44,7 @@ class State(TypedDict):
       total_steps: int32 [], number of steps in the run.
       metrics: sums since the start of the epoch.
       average: average of the weights; only with `config.ema_decay`.
+      frozen: the rest of the model, if `params` are not all of it; see `ppvit_jax.training.tuning`.
     """
 
     params: models.Params
@@ -54,6 +54,7 @@ class State(TypedDict):
     total_steps: jax.Array
     metrics: Metrics
     average: NotRequired[Weights]
+    frozen: NotRequired[models.Params]
 
 
 class Steps(NamedTuple):
@@ -65,13 +66,14 @@ class Steps(NamedTuple):
     Attributes:
       init_state: (params, statistics) -> state.
       train_step: (state, batch, rng, secret) -> state; donates its input state.
-      eval_step: (params, statistics, batch, secret) -> sums over the examples of the batch, and "predicted": float
-        [classes], the number of examples that are predicted as each class.
+      eval_step: (params, statistics, batch, secret, frozen) -> sums over the examples of the batch, and "predicted":
+        float [classes], the number of examples that are predicted as each class. `frozen` is the state's, if it has
+        any.
     """
 
     init_state: Callable[[models.Params, models.Statistics], State]
     train_step: Callable[[State, Batch, jax.Array, Secret | None], State]
-    eval_step: Callable[[models.Params, models.Statistics, Batch, Secret | None], Metrics]
+    eval_step: Callable[..., Metrics]
 
 
 def compile_steps(
@@ -84,10 +86,10 @@ def compile_steps(
 
     Args:
       model_config: the model's shape.
-      config: the configuration; see `ppvit_jax.config.default_config`. Only `optimizer`, `freeze`, `encryption`,
-        `block_size`, `augmentation`, `cloud_augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`,
-        `sharding`, `reduce_dtype`, `dtype`, `matmul_precision`, `deterministic`, `ema_decay`, `drop_path` and `remat`
-        are used.
+      config: the configuration; see `ppvit_jax.config.default_config`. Only `optimizer`, `freeze`, `tuning`, `seed`,
+        `encryption`, `block_size`, `augmentation`, `cloud_augmentation`, `mean`, `std`, `label_smoothing`,
+        `accumulation`, `sharding`, `reduce_dtype`, `dtype`, `matmul_precision`, `deterministic`, `ema_decay`,
+        `drop_path` and `remat` are used.
       total_steps: number of steps in the run, where its schedule ends.
       mesh: the devices for which the functions will be compiled; they may be those of another machine. None for all
         devices of this run.
@@ -101,6 +103,7 @@ def compile_steps(
     names = (
         "optimizer",
         "freeze",
+        "tuning",
         "augmentation",
         "cloud_augmentation",
         "mean",
@@ -121,7 +124,8 @@ def compile_steps(
     mesh = mesh or make_mesh()
     program = method and method.program_in_blocks(model_config.patch_size, mesh.devices.flat[0].platform)
     init_state, train_step, eval_step = _compiled(model_config, program, settings, mesh)
-    return Steps(functools.partial(init_state, total_steps=total_steps), train_step, eval_step)
+    init_state = functools.partial(init_state, total_steps=total_steps, seed=config.seed)
+    return Steps(init_state, train_step, eval_step)
 
 
 def zero_metrics() -> dict[str, np.ndarray]:
@@ -138,17 +142,13 @@ def _compiled(
     target = models.Target(mesh.devices.flat[0].platform, mesh.size, divided, config.reduce_dtype)
     training_config = models.set_training_mode(model_config, drop_path=config.drop_path, remat=config.remat)
     model = models.build(models.retarget(training_config, target))
-    names = unflatten_dict(models.parameter_shapes(model_config), sep="/")
-    # A weight decay would change them, although they have no gradient.
-    fixed = tuple(map(re.escape, models.family_of(model_config).fixed))
+    tuning = Tuning(config, model_config)
 
     def optimizer(total_steps: jax.typing.ArrayLike) -> optax.GradientTransformation:
-        chain = make_optimizer(config.optimizer, total_steps, names, (*config.freeze, *fixed))
+        chain = make_optimizer(config.optimizer, total_steps, tuning.names, tuning.freeze)
         decay = config.optimizer.layer_decay
         return chain if decay == 1 else optax.chain(chain, scale_by_layer(model_config, decay))
 
-    # Raises an error now if an expression in `freeze` is wrong.
-    optimizer(1)
     augmentations = cloud_augmentation.parse(config.cloud_augmentation)
     dtype = jnp.dtype(config.dtype)
     precisely = functools.partial(fix_precision, dtype=config.dtype, precision=config.matmul_precision)
@@ -160,7 +160,8 @@ def _compiled(
         # Without this constraint, XLA may choose a different sharding than the input state has.
         return jax.lax.with_sharding_constraint(tree, state_shardings(tree, config.sharding, mesh))
 
-    def init_state(params: models.Params, statistics: models.Statistics, total_steps: int) -> State:
+    def init_state(params: models.Params, statistics: models.Statistics, total_steps: int, seed: int) -> State:
+        params, rest = tuning.init(params, seed)
         state: State = {
             "params": params,
             "statistics": statistics,
@@ -171,6 +172,8 @@ def _compiled(
         }
         if config.ema_decay:
             state["average"] = start_average(params, statistics)
+        if rest:
+            state[FROZEN] = rest
         return state
 
     def augment_and_encrypt(batch: dict[str, jax.Array], rng: jax.Array | None, secret: Secret | None) -> jax.Array:
@@ -214,25 +217,30 @@ def _compiled(
         # All draws are made before the batch is split, and none depends on the secret.
         if augmentations.methods:
             examples = augment_encrypted(examples, jax.random.fold_in(rng, 2))
-        gradient = jax.grad(loss_and_sums, has_aux=True)
+        trained, constant = tuning.divide(state["params"])
+
+        def loss_of_trained(trained: models.Params, *others: Any) -> tuple[jax.Array, tuple]:
+            return loss_and_sums(tuning.complete(trained, constant, state.get(FROZEN, {})), *others)
+
+        gradient = jax.grad(loss_of_trained, has_aux=True)
         parts = config.accumulation
         model_rngs = jax.random.split(jax.random.fold_in(rng, 1), parts)
         if parts == 1:
-            grads, (statistics, loss, correct) = gradient(state["params"], state["statistics"], examples, model_rngs[0])
+            grads, (statistics, loss, correct) = gradient(trained, state["statistics"], examples, model_rngs[0])
         else:
 
             def add(carry: tuple, part: tuple) -> tuple[tuple, None]:
                 total, statistics = carry
-                grads, (statistics, *sums) = gradient(state["params"], statistics, *part)
+                grads, (statistics, *sums) = gradient(trained, statistics, *part)
                 return (jax.tree.map(jnp.add, total, (grads, sums)), statistics), None
 
             # Each part takes every `parts`-th example, so that no example moves to another device.
             split = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1), examples)
             first, rest = (jax.tree.map(lambda a, c=cut: a[c], (split, model_rngs)) for cut in (0, slice(1, None)))
-            grads, (statistics, *sums) = gradient(state["params"], state["statistics"], *first)
+            grads, (statistics, *sums) = gradient(trained, state["statistics"], *first)
             ((grads, (loss, correct)), statistics), _ = jax.lax.scan(add, ((grads, sums), statistics), rest)
             loss, grads = jax.tree.map(lambda a: a / parts, (loss, grads))
-        grads = constrain_sharding(grads)
+        grads = constrain_sharding(tuning.fill(grads, state["params"]))
         updates, opt_state = optimizer(state["total_steps"]).update(grads, state["opt_state"], state["params"])
         params: Any = optax.apply_updates(state["params"], updates)
         count = len(batch["label"])
@@ -251,15 +259,22 @@ def _compiled(
         }
         if "average" in state:
             new["average"] = constrain_sharding(update_average(state["average"], params, statistics, config.ema_decay))
+        if FROZEN in state:
+            new[FROZEN] = constrain_sharding(state[FROZEN])
         return new
 
     @functools.partial(jax.jit, compiler_options=options)
     @precisely
     def eval_step(
-        params: models.Params, statistics: models.Statistics, batch: dict[str, jax.Array], secret: Secret | None
+        params: models.Params,
+        statistics: models.Statistics,
+        batch: dict[str, jax.Array],
+        secret: Secret | None,
+        frozen: models.Params | None = None,
     ) -> Metrics:
         chex.assert_type(batch["mask"], float)
         chex.assert_equal_shape([batch["mask"], batch["label"]])
+        params = tuning.complete(params, frozen or {})
         logits = model.apply(params, to_model_input(augment_and_encrypt(batch, None, secret)), statistics)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         predicted, mask = jnp.argmax(logits, -1), batch["mask"]

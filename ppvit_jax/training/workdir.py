@@ -5,9 +5,9 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -19,11 +19,12 @@ from ppvit_jax.errors import UserError, print_note
 from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import identity
 from ppvit_jax.training.results import MetricsLine, Result, json_line, read_history, read_result
+from ppvit_jax.training.tuning import to_save
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
-Tree = TypeVar("Tree")
+StateT = TypeVar("StateT", bound=Mapping[str, Any])
 # The file that the one process holds that writes to a workdir.
 _LOCK = ".lock"
 
@@ -158,7 +159,7 @@ class Workdir:
             # Waits until the latest state is written.
             self._manager.close()
 
-    def restore(self, state: Tree) -> Tree:
+    def restore(self, state: StateT) -> StateT:
         """Returns the latest saved state, or `state` if none was saved; drops metrics that were logged after it.
 
         Raises:
@@ -168,17 +169,17 @@ class Workdir:
 
         step = self._manager.latest_step()
         if step is not None:
-            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, to_save(state))
             with reading_state(self.path / "checkpoints" / str(step), "; remove checkpoints/ to start the run again"):
                 restored: Any = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-                state = restored
+                state = cast(StateT, {**state, **restored})
         file = self.path / "metrics.jsonl"
         if self.writes:
             lines = [line for line in self.history() if line["step"] <= (step or 0)]
             write_text(file, "".join(json_line({**line}) for line in lines))
         return state
 
-    def save(self, step: int, state: object) -> None:
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Saves the state for resuming: copies it, and writes it in the background during training.
 
         Raises:
@@ -186,6 +187,7 @@ class Workdir:
         """
         import orbax.checkpoint as ocp
 
+        state = to_save(state)
         # Asked beforehand, because Orbax on a full disk fails in many threads at once.
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if self.writes and (free := shutil.disk_usage(self.path).free) < needed:

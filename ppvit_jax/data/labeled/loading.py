@@ -14,16 +14,17 @@ from concurrent import futures
 import numpy as np
 
 from ppvit_jax.data.class_depth import printable
-from ppvit_jax.data.copies import find_copies, group_name
+from ppvit_jax.data.copies import find_copies, group_name, number_groups
 from ppvit_jax.data.hashing import digest_train_and_test
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.labeled.examples import Collection, Columns, Examples
 from ppvit_jax.data.labeled.formats import FORMATS
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
-from ppvit_jax.data.source import ArraySource, Dataset, StreamSource
+from ppvit_jax.data.source import IN_MEMORY_BYTES, ArraySource, Dataset, StreamSource
 from ppvit_jax.data.splits import TEST, VALIDATION, split_role
 from ppvit_jax.data.train_and_test import draw_test
+from ppvit_jax.data.validation import refuse_overlap, refuse_test
 from ppvit_jax.errors import UserError, print_note, print_warning
 from ppvit_jax.files import local_path
 
@@ -66,19 +67,39 @@ def _load(name: str, settings: DataSettings) -> Dataset:
         raise UserError(f"data.dir is empty: give the {name} file, or the folder of its files")
     columns = Columns(settings.image_column, settings.label_column)
     collection = FORMATS[name](local_path(settings.dir), columns, labeled=True)
-    train, test, class_names = _divide(collection, settings)
+    train, test, validation, class_names = _divide(collection, settings)
     train = train.take(settings.choose_train(len(train.indices)))
     test = test.take(settings.choose_test(len(test.indices)))
-    digest, train_digest = _digest(collection, train, test, class_names)
-    train_source, test_source = [
-        make_source(collection, part, settings.reader, in_memory=settings.in_memory is True) for part in (train, test)
+    parts = [part for part in (train, test, validation) if part is not None]
+    digest, train_digest = _digest(collection, parts, class_names)
+    in_memory = settings.in_memory is True
+    if collection.slow and settings.in_memory == "auto":
+        in_memory = sum(len(part.indices) for part in parts) * 3 * settings.image_size**2 < IN_MEMORY_BYTES
+    if collection.slow and not in_memory:
+        print_warning(collection.slow)
+    train_source, test_source, *others = [
+        make_source(collection, part, settings.reader, in_memory=in_memory) for part in parts
     ]
     # The images of a folder with a manifest have one size.
     resize = "" if collection.manifest else settings.resize
     title = local_path(settings.dir).resolve().name
     return Dataset(
-        title, train_source, test_source, class_names, collection.manifest, digest, train_digest, resize=resize
+        title,
+        train_source,
+        test_source,
+        class_names,
+        collection.manifest,
+        digest,
+        train_digest,
+        resize,
+        validation=others[0] if others else None,
+        train_groups=_group_copies(collection, train) if settings.validation else None,
     )
+
+
+def _group_copies(collection: Collection, chosen: Chosen) -> np.ndarray | None:
+    """Returns a number for each image that the copies of an image share, int [n]; None if images have no copies."""
+    return number_groups([chosen.examples.name(int(index)) for index in chosen.indices], collection.manifest)
 
 
 def make_source(
@@ -143,15 +164,17 @@ def hash_images(examples: Examples, indices: np.ndarray) -> list[str]:
     return digests
 
 
-def _digest(collection: Collection, train: Chosen, test: Chosen, class_names: tuple[str, ...]) -> tuple[str, str]:
-    names = [part.examples.name(int(index)) for part in (train, test) for index in part.indices]
-    labels = [label for part in (train, test) for label in part.labels.tolist()]
-    digests = [digest for part in (train, test) for digest in hash_images(part.examples, part.indices)]
-    return digest_train_and_test(collection.root, names, labels, digests, class_names, len(train.indices))
+def _digest(collection: Collection, parts: list[Chosen], class_names: tuple[str, ...]) -> tuple[str, str]:
+    """Returns the digests of training, test and possibly validation images; see `digest_train_and_test`."""
+    names = [part.examples.name(int(index)) for part in parts for index in part.indices]
+    labels = [label for part in parts for label in part.labels.tolist()]
+    digests = [digest for part in parts for digest in hash_images(part.examples, part.indices)]
+    counts = [len(part.indices) for part in parts]
+    return digest_train_and_test(collection.root, names, labels, digests, class_names, counts[0], sum(counts[2:]))
 
 
-def _divide(collection: Collection, settings: DataSettings) -> tuple[Chosen, Chosen, tuple[str, ...]]:
-    """Chooses the training images and the test images by the names of the splits, or else draws the test images."""
+def _divide(collection: Collection, settings: DataSettings) -> tuple[Chosen, Chosen, Chosen | None, tuple[str, ...]]:
+    """Chooses training, test and validation images by the names of the splits, or else draws the test images."""
     path, class_names = collection.path, collection.class_names
     _print_summary(collection)
     train = _find(collection, settings.train_split, "train_split")
@@ -160,6 +183,7 @@ def _divide(collection: Collection, settings: DataSettings) -> tuple[Chosen, Cho
         test = _find(collection, VALIDATION, "test_split")
     if test is None and len(collection.splits) == 1:
         train, test = _draw(collection, collection.splits[0], settings)
+        validation = _find_validation(collection, settings, train, test)
     elif train is None or test is None:
         names = ", ".join(printable(examples.split) for examples in collection.splits)
         field, missing = ("test", settings.test_split) if train else ("train", settings.train_split)
@@ -167,19 +191,46 @@ def _divide(collection: Collection, settings: DataSettings) -> tuple[Chosen, Cho
     else:
         train, test = (Chosen(part, np.arange(part.count), _labels(part)) for part in (train, test))
         print(f"training images: {train.examples.split}; test images: {test.examples.split}", file=sys.stderr)
-        others = [part for part in collection.splits if part not in (train.examples, test.examples)]
+        validation = _find_validation(collection, settings, train, test)
+        used = [part.examples for part in (train, test, validation) if part is not None]
+        others = [part for part in collection.splits if part not in used]
         if others:
             print_note(f"not used: {', '.join(f'{printable(part.split)} ({part.count:,} images)' for part in others)}")
         if train.examples is test.examples:
             print_warning("the test images are the training images, so the test accuracy says nothing")
     if not collection.declared:
-        train, test, class_names = _keep_classes_of_training(collection, train, test)
+        parts, class_names = _keep_classes_of_training(collection, train, test, validation)
+        train, test, validation = parts
     if absent := [name for label, name in enumerate(class_names) if not (test.labels == label).any()]:
         others = f" and {len(absent) - 1:,} other classes" if len(absent) > 1 else ""
         print_warning(f"no test image shows {printable(absent[0])}{others}")
     if len(class_names) == 1:
         raise UserError(f"{path} has a single class, {class_names[0]}: give images of two classes or more")
-    return train, test, class_names
+    return train, test, validation, class_names
+
+
+def _find_validation(collection: Collection, settings: DataSettings, train: Chosen, test: Chosen) -> Chosen | None:
+    """Returns the validation images of the split that the settings name; None without any.
+
+    Raises:
+      UserError: there is no such split, or it is that of the training or test images.
+    """
+    name = settings.validation_split
+    if not name:
+        return None
+    examples = _find(collection, name, "validation")
+    if examples is None:
+        names = ", ".join(printable(part.split) for part in collection.splits)
+        raise UserError(
+            f"{collection.path} has no split {name!r}: choose among {names} in data.validation, or give a fraction "
+            "such as 0.1"
+        )
+    if examples is train.examples:
+        raise refuse_overlap(name, f"the training images of {collection.path}", "a fraction such as 0.1")
+    if examples is test.examples:
+        raise refuse_test(name)
+    print(f"validation images: {printable(examples.split)}", file=sys.stderr)
+    return Chosen(examples, np.arange(examples.count), _labels(examples))
 
 
 def _print_summary(collection: Collection) -> None:
@@ -219,26 +270,31 @@ def _draw(collection: Collection, examples: Examples, settings: DataSettings) ->
 
 
 def _keep_classes_of_training(
-    collection: Collection, train: Chosen, test: Chosen
-) -> tuple[Chosen, Chosen, tuple[str, ...]]:
+    collection: Collection, train: Chosen, test: Chosen, validation: Chosen | None
+) -> tuple[tuple[Chosen, Chosen, Chosen | None], tuple[str, ...]]:
     """Leaves out classes that no training image shows.
 
     Raises:
-      UserError: a test image shows such a class.
+      UserError: a test or validation image shows such a class.
     """
     shown = np.unique(train.labels)
-    unknown = np.flatnonzero(~np.isin(test.labels, shown))
-    if len(unknown):
-        name = collection.class_names[test.labels[unknown[0]]]
-        title = collection.title(test.examples, int(test.indices[unknown[0]]))
-        raise UserError(
-            f"the test image {printable(title)} has the class {name!r}, which no training image has: add one, or "
-            "remove the test image"
-        )
+    for title, part in (("test", test), ("validation", validation)):
+        if part is None:
+            continue
+        unknown = np.flatnonzero(~np.isin(part.labels, shown))
+        if len(unknown):
+            name = collection.class_names[part.labels[unknown[0]]]
+            image = collection.title(part.examples, int(part.indices[unknown[0]]))
+            raise UserError(
+                f"the {title} image {printable(image)} has the class {name!r}, which no training image has: add one, "
+                f"or remove the {title} image"
+            )
     place = np.zeros(len(collection.class_names), np.int32)
     place[shown] = np.arange(len(shown), dtype=np.int32)
     train, test = (dataclasses.replace(part, labels=place[part.labels]) for part in (train, test))
-    return train, test, tuple(collection.class_names[label] for label in shown)
+    if validation is not None:
+        validation = dataclasses.replace(validation, labels=place[validation.labels])
+    return (train, test, validation), tuple(collection.class_names[label] for label in shown)
 
 
 def _labels(examples: Examples) -> np.ndarray:

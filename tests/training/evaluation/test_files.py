@@ -24,10 +24,16 @@ def _measured(task="single_label"):
     return measures.compute()
 
 
+def _read(folder):
+    evaluation = read_evaluation(folder)
+    assert evaluation is not None
+    return evaluation
+
+
 def test_an_evaluation_is_read_as_it_was_written(tmp_path):
     measured = _measured()
     assert write_evaluation(tmp_path, measured, NAMES, ORIGIN) == ["evaluation.json", "confusion.csv", "confusion.png"]
-    content, confusion = read_evaluation(tmp_path)
+    content, confusion = _read(tmp_path)
     np.testing.assert_array_equal(confusion, measured.confusion)
     assert content["metrics"] == measured.values
     assert tuple(row["name"] for row in content["classes"]) == NAMES
@@ -39,7 +45,7 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path):
 
 def test_several_labels_have_no_confusion_matrix(tmp_path):
     assert write_evaluation(tmp_path, _measured("multi_label"), NAMES, ORIGIN) == ["evaluation.json"]
-    content, confusion = read_evaluation(tmp_path)
+    content, confusion = _read(tmp_path)
     assert confusion is None and content["confusion"] is None
     assert content["classes"][0].keys() == {"name", "examples", "predicted", "average_precision"}
 
