@@ -17,6 +17,7 @@ BLOCKED = (
     "timm",
     "apache_beam",
     "huggingface_hub",
+    "onnx",
     "pyarrow",
 )
 _SOURCES = ("ppvit_jax", "checkpoints_convert", "configs", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
