@@ -18,8 +18,10 @@ from ppvit_jax.models.attention import attention, choose_attention, padded_token
 from ppvit_jax.models.drop_path import branch_factors, drop_rates, rows_of_examples
 from ppvit_jax.models.layer_norm import standardize
 from ppvit_jax.models.products import activation_dtype, linear
+from ppvit_jax.models.recomputation import recompute
 from ppvit_jax.models.rotary import grid_angles, rotate
 from ppvit_jax.models.target import Target
+from ppvit_jax.models.token_dropping import keep_patches
 from ppvit_jax.models.vit_config import ViTConfig
 
 Layer = tuple[jax.Array, jax.Array]
@@ -197,7 +199,13 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, patches: jax.Array, prefix: jax.Array, positions: jax.Array | None = None, *, train: bool = False
+        self,
+        patches: jax.Array,
+        prefix: jax.Array,
+        positions: jax.Array | None = None,
+        kept: jax.Array | None = None,
+        *,
+        train: bool = False,
     ) -> jax.Array:
         """Computes the features that the head takes, or that attention pooling takes.
 
@@ -205,6 +213,7 @@ class Encoder(nn.Module):
           patches: [batch, patches, hidden], the embedded patches.
           prefix: [prefix tokens, hidden], the tokens before the patches.
           positions: [prefix rows + patches, hidden]; None if they are a parameter of the encoder.
+          kept: int32 [batch, patches to keep], the numbers of the patches that are not dropped; None to keep all.
           train: True for training mode, in which branches are dropped and values computed again as the shape says.
 
         Returns:
@@ -213,7 +222,7 @@ class Encoder(nn.Module):
         """
         config, layout = self.config, self.config.layout
         batch, count, width = patches.shape
-        tokens = len(prefix) + count
+        tokens = len(prefix) + (count if kept is None else kept.shape[1])
         implementation = choose_attention(config.attention, config.dtype, width // config.heads, self.target)
         padding = padded_tokens(tokens, implementation) - tokens
         rows, own = layout.prefix_rows, len(prefix)
@@ -231,6 +240,9 @@ class Encoder(nn.Module):
         if own:
             embedding = embedding.at[:own].add(prefix)
         x = _add_to_batch(jnp.pad(patches, ((0, 0), (own, padding), (0, 0))), embedding)
+        if kept is not None:
+            x = keep_patches(x, kept, own, count)
+            angles = None if angles is None else keep_patches(angles, kept, own, count)
         if self.target.platform != "tpu":
             x = x.reshape(-1, width)
         if layout.pre_norm:
@@ -241,11 +253,15 @@ class Encoder(nn.Module):
         if train and config.drop_path:
             drawn = branch_factors(self.make_rng("random"), config.drop_path, config.layers, batch)
             factors = rows_of_examples(drawn, x)
-        rates = drop_rates(config.drop_path, config.layers)
-        make_block = nn.remat(_EncoderBlock) if train and config.remat == "blocks" else _EncoderBlock
-        for layer, rate in enumerate(rates):
-            block = make_block(config, self.target, implementation, tokens, name=f"encoderblock_{layer}")
-            x = block(x, angles, factors[layer] if factors is not None and rate else None)
+        fields = (config, self.target, implementation, tokens)
+        unbound = _EncoderBlock(*fields, parent=None)
+        apply_twice = recompute(lambda x, params, *rest: unbound.apply({"params": params}, x, *rest), self.target)
+        for layer, rate in enumerate(drop_rates(config.drop_path, config.layers)):
+            name, rest = f"encoderblock_{layer}", (angles, factors[layer] if factors is not None and rate else None)
+            if train and config.remat == "blocks":
+                x = apply_twice(x, self.variables["params"][name], *rest)
+            else:
+                x = _EncoderBlock(*fields, name=name)(x, *rest)
         return self._pool(x.reshape(batch, -1, width), slice(own, tokens))
 
     def _pool(self, x: jax.Array, patches: slice) -> jax.Array:
