@@ -45,12 +45,14 @@ def divide(collection: Collection, settings: DataSettings) -> tuple[Chosen, Chos
     test = _find(collection, settings.test_split, "test_split")
     if train and not test and settings.test_split == TEST:
         test = _find(collection, VALIDATION, "test_split")
-    draws = test is None and len(collection.splits) == 1
-    if draws:
-        train, test = _draw(collection, collection.splits[0], settings)
+    only = collection.splits[0] if len(collection.splits) == 1 else None
+    usual = all(split_role(name) or not name for name in (settings.train_split, settings.test_split))
+    draws = only is not None and test is None and usual and (train is only or not only.split)
+    if only is not None and draws:
+        train, test = _draw(collection, only, settings)
         validation = _find_validation(collection, settings, train, test)
     elif train is None or test is None:
-        names = ", ".join(printable(examples.split) for examples in collection.splits)
+        names = ", ".join(printable(examples.split) for examples in collection.splits) or "none, for it has no splits"
         field, missing = ("test", settings.test_split) if train else ("train", settings.train_split)
         raise UserError(f"{path} has no split {missing!r}: choose among {names} in data.{field}_split")
     else:
