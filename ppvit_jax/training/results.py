@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import null_if_not_finite
@@ -32,7 +32,12 @@ class MetricsLine(TypedDict):
 
 
 class Result(TypedDict):
-    """Content of result.json: losses and accuracies (from 0 to 1) of the last epoch, and settings of the run."""
+    """Content of result.json: losses and accuracies (from 0 to 1) of the last epoch, and settings of the run.
+
+    Only a run with config.report has time and memory. `seconds` is the time of training, evaluation, saving and
+    compilation, in all processes that continued the run. `peak_memory_bytes` is the most memory in use at once:
+    `peak_memory_of` is "device" for the fullest accelerator, and "process" for this program on a CPU.
+    """
 
     dataset: str
     model: str
@@ -55,6 +60,9 @@ class Result(TypedDict):
     device: str
     versions: dict[str, str]
     warnings: list[str]
+    seconds: NotRequired[float]
+    peak_memory_bytes: NotRequired[int]
+    peak_memory_of: NotRequired[str]
 
 
 def json_line(values: dict[str, Any]) -> str:
