@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ppvit_jax.encryption import Encryption, Permutations, decrypt, derive_permutations, encrypt
     from ppvit_jax.encryption import parse as parse_encryption
     from ppvit_jax.errors import UserError
+    from ppvit_jax.export.stablehlo import load_stablehlo
     from ppvit_jax.keys import SecretKey
     from ppvit_jax.keys import generate as generate_key
     from ppvit_jax.keys import load as load_key
@@ -52,6 +53,7 @@ __all__ = [
     "load_checkpoint",
     "load_config",
     "load_key",
+    "load_stablehlo",
     "parse_encryption",
     "rekey",
     "restore",
@@ -78,6 +80,7 @@ _MODULES = {
         "parse_encryption": "parse",
     },
     "errors": {"UserError": "UserError"},
+    "export.stablehlo": {"load_stablehlo": "load_stablehlo"},
     "keys": {"SecretKey": "SecretKey", "generate_key": "generate", "load_key": "load", "save_key": "save"},
     "training.experiment": {"train": "run"},
     "training.inference": {"compute_logits": "compute_logits", "load_checkpoint": "load_checkpoint"},

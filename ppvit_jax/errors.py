@@ -15,6 +15,8 @@ _LIBRARIES = {
     "apache_beam": "Apache Beam",
     "huggingface_hub": "huggingface_hub",
     "matplotlib": "matplotlib",
+    "onnx": "onnx",
+    "pyarrow": "pyarrow",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "timm": "timm",

@@ -8,7 +8,7 @@ from typing import Literal
 
 Kind = Literal[
     "npz", "torch", "safetensors", "torchscript", "pickle", "index", "json", "page", "pointer", "empty", "folder",
-    "image", "hdf5", "gguf", "archive", "damaged", "unknown",
+    "image", "hdf5", "gguf", "program", "archive", "damaged", "unknown",
 ]  # fmt: skip
 
 _TIMM = "convert it by ppvit convert timm-to-npz"
@@ -31,6 +31,7 @@ _TITLES: dict[Kind, tuple[str, str]] = {
     "image": ("an image", "give the file that holds the weights"),
     "hdf5": ("an HDF5 file, as Keras writes it", "only weights of timm, Hugging Face and big_vision can be converted"),
     "gguf": ("a GGUF file with quantized weights", "use the model's .safetensors file"),
+    "program": ("a program from ppvit export", "give the checkpoint that it was exported from"),
     "archive": ("a compressed or packed archive", "unpack it first"),
     "damaged": ("a zip archive that is truncated or damaged", "download it again"),
     "unknown": ("of an unknown kind", "give the file that holds the weights"),
@@ -94,6 +95,8 @@ def _recognize_zip(path: Path) -> Kind:
         return "npz"
     if any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names):
         return "torchscript"
+    if "program.bin" in names:
+        return "program"
     return "torch" if any(name.endswith("data.pkl") for name in names) else "archive"
 
 

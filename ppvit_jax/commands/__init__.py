@@ -15,6 +15,7 @@ COMMANDS = {
     "decrypt": "Decrypt images (owner)",
     "info": "Describe a checkpoint, key, folder of images or run",
     "prepare": "Prepare a public data set for training",
+    "export": "Export a model as a program, in StableHLO or ONNX",
     "convert": "Convert checkpoints to and from timm and other libraries",
     "reproduce": "Reproduce a table or figure of the paper, or beyond it",
     "audit": "Attack encrypted images and adapted models",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppvit_jax import checkpoint, models
+from ppvit_jax import checkpoint, export, models
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.errors import UserError
@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments and description."""
     describe(
         parser,
-        "Describes a checkpoint, a key file, a folder of encrypted images or the workdir of a run. Owner and cloud can "
-        "run it: it prints fingerprints, and never a secret.",
+        "Describes a checkpoint, a key file, a folder of encrypted images, the workdir of a run or a program from "
+        "ppvit export. Owner and cloud can run it: it prints fingerprints, and never a secret.",
         "ppvit info adapted.npz",
         "ppvit info encrypted",
         "ppvit info hf:facebook/dinov2-small",
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file",
         metavar="PATH",
         help="checkpoint (a .npz, a file or folder of timm or Hugging Face, or hf:OWNER/NAME on the Hugging Face hub), "
-        "key file, folder of encrypted images, or workdir of a run",
+        "key file, folder of encrypted images, workdir of a run, or program from ppvit export",
     )
 
 
@@ -52,6 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
 def _file(path: Path) -> Facts:
     if checkpoint.is_checkpoint(path):
         return _checkpoint(path)
+    if (description := export.read_description(path)) is not None:
+        return _program(path, description)
     with path.open("rb") as file:
         begin = file.read(1)
     if begin == b"{":
@@ -59,6 +61,17 @@ def _file(path: Path) -> Facts:
 
         return keys.describe(path)
     raise UserError(f"{path} is neither a checkpoint nor a key: choose another file")
+
+
+def _program(path: Path, description: export.Description) -> Facts:
+    """Returns the facts that the file of an exported program has."""
+    lists = {"mean": "normalizes by mean", "std": "normalizes by std", "class_names": "class names"}
+    facts = {"program": f"{description['model']}, {'ONNX' if path.suffix == '.onnx' else 'StableHLO'}"}
+    for name, value in description.items():
+        if name not in ("producer", "model"):
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            facts[lists.get(name, name.replace("_", " "))] = text if text.isprintable() else repr(text)
+    return facts
 
 
 def _checkpoint(path: Path) -> Facts:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import sys
 
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
@@ -16,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "You can set any field of the configuration: --config.epochs=3 --config.data.dir=DIR\n"
         "To start from weights on the Hugging Face hub: --config.checkpoint=hf:OWNER/NAME[@REVISION][:FILE]\n"
         "To ask XLA for the same bits in every run on a GPU (not tried on one): --config.deterministic=True\n"
+        "Recipes (docs/recipes.md): --config.optimizer.layer_decay=0.75 --config.ema_decay=0.99 --config.drop_path=0.1 "
+        "--config.class_weights=balanced --config.data.sampling=balanced; to save memory: --config.remat=blocks\n"
         "For less precise float32 products on a GPU or TPU, to save time: --config.matmul_precision=default"
     )
     describe(
@@ -26,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ppvit train --config=configs/cifar10.py --workdir=runs/cifar10",
         "ppvit train --config=configs/finetune.py:dinov2-small --workdir=runs/dinov2-small",
         "ppvit train --config=configs/cloud.py --workdir=runs/cloud",
+        "ppvit train --config=configs/digits.py --workdir=runs/digits --seeds 0,1,2",
     )
     parser.set_defaults(overrides_start_with="")
     parser.add_argument(
@@ -39,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="DIR",
         help="folder to write the results to: a new one, or that of an interrupted run, which resumes",
+    )
+    parser.add_argument(
+        "--seeds",
+        metavar="LIST",
+        help="train once with each of these seeds, such as 0,1,2, in DIR/seed0 and so on, and write mean and sample "
+        "standard deviation of the test accuracies to DIR/seeds.json; complete runs are not repeated",
     )
     parser.add_argument(
         "--distributed",
@@ -80,8 +90,11 @@ def run(arguments: argparse.Namespace) -> None:
     import jax
 
     from ppvit_jax import config as configuration
-    from ppvit_jax.training import experiment
+    from ppvit_jax.training import experiment, seeds
 
+    listed = None if arguments.seeds is None else seeds.parse_seeds(arguments.seeds)
+    if listed is not None and any(re.match(r"--config\.seed(=|$)", text) for text in arguments.overrides):
+        raise UserError("--seeds sets config.seed for each run: remove --config.seed, or --seeds")
     _check_processes(arguments)
     if arguments.distributed or arguments.coordinator_address:
         try:
@@ -94,8 +107,14 @@ def run(arguments: argparse.Namespace) -> None:
             ) from None
     overrides = arguments.overrides + ["--config.allow_mismatch=True"] * arguments.allow_mismatch
     config = configuration.load(arguments.config, overrides)
-    result = experiment.run(config, arguments.workdir)
-    if jax.process_index() == 0:
+    writes = jax.process_index() == 0
+    if listed is None:
+        result = experiment.run(config, arguments.workdir)
+    else:
+        result = seeds.run_seeds(config, arguments.workdir, listed, experiment.run, writes=writes)
+        if writes:
+            print(seeds.format_table(result), file=sys.stderr)
+    if writes:
         print(json.dumps(result, indent=2))
 
 

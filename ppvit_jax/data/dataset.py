@@ -18,6 +18,8 @@ SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
     "tfds": tfds_source.load,
     "image_folder": image_folder.load,
     "embedded": embedded.load,
+    "parquet": loading.loader("parquet"),
+    "webdataset": loading.loader("webdataset"),
     "csv": loading.loader("csv"),
 }
 

@@ -14,6 +14,8 @@ from ppvit_jax.data.manifest import Manifest
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
 
+# Decoded images that take less are kept in memory, unless the user says otherwise.
+IN_MEMORY_BYTES = 4 * 2**30
 _CHUNK = 256
 _MAX_THREADS = 8  # more threads contend for the interpreter lock without decoding faster
 

@@ -17,13 +17,12 @@ from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
-from ppvit_jax.data.source import ArraySource, Dataset, StreamSource, map_chunks
+from ppvit_jax.data.source import IN_MEMORY_BYTES, ArraySource, Dataset, StreamSource, map_chunks
 from ppvit_jax.data.tfds_content import check_slices, check_validation, digest_records
 from ppvit_jax.errors import UserError, print_note
 from ppvit_jax.files import local_path
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_IN_MEMORY_BYTES = 4 * 2**30
 
 
 def load(settings: DataSettings) -> Dataset:
@@ -250,7 +249,7 @@ def make_source(
     else:
         shape = (*records.native_shape, 3)
     if in_memory == "auto":
-        in_memory = records.native_shape is not None and len(chosen) * math.prod(shape) < _IN_MEMORY_BYTES
+        in_memory = records.native_shape is not None and len(chosen) * math.prod(shape) < IN_MEMORY_BYTES
     labels = np.empty(len(chosen), np.int32)
     array = np.empty((len(chosen) if in_memory else 0, *shape), np.uint8)
 

@@ -18,6 +18,7 @@ from ppvit_jax.models.attention import attention, choose_attention, padded_token
 from ppvit_jax.models.drop_path import branch_factors, drop_rates, rows_of_examples
 from ppvit_jax.models.layer_norm import standardize
 from ppvit_jax.models.products import activation_dtype, linear
+from ppvit_jax.models.recomputation import recompute
 from ppvit_jax.models.rotary import grid_angles, rotate
 from ppvit_jax.models.target import Target
 from ppvit_jax.models.vit_config import ViTConfig
@@ -241,11 +242,15 @@ class Encoder(nn.Module):
         if train and config.drop_path:
             drawn = branch_factors(self.make_rng("random"), config.drop_path, config.layers, batch)
             factors = rows_of_examples(drawn, x)
-        rates = drop_rates(config.drop_path, config.layers)
-        make_block = nn.remat(_EncoderBlock) if train and config.remat == "blocks" else _EncoderBlock
-        for layer, rate in enumerate(rates):
-            block = make_block(config, self.target, implementation, tokens, name=f"encoderblock_{layer}")
-            x = block(x, angles, factors[layer] if factors is not None and rate else None)
+        fields = (config, self.target, implementation, tokens)
+        unbound = _EncoderBlock(*fields, parent=None)
+        apply_twice = recompute(lambda x, params, *rest: unbound.apply({"params": params}, x, *rest), self.target)
+        for layer, rate in enumerate(drop_rates(config.drop_path, config.layers)):
+            name, rest = f"encoderblock_{layer}", (angles, factors[layer] if factors is not None and rate else None)
+            if train and config.remat == "blocks":
+                x = apply_twice(x, self.variables["params"][name], *rest)
+            else:
+                x = _EncoderBlock(*fields, name=name)(x, *rest)
         return self._pool(x.reshape(batch, -1, width), slice(own, tokens))
 
     def _pool(self, x: jax.Array, patches: slice) -> jax.Array:

@@ -20,7 +20,8 @@ class Target:
     The functions compute the same on all devices, in ways that are fast on each.
 
     Attributes:
-      platform: "cpu", "gpu" or "tpu", as `jax.Device.platform` names it.
+      platform: "cpu", "gpu" or "tpu", as `jax.Device.platform` names it; or "any", for one program that runs on all
+        and takes a batch of any size.
       devices: number of devices among which a batch is divided.
       mesh: the devices among which parameters are divided; None if each device has all of them.
       reduce_dtype: dtype in which devices add up their gradients of kernels: "float32", or "bfloat16" for half the

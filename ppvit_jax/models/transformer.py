@@ -22,6 +22,13 @@ from ppvit_jax.models.products import linear, sum_products
 from ppvit_jax.models.target import Target, default_target
 from ppvit_jax.models.vit_config import Size, ViTConfig, check_options
 
+# Beginning of the names of a block's parameters, and the parameters before the blocks.
+BLOCK = "Transformer/encoderblock_"
+STEM = (
+    *("embedding", "cls", "dist", "registers", "pos_embedding"),
+    *(f"Transformer/{layer}" for layer in ("posembed_input", "rotary", "pre_norm")),
+)
+
 
 def build(config: ViTConfig) -> Model:
     """Builds a Vision Transformer of any family.

@@ -6,7 +6,7 @@ Reference implementation: google-research/vision_transformer.
 """
 
 from ppvit_jax.models.family import Family, Stored
-from ppvit_jax.models.transformer import build, describe, infer_fields, size_name
+from ppvit_jax.models.transformer import BLOCK, STEM, build, describe, infer_fields, size_name
 from ppvit_jax.models.vit_config import ACTIVATION, EPSILON, SIZES, ViTConfig, parse_name
 
 
@@ -51,6 +51,8 @@ FAMILY = Family(
     prefix_tokens=1,
     head="head",
     optional=("pre_logits",),
+    block=BLOCK,
+    stem=STEM,
     landmarks=("cls",),
     encoder="Transformer",
     encoder_outputs=("/out/kernel", "/Dense_1/kernel"),

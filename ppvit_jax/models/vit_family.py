@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ppvit_jax.models.family import Family, Stored
-from ppvit_jax.models.transformer import build, describe, infer_fields, size_name
+from ppvit_jax.models.transformer import BLOCK, STEM, build, describe, infer_fields, size_name
 from ppvit_jax.models.vit_config import Size, ViTConfig, check_options, parse_size
 
 
@@ -81,15 +81,8 @@ def make_family(
         describe=describe,
         patch_kernel="embedding/kernel",
         landmarks=landmarks,
-        block="Transformer/encoderblock_",
-        stem=(
-            "embedding",
-            "cls",
-            "dist",
-            "registers",
-            "pos_embedding",
-            *(f"Transformer/{layer}" for layer in ("posembed_input", "rotary", "pre_norm")),
-        ),
+        block=BLOCK,
+        stem=STEM,
         encoder="Transformer",
         encoder_outputs=("/out/kernel", "/Dense_1/kernel"),
         **(usual | description),

@@ -79,9 +79,9 @@ def test_images_of_varying_size_are_resized(varied, in_memory):
 
 
 def test_large_sets_are_not_decoded_into_memory_by_themselves(fixed, monkeypatch):
-    monkeypatch.setattr(tfds_source, "_IN_MEMORY_BYTES", COUNTS["train"] * 8 * 9 * 3)
+    monkeypatch.setattr(tfds_source, "IN_MEMORY_BYTES", COUNTS["train"] * 8 * 9 * 3)
     assert isinstance(source(fixed), StreamSource)
-    monkeypatch.setattr(tfds_source, "_IN_MEMORY_BYTES", COUNTS["train"] * 8 * 9 * 3 + 1)
+    monkeypatch.setattr(tfds_source, "IN_MEMORY_BYTES", COUNTS["train"] * 8 * 9 * 3 + 1)
     assert isinstance(source(fixed), ArraySource)
 
 

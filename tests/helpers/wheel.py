@@ -8,7 +8,18 @@ from pathlib import Path
 from helpers.command import ROOT
 
 # Modules of the libraries that the extras of pyproject.toml install, and of others that only the tests need.
-BLOCKED = ("matplotlib", "sklearn", "skimage", "torch", "torchvision", "timm", "apache_beam", "huggingface_hub")
+BLOCKED = (
+    "matplotlib",
+    "sklearn",
+    "skimage",
+    "torch",
+    "torchvision",
+    "timm",
+    "apache_beam",
+    "huggingface_hub",
+    "onnx",
+    "pyarrow",
+)
 _SOURCES = ("ppvit_jax", "checkpoints_convert", "configs", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
 
 

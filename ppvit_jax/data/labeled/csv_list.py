@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import numpy as np
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.class_depth import printable
 from ppvit_jax.data.labeled.examples import Collection, Columns, Examples
-from ppvit_jax.data.labeled.labels import Vocabulary
+from ppvit_jax.data.labeled.labels import Labels
 from ppvit_jax.data.labeled.shards import list_shards
 from ppvit_jax.data.manifest import Manifest
 from ppvit_jax.errors import UserError
@@ -59,9 +58,8 @@ def open_list(path: Path, columns: Columns, *, labeled: bool) -> Collection:
       UserError: a file is missing, damaged or empty, lacks a column, or names an image that is missing or listed twice.
     """
     root, files = list_shards(path, ".csv")
-    vocabulary = Vocabulary()
+    labels = Labels(labeled=labeled)
     paths: dict[str, list[str]] = {}
-    numbers: dict[str, array[int]] = {}
     titles: dict[str, str] = {}
     for file_split, lists in files.items():
         for file in lists:
@@ -70,17 +68,11 @@ def open_list(path: Path, columns: Columns, *, labeled: bool) -> Collection:
                 _check_image(root / name, row, titles)
                 split = row.split or file_split
                 paths.setdefault(split, []).append(name)
-                numbers.setdefault(split, array("i")).append(vocabulary.number(row.label))
-    class_names, labels = vocabulary.sort([np.frombuffer(values, np.int32) for values in numbers.values()])
-    unlabeled = "" in class_names
-    if unlabeled and (labeled or len(class_names) > 1):
-        raise UserError(f"{_first_without_label(path, paths, labels)} has no label: add it, or remove the line")
+                labels.add(split, row.label or None, f"{row.title}, {printable(row.path)}")
+    class_names, by_split, declared = labels.finish()
     manifest = _find_manifest(root, [name for names in paths.values() for name in names])
-    splits = tuple(
-        _make_examples(root, split, names, None if unlabeled else numbered, manifest)
-        for (split, names), numbered in zip(paths.items(), labels, strict=True)
-    )
-    return Collection(path, root, splits, () if unlabeled else class_names, declared=False, manifest=manifest)
+    splits = tuple(_make_examples(root, split, names, by_split[split], manifest) for split, names in paths.items())
+    return Collection(path, root, splits, class_names, declared, manifest)
 
 
 def _make_examples(
@@ -183,16 +175,6 @@ def _check_image(path: Path, row: _Row, titles: dict[str, str]) -> None:
     first = titles.setdefault(os.path.normpath(path), row.title)
     if first is not row.title:
         raise UserError(f"{row.title}, names {printable(row.path)}, as {first} does: list an image once, in one split")
-
-
-def _first_without_label(path: Path, paths: dict[str, list[str]], labels: Sequence[np.ndarray]) -> str:
-    """Returns the name of the first image without a label; "" is the first class in the order of names."""
-    name = next(
-        names[int(np.argmin(numbered))]
-        for names, numbered in zip(paths.values(), labels, strict=True)
-        if len(numbered) and numbered.min() == 0
-    )
-    return f"{printable(name)} in {path}"
 
 
 def _find_manifest(root: Path, names: Iterable[str]) -> Manifest | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from ppvit_jax.data.labeled import csv_list
+from ppvit_jax.data.labeled import csv_list, parquet, webdataset
 from ppvit_jax.data.labeled.examples import Collection, Columns
 
 
@@ -23,5 +23,7 @@ class Open(Protocol):
 
 # A format is a module with such a function. Its name is that of the data source and of the commands' option.
 FORMATS: dict[str, Open] = {
+    "parquet": parquet.open_files,
+    "webdataset": webdataset.open_shards,
     "csv": csv_list.open_list,
 }

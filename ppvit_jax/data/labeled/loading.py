@@ -1,55 +1,31 @@
-"""Labeled images as a data set for training: choice of the splits, digests, and sources that read on demand."""
+"""Labeled images as a data set for training: digests, and sources that read on demand."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import itertools
 import os
-import sys
 from collections.abc import Callable
 from concurrent import futures
 
 import numpy as np
 
-from ppvit_jax.data.class_depth import printable
-from ppvit_jax.data.copies import find_copies, group_name, number_groups
+from ppvit_jax.data.copies import number_groups
 from ppvit_jax.data.hashing import digest_train_and_test
 from ppvit_jax.data.images import ImageReader
+from ppvit_jax.data.labeled.division import Chosen, divide
 from ppvit_jax.data.labeled.examples import Collection, Columns, Examples
 from ppvit_jax.data.labeled.formats import FORMATS
 from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.settings import DataSettings
-from ppvit_jax.data.source import ArraySource, Dataset, StreamSource
-from ppvit_jax.data.splits import TEST, VALIDATION, split_role
-from ppvit_jax.data.train_and_test import draw_test
-from ppvit_jax.data.validation import refuse_overlap, refuse_test
-from ppvit_jax.errors import UserError, print_note, print_warning
+from ppvit_jax.data.source import IN_MEMORY_BYTES, ArraySource, Dataset, StreamSource
+from ppvit_jax.errors import UserError, print_warning
 from ppvit_jax.files import local_path
 
 # Images that are decoded together while the next ones are read.
 _CHUNK = 64
 _MAX_THREADS = 8
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Chosen:
-    """Some images of a split.
-
-    Attributes:
-      examples: the split.
-      indices: the images' places in it, in ascending order, int64 [n].
-      labels: the class of each, int32 [n].
-    """
-
-    examples: Examples
-    indices: np.ndarray
-    labels: np.ndarray
-
-    def take(self, places: np.ndarray) -> Chosen:
-        """Returns the images at some places, in ascending order."""
-        return Chosen(self.examples, self.indices[places], self.labels[places])
 
 
 def loader(name: str) -> Callable[[DataSettings], Dataset]:
@@ -67,13 +43,18 @@ def _load(name: str, settings: DataSettings) -> Dataset:
         raise UserError(f"data.dir is empty: give the {name} file, or the folder of its files")
     columns = Columns(settings.image_column, settings.label_column)
     collection = FORMATS[name](local_path(settings.dir), columns, labeled=True)
-    train, test, validation, class_names = _divide(collection, settings)
+    train, test, validation, class_names = divide(collection, settings)
     train = train.take(settings.choose_train(len(train.indices)))
     test = test.take(settings.choose_test(len(test.indices)))
     parts = [part for part in (train, test, validation) if part is not None]
     digest, train_digest = _digest(collection, parts, class_names)
+    in_memory = settings.in_memory is True
+    if collection.slow and settings.in_memory == "auto":
+        in_memory = sum(len(part.indices) for part in parts) * 3 * settings.image_size**2 < IN_MEMORY_BYTES
+    if collection.slow and not in_memory:
+        print_warning(collection.slow)
     train_source, test_source, *others = [
-        make_source(collection, part, settings.reader, in_memory=settings.in_memory is True) for part in parts
+        make_source(collection, part, settings.reader, in_memory=in_memory) for part in parts
     ]
     # The images of a folder with a manifest have one size.
     resize = "" if collection.manifest else settings.resize
@@ -166,132 +147,3 @@ def _digest(collection: Collection, parts: list[Chosen], class_names: tuple[str,
     digests = [digest for part in parts for digest in hash_images(part.examples, part.indices)]
     counts = [len(part.indices) for part in parts]
     return digest_train_and_test(collection.root, names, labels, digests, class_names, counts[0], sum(counts[2:]))
-
-
-def _divide(collection: Collection, settings: DataSettings) -> tuple[Chosen, Chosen, Chosen | None, tuple[str, ...]]:
-    """Chooses training, test and validation images by the names of the splits, or else draws the test images."""
-    path, class_names = collection.path, collection.class_names
-    _print_summary(collection)
-    train = _find(collection, settings.train_split, "train_split")
-    test = _find(collection, settings.test_split, "test_split")
-    if train and not test and settings.test_split == TEST:
-        test = _find(collection, VALIDATION, "test_split")
-    if test is None and len(collection.splits) == 1:
-        train, test = _draw(collection, collection.splits[0], settings)
-        validation = _find_validation(collection, settings, train, test)
-    elif train is None or test is None:
-        names = ", ".join(printable(examples.split) for examples in collection.splits)
-        field, missing = ("test", settings.test_split) if train else ("train", settings.train_split)
-        raise UserError(f"{path} has no split {missing!r}: choose among {names} in data.{field}_split")
-    else:
-        train, test = (Chosen(part, np.arange(part.count), _labels(part)) for part in (train, test))
-        print(f"training images: {train.examples.split}; test images: {test.examples.split}", file=sys.stderr)
-        validation = _find_validation(collection, settings, train, test)
-        used = [part.examples for part in (train, test, validation) if part is not None]
-        others = [part for part in collection.splits if part not in used]
-        if others:
-            print_note(f"not used: {', '.join(f'{printable(part.split)} ({part.count:,} images)' for part in others)}")
-        if train.examples is test.examples:
-            print_warning("the test images are the training images, so the test accuracy says nothing")
-    if not collection.declared:
-        parts, class_names = _keep_classes_of_training(collection, train, test, validation)
-        train, test, validation = parts
-    if absent := [name for label, name in enumerate(class_names) if not (test.labels == label).any()]:
-        others = f" and {len(absent) - 1:,} other classes" if len(absent) > 1 else ""
-        print_warning(f"no test image shows {printable(absent[0])}{others}")
-    if len(class_names) == 1:
-        raise UserError(f"{path} has a single class, {class_names[0]}: give images of two classes or more")
-    return train, test, validation, class_names
-
-
-def _find_validation(collection: Collection, settings: DataSettings, train: Chosen, test: Chosen) -> Chosen | None:
-    """Returns the validation images of the split that the settings name; None without any.
-
-    Raises:
-      UserError: there is no such split, or it is that of the training or test images.
-    """
-    name = settings.validation_split
-    if not name:
-        return None
-    examples = _find(collection, name, "validation")
-    if examples is None:
-        names = ", ".join(printable(part.split) for part in collection.splits)
-        raise UserError(
-            f"{collection.path} has no split {name!r}: choose among {names} in data.validation, or give a fraction "
-            "such as 0.1"
-        )
-    if examples is train.examples:
-        raise refuse_overlap(name, f"the training images of {collection.path}", "a fraction such as 0.1")
-    if examples is test.examples:
-        raise refuse_test(name)
-    print(f"validation images: {printable(examples.split)}", file=sys.stderr)
-    return Chosen(examples, np.arange(examples.count), _labels(examples))
-
-
-def _print_summary(collection: Collection) -> None:
-    for examples in collection.splits:
-        split = f" ({printable(examples.split)})" if examples.split else ""
-        text = f"{examples.count:,} images of {len(collection.class_names):,} classes"
-        print(f"{printable(str(collection.path))}{split}: {text}", file=sys.stderr)
-
-
-def _find(collection: Collection, name: str, field: str) -> Examples | None:
-    """Returns the split of this name or of a usual spelling of it; None if there is none."""
-    present = {examples.split: examples for examples in collection.splits}
-    if name in present:
-        return present[name]
-    role = split_role(name)
-    same = [split for split in present if role and split_role(split) == role]
-    if len(same) > 1:
-        raise UserError(f"{collection.path} has the splits {same[0]!r} and {same[1]!r}: name one in data.{field}")
-    return present[same[0]] if same else None
-
-
-def _draw(collection: Collection, examples: Examples, settings: DataSettings) -> tuple[Chosen, Chosen]:
-    copies, assumed = (1, "")
-    if collection.manifest:
-        copies, assumed = find_copies([examples.name(index) for index in range(examples.count)], collection.manifest)
-    groups = [group_name(examples.name(index), copies) for index in range(examples.count)] if copies > 1 else None
-    labels = _labels(examples)
-    in_test = draw_test(labels, collection.class_names, groups, settings.test_fraction, settings.seed)
-    whole = Chosen(examples, np.arange(examples.count), labels)
-    share = f"a random share of {settings.test_fraction:g} of each class (data.test_fraction)"
-    print(f"test images: {np.count_nonzero(in_test):,}, {share}", file=sys.stderr)
-    if copies > 1:
-        print_note(f"the {copies} copies of an image stay together, in training or in testing")
-    if assumed:
-        print_note(assumed)
-    return whole.take(np.flatnonzero(~in_test)), whole.take(np.flatnonzero(in_test))
-
-
-def _keep_classes_of_training(
-    collection: Collection, train: Chosen, test: Chosen, validation: Chosen | None
-) -> tuple[tuple[Chosen, Chosen, Chosen | None], tuple[str, ...]]:
-    """Leaves out classes that no training image shows.
-
-    Raises:
-      UserError: a test or validation image shows such a class.
-    """
-    shown = np.unique(train.labels)
-    for title, part in (("test", test), ("validation", validation)):
-        if part is None:
-            continue
-        unknown = np.flatnonzero(~np.isin(part.labels, shown))
-        if len(unknown):
-            name = collection.class_names[part.labels[unknown[0]]]
-            image = collection.title(part.examples, int(part.indices[unknown[0]]))
-            raise UserError(
-                f"the {title} image {printable(image)} has the class {name!r}, which no training image has: add one, "
-                f"or remove the {title} image"
-            )
-    place = np.zeros(len(collection.class_names), np.int32)
-    place[shown] = np.arange(len(shown), dtype=np.int32)
-    train, test = (dataclasses.replace(part, labels=place[part.labels]) for part in (train, test))
-    if validation is not None:
-        validation = dataclasses.replace(validation, labels=place[validation.labels])
-    return (train, test, validation), tuple(collection.class_names[label] for label in shown)
-
-
-def _labels(examples: Examples) -> np.ndarray:
-    assert examples.labels is not None
-    return examples.labels
