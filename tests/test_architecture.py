@@ -14,7 +14,7 @@ PACKAGE = ROOT / "ppvit_jax"
 FLOORS = (
     {"command_line", "errors", "files"},
     {"encryption", "models", "keys"},
-    {"data", "checkpoint", "adaptation"},
+    {"data", "checkpoint", "adaptation", "cloud_augmentation"},
     {"config", "training", "audit", "offline", "export"},
     {"experiments", "commands", "experiment"},
     {"main", "__main__"},

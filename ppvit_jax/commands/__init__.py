@@ -14,6 +14,7 @@ COMMANDS = {
     "rekey": "Move an adapted model to another key (owner)",
     "decrypt": "Decrypt images (owner)",
     "info": "Describe a checkpoint, key, folder of images or run",
+    "report": "Write a page about a complete run",
     "prepare": "Prepare a public data set for training",
     "export": "Export a model as a program, in StableHLO or ONNX",
     "convert": "Convert checkpoints to and from timm and other libraries",

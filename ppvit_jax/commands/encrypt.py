@@ -40,9 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "same command again: it resumes and writes identical files.",
         "ppvit encrypt --key secret.key --input images --output encrypted --names names.csv",
         "ppvit encrypt --key secret.key --tfds cifar10 --splits train,test --output encrypted",
+        "ppvit encrypt --key secret.key --parquet dataset --output encrypted",
+        "ppvit encrypt --key secret.key --csv images.csv --output encrypted",
     )
     shared.add_key(parser)
-    conversion.add_arguments(parser)
+    conversion.add_arguments(parser, labeled=True)
     default = shared.DEFAULT_ENCRYPTION
     shared.add_encryption(parser, image_encryptions(), "encryption of the images", "default: %(default)s", default)
     shared.add_base_is_public(parser)
@@ -112,11 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
     encryptor = make_encryptor(method, method.derive(key, height=size, width=size))
     source = conversion.parse_input(arguments)
     manifest = manifests.read(source.folder)
-    if manifest and manifest.header.encryption != "none":
-        raise UserError(
-            f"the images in {manifest.folder} are already encrypted with the key of fingerprint "
-            f"{manifest.header.key_fingerprint}: decrypt them before you encrypt them with another key"
-        )
+    conversion.check_plain(manifest)
     reader = ImageReader(size, arguments.resize, arguments.max_pixels)
     images = source.open(reader, keep_names=arguments.keep_names, manifest=manifest)
     if images.copies > 1 and arguments.augmentations:

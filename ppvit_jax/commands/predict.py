@@ -10,12 +10,14 @@ import numpy as np
 from ppvit_jax import checkpoint, models
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
+from ppvit_jax.commands.shared import labeled_input
 from ppvit_jax.commands.shared.adapted_model import READABLE, SavedModel, open_model, warn_of_resize
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.commands.shared.predictions import Predictions
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.data.images import RESIZES, ImageReader
+from ppvit_jax.data.labeled.opening import number_images
 from ppvit_jax.data.listing import Images, open_folder
 from ppvit_jax.data.loader import BatchOptions, test_batches
 from ppvit_jax.data.preprocess import normalize_images, preprocess
@@ -35,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "plain model on plain images; it needs no key. It reads a checkpoint and images, and writes one file.",
         "ppvit predict --checkpoint runs/cloud/checkpoint.npz --input encrypted/test --output answers.csv",
         "ppvit predict --checkpoint tuned.npz --input images/test --output answers.npz",
+        "ppvit predict --checkpoint tuned.npz --csv images.csv --output answers.csv",
     )
     parser.add_argument(
         "--checkpoint",
@@ -42,11 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CKPT",
         help=f"checkpoint of a model with a head: {READABLE}",
     )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--input", metavar="PATH", help="folder of images, one image, or version folder of a tfds data set"
+    )
+    labeled_input.add_formats(source)
+    labeled_input.add_columns(parser)
     parser.add_argument(
-        "--input",
-        required=True,
-        metavar="PATH",
-        help="folder of images, one image, or version folder of a tfds data set",
+        "--splits",
+        default="",
+        metavar="NAMES",
+        help=f"splits of {labeled_input.OPTIONS} to read, separated by commas (default: all)",
     )
     parser.add_argument(
         "--output",
@@ -96,8 +105,10 @@ def run(arguments: argparse.Namespace) -> None:
     if not shape.num_classes:
         raise UserError(f"{path} has no head, so it cannot predict: fine-tune it first")
 
-    folder = Path(arguments.input).expanduser()
-    manifest = manifests.read(folder if folder.is_dir() else folder.parent)
+    named = labeled_input.parse_format(arguments)
+    folder = named.path if named else Path(arguments.input).expanduser()
+    collection = named.open(labeled=False) if named else None
+    manifest = collection.manifest if collection else manifests.read(folder if folder.is_dir() else folder.parent)
     header = manifest.header if manifest else None
     check_match(
         LoadedModel(str(path), model.metadata, shape.image_size, shape.patch_size),
@@ -105,7 +116,11 @@ def run(arguments: argparse.Namespace) -> None:
         allow_mismatch=arguments.allow_mismatch,
     )
     resize = shared.choose_resize(arguments.resize, model.metadata.resize)
-    images = open_folder(folder, ImageReader(shape.image_size, resize, arguments.max_pixels), manifest)
+    reader = ImageReader(shape.image_size, resize, arguments.max_pixels)
+    if named and collection:
+        images = number_images(collection, named.splits, reader)
+    else:
+        images = open_folder(folder, reader, manifest)
     started = time.monotonic()
     files = [split.original(index) for split in images.splits for index in range(split.count)]
     logits = _predict(model, images, arguments.batch_size)

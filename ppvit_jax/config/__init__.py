@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from ml_collections import ConfigDict
 
-from ppvit_jax import models
+from ppvit_jax import cloud_augmentation, models
 from ppvit_jax.config.automatic import AUTOMATIC, name_model
 from ppvit_jax.config.evaluation import check_evaluation
 from ppvit_jax.config.fields import check_fields
@@ -113,6 +113,8 @@ def default_config() -> Config:
             },
             # Random changes of training images before the encryption, such as "flip+crop".
             "augmentation": "none",
+            # Random changes of training images after the encryption, such as "mixup:alpha=0.2+token_drop:rate=0.1".
+            "cloud_augmentation": "none",
             # Normalization of the images: (x / 255 - mean) / std for each channel.
             "mean": (0.5, 0.5, 0.5),
             "std": (0.5, 0.5, 0.5),
@@ -178,6 +180,10 @@ def default_config() -> Config:
             "checkpoint_steps": 0,
             "log_steps": 50,
             "tensorboard": True,
+            # Write report.html into the workdir at the end, and measure time and memory for it.
+            "report": False,
+            # Programs that show the run beside TensorBoard: "wandb", "mlflow" (docs/logging.md).
+            "loggers": (),
         }
     )
     # A misspelled field is an error, in configuration files too.
@@ -226,6 +232,9 @@ def check(config: Config) -> Config:
     check_recipe(config, model_config)
     choose("data.on_device", from_text(config.data.on_device), ON_DEVICE)
     choose("augmentation", config.augmentation, AUGMENTATIONS)
+    augmentations = cloud_augmentation.parse(config.cloud_augmentation)
+    augmentations.check_model(model_config, config.batch_size)
+    augmentations.check_encryption(method, model_config.patch_size)
     choose("optimizer.name", config.optimizer.name, OPTIMIZERS)
     choose("optimizer.schedule", config.optimizer.schedule, SCHEDULES)
     if config.batch_size % config.accumulation:

@@ -26,8 +26,7 @@ def write_image_folder(dataset: Dataset, folder: Path) -> None:
     if folder.exists():
         raise UserError(f"{folder} exists: choose a new folder")
     for name in dataset.class_names:
-        if Path(name).name != name or name in ("", ".."):
-            raise UserError(f"the class name {name!r} cannot be the name of a folder")
+        check_folder_name(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(folder) as aside:
         for split, source in (("train", dataset.train), ("test", dataset.test)):
@@ -37,3 +36,13 @@ def write_image_folder(dataset: Dataset, folder: Path) -> None:
             for index, label in enumerate(source.labels):
                 path = aside / split / dataset.class_names[label] / f"{index:0{digits}}.png"
                 Image.fromarray(source.fetch(index)).save(path)
+
+
+def check_folder_name(name: str) -> None:
+    """Makes sure that a class can have a folder of its name.
+
+    Raises:
+      UserError: it cannot, because the name is empty or a path.
+    """
+    if Path(name).name != name or name in ("", "..") or "\0" in name:
+        raise UserError(f"the class name {name!r} cannot be the name of a folder: rename the class")

@@ -84,6 +84,7 @@ class Images:
       notes: assumptions to print with the summary of the files.
       listing: the files, with their places; None for a tfds data set.
       tfds: description of a tfds data set; None for image files.
+      digest: computes the SHA-256 of the names and content of images inside other files; None for image files.
     """
 
     splits: tuple[Split, ...]
@@ -92,6 +93,7 @@ class Images:
     notes: tuple[str, ...] = ()
     listing: FolderListing | None = None
     tfds: TfdsInfo | None = None
+    digest: Callable[[], str] | None = None
 
     @property
     def count(self) -> int:

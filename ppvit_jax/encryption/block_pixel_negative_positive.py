@@ -24,6 +24,11 @@ class BlockPixelNegativePositive(BlockWise):
     shared: bool = True
     name = "bs+ps+np"
     title = "Block scrambling + pixel shuffling + negative-positive transform"
+    moves_blocks = True
+
+    @property
+    def inverts(self) -> bool:
+        return True
 
     def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         blocks, values = self.count(height, width)

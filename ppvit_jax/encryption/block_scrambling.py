@@ -13,6 +13,7 @@ class BlockScrambling(BlockWise):
 
     name = "bs"
     title = "Block scrambling"
+    moves_blocks = True
 
     def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         return Permutations(block=randomness.permutation("block", self.count(height, width)[0]))

@@ -16,6 +16,7 @@ class BlockScramblingPixelShuffling(BlockWise):
 
     name = "bs+ps"
     title = "Block scrambling + pixel shuffling"
+    moves_blocks = True
 
     def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         blocks, values = self.count(height, width)

@@ -18,6 +18,8 @@ class Gather(Encryption):
     The secret is {"index": int32 [values]}, with {"mask": uint8 [values]} if the method inverts values.
     """
 
+    gathers = True
+
     def encrypt(self, images: Array, secret: Secret, numbers: ArrayLike | None = None) -> Array:
         xp = images.__array_namespace__()
         index, mask = secret["index"], secret.get("mask")

@@ -48,6 +48,7 @@ class EncryptionThenCompression(BlockWise):
     channels: str = "permuted"
     name = "etc"
     title = "Encryption-then-compression (EtC)"
+    moves_blocks = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,6 +60,10 @@ class EncryptionThenCompression(BlockWise):
             raise UserError(
                 f"encryption etc: sub-blocks of {self.sub_block_size} do not divide blocks of {self.block_size}"
             )
+
+    @property
+    def inverts(self) -> bool:
+        return self.negative_positive
 
     @property
     def loses_channels(self) -> bool:

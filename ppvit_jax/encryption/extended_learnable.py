@@ -20,6 +20,7 @@ class ExtendedLearnableEncryption(Nibbles):
 
     name = "ele"
     title = "Extended learnable image encryption (ELE)"
+    moves_blocks = True
     usual_block_size = 4
 
     def derive(self, randomness: Randomness, *, height: int, width: int) -> Secret:

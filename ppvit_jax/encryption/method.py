@@ -52,6 +52,10 @@ class Encryption:
     usual_block_size: ClassVar[int] = 0
     # Further spellings of options that `parse` reads, with the field that each sets. `spec` has the field's own name.
     spellings: ClassVar[dict[str, str]] = {}
+    # True if every encrypted value is a value of the image, or its inverse 255 - x.
+    gathers: ClassVar[bool] = False
+    # True if blocks change their places.
+    moves_blocks: ClassVar[bool] = False
     # True if the result is an encoding (floating point), which is not normalized and cannot be stored as PNG.
     encodes: ClassVar[bool] = False
 
@@ -62,6 +66,16 @@ class Encryption:
     @property
     def per_image(self) -> bool:
         """True if every image has its own key, derived from the image's number."""
+        return False
+
+    @property
+    def inverts(self) -> bool:
+        """True if some values are inverted."""
+        return False
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """True if an encrypted image depends on the images that are encrypted with it."""
         return False
 
     @property

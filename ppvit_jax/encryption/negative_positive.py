@@ -20,6 +20,10 @@ class NegativePositive(BlockWise):
     name = "np"
     title = "Negative-positive transform"
 
+    @property
+    def inverts(self) -> bool:
+        return True
+
     def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         values = self.count(height, width)[1]
         return Permutations(negative=mostly_half(randomness.permutation("np/mask", values)))

@@ -51,6 +51,10 @@ class RandomEncoder(Encryption):
         if self.depth < 0:
             raise UserError(f"encryption {self.name}: depth is {self.depth}: give at least 0")
 
+    @property
+    def depends_on_batch(self) -> bool:
+        return self.statistics == "batch"
+
     def undo(self, secret: Secret) -> NoReturn:
         """Raises UserError: the encoding has no inverse."""
         raise UserError(
@@ -133,6 +137,7 @@ class NeuraCrypt(RandomEncoder):
     reorder: bool = True
     name = "neuracrypt"
     title = "NeuraCrypt"
+    moves_blocks = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

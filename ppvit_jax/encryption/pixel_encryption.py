@@ -51,6 +51,10 @@ class PixelEncryption(Gather):
     def per_image(self) -> bool:
         return self.keys == "per_image"
 
+    @property
+    def inverts(self) -> bool:
+        return True
+
     def derive(self, randomness: Randomness, *, height: int, width: int) -> Secret:
         if self.per_image:
             return {"key": randomness.words("pe/images", 8)}

@@ -29,6 +29,7 @@ class PixelPositionShuffling(BlockWise):
     shared: str = "all"
     name = "bs+pps"
     title = "Block scrambling + pixel position shuffling"
+    moves_blocks = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

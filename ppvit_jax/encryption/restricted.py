@@ -29,6 +29,7 @@ class RestrictedPermutations(BlockWise):
     fixed_pixels: int = -1
     name = "restricted"
     title = "Restricted random permutations"
+    moves_blocks = True
 
     def permutations(self, randomness: Randomness, *, height: int, width: int) -> Permutations:
         blocks, values = self.count(height, width)

@@ -21,6 +21,7 @@ from ppvit_jax.models.products import activation_dtype, linear
 from ppvit_jax.models.recomputation import recompute
 from ppvit_jax.models.rotary import grid_angles, rotate
 from ppvit_jax.models.target import Target
+from ppvit_jax.models.token_dropping import keep_patches
 from ppvit_jax.models.vit_config import ViTConfig
 
 Layer = tuple[jax.Array, jax.Array]
@@ -198,7 +199,13 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, patches: jax.Array, prefix: jax.Array, positions: jax.Array | None = None, *, train: bool = False
+        self,
+        patches: jax.Array,
+        prefix: jax.Array,
+        positions: jax.Array | None = None,
+        kept: jax.Array | None = None,
+        *,
+        train: bool = False,
     ) -> jax.Array:
         """Computes the features that the head takes, or that attention pooling takes.
 
@@ -206,6 +213,7 @@ class Encoder(nn.Module):
           patches: [batch, patches, hidden], the embedded patches.
           prefix: [prefix tokens, hidden], the tokens before the patches.
           positions: [prefix rows + patches, hidden]; None if they are a parameter of the encoder.
+          kept: int32 [batch, patches to keep], the numbers of the patches that are not dropped; None to keep all.
           train: True for training mode, in which branches are dropped and values computed again as the shape says.
 
         Returns:
@@ -214,7 +222,7 @@ class Encoder(nn.Module):
         """
         config, layout = self.config, self.config.layout
         batch, count, width = patches.shape
-        tokens = len(prefix) + count
+        tokens = len(prefix) + (count if kept is None else kept.shape[1])
         implementation = choose_attention(config.attention, config.dtype, width // config.heads, self.target)
         padding = padded_tokens(tokens, implementation) - tokens
         rows, own = layout.prefix_rows, len(prefix)
@@ -232,6 +240,9 @@ class Encoder(nn.Module):
         if own:
             embedding = embedding.at[:own].add(prefix)
         x = _add_to_batch(jnp.pad(patches, ((0, 0), (own, padding), (0, 0))), embedding)
+        if kept is not None:
+            x = keep_patches(x, kept, own, count)
+            angles = None if angles is None else keep_patches(angles, kept, own, count)
         if self.target.platform != "tpu":
             x = x.reshape(-1, width)
         if layout.pre_norm:

@@ -67,14 +67,15 @@ class Model:
       init: init(rng) -> params.
       init_statistics: init_statistics(rng) -> statistics; {} for a Vision Transformer.
       apply: apply(params, images, statistics) -> logits, in evaluation mode.
-      train: train(params, statistics, images, rng) -> TrainOutput, in training mode.
+      train: train(params, statistics, images, rng, kept=None) -> TrainOutput, in training mode. A Vision Transformer
+        drops the patches that are not in `kept`, int32 [batch, tokens]; None keeps all of them.
     """
 
     config: ModelConfig
     init: Callable[[jax.Array], Params]
     init_statistics: Callable[[jax.Array], Statistics]
     apply: Callable[..., jax.Array]
-    train: Callable[[Params, Statistics, jax.Array, jax.Array], TrainOutput]
+    train: Callable[..., TrainOutput]
 
 
 def leaf(params: Mapping[str, Any], name: str) -> Any:
@@ -103,7 +104,8 @@ def from_linen(config: ModelConfig, module: nn.Module, input_shape: tuple[int, .
     Args:
       config: the model's shape.
       module: a module whose `__call__(images, train)` returns logits. It keeps statistics in the collection
-        "statistics", sows weighted penalties into "penalties", and in training draws from the stream "random".
+        "statistics", sows weighted penalties into "penalties", and in training draws from the stream "random". A module
+        that can drop patches takes `kept` as well.
       input_shape: shape of one example.
     """
 
@@ -122,12 +124,16 @@ def from_linen(config: ModelConfig, module: nn.Module, input_shape: tuple[int, .
         collections = {"params": params, "statistics": statistics or {}}
         return module.apply(collections, images, train=False)  # pyright: ignore[reportReturnType]
 
-    def train(params: Params, statistics: Statistics, images: jax.Array, rng: jax.Array) -> TrainOutput:
+    def train(
+        params: Params, statistics: Statistics, images: jax.Array, rng: jax.Array, kept: jax.Array | None = None
+    ) -> TrainOutput:
         chex.assert_shape(images, (None, *input_shape))
+        arguments: Any = {} if kept is None else {"kept": kept}
         result: Any = module.apply(
             {"params": params, "statistics": statistics},
             images,
             train=True,
+            **arguments,
             mutable=["statistics", "penalties"],
             rngs={"random": rng},
         )

@@ -32,12 +32,12 @@ def rotate(x: jax.Array, angles: jax.Array, target: Target) -> jax.Array:
 
     Args:
       x: [batch, tokens, heads, values]; a value and the one half of a head later are a pair.
-      angles: [tokens, values / 2].
+      angles: [tokens, values / 2], or [batch, tokens, values / 2] if the images have different tokens.
       target: the devices to compile for.
 
     Returns:
       An array like `x`.
     """
-    cos, sin = (function(target.gather(angles))[:, None].astype(x.dtype) for function in (jnp.cos, jnp.sin))
+    cos, sin = (function(target.gather(angles))[..., None, :].astype(x.dtype) for function in (jnp.cos, jnp.sin))
     a, b = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)

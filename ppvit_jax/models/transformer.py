@@ -166,7 +166,7 @@ class _VisionTransformer(nn.Module):
     target: Target
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, images: jax.Array, train: bool, kept: jax.Array | None = None) -> jax.Array:
         config, layout = self.config, self.config.layout
         batch, height, width, channels = images.shape
         patch, hidden, dtype = config.patch_size, (config.hidden_size,), config.dtype
@@ -188,7 +188,7 @@ class _VisionTransformer(nn.Module):
         if layout.top_positions:
             rows = layout.prefix_rows + x.shape[1]
             positions = self.param("pos_embedding", nn.initializers.normal(stddev=0.02), (1, rows, *hidden))[0]
-        x = Encoder(config, self.target, name="Transformer")(x, self._prefix(), positions, train=train)
+        x = Encoder(config, self.target, name="Transformer")(x, self._prefix(), positions, kept, train=train)
         if layout.pool == "map":
             x = _AttentionPooling(config, self.target, name="MAPHead_0")(x)
 

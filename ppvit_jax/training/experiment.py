@@ -9,14 +9,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ppvit_jax import adaptation, checkpoint, data, models
+from ppvit_jax import adaptation, checkpoint, cloud_augmentation, data, models
 from ppvit_jax.config import Config, check_normalization, make_encryption, make_model
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.data.validation import add_validation
-from ppvit_jax.encryption import Encryption, Permutations, Secret
+from ppvit_jax.encryption import Encryption, Permutations, Secret, parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
-from ppvit_jax.training import pretrained
+from ppvit_jax.training import pretrained, writers
 from ppvit_jax.training.loop import Messages, Run, train
 from ppvit_jax.training.matching import PLAIN, LoadedImages, LoadedModel, check_match
 from ppvit_jax.training.results import Result
@@ -47,6 +47,8 @@ def run(
       UserError: the user can fix the problem; the message says how.
     """
     workdir = local_path(workdir)
+    # A missing library is told before the data are loaded.
+    writers.named(config)
     with owned(workdir), compute_precision(config):
         return train(_prepare_run(config, dataset, Path(key_folder or workdir)), workdir)
 
@@ -68,6 +70,8 @@ def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path)
     header = dataset.manifest.header if dataset.manifest else None
     if header and header.encryption != "none":
         _check_encrypted(config, header, folder)
+        encryption = parse(header.encryption, header.block_size)
+        cloud_augmentation.parse(config.cloud_augmentation).check_encryption(encryption, model_config.patch_size)
     start = pretrained.load(config, model_config, dataset, normalizes=method is None or not method.encodes)
     params, metadata, model_config = start.params, start.metadata, start.model_config
     is_plain = (metadata.encryption, metadata.images) == ("none", ("none", None))

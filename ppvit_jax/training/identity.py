@@ -34,6 +34,8 @@ _CHANGEABLE_FIELDS = (
     "remat",
     "log_steps",
     "tensorboard",
+    "report",
+    "loggers",
     "eval_batch_size",
     "checkpoint_steps",
     "deterministic",

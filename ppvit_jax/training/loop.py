@@ -17,7 +17,7 @@ from ppvit_jax.data.loader import steps_per_epoch
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.encryption import Secret
 from ppvit_jax.errors import COUNT, UserError, print_note, print_warning
-from ppvit_jax.training import identity
+from ppvit_jax.training import identity, report
 from ppvit_jax.training.averaging import select_weights
 from ppvit_jax.training.checks import check_state, find_doubts
 from ppvit_jax.training.devices import gather_to_host, replicate_images, shard_batches, shardings, state_shardings
@@ -28,7 +28,9 @@ from ppvit_jax.training.results import MetricsLine, Result
 from ppvit_jax.training.state import State, zero_metrics
 from ppvit_jax.training.step import compile_steps
 from ppvit_jax.training.tuning import FROZEN
+from ppvit_jax.training.usage import Usage
 from ppvit_jax.training.workdir import Workdir, agree
+from ppvit_jax.training.writers import Writers, named
 
 
 class Messages(NamedTuple):
@@ -90,8 +92,8 @@ def train(run: Run, workdir: str | Path) -> Result:
 
     Args:
       run: the inputs of the run.
-      workdir: folder for `config.json`, `metrics.jsonl`, `result.json`, `checkpoint.npz`, `checkpoints/` and
-        TensorBoard events.
+      workdir: folder for `config.json`, `metrics.jsonl`, `result.json`, `checkpoint.npz`, `checkpoints/`,
+        `report.html` and the files of the writers.
 
     Returns:
       The content of `result.json`.
@@ -101,7 +103,8 @@ def train(run: Run, workdir: str | Path) -> Result:
     """
     _check_sizes(run)
     record = identity.describe_run(run.config, run.dataset, run.metadata, run.images)
-    with Workdir(workdir, record, run.metadata, events=run.config.tensorboard) as files:
+    writers, usage = Writers(named(run.config)), Usage() if run.config.report else None
+    with Workdir(workdir, record, run.metadata, writers=writers, usage=usage) as files:
         result = files.result
         if result:
             print(f"the run in {files.path} is already complete: nothing to do", file=sys.stderr)
@@ -113,9 +116,14 @@ def train(run: Run, workdir: str | Path) -> Result:
                 raise UserError(f"{files.path} has lost its metrics.jsonl: put it back, or use another workdir")
             weights, epochs, measures = evaluation.finish(files, state, files.history("epoch"), run.images)
             result = cast(Result, {**_summarize(run, epochs), **measures})
+            if usage is not None:
+                usage.add_to(result, files.history())
             weights = gather_to_host(weights)
             files.finish(result, checkpoint.join(weights["params"], weights["statistics"]))
             evaluation.clean_up(files)
+        if files.writes and run.config.report:
+            report.write_once(files.path)
+        files.finish_writers(result)
     if files.writes:
         for warning in result.get("warnings", ()):
             print_warning(warning)

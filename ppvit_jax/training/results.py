@@ -38,6 +38,10 @@ class Result(TypedDict):
     """Content of result.json: losses and accuracies (from 0 to 1) of the last epoch, and settings of the run.
 
     With validation images, the test images are evaluated once, with the weights that are handed over.
+
+    Only a run with config.report has time and memory. `seconds` is the time of training, evaluation, saving and
+    compilation, in all processes that continued the run. `peak_memory_bytes` is the most memory in use at once:
+    `peak_memory_of` is "device" for the fullest accelerator, and "process" for this program on a CPU.
     """
 
     dataset: str
@@ -69,6 +73,9 @@ class Result(TypedDict):
     best_epoch: NotRequired[int]
     # With `config.patience`.
     stopped_early: NotRequired[bool]
+    seconds: NotRequired[float]
+    peak_memory_bytes: NotRequired[int]
+    peak_memory_of: NotRequired[str]
 
 
 def json_line(values: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import functools
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -12,21 +12,19 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ppvit_jax import models
+from ppvit_jax import cloud_augmentation, models
 from ppvit_jax.config import Config, make_encryption
 from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.encryption import Encryption, Secret
 from ppvit_jax.training.averaging import start_average, update_average
 from ppvit_jax.training.compiler import compiler_options, fix_precision
 from ppvit_jax.training.devices import Tree, make_mesh, shardings, state_shardings
+from ppvit_jax.training.examples import Examples
 from ppvit_jax.training.layer_decay import scale_by_layer
 from ppvit_jax.training.optimizer import make_optimizer
 from ppvit_jax.training.state import Batch, Metrics, State, zero_metrics
-from ppvit_jax.training.task import compute_losses, count_correct
+from ppvit_jax.training.task import count_correct
 from ppvit_jax.training.tuning import FROZEN, Tuning
-
-# Images, labels and weights in the loss of a batch.
-_Examples: TypeAlias = tuple[jax.Array, jax.Array, jax.Array | None]
 
 
 class Steps(NamedTuple):
@@ -59,9 +57,9 @@ def compile_steps(
     Args:
       model_config: the model's shape.
       config: the configuration; see `ppvit_jax.config.default_config`. Only `optimizer`, `freeze`, `tuning`, `seed`,
-        `encryption`, `block_size`, `augmentation`, `mean`, `std`, `label_smoothing`, `accumulation`, `sharding`,
-        `reduce_dtype`, `dtype`, `matmul_precision`, `deterministic`, `ema_decay`, `drop_path`, `remat` and
-        `task` are used.
+        `encryption`, `block_size`, `augmentation`, `cloud_augmentation`, `mean`, `std`, `label_smoothing`,
+        `accumulation`, `sharding`, `reduce_dtype`, `dtype`, `matmul_precision`, `deterministic`, `ema_decay`,
+        `drop_path`, `remat` and `task` are used.
       total_steps: number of steps in the run, where its schedule ends.
       mesh: the devices for which the functions will be compiled; they may be those of another machine. None for all
         devices of this run.
@@ -94,6 +92,7 @@ def _compile(model_config: models.ModelConfig, config: Config, mesh: Mesh | None
         "freeze",
         "tuning",
         "augmentation",
+        "cloud_augmentation",
         "mean",
         "std",
         "label_smoothing",
@@ -130,6 +129,7 @@ def _compiled(
         decay = config.optimizer.layer_decay
         return chain if decay == 1 else optax.chain(chain, scale_by_layer(model_config, decay))
 
+    augmentations = cloud_augmentation.parse(config.cloud_augmentation)
     dtype = jnp.dtype(config.dtype)
     precisely = functools.partial(fix_precision, dtype=config.dtype, precision=config.matmul_precision)
     options = compiler_options(mesh.devices.flat[0].platform, deterministic=config.deterministic)
@@ -173,20 +173,30 @@ def _compiled(
             return images.astype(dtype)
         return normalize_images(images, config.mean, config.std, dtype)
 
+    def augment_encrypted(examples: Examples, rng: jax.Array) -> Examples:
+        augmented = augmentations.apply(examples.images, rng, model_config.patch_size, dtype)
+        images, was_uint8 = augmented.images, examples.images.dtype == jnp.uint8
+        if was_uint8 and images.dtype != jnp.uint8:
+            images = normalize_images(images, config.mean, config.std, dtype)
+        examples = examples._replace(images=images, kept=augmented.kept)
+        return examples.mix_labels(augmented.shares, model_config.num_classes, config.label_smoothing)
+
     def loss_and_sums(
-        params: models.Params, statistics: models.Statistics, examples: _Examples, rng: jax.Array
+        params: models.Params, statistics: models.Statistics, examples: Examples, rng: jax.Array
     ) -> tuple[jax.Array, tuple[models.Statistics, jax.Array, jax.Array]]:
-        images, labels, weights = examples
-        logits, statistics, penalty = model.train(params, statistics, to_model_input(images), rng)
-        losses = compute_losses(logits, labels, config.task, config.label_smoothing)
-        loss = (losses if weights is None else losses * weights).mean()
-        return loss + penalty, (statistics, loss, count_correct(logits, labels, config.task))
+        images = to_model_input(examples.images)
+        logits, statistics, penalty = model.train(params, statistics, images, rng, examples.kept)
+        loss = examples.losses(logits, config.label_smoothing, config.task).mean()
+        return loss + penalty, (statistics, loss, count_correct(logits, examples.labels, config.task))
 
     @functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
     @precisely
     def train_step(state: State, batch: dict[str, jax.Array], rng: jax.Array, secret: Secret | None) -> State:
         rng = jax.random.fold_in(rng, state["step"])
-        examples = augment_and_encrypt(batch, rng, secret), batch["label"], batch.get("weight")
+        examples = Examples(augment_and_encrypt(batch, rng, secret), batch["label"], batch.get("weight"))
+        # All draws are made before the batch is split, and none depends on the secret.
+        if augmentations.methods:
+            examples = augment_encrypted(examples, jax.random.fold_in(rng, 2))
         trained, constant = tuning.divide(state["params"])
 
         def loss_of_trained(trained: models.Params, *others: Any) -> tuple[jax.Array, tuple]:

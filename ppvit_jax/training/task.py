@@ -17,15 +17,17 @@ def compute_losses(logits: jax.Array, labels: jax.Array, task: str, smoothing: f
       labels: see above.
       task: "single_label" for the softmax cross-entropy, or "multi_label" for the mean over the classes of the sigmoid
         cross-entropy, -y log(sigmoid(x)) - (1 - y) log(sigmoid(-x)).
-      smoothing: label smoothing, for one label per image.
+      smoothing: label smoothing, for labels that are classes.
 
     Returns:
       [n].
     """
     if task == "multi_label":
         return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype)).mean(-1)
-    targets = jax.nn.one_hot(labels, logits.shape[-1]) if labels.ndim == 1 else labels
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
+    if labels.ndim == 2:
+        return optax.softmax_cross_entropy(logits, labels)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
 
 
 def count_correct(logits: jax.Array, labels: jax.Array, task: str) -> jax.Array:
@@ -33,12 +35,12 @@ def count_correct(logits: jax.Array, labels: jax.Array, task: str) -> jax.Array:
 
     Args:
       logits: [n, classes].
-      labels: see above; of mixed images, the class with the largest share counts.
+      labels: classes, int [n], or [n, classes] of 0 and 1 for several labels per image.
       task: "single_label" or "multi_label".
 
     Returns:
       int [].
     """
     if task == "multi_label":
-        return ((logits > 0) == (labels > 0.5)).all(-1).sum()
-    return (jnp.argmax(logits, -1) == (labels if labels.ndim == 1 else jnp.argmax(labels, -1))).sum()
+        return ((logits > 0) == (labels > 0)).all(-1).sum()
+    return (jnp.argmax(logits, -1) == labels).sum()

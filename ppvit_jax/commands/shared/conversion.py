@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from ppvit_jax.commands.shared import labeled_input
 from ppvit_jax.commands.shared.arguments import add_max_pixels, open_encryption
+from ppvit_jax.commands.shared.labeled_input import LabeledInput
 from ppvit_jax.commands.shared.origin import add_origin
 from ppvit_jax.data import tfds_source
 from ppvit_jax.data.class_depth import printable
 from ppvit_jax.data.images import ImageReader
+from ppvit_jax.data.labeled.opening import check_class_folders, number_images
 from ppvit_jax.data.listing import Images, open_files, open_tfds
 from ppvit_jax.data.manifest import Header, Manifest
 from ppvit_jax.encryption import Encryption
@@ -38,19 +41,21 @@ class Pipeline(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """Images that --input or --tfds names.
+    """Images that --input, --tfds or an option for labeled images names.
 
     Attributes:
       path: a folder, one image, or the version folder of a data set that tfds has prepared.
       tfds_name: the name of such a data set; None for files.
       splits: the splits to read of such a data set; empty for all.
       skip_unreadable: True leaves out links to nothing and folders that cannot be read.
+      labeled: labeled images in files of other formats; None for files and tfds.
     """
 
     path: Path
     tfds_name: str | None = None
     splits: tuple[str, ...] = ()
     skip_unreadable: bool = False
+    labeled: LabeledInput | None = None
 
     @property
     def folder(self) -> Path:
@@ -65,6 +70,8 @@ class Input:
         """
         if self.tfds_name is not None:
             return open_tfds(self.path, self.splits, reader)
+        if self.labeled is not None:
+            return _open_labeled(self.labeled, reader)
         return open_files(
             self.path, reader, keep_names=keep_names, manifest=manifest, skip_unreadable=self.skip_unreadable
         )
@@ -134,11 +141,14 @@ class Conversion:
         print(f"{result}, {header.image_size}x{header.image_size} pixels")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of input and output."""
+def add_arguments(parser: argparse.ArgumentParser, *, labeled: bool = False) -> None:
+    """Adds the arguments of input and output; with `labeled`, those of labeled images in files of other formats."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", metavar="PATH", help="folder of images, with class folders or without; or one image")
     source.add_argument("--tfds", metavar="NAME", help="data set that tfds has prepared, such as cifar10")
+    if labeled:
+        labeled_input.add_formats(source)
+        labeled_input.add_columns(parser)
     parser.add_argument(
         "--data-dir",
         default="",
@@ -149,7 +159,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--splits",
         default="",
         metavar="NAMES",
-        help="splits to read for --tfds, separated by commas, such as train,test (default: all)",
+        help=f"splits to read for --tfds{' or labeled images' if labeled else ''}, separated by commas, such as "
+        "train,test (default: all)",
     )
     parser.add_argument(
         "--output",
@@ -175,14 +186,49 @@ def parse_input(arguments: argparse.Namespace) -> Input:
         path = tfds_source.find_prepared(arguments.tfds, arguments.data_dir)
         splits = tuple(name for name in arguments.splits.split(",") if name)
         return Input(path, arguments.tfds.partition(":")[0], splits)
-    if arguments.data_dir or arguments.splits:
+    named = labeled_input.parse_format(arguments) if "csv" in arguments else None
+    if arguments.data_dir or (arguments.splits and not named):
         raise UserError("--data-dir and --splits need --tfds: leave them out for --input")
+    if named:
+        _check_labeled(named, arguments)
+        return Input(named.path, splits=named.splits, labeled=named)
     path, output = Path(arguments.input).expanduser(), Path(arguments.output).expanduser()
     if path.is_dir() and output.resolve().is_relative_to(path.resolve()):
         raise UserError(f"the output {output} lies in the input {path}: choose a folder outside")
     if not path.exists():
         raise UserError(f"there is no {path}: give a folder of images, or one image, as --input")
     return Input(path, skip_unreadable=arguments.skip_unreadable)
+
+
+def _check_labeled(named: LabeledInput, arguments: argparse.Namespace) -> None:
+    """Raises UserError for options that need image files."""
+    for option, value in (("--keep-names", arguments.keep_names), ("--runner", arguments.runner)):
+        if value:
+            raise UserError(f"{option} is for image files and tfds: leave it out for --{named.format}")
+    output = Path(arguments.output).expanduser()
+    if named.path.is_dir() and output.resolve().is_relative_to(named.path.resolve()):
+        raise UserError(f"the output {output} lies in the input {named.path}: choose a folder outside")
+
+
+def _open_labeled(named: LabeledInput, reader: ImageReader) -> Images:
+    """Opens labeled images that become class folders.
+
+    Raises:
+      UserError: they cannot be read, are encrypted already, or have classes that cannot be folders.
+    """
+    collection = named.open(labeled=False)
+    check_class_folders(collection)
+    check_plain(collection.manifest)
+    return number_images(collection, named.splits, reader)
+
+
+def check_plain(manifest: Manifest | None) -> None:
+    """Raises UserError if a manifest says that its images are encrypted."""
+    if manifest and manifest.header.encryption != "none":
+        raise UserError(
+            f"the images in {manifest.folder} are already encrypted with the key of fingerprint "
+            f"{manifest.header.key_fingerprint}: decrypt them before you encrypt them with another key"
+        )
 
 
 def open_image_encryption(spec: str, block_size: int) -> Encryption:

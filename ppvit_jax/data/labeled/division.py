@@ -39,7 +39,8 @@ class Chosen:
 def divide(collection: Collection, settings: DataSettings) -> tuple[Chosen, Chosen, Chosen | None, tuple[str, ...]]:
     """Chooses training, test and validation images by the names of the splits, or else draws the test images."""
     path, class_names = collection.path, collection.class_names
-    _print_summary(collection)
+    for line in collection.describe():
+        print(line, file=sys.stderr)
     train = _find(collection, settings.train_split, "train_split")
     test = _find(collection, settings.test_split, "test_split")
     if train and not test and settings.test_split == TEST:
@@ -94,13 +95,6 @@ def _find_validation(collection: Collection, settings: DataSettings, train: Chos
         raise refuse_test(name)
     print(f"validation images: {printable(examples.split)}", file=sys.stderr)
     return Chosen(examples, np.arange(examples.count), _labels(examples))
-
-
-def _print_summary(collection: Collection) -> None:
-    for examples in collection.splits:
-        split = f" ({printable(examples.split)})" if examples.split else ""
-        text = f"{examples.count:,} images of {len(collection.class_names):,} classes"
-        print(f"{printable(str(collection.path))}{split}: {text}", file=sys.stderr)
 
 
 def _find(collection: Collection, name: str, field: str) -> Examples | None:

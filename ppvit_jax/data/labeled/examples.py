@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppvit_jax.data.class_depth import printable
 from ppvit_jax.data.manifest import Manifest
 from ppvit_jax.errors import UserError
 
@@ -68,6 +69,15 @@ class Collection:
     def title(self, examples: Examples, index: int) -> str:
         """Returns the name of an image for messages."""
         return str(self.root / examples.name(index))
+
+    def describe(self) -> list[str]:
+        """Returns a line for each split, with its numbers of images and classes."""
+        lines = []
+        for examples in self.splits:
+            split = f" ({printable(examples.split)})" if examples.split else ""
+            classes = f"{len(self.class_names):,} classes" if self.class_names else "no class"
+            lines.append(f"{printable(str(self.path))}{split}: {examples.count:,} images of {classes}")
+        return lines
 
     def find_split(self, name: str) -> Examples:
         """Returns the split of this name, or the only one if the name is "".

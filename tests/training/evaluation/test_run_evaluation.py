@@ -180,7 +180,8 @@ def test_best_weights_are_pruned_only_if_no_saved_state_needs_them(tmp_path):
     chosen.prune(lines, 4)
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["4.npz"]
     assert chosen.find(lines)["step"] == 4 and not chosen.is_over(lines)
-    assert chosen.is_over([*lines, {**lines[0], "step": 5}, {**lines[3], "step": 6}])
+    later: Any = [{**lines[0], "step": 5}, {**lines[3], "step": 6}]
+    assert chosen.is_over([*lines, *later])
 
 
 @pytest.mark.parametrize(

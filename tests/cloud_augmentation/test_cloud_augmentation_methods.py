@@ -1,0 +1,168 @@
+"""Each augmentation of encrypted images against loops in numpy, and the distributions of its draws."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.pytorch import timm, torch
+from helpers.tiny import random_images
+
+from ppvit_jax import cloud_augmentation
+from ppvit_jax.cloud_augmentation import brightness, contrast, cutmix, mixup, token_drop
+from ppvit_jax.cloud_augmentation.method import Augmented, draw_set, next_examples
+from ppvit_jax.training.examples import Examples
+
+BLOCK = 4
+
+
+def _images(count=5, size=12, dtype: type = np.float32):
+    return jnp.asarray(random_images(count, size).astype(dtype))
+
+
+def test_mixup_is_a_sum_of_each_image_and_the_next():
+    images, shares = _images(), np.array([0.0, 0.25, 0.5, 0.9, 1.0])
+    mixed = mixup.mix(images, next_examples(images), jnp.asarray(shares))
+    for i, w in enumerate(shares):
+        np.testing.assert_allclose(mixed[i], w * images[i] + (1 - w) * images[(i + 1) % 5], rtol=1e-6)
+
+
+def test_mixup_and_its_labels_agree_with_timm():
+    images, labels = _images(4), np.array([2, 0, 1, 1])
+    theirs = timm.data.Mixup(mixup_alpha=0.4, label_smoothing=0.1, num_classes=3)
+    mixed, targets = theirs(torch.tensor(np.asarray(images)).permute(0, 3, 1, 2), torch.tensor(labels))
+    # timm mixes with the batch in reverse order, and we with the next example: pairs are the same in this order.
+    order = [0, 3]
+    share = (targets[0, 2] - 0.1 / 3) / 0.9
+    assert 0 < share < 1
+    shares = jnp.full(2, float(share))
+    pair = images[jnp.array(order)]
+    ours = mixup.mix(pair, next_examples(pair), shares)
+    np.testing.assert_allclose(ours, mixed.permute(0, 2, 3, 1)[order], rtol=1e-5, atol=1e-3)
+    examples = Examples(pair, jnp.asarray(labels[order]), None).mix_labels(shares, 3, 0.1)
+    assert examples.targets is not None
+    np.testing.assert_allclose(examples.targets, targets[order], atol=1e-6)
+
+
+def test_the_shares_of_mixup_have_the_beta_distribution():
+    images = jnp.zeros((4000, 1, 1, 1)).at[::2].set(1)
+    mixed = mixup.Mixup(alpha=0.4).apply(Augmented(images), jax.random.key(0), 1)
+    weights = np.asarray(mixed.images).ravel()
+    # Black and white images alternate, so a mixture shows its share, or 1 minus it.
+    np.testing.assert_allclose(weights[::2], np.asarray(mixed.shares)[::2])
+    assert abs(weights.mean() - 0.5) < 0.02
+    assert abs(weights.var() - 1 / (4 * (2 * 0.4 + 1))) < 0.005
+
+
+def test_cutmix_takes_whole_blocks_of_the_next_image():
+    images = _images()
+    taken = np.random.default_rng(1).random((5, 9)) < 0.4
+    mixed = cutmix.exchange(images, next_examples(images), jnp.asarray(taken), BLOCK)
+    for i in range(5):
+        expected = np.array(images[i])
+        for block in np.flatnonzero(taken[i]):
+            row, column = block // 3 * BLOCK, block % 3 * BLOCK
+            place = slice(row, row + BLOCK), slice(column, column + BLOCK)
+            expected[place] = images[(i + 1) % 5][place]
+        np.testing.assert_array_equal(mixed[i], expected)
+
+
+def test_cutmix_shares_are_areas_of_every_size_and_bytes_stay_bytes():
+    images = jnp.tile(jnp.arange(64, dtype=jnp.uint8).reshape(-1, 1, 1, 1), (1, 12, 12, 3))
+    mixed = cutmix.CutMix().apply(Augmented(images), jax.random.key(0), BLOCK)
+    assert mixed.images.dtype == jnp.uint8
+    own = (np.asarray(mixed.images) == np.arange(64).reshape(-1, 1, 1, 1)).mean((1, 2, 3))
+    assert mixed.shares is not None
+    np.testing.assert_allclose(mixed.shares, own, atol=1e-6)
+    assert set(np.round(own * 9).astype(int)) == set(range(10))
+
+
+def test_every_set_of_blocks_of_one_size_is_equally_likely():
+    sets = np.asarray(draw_set(jax.random.key(0), jnp.full(20_000, 2), 5))
+    assert (sets.sum(1) == 2).all()
+    counts = [(sets[:, i] & sets[:, j]).sum() for i, j in itertools.combinations(range(5), 2)]
+    # Uniform over the ten pairs: each has 2,000 of 20,000, with a standard deviation of 42.
+    assert max(abs(count - 2000) for count in counts) < 5 * 42
+
+
+def test_sets_have_the_sizes_that_are_asked_for():
+    sizes = np.arange(7)
+    np.testing.assert_array_equal(draw_set(jax.random.key(1), jnp.asarray(sizes), 6).sum(1), sizes)
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(0.1, 8), (0.5, 4), (0.99, 1)])
+def test_token_drop_keeps_as_many_patches_as_timm(rate, kept):
+    theirs = timm.layers.PatchDropout(rate, num_prefix_tokens=1)
+    theirs.train()
+    assert theirs(torch.zeros(2, 1 + 9, 3)).shape[1] - 1 == kept
+    numbers = np.asarray(token_drop.TokenDrop(rate=rate).apply(Augmented(_images()), jax.random.key(0), BLOCK).kept)
+    assert numbers.shape == (5, kept)
+    for row in numbers:
+        assert sorted(set(row.tolist())) == row.tolist() and row[0] >= 0 and row[-1] < 9
+
+
+def test_sets_become_ascending_numbers():
+    sets = np.array([[True, False, False, True, True], [False, True, True, True, False]])
+    np.testing.assert_array_equal(token_drop.to_indices(jnp.asarray(sets), 3), [[0, 3, 4], [1, 2, 3]])
+
+
+def test_contrast_and_brightness_change_every_value_alike_and_clip():
+    images, numbers = _images(), np.array([0.0, 0.5, 1.0, 1.5, 2.0])
+    scaled, shifted = (
+        contrast.scale(images, jnp.asarray(numbers)),
+        brightness.shift(images, jnp.asarray(100 * (numbers - 1))),
+    )
+    for i, number in enumerate(numbers):
+        image = np.asarray(images[i], np.float64)
+        np.testing.assert_allclose(scaled[i], np.clip(127.5 + number * (image - 127.5), 0, 255), atol=1e-4)
+        np.testing.assert_allclose(shifted[i], np.clip(image + 100 * (number - 1), 0, 255), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "bounds"), [("contrast:strength=0.3", (127.5 - 15 * 1.3, 127.5 - 15 * 0.7)), ("brightness", (61.5, 163.5))]
+)
+def test_strengths_bound_the_changes(spec, bounds):
+    (method,) = cloud_augmentation.parse(spec).methods
+    gray = Augmented(jnp.full((3000, 1, 1, 3), 112.5))
+    values = np.asarray(method.apply(gray, jax.random.key(2), 1).images)
+    assert (values == values[:, :1, :1, :1]).all()
+    assert bounds[0] <= values.min() < values.max() <= bounds[1]
+    # Uniform: the mean is in the middle, and the extremes are near the bounds.
+    span = bounds[1] - bounds[0]
+    assert abs(values.mean() - sum(bounds) / 2) < 0.03 * span
+    assert values.max() - values.min() > 0.98 * span
+
+
+def test_where_several_methods_mix_each_image_draws_one():
+    augmentations = cloud_augmentation.parse("mixup+cutmix")
+    images = jnp.tile(jnp.arange(200, dtype=jnp.uint8).reshape(-1, 1, 1, 1), (1, 8, 8, 3))
+    mixed = augmentations.apply(images, jax.random.key(0), BLOCK, "float32")
+    flat = np.asarray(mixed.images).reshape(200, -1)
+    values = [np.unique(row) for row in flat]
+    both = sum(len(v) == 2 for v in values)
+    between = sum(len(v) == 1 and v[0] != np.round(v[0]) for v in values)
+    # Half draw mixup; of the others, four in five have a share that is neither 0 nor 1.
+    assert 55 <= both <= 100 and 75 <= between <= 125
+    shares = np.asarray(mixed.shares)
+    expected = shares * np.arange(200) + (1 - shares) * np.roll(np.arange(200), -1)
+    np.testing.assert_allclose(flat.mean(1), expected, atol=1e-3)
+
+
+def test_draws_depend_on_the_random_key_alone_and_the_order_of_the_spec_does_not_matter():
+    def augment(spec, seed):
+        return cloud_augmentation.parse(spec).apply(
+            jnp.asarray(random_images(4, 8)), jax.random.key(seed), BLOCK, "float32"
+        )
+
+    one, same = augment("mixup+contrast+token_drop", 0), augment("token_drop+contrast+mixup", 0)
+    jax.tree.map(np.testing.assert_array_equal, one, same)
+    assert (np.asarray(augment("mixup+contrast+token_drop", 1).images) != np.asarray(one.images)).any()
+    # A method's draws do not change when another is added.
+    np.testing.assert_array_equal(np.asarray(augment("token_drop", 0).kept), np.asarray(one.kept))
+
+
+def test_without_methods_nothing_changes():
+    images = jnp.asarray(random_images(2, 8))
+    augmented = cloud_augmentation.parse("none").apply(images, jax.random.key(0), BLOCK, "float32")
+    assert augmented.images is images and augmented.shares is None and augmented.kept is None
