@@ -211,6 +211,7 @@ def _several_labels(validation=""):
     return add_validation(Dataset("halves", parts[0], parts[1], ("upper", "lower", "both")), validation, 0)
 
 
+@pytest.mark.slow
 def test_a_model_learns_several_labels_per_image(tmp_path):
     config = _config(task="multi_label", epochs=13, best_by="val_loss")
     result = _train(tmp_path, config, _several_labels("0.25"))
