@@ -76,6 +76,8 @@ def sides(request, tmp_path_factory):
     )
     cloud.run(f"{ppvit} predict --checkpoint run/checkpoint.npz --input encrypted --output cloud.npz")
     cloud.run(f"{ppvit} predict --checkpoint run/checkpoint.npz --input encrypted --output cloud.csv")
+    for form in ("stablehlo", "onnx"):
+        cloud.run(f"{ppvit} export --checkpoint run/checkpoint.npz --output cloud.{form}")
     shutil.copy(cloud.folder / "run" / "checkpoint.npz", owner.folder / "tuned.npz")
     owner.run(f"{ppvit} restore --key secret.key --checkpoint tuned.npz --output restored.npz")
     owner.run(f"{ppvit} predict --checkpoint restored.npz --input images --output plain.npz")

@@ -110,4 +110,4 @@ def load_stablehlo(path: str | os.PathLike) -> tuple[Callable[[jax.Array | np.nd
 def _store(name: tuple, value: np.ndarray | jax.Array, dtype: str) -> np.ndarray:
     """Returns a parameter in the dtype of the file: kernels in the compute dtype, and all others in float32."""
     is_kernel = getattr(name[-1], "key", "") == "kernel"
-    return np.asarray(value).astype(jnp.dtype(dtype) if is_kernel else np.float32)
+    return np.asarray(value).astype(jnp.dtype(dtype) if is_kernel else np.float32, copy=False)

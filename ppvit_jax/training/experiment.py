@@ -16,7 +16,7 @@ from ppvit_jax.data.validation import add_validation
 from ppvit_jax.encryption import Encryption, Permutations, Secret, parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
-from ppvit_jax.training import pretrained, writers
+from ppvit_jax.training import pretrained, tuning, writers
 from ppvit_jax.training.loop import Messages, Run, train
 from ppvit_jax.training.matching import PLAIN, LoadedImages, LoadedModel, check_match
 from ppvit_jax.training.results import Result
@@ -97,6 +97,7 @@ def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path)
     )
     images = header or PLAIN
     metadata = _record(config, dataset, model_config, metadata, method, images)
+    metadata = dataclasses.replace(metadata, delta=tuning.describe_delta(config, model_config, params))
     messages = Messages(start.warnings, start.notes)
     return Run(config, dataset, model_config, params, start.statistics, secret, metadata, images, messages)
 

@@ -227,7 +227,7 @@ def _differences(recorded: Record, current: Record) -> dict[str, tuple[str, str]
         ignored |= {"metadata.class_names"}
     if before.get("checkpoint_sha256") and before["checkpoint_sha256"] == now["checkpoint_sha256"]:
         # The same file under another name.
-        ignored |= {"config.checkpoint", "config.checkpoint_sha256"}
+        ignored |= {"config.checkpoint", "config.checkpoint_sha256", "metadata.delta.base"}
     # Earlier versions did not record the origin of a model.
     ignored |= {f"metadata.{name}" for name in _NEW_METADATA if f"metadata.{name}" not in before}
     for name in ("dataset.digest", "dataset.train_digest", "checkpoint_sha256"):

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.command import ROOT
+from helpers.pages import blocks
 from helpers.tiny import random_images, random_params, tiny_model
 from helpers.tiny_families import CASES, IMAGENET, tiny_family
 
@@ -19,7 +21,7 @@ from ppvit_jax.export import stablehlo
 
 # The others have the same operations in another order.
 FAST = ("DINOv3 with SwiGLU",)
-METADATA = Metadata(mean=IMAGENET[0], std=IMAGENET[1])
+METADATA = Metadata(mean=IMAGENET[0], std=IMAGENET[1], class_names=("cat", "dog", "owl"))
 
 
 def _expected(config, params, images, statistics=None):
@@ -45,6 +47,22 @@ def _compare(config, params, statistics, folder):
 def test_the_program_computes_the_models_logits_for_batches_of_any_size(case, tmp_path):
     config = tiny_family(case)
     _compare(config, random_params(config), {}, tmp_path)
+
+
+def test_the_lines_in_the_docs_run_both_kinds_of_files(tmp_path, monkeypatch):
+    config, images = tiny_model(), random_images(2, 16)
+    params = random_params(config)
+    export.write_stablehlo(tmp_path / "tuned.stablehlo", config, params, {}, METADATA)
+    export.write_onnx(tmp_path / "tuned.onnx", config, params, METADATA)
+    monkeypatch.chdir(tmp_path)
+    programs = [block.text for block in blocks(ROOT / "docs" / "export.md") if block.language == "python"]
+    assert len(programs) == 3 and len(list(filter(None, programs[0].splitlines()))) == 5
+    for program in programs:
+        variables: dict = {"images": images}
+        exec(program, variables)
+        np.testing.assert_allclose(variables["logits"], _expected(config, params, images), rtol=0, atol=1e-4)
+        if "names" in variables:
+            assert variables["names"] == ["cat", "dog", "owl"]
 
 
 @pytest.mark.slow
