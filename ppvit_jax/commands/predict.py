@@ -12,6 +12,7 @@ from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared import labeled_input
 from ppvit_jax.commands.shared.adapted_model import READABLE, SavedModel, open_model, warn_of_resize
+from ppvit_jax.commands.shared.deltas import add_base, open_merged
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.commands.shared.predictions import Predictions
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CKPT",
         help=f"checkpoint of a model with a head: {READABLE}",
     )
+    add_base(parser, "checkpoint that the run started from")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--input", metavar="PATH", help="folder of images, one image, or version folder of a tfds data set"
@@ -100,7 +102,8 @@ def run(arguments: argparse.Namespace) -> None:
             f"--probabilities is for a .csv, but --output is {output}: a .npz has all logits, so leave it out"
         )
     path = checkpoint.resolve(arguments.checkpoint)
-    model = open_model(path, dtype="float32")
+    base = arguments.base
+    model = open_merged(path, base, dtype="float32") if base else open_model(path, dtype="float32")
     shape = model.shape
     if not shape.num_classes:
         raise UserError(f"{path} has no head, so it cannot predict: fine-tune it first")
