@@ -1,4 +1,4 @@
-"""Differences between the transformers of several families, as one description that the encoder and its ONNX graph follow."""
+"""Differences between the transformers of several families: the description that encoder and ONNX graph follow."""
 
 import dataclasses
 
