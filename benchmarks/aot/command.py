@@ -21,6 +21,7 @@ from ppvit_jax.config import OPTIMIZERS, PRECISIONS, SHARDINGS
 from ppvit_jax.config.tuning import METHODS
 from ppvit_jax.errors import UserError, print_warning
 from ppvit_jax.files import write_json, write_text
+from ppvit_jax.models import REMATS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help=f"methods of tuning, as config.tuning.method, separated by commas: {', '.join(METHODS)} "
         "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--remat",
+        choices=REMATS,
+        default=REMATS[0],
+        help="values that the backward pass computes again, as config.remat (default: %(default)s)",
     )
     parser.add_argument(
         "--attention",
@@ -139,6 +146,7 @@ def make_plans(arguments: argparse.Namespace) -> list[Plan]:
             encryption=arguments.encryption,
             accumulation=arguments.accumulation,
             optimizer=arguments.optimizer,
+            remat=arguments.remat,
             attention=arguments.attention,
             tuning=method,
         )

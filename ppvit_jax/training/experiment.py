@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 from ppvit_jax import adaptation, checkpoint, cloud_augmentation, data, models
 from ppvit_jax.config import Config, check_normalization, make_encryption, make_model
 from ppvit_jax.data.manifest import Header
+from ppvit_jax.data.validation import add_validation
 from ppvit_jax.encryption import Encryption, Permutations, Secret, parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
@@ -59,7 +60,10 @@ def compute_precision(config: Config) -> contextlib.AbstractContextManager:
 
 def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path) -> Run:
     """Loads data, model and key, and checks that they match."""
-    dataset = dataset or data.load(config.data, config.image_size, config.seed)
+    if dataset is None:
+        dataset = data.load(config.data, config.image_size, config.seed)
+    elif dataset.validation is None:
+        dataset = add_validation(dataset, config.data.validation, config.seed)
     model_config = make_model(config, len(dataset.class_names))
     method = make_encryption(config, model_config)
     folder = str(dataset.manifest.folder) if dataset.manifest else dataset.name

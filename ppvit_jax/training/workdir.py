@@ -221,6 +221,13 @@ class Workdir:
             file.write(json_line({"kind": kind, "step": step, **values}))
         self._writers.scalars(kind, step, values)
 
+    @property
+    def saved_step(self) -> int:
+        """Step of the latest state that is complete on the disk; 0 without any."""
+        # A state that is being written has another name.
+        names = [folder.name for folder in (self.path / "checkpoints").iterdir()]
+        return max((int(name) for name in names if name.isdecimal()), default=0)
+
     def history(self, kind: str | None = None) -> list[MetricsLine]:
         """Returns the lines of metrics.jsonl; see `read_history`."""
         return read_history(self.path, kind)
