@@ -20,6 +20,7 @@ from ppvit_jax.commands.shared.step_arguments import add_division, add_sizes
 from ppvit_jax.config import OPTIMIZERS, PRECISIONS, SHARDINGS
 from ppvit_jax.errors import UserError, print_warning
 from ppvit_jax.files import write_json, write_text
+from ppvit_jax.models import REMATS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="encryption inside the step, such as bs+ps, as config.encryption (default: %(default)s)",
     )
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="optimizer (default: %(default)s)")
+    parser.add_argument(
+        "--remat",
+        choices=REMATS,
+        default=REMATS[0],
+        help="values that the backward pass computes again, as config.remat (default: %(default)s)",
+    )
     parser.add_argument(
         "--attention",
         default="",
@@ -128,6 +135,7 @@ def make_plans(arguments: argparse.Namespace) -> list[Plan]:
             encryption=arguments.encryption,
             accumulation=arguments.accumulation,
             optimizer=arguments.optimizer,
+            remat=arguments.remat,
             attention=arguments.attention,
         )
         for machine, batch_size, sharding in itertools.product(machines, batch_sizes, shardings)

@@ -32,6 +32,7 @@ class Plan:
       model, dtype, matmul_precision, image_size: as the fields of the configuration.
       encryption, sharding, reduce_dtype, accumulation: as well.
       optimizer: name of the optimizer, as config.optimizer.name.
+      remat: as config.remat.
       attention: as config.model_options.attention; empty for the default.
       classes: outputs of the head.
       layers: number of encoder blocks; 0 for that of the model.
@@ -48,6 +49,7 @@ class Plan:
     reduce_dtype: str = "float32"
     accumulation: int = 1
     optimizer: str = "sgd"
+    remat: str = "none"
     attention: str = ""
     classes: int = 10
     layers: int = 0
@@ -58,6 +60,7 @@ class Plan:
         config.model, config.dtype, config.image_size = self.model, self.dtype, self.image_size
         config.encryption, config.sharding, config.accumulation = self.encryption, self.sharding, self.accumulation
         config.optimizer.name, config.matmul_precision = self.optimizer, self.matmul_precision
+        config.remat = self.remat
         config.reduce_dtype = self.reduce_dtype
         config.batch_size = self.batch_size * self.machine.count
         return config

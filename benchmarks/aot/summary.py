@@ -120,6 +120,7 @@ def tables(planned: Sequence[Planned]) -> list[Table]:
     """Returns the tables of plans that differ in target, batch size and sharding alone: steps, kernels, collectives."""
     first = planned[0].plan
     parts = f", in {first.accumulation} parts" if first.accumulation > 1 else ""
+    parts += f", {first.remat} computed again" if first.remat != "none" else ""
     attention = f", attention {first.attention}" if first.attention else ""
     sums = ", gradients added up in bfloat16" if first.reduce_dtype == "bfloat16" and first.machine.count > 1 else ""
     products = f" with products of precision {first.matmul_precision}" if first.dtype == "float32" else ""

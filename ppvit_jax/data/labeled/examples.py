@@ -28,7 +28,8 @@ class Examples:
     Attributes:
       split: name of the split; "" if the input has no splits.
       count: number of images.
-      labels: class of each image, int32 [n]; None if the images have no labels.
+      labels: class of each image, int32 [n]; or uint8 [n, classes] of 0 and 1, for any number of labels per image;
+        None if the images have no labels.
       name: index -> the image's name in the input, such as "train-00000.tar/cat.jpg".
       read: index -> the encoded image. Several threads call it at once.
       scan: ascending indices, int [n] -> the encoded images, in order. Each part of a file is read once.
