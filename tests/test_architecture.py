@@ -104,6 +104,7 @@ def test_the_cloud_loads_no_keys():
         "commands.train",
         "commands.predict",
         "commands.evaluate",
+        "commands.merge",
         "commands.info",
         "commands.export",
         *rooms,

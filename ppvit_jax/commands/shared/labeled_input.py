@@ -12,8 +12,8 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
 
 _HELP = {
-    "parquet": "Parquet files of Hugging Face's layout: their folder, one file, or a pattern",
-    "webdataset": "WebDataset's tar files: their folder, one file, or a pattern such as train-{000000..000009}.tar",
+    "parquet": "Parquet files of Hugging Face's layout: their folder, one file, or a pattern in quotes",
+    "webdataset": "WebDataset's tar files: their folder, one file, or a pattern in quotes, '{000..009}.tar'",
     "csv": "CSV list of paths and labels, with a header; or a folder of such lists",
 }
 # Names of the options, for help and messages.

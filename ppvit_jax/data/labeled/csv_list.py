@@ -28,7 +28,7 @@ _PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "ima
 _LABELS = ("label", "labels", "class", "class_name", "target", "category")
 _SPLIT = "split"
 # One in any line says that every image may have any number of labels; "cat;" is a single one.
-_SEPARATOR = ";"
+SEPARATOR = ";"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +139,8 @@ def _read_rows(file: Path, columns: Columns, labeled: bool) -> Iterator[_Row]:
 
 
 def _split_labels(text: str) -> str | list[str] | None:
-    if _SEPARATOR in text:
-        return [name for part in text.split(_SEPARATOR) if (name := part.strip())]
+    if SEPARATOR in text:
+        return [name for part in text.split(SEPARATOR) if (name := part.strip())]
     return text or None
 
 

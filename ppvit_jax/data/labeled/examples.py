@@ -56,7 +56,8 @@ class Collection:
       class_names: the name of class i at index i; empty if the images have no labels.
       declared: True if the input lists its classes, so that a class without images is one, too.
       manifest: the manifest that describes the images; None if there is none.
-      slow: reason why it takes long to read images in another order than that of the files; "" if it does not.
+      in_groups: True if reading an image means to read many, so that images are better decoded once for all.
+      slow: reason why it takes very long to read images in another order than that of the files; "" if it does not.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class Collection:
     class_names: tuple[str, ...]
     declared: bool
     manifest: Manifest | None = None
+    in_groups: bool = False
     slow: str = ""
 
     def title(self, examples: Examples, index: int) -> str:

@@ -77,7 +77,7 @@ def open_files(path: Path, columns: Columns, *, labeled: bool) -> Collection:
             f"{path} has row groups of up to {largest / 2**20:,.0f} MiB, which are read anew for single images: write "
             "it with row groups of 100 rows, or set config.data.in_memory=True"
         )
-    return Collection(path, root, examples, class_names, declared, slow=slow)
+    return Collection(path, root, examples, class_names, declared, in_groups=True, slow=slow)
 
 
 def _make_examples(root: Path, split: str, column: ImageColumn, labels: np.ndarray | None) -> Examples:
