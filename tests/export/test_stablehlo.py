@@ -84,6 +84,16 @@ def test_one_module_is_for_all_three_platforms_and_calls_no_library_of_one():
         assert "cudnn" not in exported.mlir_module()
 
 
+def test_a_model_gives_the_same_file_each_time_without_paths_of_this_machine(tmp_path):
+    config = tiny_model()
+    for name in ("one", "other"):
+        export.write_stablehlo(tmp_path / name, config, random_params(config), {}, METADATA)
+    content = (tmp_path / "one").read_bytes()
+    assert content == (tmp_path / "other").read_bytes()
+    assert b"encoderblock_0" in content and not re.search(rb"\w+\.py", content)
+    assert jax.config.jax_traceback_in_locations_limit > 0  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_each_platform_alone_can_be_lowered():
     config = tiny_model()
     params = random_params(config)
@@ -113,10 +123,13 @@ def test_bfloat16_halves_the_file_and_stays_close(tmp_path):
 
 
 def test_weights_that_no_file_takes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(stablehlo, "LARGEST_WEIGHTS", 10_000)
     config = tiny_model()
-    with pytest.raises(UserError, match=r"at most 0.0 GB: give --dtype bfloat16, or give --output .* \.onnx"):
-        export.write_stablehlo(tmp_path / "m.stablehlo", config, random_params(config), {}, METADATA)
+    params = random_params(config)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    for largest, advice in ((size - 1, "give --dtype bfloat16, or give --output"), (size // 2 - 1, "give --output")):
+        monkeypatch.setattr(stablehlo, "LARGEST_WEIGHTS", largest)
+        with pytest.raises(UserError, match=rf"at most 0.0 GB: {advice} .* \.onnx"):
+            export.write_stablehlo(tmp_path / "m.stablehlo", config, params, {}, METADATA)
     assert not list(tmp_path.iterdir())
 
 
