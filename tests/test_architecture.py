@@ -103,9 +103,11 @@ def test_the_cloud_loads_no_keys():
         "main",
         "commands.train",
         "commands.predict",
+        "commands.evaluate",
         "commands.merge",
         "commands.info",
         "commands.export",
+        "commands.report",
         *rooms,
     ):
         assert "ppvit_jax.keys" not in loaded_by(f"ppvit_jax.{name}"), name

@@ -11,8 +11,13 @@ from ppvit_jax.training.evaluation.files import Origin, write_evaluation
 from ppvit_jax.training.evaluation.measures import make_measures
 
 
-def write_run(folder: Path, names: tuple[str, ...], *, epochs: int = 3, evaluated: bool = True, **result) -> Path:
-    """Writes the files of a run, with the fields of `result` in its result.json; returns the folder."""
+def write_run(
+    folder: Path, names: tuple[str, ...], *, epochs: int = 3, evaluated: bool = True, part: str = "test", **result
+) -> Path:
+    """Writes the files of a run, with the fields of `result` in its result.json; returns the folder.
+
+    Each epoch is evaluated on the images of `part`: "test" or "val".
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = default_config()
     config.key_file, config.passphrase_file = "/owners_folder/hidden.key", "/owners_folder/words.txt"
@@ -35,7 +40,7 @@ def write_run(folder: Path, names: tuple[str, ...], *, epochs: int = 3, evaluate
         }
         lines.append({"kind": "step", "step": step, **values, "learning_rate": 0.25, "images_per_second": None})
         if step % 4 == 0:
-            tested = {"test_loss": 3 / step, "test_accuracy": 0.5, "images_per_second": 100.5}
+            tested = {f"{part}_loss": 3 / step, f"{part}_accuracy": 0.5, "images_per_second": 100.5}
             lines.append({"kind": "epoch", "step": step, **values, **tested})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if evaluated:

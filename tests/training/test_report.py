@@ -92,6 +92,16 @@ def test_what_a_run_lacks_is_left_out(tmp_path):
     assert page.all("section")[0]["id"] == "warnings" and "the loss <did> not move" in page.texts["li"]
 
 
+def test_a_run_with_validation_images_shows_them_and_the_choice_of_weights(tmp_path):
+    chosen = {"best_by": "val_accuracy", "best_value": 0.5, "best_epoch": 2, "stopped_early": True}
+    page = _page(write_run(tmp_path, NAMES, part="val", **chosen))
+    assert "validation from 0.75 to 0.25" in next(text for text in page.texts["title"] if text.startswith("Loss"))
+    assert page.texts["dt"][:2] == ["Test accuracy", "Chosen by"] and page.texts["dd"][1] == "0.5000"
+    notes = page.texts["small"][:2]
+    assert notes == ["120 images, weights of epoch 2", "val_accuracy of epoch 2, stopped early"]
+    assert {"Validation loss", "Validation accuracy"} <= {*page.texts["th"]}
+
+
 def test_the_page_asks_nothing_of_the_network(folder):
     page = _page(folder)
     text = (folder / "report.html").read_text()
@@ -245,6 +255,12 @@ def test_a_chart_draws_its_points_in_their_places():
     long = charts.Series("a", "first", [(i, i % 7) for i in range(100_001)])
     (points,) = re.findall(r'points="([^"]*)"', charts.line_chart("Loss", [long], x_title="epoch"))
     assert 300 < len(points.split()) <= 602 and points.split()[-1].startswith("438,")
+
+
+def test_a_constant_is_shown_by_its_distance_from_zero():
+    for value, labels in ((0.003, ["0", "0.001", "0.002", "0.003"]), (0, ["0", "0.2"])):
+        text = charts.line_chart("Rate", [charts.Series("a", "first", [(0, value), (1, value)])], x_title="epoch")
+        assert re.findall(r'text-anchor="end">([^<]*)<', text) == labels
 
 
 def test_time_and_memory_are_those_of_all_processes(monkeypatch):

@@ -54,7 +54,7 @@ def _read_wandb(folder):
     runs = []
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         command = [get_core_path(), "leet", "inspect", "-json", "-no-observability", "-run-file", str(file)]
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
         runs.append([json.loads(line) for line in lines])
     return runs
 
@@ -240,6 +240,7 @@ def test_a_run_with_a_failing_writer_is_the_run_without_writers(tmp_path, memory
     for name, loggers in (("without", ()), ("with", ("memory",))):
         _train(tmp_path / name, loggers=loggers)
     assert capsys.readouterr().err.count("warning: Memory failed") == 1
+    assert not {"seconds", "peak_memory_bytes"} & read_history(tmp_path / "with")[0].keys()
     assert_same_tree(*(checkpoint.read(tmp_path / name / "checkpoint.npz")[0] for name in ("without", "with")))
     # A writer is no part of the run's identity, and a complete run starts none.
     memory.calls.clear()

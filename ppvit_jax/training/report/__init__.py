@@ -85,10 +85,15 @@ def _top(run: RunFiles) -> Html:
         f"{result['model']}{adapted}, trained {start} on {result['dataset']}: {images}, {epochs}, "
         f"seed {result['seed']}."
     )
-    accuracy = result["test_accuracy"]
+    accuracy, tested = result["test_accuracy"], "the last epoch"
+    best = ("Best test accuracy", f"{result['best_test_accuracy']:.2%}", "of all epochs")
+    if "best_epoch" in result:
+        tested = f"epoch {result['best_epoch']}"
+        stopped = ", stopped early" if result.get("stopped_early") else ""
+        best = ("Chosen by", f"{result.get('best_value', 0):.4f}", f"{result.get('best_by')} of {tested}{stopped}")
     tiles = [
-        ("Test accuracy", f"{accuracy:.2%}", f"{result['test_examples']:,} images, after the last epoch"),
-        ("Best test accuracy", f"{result['best_test_accuracy']:.2%}", "of all epochs"),
+        ("Test accuracy", f"{accuracy:.2%}", f"{result['test_examples']:,} images, weights of {tested}"),
+        best,
         ("Test loss", f"{result['test_loss']:.4f}", f"training {result['train_loss']:.4f}"),
     ]
     if result["images_per_second"]:

@@ -98,7 +98,9 @@ def line_chart(title: str, series: Sequence[Series], *, x_title: str, format_y: 
     """
     series = [dataclasses.replace(line, points=_thin(line.points)) for line in series]
     xs, ys = ([point[axis] for line in series for point in line.points] for axis in (0, 1))
-    x_ticks, y_ticks = _ticks(0, max(xs), 6), _ticks(min(ys), max(ys), 5)
+    # A constant is shown by its distance from zero.
+    lowest = min(ys) if min(ys) < max(ys) else min(0, *ys)
+    x_ticks, y_ticks = _ticks(0, max(xs), 6), _ticks(lowest, max(ys), 5)
     axes = Axes((0, max(*xs, 1e-9)), (y_ticks[0], y_ticks[-1]), x_ticks, y_ticks, x_title, format_y=format_y)
     parts = axes.draw()
     for line in series:

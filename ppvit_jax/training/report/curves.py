@@ -7,8 +7,8 @@ from ppvit_jax.training.report.charts import Format, Series, line_chart, number,
 from ppvit_jax.training.report.markup import Html, details, element, section, table
 from ppvit_jax.training.report.run_files import RunFiles
 
-# Sets of images by the first word of their fields in an epoch's line, with their colors.
-_SETS = {"test": "second", "validation": "third"}
+# Images that are evaluated after an epoch: their names and colors, by the first word of their fields in its line.
+_EVALUATED = {"test": ("test", "second"), "val": ("validation", "third")}
 _METRICS = {"loss": ("Loss", number), "accuracy": ("Accuracy", percent)}
 
 
@@ -18,7 +18,10 @@ def draw(run: RunFiles) -> Html:
     figures = []
     for field, (title, format_y) in _METRICS.items():
         series = [Series("training", "first", _points(steps or epochs, f"train_{field}"))]
-        series += [Series(name, color, _points(epochs, f"{name}_{field}"), dots=True) for name, color in _SETS.items()]
+        series += [
+            Series(name, color, _points(epochs, f"{prefix}_{field}"), dots=True)
+            for prefix, (name, color) in _EVALUATED.items()
+        ]
         figures += _chart(title, series, format_y)
     figures += _chart("Learning rate", [Series("learning rate", "first", _points(steps, "learning_rate"))], number)
     speed = _points(steps, "images_per_second") or _points(epochs, "images_per_second")
@@ -46,7 +49,7 @@ def _chart(title: str, series: Sequence[Series], format_y: Format) -> list[Html]
 def _table(epochs: Sequence[Any]) -> Html:
     fields = [
         (f"{name}_{field}", f"{title} {field}", format_y)
-        for name, title in (("train", "Training"), ("validation", "Validation"), ("test", "Test"))
+        for name, title in (("train", "Training"), ("val", "Validation"), ("test", "Test"))
         for field, (_, format_y) in _METRICS.items()
         if any(f"{name}_{field}" in line for line in epochs)
     ]
