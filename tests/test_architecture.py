@@ -103,6 +103,7 @@ def test_the_cloud_loads_no_keys():
         "main",
         "commands.train",
         "commands.predict",
+        "commands.evaluate",
         "commands.merge",
         "commands.info",
         "commands.export",

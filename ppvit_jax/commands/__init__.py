@@ -10,6 +10,7 @@ COMMANDS = {
     "adapt": "Adapt a plain model to encrypted images (owner)",
     "train": "Fine-tune a model on plain or encrypted images (cloud)",
     "predict": "Predict the classes of plain or encrypted images (cloud)",
+    "evaluate": "Measure a model on labeled plain or encrypted images (cloud)",
     "merge": "Make a whole model of a base and a delta (cloud or owner)",
     "restore": "Turn an adapted model back into a plain one (owner)",
     "rekey": "Move an adapted model to another key (owner)",

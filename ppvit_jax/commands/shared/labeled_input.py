@@ -71,7 +71,7 @@ def parse_format(arguments: argparse.Namespace) -> LabeledInput | None:
     columns = Columns(arguments.image_column, arguments.label_column)
     for name in FORMATS:
         if path := getattr(arguments, name):
-            splits = tuple(split for split in arguments.splits.split(",") if split)
+            splits = tuple(split for split in getattr(arguments, "splits", "").split(",") if split)
             return LabeledInput(name, local_path(path), columns, splits)
     if columns != Columns() or ("tfds" not in arguments and arguments.splits):
         raise UserError(f"--splits, --image-column and --label-column need one of {OPTIONS}: leave them out")
