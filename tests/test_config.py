@@ -62,7 +62,10 @@ def test_every_row_of_tables_2_and_3_has_its_protocol(row, encryption, model):
     assert (config.data.name, config.data.test_split) == data
     # Checkpoint, image size, augmentation, epochs, batch size; optimizer, rate, schedule, Nesterov, decay, clipping.
     protocols = {
-        "ViT": (("hf:timm/vit_base_patch16_224.augreg_in21k", 224, "none", 15, 32), ("sgd", 0.001, "constant", False, 0.0005, 0.0)),
+        "ViT": (
+            ("hf:timm/vit_base_patch16_224.augreg_in21k", 224, "none", 15, 32),
+            ("sgd", 0.001, "constant", False, 0.0005, 0.0),
+        ),
         "PyramidNet": (("", 32, "flip+crop", 305, 512), ("sgd", 0.1, "step", True, 0.0005, 0.0)),
         "ResNet": (("", 32, "flip+crop", 200, 128), ("sgd", 0.1, "step", False, 0.0005, 0.0)),
         "ConvMixer": (

@@ -8,7 +8,6 @@ from pathlib import Path
 from ppvit_jax.config import Config, default_config
 from ppvit_jax.encryption import usual_block_size
 
-
 _HUB_NAME = "hf:timm/vit_base_patch16_224.augreg_in21k"
 
 
