@@ -96,9 +96,9 @@ def test_a_run_with_validation_images_shows_them_and_the_choice_of_weights(tmp_p
     chosen = {"best_by": "val_accuracy", "best_value": 0.5, "best_epoch": 2, "stopped_early": True}
     page = _page(write_run(tmp_path, NAMES, part="val", **chosen))
     assert "validation from 0.75 to 0.25" in next(text for text in page.texts["title"] if text.startswith("Loss"))
-    assert page.texts["dt"][:2] == ["Test accuracy", "Chosen by"] and page.texts["dd"][1] == "0.5000"
+    assert page.texts["dt"][:2] == ["Test accuracy", "Best val_accuracy"] and page.texts["dd"][1] == "0.5000"
     notes = page.texts["small"][:2]
-    assert notes == ["120 images, weights of epoch 2", "val_accuracy of epoch 2, stopped early"]
+    assert notes == ["120 images, weights of epoch 2", "epoch 2, stopped early"]
     assert {"Validation loss", "Validation accuracy"} <= {*page.texts["th"]}
 
 

@@ -96,7 +96,7 @@ def _top(run: RunFiles) -> Html:
     if "best_epoch" in result:
         tested = f"epoch {result['best_epoch']}"
         stopped = ", stopped early" if result.get("stopped_early") else ""
-        best = ("Chosen by", f"{result.get('best_value', 0):.4f}", f"{result.get('best_by')} of {tested}{stopped}")
+        best = (f"Best {result.get('best_by')}", f"{result.get('best_value', 0):.4f}", f"{tested}{stopped}")
     tiles = [
         ("Test accuracy", f"{accuracy:.2%}", f"{result['test_examples']:,} images, weights of {tested}"),
         best,
