@@ -70,10 +70,13 @@ def sides(request, tmp_path_factory):
         shutil.move(owner.folder / name, cloud.folder / name)
     # The cloud must ignore a key that lies about.
     shutil.copy(owner.folder / "secret.key", root / "secret.key")
-    cloud.run(
-        f"{sys.executable} -m ppvit_jax.main --config={ROOT / 'configs' / 'cloud.py'} --workdir=run "
+    train = (
+        f"{sys.executable} -m ppvit_jax.main --config={ROOT / 'configs' / 'cloud.py'} "
         "--config.model=ViT-Micro/8 --config.image_size=64 --config.epochs=1 --config.optimizer.learning_rate=0.003"
     )
+    cloud.run(f"{train} --workdir=run")
+    cloud.run(f"{train} --workdir=lora --config.tuning.method=lora --config.data.train_examples=64")
+    cloud.run(f"{ppvit} merge --base adapted.npz --delta lora/checkpoint.npz --output merged.npz")
     cloud.run(f"{ppvit} predict --checkpoint run/checkpoint.npz --input encrypted --output cloud.npz")
     cloud.run(f"{ppvit} predict --checkpoint run/checkpoint.npz --input encrypted --output cloud.csv")
     for form in ("stablehlo", "onnx"):
