@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.allow_abbrev = False
     parser.epilog = (
         "You can set any field of the configuration: --config.epochs=3 --config.data.dir=DIR\n"
-        "To augment images that are already encrypted: --config.cloud_augmentation=mixup:alpha=0.2+token_drop:rate=0.1\n"
+        "To augment images that are encrypted already: --config.cloud_augmentation=mixup+token_drop:rate=0.1\n"
         "To start from weights on the Hugging Face hub: --config.checkpoint=hf:OWNER/NAME[@REVISION][:FILE]\n"
         "To ask XLA for the same bits in every run on a GPU (not tried on one): --config.deterministic=True\n"
         "Recipes (docs/recipes.md): --config.optimizer.layer_decay=0.75 --config.ema_decay=0.99 --config.drop_path=0.1 "
