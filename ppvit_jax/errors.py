@@ -15,12 +15,14 @@ _LIBRARIES = {
     "apache_beam": "Apache Beam",
     "huggingface_hub": "huggingface_hub",
     "matplotlib": "matplotlib",
+    "mlflow": "MLflow",
     "onnx": "onnx",
     "pyarrow": "pyarrow",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "timm": "timm",
     "torch": "PyTorch",
+    "wandb": "wandb",
 }
 
 

@@ -99,7 +99,17 @@ def test_keys_and_encryptions_do_not_know_each_other():
 
 def test_the_cloud_loads_no_keys():
     rooms = ("data", "models", "encryption", "training.loop", "training.experiment", "checkpoint.hub")
-    for name in ("main", "commands.train", "commands.predict", "commands.info", "commands.export", *rooms):
+    for name in (
+        "main",
+        "commands.train",
+        "commands.predict",
+        "commands.evaluate",
+        "commands.merge",
+        "commands.info",
+        "commands.export",
+        "commands.report",
+        *rooms,
+    ):
         assert "ppvit_jax.keys" not in loaded_by(f"ppvit_jax.{name}"), name
     # The test can fail: the owner's programs do load keys.
     assert "ppvit_jax.keys" in loaded_by("ppvit_jax.commands.keygen")

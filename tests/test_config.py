@@ -333,3 +333,24 @@ def test_text_in_place_of_a_number_is_named_in_one_line(name):
     with pytest.raises(UserError, match="many") as caught:
         configuration.load(DEMO, [f"--config.{name}=many"])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["tuning.method=qlora"], "config.tuning.method is 'qlora': use one of 'full', 'lora', 'probe'"),
+        (["tuning.method=lora", "checkpoint="], "config.checkpoint is empty"),
+        (["tuning.method=probe", "freeze=('head/.*',)"], "config.freeze is for config.tuning.method=full"),
+        (
+            ["tuning.method=lora", "model=ResNet-18", "encryption=none"],
+            "is for Vision Transformers, and config.model=ResNet-18",
+        ),
+        (["tuning.method=probe", "model=ConvMixer-64/2", "model_options.patch_size=8"], "is for Vision Transformers"),
+        (["tuning.method=lora", "tuning.layers=('head',)"], "'head' matches no layer"),
+        (["tuning.method=lora", "tuning.rank=0"], "config.tuning.rank is 0: give at least 1"),
+    ],
+)
+def test_a_method_of_tuning_that_does_not_fit_is_one_line(overrides, message):
+    with pytest.raises(UserError) as caught:
+        configuration.load(DEMO, [f"--config.{override}" for override in overrides])
+    assert message in str(caught.value) and "\n" not in str(caught.value)

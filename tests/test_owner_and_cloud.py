@@ -76,9 +76,13 @@ def sides(request, tmp_path_factory):
     )
     cloud.run(f"{ppvit} predict --checkpoint run/checkpoint.npz --input encrypted --output cloud.npz")
     cloud.run(f"{ppvit} predict --checkpoint run/checkpoint.npz --input encrypted --output cloud.csv")
+    for form in ("stablehlo", "onnx"):
+        cloud.run(f"{ppvit} export --checkpoint run/checkpoint.npz --output cloud.{form}")
+    cloud.run(f"{ppvit} evaluate --checkpoint run/checkpoint.npz --input encrypted --output evaluated")
     shutil.copy(cloud.folder / "run" / "checkpoint.npz", owner.folder / "tuned.npz")
     owner.run(f"{ppvit} restore --key secret.key --checkpoint tuned.npz --output restored.npz")
     owner.run(f"{ppvit} predict --checkpoint restored.npz --input images --output plain.npz")
+    owner.run(f"{ppvit} evaluate --checkpoint restored.npz --input images --output evaluated")
     return owner, cloud
 
 
@@ -94,6 +98,15 @@ def test_restored_logits_on_plain_images_are_the_clouds_on_encrypted_ones(sides)
     with (cloud.folder / "cloud.csv").open(newline="") as file:
         classes = {row["class"] for row in csv.DictReader(file)}
     assert classes <= {path.name for path in (owner.folder / "images" / "train").iterdir()}
+
+
+def test_restored_measures_on_plain_images_are_the_clouds_on_encrypted_ones(sides):
+    owner, cloud = sides
+    plain, encrypted = (json.loads((s.folder / "evaluated" / "evaluation.json").read_text()) for s in (owner, cloud))
+    result = json.loads((cloud.folder / "run" / "result.json").read_text())
+    assert plain["metrics"]["accuracy"] == encrypted["metrics"]["accuracy"] == result["test_accuracy"]
+    assert plain["metrics"]["loss"] == pytest.approx(result["test_loss"], rel=1e-5)
+    assert plain["classes"] == encrypted["classes"] and encrypted["origin"]["encryption"] == "bs+ps"
 
 
 def test_the_result_says_what_was_trained_on_what(sides):

@@ -172,6 +172,11 @@ def test_tables_are_reproduced_without_pictures_and_the_same_command_draws_them_
             "writing new.pth needs PyTorch: run pip install 'ppvit-jax[convert]', or write a .safetensors file",
         ),
         (
+            "ppvit export --checkpoint embedded --output new.onnx",
+            "an .onnx file needs onnx: run pip install 'ppvit-jax[onnx]', or give --output a name that ends with "
+            ".stablehlo",
+        ),
+        (
             "ppvit benchmark",
             "the benchmarks are not part of the installed package: clone the project's repository, run pip install "
             "--editable . there, and repeat the command",

@@ -18,8 +18,10 @@ from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
 from ppvit_jax.commands.shared.step_arguments import add_division, add_sizes
 from ppvit_jax.config import OPTIMIZERS, PRECISIONS, SHARDINGS
+from ppvit_jax.config.tuning import METHODS
 from ppvit_jax.errors import UserError, print_warning
 from ppvit_jax.files import write_json, write_text
+from ppvit_jax.models import REMATS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +70,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="optimizer (default: %(default)s)")
     parser.add_argument(
+        "--tuning",
+        default=METHODS[0],
+        metavar="NAMES",
+        help=f"methods of tuning, as config.tuning.method, separated by commas: {', '.join(METHODS)} "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--remat",
+        choices=REMATS,
+        default=REMATS[0],
+        help="values that the backward pass computes again, as config.remat (default: %(default)s)",
+    )
+    parser.add_argument(
         "--attention",
         default="",
         metavar="NAME",
@@ -95,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
     output = results_folder(arguments.output) if arguments.output else None
     planned = []
     for number, plan in enumerate(plans, start=1):
-        place = f"{plan.machine.name}, {plan.batch_size} images a chip, {plan.sharding}"
+        place = f"{plan.machine.name}, {plan.batch_size} images a chip, {plan.sharding}, {plan.tuning}"
         print(f"compiling {number} of {len(plans)}: {place}", file=sys.stderr, flush=True)
         planned.append(_compile(plan))
         if output is not None:
@@ -113,6 +128,9 @@ def make_plans(arguments: argparse.Namespace) -> list[Plan]:
     shardings = split_names(arguments.sharding)
     if unknown := sorted(set(shardings) - set(SHARDINGS)):
         raise UserError(f"--sharding is {', '.join(unknown)}: use {' or '.join(SHARDINGS)}")
+    methods = split_names(arguments.tuning)
+    if unknown := sorted(set(methods) - set(METHODS)):
+        raise UserError(f"--tuning is {', '.join(unknown)}: use {', '.join(METHODS)}")
     batch_sizes = parse_batch_sizes(arguments.batch_size)
     plans = [
         Plan(
@@ -128,9 +146,11 @@ def make_plans(arguments: argparse.Namespace) -> list[Plan]:
             encryption=arguments.encryption,
             accumulation=arguments.accumulation,
             optimizer=arguments.optimizer,
+            remat=arguments.remat,
             attention=arguments.attention,
+            tuning=method,
         )
-        for machine, batch_size, sharding in itertools.product(machines, batch_sizes, shardings)
+        for machine, batch_size, sharding, method in itertools.product(machines, batch_sizes, shardings, methods)
     ]
     if not plans:
         raise UserError("there is nothing to compile: give --target, --batch-size and --sharding a value each")
@@ -159,4 +179,7 @@ def _write(output: Path, planned: Sequence[Planned]) -> None:
     last = planned[-1]
     if last.compiled is not None:
         plan = last.plan
-        write_text(output / f"{plan.machine.name}-{plan.batch_size}-{plan.sharding}.hlo.txt", last.compiled.text)
+        method = f"-{plan.tuning}" if plan.tuning != METHODS[0] else ""
+        write_text(
+            output / f"{plan.machine.name}-{plan.batch_size}-{plan.sharding}{method}.hlo.txt", last.compiled.text
+        )

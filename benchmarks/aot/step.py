@@ -13,6 +13,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from benchmarks.aot import targets
 from ppvit_jax import keys, models
 from ppvit_jax.config import Config, default_config, make_encryption
+from ppvit_jax.config.tuning import METHODS
 from ppvit_jax.errors import UserError
 from ppvit_jax.training.devices import make_mesh, shardings, state_shardings
 from ppvit_jax.training.step import compile_steps
@@ -32,9 +33,11 @@ class Plan:
       model, dtype, matmul_precision, image_size: as the fields of the configuration.
       encryption, sharding, reduce_dtype, accumulation: as well.
       optimizer: name of the optimizer, as config.optimizer.name.
+      remat: as config.remat.
       attention: as config.model_options.attention; empty for the default.
       classes: outputs of the head.
       layers: number of encoder blocks; 0 for that of the model.
+      tuning: as config.tuning.method; the other fields of config.tuning have their defaults.
     """
 
     machine: targets.Machine
@@ -48,9 +51,11 @@ class Plan:
     reduce_dtype: str = "float32"
     accumulation: int = 1
     optimizer: str = "sgd"
+    remat: str = "none"
     attention: str = ""
     classes: int = 10
     layers: int = 0
+    tuning: str = METHODS[0]
 
     def config(self) -> Config:
         """Returns the configuration of the run."""
@@ -58,6 +63,7 @@ class Plan:
         config.model, config.dtype, config.image_size = self.model, self.dtype, self.image_size
         config.encryption, config.sharding, config.accumulation = self.encryption, self.sharding, self.accumulation
         config.optimizer.name, config.matmul_precision = self.optimizer, self.matmul_precision
+        config.remat, config.tuning.method = self.remat, self.tuning
         config.reduce_dtype = self.reduce_dtype
         config.batch_size = self.batch_size * self.machine.count
         return config

@@ -10,6 +10,7 @@ from benchmarks.aot.estimate import Estimate
 from benchmarks.aot.kernels import Kernel, executed, kernels
 from benchmarks.aot.step import Compiled, Plan
 from benchmarks.report import Table
+from ppvit_jax.config.tuning import METHODS
 
 # Part of a GPU's memory that JAX takes by default, and the largest part that a run can ask for.
 _DEFAULT_PART = 0.75
@@ -19,6 +20,7 @@ _STEPS = {
     "target": "Target",
     "batch_size": "Images a chip",
     "sharding": "Sharding",
+    "tuning": "Tuning",
     "kernels": "Kernels",
     "gigabytes": "GB moved",
     "teraflops": "TFLOP",
@@ -34,6 +36,7 @@ _KINDS = {
     "target": "Target",
     "batch_size": "Images a chip",
     "sharding": "Sharding",
+    "tuning": "Tuning",
     "kind": "Kernels of",
     "kernels": "Number",
     "gigabytes": "GB moved",
@@ -43,6 +46,7 @@ _EXCHANGES = {
     "target": "Target",
     "batch_size": "Images a chip",
     "sharding": "Sharding",
+    "tuning": "Tuning",
     "op": "Collective",
     "dtype": "Dtype",
     "count": "Number",
@@ -117,9 +121,13 @@ def _with_cycles(program: hlo.Program, launched: Sequence[Kernel]) -> list[Kerne
 
 
 def tables(planned: Sequence[Planned]) -> list[Table]:
-    """Returns the tables of plans that differ in target, batch size and sharding alone: steps, kernels, collectives."""
+    """Returns the tables of plans: steps, kernels and collectives.
+
+    The plans differ in target, batch size, sharding and tuning alone.
+    """
     first = planned[0].plan
     parts = f", in {first.accumulation} parts" if first.accumulation > 1 else ""
+    parts += f", {first.remat} computed again" if first.remat != "none" else ""
     attention = f", attention {first.attention}" if first.attention else ""
     sums = ", gradients added up in bfloat16" if first.reduce_dtype == "bfloat16" and first.machine.count > 1 else ""
     products = f" with products of precision {first.matmul_precision}" if first.dtype == "float32" else ""
@@ -127,18 +135,30 @@ def tables(planned: Sequence[Planned]) -> list[Table]:
         f"Training step of {first.model}, {first.image_size}x{first.image_size}, {first.dtype}{products}, "
         f"{first.optimizer}, encryption {first.encryption}{attention}{sums}{parts}"
     )
+    is_full = all(one.plan.tuning == METHODS[0] for one in planned)
+
+    def columns(titles: dict[str, str]) -> dict[str, str]:
+        return {name: title for name, title in titles.items() if name != "tuning" or not is_full}
+
     notes = {"gpu": estimate.GPU_NOTE, "tpu": estimate.TPU_NOTE}
     note = " ".join(notes[platform] for platform in sorted({one.plan.machine.chip.platform for one in planned}))
     found = [
-        Table(title, note, _STEPS, [_step_row(one) for one in planned]),
-        Table("Kernels", _KINDS_NOTE, _KINDS, [row for one in planned for row in _kind_rows(one)]),
-        Table("Collectives", _EXCHANGE_NOTE, _EXCHANGES, [row for one in planned for row in _exchange_rows(one)]),
+        Table(title, note, columns(_STEPS), [_step_row(one) for one in planned]),
+        Table("Kernels", _KINDS_NOTE, columns(_KINDS), [row for one in planned for row in _kind_rows(one)]),
+        Table(
+            "Collectives", _EXCHANGE_NOTE, columns(_EXCHANGES), [row for one in planned for row in _exchange_rows(one)]
+        ),
     ]
     return [table for table in found if table.rows]
 
 
 def _named(one: Planned) -> dict[str, Any]:
-    return {"target": one.plan.machine.name, "batch_size": one.plan.batch_size, "sharding": one.plan.sharding}
+    return {
+        "target": one.plan.machine.name,
+        "batch_size": one.plan.batch_size,
+        "sharding": one.plan.sharding,
+        "tuning": one.plan.tuning,
+    }
 
 
 def _step_row(one: Planned) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Checkpoints for exchange with other programs: Google's `.npz` layout <-> params."""
 
+from ppvit_jax.checkpoint.delta import BaseDigest, Delta, digest_base
 from ppvit_jax.checkpoint.metadata import Metadata
 from ppvit_jax.checkpoint.notes import (
     check_record,
@@ -9,7 +10,7 @@ from ppvit_jax.checkpoint.notes import (
     describe_resize,
     list_assumptions,
 )
-from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, is_remote, read, resolve, write
+from ppvit_jax.checkpoint.npz import EMBEDDED, check_finite, is_delta, is_remote, read, resolve, write
 from ppvit_jax.checkpoint.params import check_statistics, join, split, to_params
 from ppvit_jax.checkpoint.published import (
     is_checkpoint,
@@ -21,6 +22,8 @@ from ppvit_jax.checkpoint.published import (
 
 __all__ = [
     "EMBEDDED",
+    "BaseDigest",
+    "Delta",
     "Metadata",
     "check_finite",
     "check_record",
@@ -29,7 +32,9 @@ __all__ = [
     "describe_images",
     "describe_normalization",
     "describe_resize",
+    "digest_base",
     "is_checkpoint",
+    "is_delta",
     "is_from_elsewhere",
     "is_remote",
     "join",

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ppvit_jax.checkpoint.delta import Delta
+
 # Google's models take images as x / 127.5 - 1, which is this mean and this standard deviation of x / 255.
 STANDARD = (0.5, 0.5, 0.5)
 # Fields that are left out of the JSON if they are empty, so that the record of a model that needs none stays as it was.
@@ -20,6 +22,7 @@ _OPTIONAL = (
     "own_mean",
     "own_std",
     "origin",
+    "delta",
 )
 
 
@@ -46,6 +49,7 @@ class Metadata:
         empty if it has not.
       origin: program and architecture that the model came from, such as "timm:vit_small_patch14_dinov2" or
         "transformers:dinov2"; "" for Google's layout.
+      delta: record of the base, if the file holds the trained tensors alone; None for a whole model.
     """
 
     model: str = ""
@@ -63,6 +67,7 @@ class Metadata:
     own_mean: tuple[float, ...] = ()
     own_std: tuple[float, ...] = ()
     origin: str = ""
+    delta: Delta | None = None
 
     @property
     def images(self) -> tuple[str, str | None]:
@@ -115,12 +120,13 @@ class Metadata:
             raise ValueError("the metadata is not a JSON object")
         names = {field.name for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {name: value for name, value in fields.items() if name in names}
+        delta = values.pop("delta", None)
         for name, value in values.items():
             if not _is_valid(name, value):
                 raise ValueError(f"the metadata has the field {name} with the impossible value {str(value)[:80]}")
         for name in ("class_names", "mean", "std", "own_mean", "own_std"):
             values[name] = tuple(values.get(name, ()))
-        return cls(**values)
+        return cls(**values, delta=None if delta is None else Delta.from_fields(delta))
 
     def to_json(self) -> str:
         """Returns one line of JSON, without the optional fields that are empty."""

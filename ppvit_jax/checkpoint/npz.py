@@ -23,6 +23,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from ppvit_jax.checkpoint.content import recognize, refusal
+from ppvit_jax.checkpoint.delta import refusal as delta_refusal
 from ppvit_jax.checkpoint.metadata import Metadata
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path, written_aside
@@ -68,7 +69,7 @@ def is_remote(name: str) -> bool:
 
 
 def read(
-    path: str | os.PathLike, sha256: str = "", skip: tuple[str, ...] = ()
+    path: str | os.PathLike, sha256: str = "", skip: tuple[str, ...] = (), *, delta: bool = False
 ) -> tuple[dict[str, np.ndarray], Metadata]:
     """Reads a `.npz` checkpoint.
 
@@ -76,6 +77,7 @@ def read(
       path: the file.
       sha256: the SHA-256 that the file must have, in hexadecimal; "" accepts any file.
       skip: prefixes of names whose arrays are not read, such as "head/".
+      delta: True accepts a delta as well, which holds the trained tensors alone.
 
     Returns:
       The arrays by name, such as "Transformer/encoderblock_0/LayerNorm_0/scale", and the metadata. The names lose the
@@ -83,9 +85,9 @@ def read(
       metadata gets that of a plain model.
 
     Raises:
-      UserError: the file is missing, truncated, damaged or not a `.npz` file, it has another SHA-256, or its content is
-        hostile: pickled Python objects, paths as names, or arrays far larger than the file. Or it has values that are
-        NaN or infinite.
+      UserError: the file is missing, truncated, damaged or not a `.npz` file, it has another SHA-256, it is a delta, or
+        its content is hostile: pickled Python objects, paths as names, or arrays far larger than the file. Or it has
+        values that are NaN or infinite.
     """
     path = local_path(path)
     try:
@@ -128,8 +130,19 @@ def read(
             raise UserError(
                 f"the checkpoint {path} is truncated, damaged or not a .npz file ({error}): download it again"
             ) from None
+    if metadata.delta is not None and not delta:
+        raise UserError(delta_refusal(path, metadata.delta, metadata.encryption))
     check_finite(arrays, f"the checkpoint {path}")
     return arrays, metadata
+
+
+def is_delta(path: Path) -> bool:
+    """Returns True for a delta, and False for any other file or folder, also for one that cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_metadata(archive).delta is not None
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        return False
 
 
 def check_finite(arrays: Mapping[str, np.ndarray], where: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ppvit_jax import checkpoint, export, models
+from ppvit_jax.commands.shared.deltas import describe_delta
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.data import manifest as manifests
 from ppvit_jax.errors import UserError
@@ -75,6 +76,8 @@ def _program(path: Path, description: export.Description) -> Facts:
 
 
 def _checkpoint(path: Path) -> Facts:
+    if checkpoint.is_delta(path):
+        return describe_delta(path) | _record(path, checkpoint.read(path, delta=True)[1])
     arrays, metadata = checkpoint.open_checkpoint(path)
     types = ", ".join(sorted({str(array.dtype) for array in arrays.values()}))
     millions = sum(array.size for array in arrays.values()) / 1e6

@@ -4,29 +4,21 @@ import argparse
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from ppvit_jax import checkpoint, models
-from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared import arguments as shared
-from ppvit_jax.commands.shared import labeled_input
-from ppvit_jax.commands.shared.adapted_model import READABLE, SavedModel, open_model, warn_of_resize
+from ppvit_jax.commands.shared import labeled_input, model_outputs
+from ppvit_jax.commands.shared.adapted_model import SavedModel
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
 from ppvit_jax.commands.shared.predictions import Predictions
 from ppvit_jax.data import manifest as manifests
-from ppvit_jax.data.images import RESIZES, ImageReader
+from ppvit_jax.data.images import ImageReader
 from ppvit_jax.data.labeled.opening import number_images
 from ppvit_jax.data.listing import Images, open_folder
-from ppvit_jax.data.loader import BatchOptions, test_batches
-from ppvit_jax.data.preprocess import normalize_images, preprocess
-from ppvit_jax.data.progress import Progress
 from ppvit_jax.data.source import StreamSource
-from ppvit_jax.errors import COUNT, UserError, print_note, print_warning
+from ppvit_jax.errors import UserError, print_warning
 from ppvit_jax.files import write_bytes
-from ppvit_jax.training.compiler import fix_precision
-from ppvit_jax.training.matching import LoadedImages, LoadedModel, check_match
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,12 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "ppvit predict --checkpoint tuned.npz --input images/test --output answers.npz",
         "ppvit predict --checkpoint tuned.npz --csv images.csv --output answers.csv",
     )
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="CKPT",
-        help=f"checkpoint of a model with a head: {READABLE}",
-    )
+    model_outputs.add_model(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--input", metavar="PATH", help="folder of images, one image, or version folder of a tfds data set"
@@ -69,21 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="add a column for each class to the .csv, named by the class, with its probability (default: write the "
         "most probable class alone)",
     )
-    parser.add_argument(
-        "--batch-size",
-        action=Number,
-        range=COUNT,
-        default=64,
-        metavar="N",
-        help="number of images that the model processes at once (default: %(default)s)",
-    )
-    shared.add_resize(parser, recorded=True)
-    shared.add_max_pixels(parser)
-    parser.add_argument(
-        "--allow-mismatch",
-        action="store_true",
-        help="accept images whose key or encryption is not the model's (default: reject them)",
-    )
+    model_outputs.add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -99,24 +72,15 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"--probabilities is for a .csv, but --output is {output}: a .npz has all logits, so leave it out"
         )
-    path = checkpoint.resolve(arguments.checkpoint)
-    model = open_model(path, dtype="float32")
-    shape = model.shape
-    if not shape.num_classes:
-        raise UserError(f"{path} has no head, so it cannot predict: fine-tune it first")
-
+    model = model_outputs.open_with_head(arguments)
     named = labeled_input.parse_format(arguments)
     folder = named.path if named else Path(arguments.input).expanduser()
     collection = named.open(labeled=False) if named else None
     manifest = collection.manifest if collection else manifests.read(folder if folder.is_dir() else folder.parent)
     header = manifest.header if manifest else None
-    check_match(
-        LoadedModel(str(path), model.metadata, shape.image_size, shape.patch_size),
-        LoadedImages(str(folder), header),
-        allow_mismatch=arguments.allow_mismatch,
-    )
+    model_outputs.check_images(model, folder, header, allow_mismatch=arguments.allow_mismatch)
     resize = shared.choose_resize(arguments.resize, model.metadata.resize)
-    reader = ImageReader(shape.image_size, resize, arguments.max_pixels)
+    reader = ImageReader(model.shape.image_size, resize, arguments.max_pixels)
     if named and collection:
         images = number_images(collection, named.splits, reader)
     else:
@@ -126,48 +90,19 @@ def run(arguments: argparse.Namespace) -> None:
     logits = _predict(model, images, arguments.batch_size)
     seconds = time.monotonic() - started
     predictions = Predictions(files, logits, model.metadata.class_names)
-    predictions.check_finite(str(path))
+    predictions.check_finite(str(model.path))
     csv = output.suffix == ".csv"
     write_bytes(output, predictions.to_csv(probabilities=arguments.probabilities) if csv else predictions.to_npz())
     print(f"{output}: {len(files):,} images in {seconds:.1f} s, {len(files) / seconds:.1f} images/s")
     # Messages come last, so that a mistake prints one line alone.
     # The images of a folder with a manifest have one size.
-    _print_messages(model, "" if header else arguments.resize, resizes=header is None)
+    model_outputs.print_messages(model, "" if header else arguments.resize, resizes=header is None)
     for warning in predictions.list_warnings():
         print_warning(warning)
 
 
-def _print_messages(model: SavedModel, requested: str | None, *, resizes: bool) -> None:
-    """Prints what was assumed because the record lacks it, and where an argument contradicts the record.
-
-    Args:
-      model: the model.
-      requested: --resize; "" or None if it was not given, or if it has no effect.
-      resizes: True if the images may have been resized.
-    """
-    metadata = model.metadata
-    warn_of_resize(model, requested)
-    assumptions = checkpoint.list_assumptions(
-        model.path,
-        metadata,
-        normalization=checkpoint.describe_normalization(*metadata.normalization),
-        resize=checkpoint.describe_resize(RESIZES[0]) if resizes and not requested else "",
-        classes="class numbers from 0",
-    )
-    for assumption in assumptions:
-        print_note(assumption)
-
-
 def _predict(model: SavedModel, images: Images, batch_size: int) -> np.ndarray:
     """Returns the logits of all images, float32 [n, classes]."""
-    shape = model.shape
-    functions, (mean, std) = models.build(shape), model.metadata.normalization
-    precise = fix_precision(functions.apply, shape.dtype)
-
-    @jax.jit
-    def apply(params: models.Params, statistics: models.Statistics, batch: np.ndarray) -> jax.Array:
-        pixels = preprocess(jax.numpy.asarray(batch), shape.image_size)
-        return precise(params, normalize_images(pixels, mean, std, shape.dtype), statistics)
 
     def read(number: int) -> np.ndarray:
         split, index = images.locate(number)
@@ -175,13 +110,4 @@ def _predict(model: SavedModel, images: Images, batch_size: int) -> np.ndarray:
 
     first = read(0).shape
     source = StreamSource(np.zeros(images.count, np.int32), (first[0], first[1], 3), read)
-    on_device = jax.device_put((model.params, model.statistics))
-    logits = np.empty((images.count, shape.num_classes), np.float32)
-    progress = Progress("predicting", images.count)
-    for number, batch in enumerate(test_batches(source, BatchOptions(min(batch_size, images.count)))):
-        start = number * len(batch["image"])
-        count = int(batch["mask"].sum())
-        logits[start : start + count] = np.asarray(apply(*on_device, batch["image"]))[:count]
-        progress.update(start + count)
-    progress.close()
-    return logits
+    return np.concatenate(list(model_outputs.compute_logits(model, source, batch_size, "predicting")))

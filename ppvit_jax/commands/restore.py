@@ -3,7 +3,7 @@
 import argparse
 
 from ppvit_jax import adaptation
-from ppvit_jax.commands.shared import adapted_model
+from ppvit_jax.commands.shared import adapted_model, deltas
 from ppvit_jax.commands.shared import arguments as shared
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import new_path
@@ -17,9 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the cloud returns; the model that it writes takes plain images.",
         "ppvit restore --key secret.key --checkpoint runs/cloud/checkpoint.npz --output tuned.npz",
         "ppvit restore --key secret.key --checkpoint runs/cloud/checkpoint.npz --output tuned/",
+        "ppvit restore --key secret.key --base ViT-B_16.npz --checkpoint delta.npz --output tuned.npz",
     )
     shared.add_key(parser)
     adapted_model.add_files(parser, "adapted", or_folder=True)
+    deltas.add_base(parser, "adapted model that the cloud started from, or the plain model that it was made from")
     adapted_model.add_lost_encryption(parser)
 
 
@@ -31,7 +33,8 @@ def run(arguments: argparse.Namespace) -> None:
     """
     new_path(arguments.output, "the checkpoint")
     key = shared.open_key(arguments.key, arguments.passphrase_file)
-    model = adapted_model.open_adapted(arguments, key)
+    open_any = deltas.open_adapted_delta if arguments.base else adapted_model.open_adapted
+    model = open_any(arguments, key)
     adapted_model.is_folder(arguments.output, model)
     restored = adaptation.restore(model.params, model.permutations(key))
     adapted_model.write_model(arguments, model.with_params(restored).with_own_normalization(), None)

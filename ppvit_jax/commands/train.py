@@ -18,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "To augment images that are encrypted already: --config.cloud_augmentation=mixup+token_drop:rate=0.1\n"
         "To start from weights on the Hugging Face hub: --config.checkpoint=hf:OWNER/NAME[@REVISION][:FILE]\n"
         "To ask XLA for the same bits in every run on a GPU (not tried on one): --config.deterministic=True\n"
+        "To write a page about the run at the end, with time and memory: --config.report=True\n"
+        "To send the progress to Weights & Biases and MLflow, too: --config.loggers=\"('wandb','mlflow')\"\n"
         "Recipes (docs/recipes.md): --config.optimizer.layer_decay=0.75 --config.ema_decay=0.99 --config.drop_path=0.1 "
         "--config.class_weights=balanced --config.data.sampling=balanced; to save memory: --config.remat=blocks\n"
         "For less precise float32 products on a GPU or TPU, to save time: --config.matmul_precision=default"

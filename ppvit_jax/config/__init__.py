@@ -104,7 +104,7 @@ def default_config() -> Config:
                 # Size of a random subset; 0 for all images.
                 "train_examples": 0,
                 "test_examples": 0,
-                # Decode all images once and keep them: "auto" (images of one size, below 4 GiB), True or False.
+                # Decode all images once and keep them: "auto" (of one size or Parquet, below 4 GiB), True or False.
                 "in_memory": "auto",
                 # Training images of an epoch: "uniform" (each once), or "balanced" (each class equally often).
                 "sampling": SAMPLINGS[0],
@@ -180,6 +180,10 @@ def default_config() -> Config:
             "checkpoint_steps": 0,
             "log_steps": 50,
             "tensorboard": True,
+            # Write report.html into the workdir at the end, and measure time and memory for it.
+            "report": False,
+            # Programs that show the run beside TensorBoard: "wandb", "mlflow" (docs/logging.md).
+            "loggers": (),
         }
     )
     # A misspelled field is an error, in configuration files too.

@@ -45,7 +45,7 @@ RANGES = {
 }
 # Fields whose value is a list of numbers, or of text.
 _NUMBERS = ("mean", "std", "optimizer.milestones")
-_TEXTS = ("freeze", "tuning.layers")
+_TEXTS = ("freeze", "loggers", "tuning.layers")
 # Fields that are "auto", True or False, as a bool or as text.
 _CHOICES = ("data.in_memory", "data.on_device")
 

@@ -26,7 +26,8 @@ def write_image_folder(dataset: Dataset, folder: Path) -> None:
     if folder.exists():
         raise UserError(f"{folder} exists: choose a new folder")
     for name in dataset.class_names:
-        check_folder_name(name)
+        if not is_folder_name(name):
+            raise UserError(f"the class name {name!r} cannot be the name of a folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(folder) as aside:
         for split, source in (("train", dataset.train), ("test", dataset.test)):
@@ -38,11 +39,6 @@ def write_image_folder(dataset: Dataset, folder: Path) -> None:
                 Image.fromarray(source.fetch(index)).save(path)
 
 
-def check_folder_name(name: str) -> None:
-    """Makes sure that a class can have a folder of its name.
-
-    Raises:
-      UserError: it cannot, because the name is empty or a path.
-    """
-    if Path(name).name != name or name in ("", "..") or "\0" in name:
-        raise UserError(f"the class name {name!r} cannot be the name of a folder: rename the class")
+def is_folder_name(name: str) -> bool:
+    """Returns True if a class can have a folder of its name: it is neither empty nor a path."""
+    return Path(name).name == name and name not in ("", "..") and "\0" not in name

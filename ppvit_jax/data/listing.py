@@ -85,6 +85,7 @@ class Images:
       listing: the files, with their places; None for a tfds data set.
       tfds: description of a tfds data set; None for image files.
       digest: computes the SHA-256 of the names and content of images inside other files; None for image files.
+      labels: split and label of each image by its output, if these tell neither; None if they do.
     """
 
     splits: tuple[Split, ...]
@@ -94,6 +95,7 @@ class Images:
     listing: FolderListing | None = None
     tfds: TfdsInfo | None = None
     digest: Callable[[], str] | None = None
+    labels: Callable[[], dict[str, tuple[str, str]]] | None = None
 
     @property
     def count(self) -> int:

@@ -14,8 +14,8 @@ from ppvit_jax.data.source import ArraySource, Source
 from ppvit_jax.errors import UserError
 
 _PADDING = -1
-# First number of the test images, so that no training image has the same number.
-_FIRST_TEST_NUMBER = 2**31
+# First numbers of test and validation images, so that no two images have the same number.
+FIRST_TEST_NUMBER, FIRST_VALIDATION_NUMBER = 2**31, 3 * 2**30
 _MAX_THREADS = 16
 
 
@@ -132,7 +132,9 @@ def train_batches(
     return _gather_with(extra, source, options, indices, range(start_step, stop_step))
 
 
-def test_batches(source: Source, options: BatchOptions) -> Iterator[dict[str, np.ndarray]]:
+def test_batches(
+    source: Source, options: BatchOptions, first_number: int = FIRST_TEST_NUMBER
+) -> Iterator[dict[str, np.ndarray]]:
     """Yields every example once, in order; the last batch is padded with zeros.
 
     Every process yields the same number of batches, ceil(n / batch_size).
@@ -156,7 +158,7 @@ def test_batches(source: Source, options: BatchOptions) -> Iterator[dict[str, np
         return np.where(positions < count, positions, _PADDING)
 
     def extra(chosen: np.ndarray) -> dict[str, np.ndarray]:
-        numbers = (chosen + _FIRST_TEST_NUMBER).astype(np.uint32)
+        numbers = (chosen + first_number).astype(np.uint32)
         return {"number": numbers, "mask": (chosen != _PADDING).astype(np.float32)}
 
     return _gather_with(extra, source, options, indices, range(-(-count // batch_size)))
@@ -219,5 +221,8 @@ class _Examples:
         step, offset = divmod(int(index), self._local)
         chosen = int(self._indices(self._steps[step])[offset])
         if chosen == _PADDING:
-            return {"image": np.zeros(self._source.image_shape, np.uint8), "label": np.zeros((), np.int32)}
+            return {
+                "image": np.zeros(self._source.image_shape, np.uint8),
+                "label": np.zeros_like(self._source.labels[0]),
+            }
         return {"image": self._source.fetch(chosen), "label": self._source.labels[chosen]}

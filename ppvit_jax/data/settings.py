@@ -27,7 +27,8 @@ class DataSettings:
       resize: how to resize images of varying size; see `ImageReader`.
       max_pixels: images with more pixels are rejected.
       train_examples, test_examples: sizes of random subsets; 0 for all examples.
-      in_memory: True, False or "auto", which means True if the images have one size and take less than 4 GiB.
+      in_memory: True, False or "auto", which means True if the images take less than 4 GiB when they are decoded, and
+        either have one size or come from Parquet.
       image_size: height and width to which images of varying size are resized. Images of one fixed size (CIFAR,
         Tiny-ImageNet, embedded ones) keep it and are resized on the device.
       seed: seed of the subsets, and of the split by `test_fraction`.

@@ -108,7 +108,7 @@ def choose_validation(
         raise refuse_overlap(validation_split, f"the training images {listing.root / name}", "a fraction such as 0.1")
     if name == test_name:
         raise refuse_test(validation_split)
-    files, names = _label(listing, _get_split(listing, name))
+    files, names = label_split(listing, _get_split(listing, name))
     if unknown := sorted(set(names) - set(class_names)):
         raise UserError(
             f"{listing.root / name} has the class {unknown[0]!r}, which the training images lack: add it there or "
@@ -145,8 +145,8 @@ def _find_split(listing: FolderListing, name: str, field: str) -> str | None:
 def _choose(
     listing: FolderListing, train_name: str, test_name: str, validation_split: str
 ) -> tuple[LabeledFiles, LabeledFiles, tuple[str, ...], list[str]]:
-    train, class_names = _label(listing, _get_split(listing, train_name))
-    test, test_names = _label(listing, _get_split(listing, test_name))
+    train, class_names = label_split(listing, _get_split(listing, train_name))
+    test, test_names = label_split(listing, _get_split(listing, test_name))
     unknown = sorted(set(test_names) - set(class_names))
     if unknown:
         raise UserError(
@@ -177,8 +177,12 @@ def _get_split(listing: FolderListing, name: str) -> SplitFolder:
     raise UserError(f"{listing.root / name} has no images{others}: add some, or name another folder in data")
 
 
-def _label(listing: FolderListing, split: SplitFolder) -> tuple[LabeledFiles, tuple[str, ...]]:
-    """Returns the path and the class of each image of a split, and the class names."""
+def label_split(listing: FolderListing, split: SplitFolder) -> tuple[LabeledFiles, tuple[str, ...]]:
+    """Returns the path and the class of each image of a split, and the class names.
+
+    Raises:
+      UserError: the split has no class folders, or a class folder has no image.
+    """
     above = listing.root / split.name
     if not split.classes:
         raise UserError(f"{above} has no class folders: put the images of each class in a folder of its own")
@@ -202,7 +206,7 @@ def _draw(
     listing: FolderListing, test_fraction: float, seed: int, manifest: Manifest | None
 ) -> tuple[LabeledFiles, LabeledFiles, tuple[str, ...], list[str]]:
     """Splits each class at random, and keeps the copies of an image together."""
-    files, class_names = _label(listing, listing.splits[0])
+    files, class_names = label_split(listing, listing.splits[0])
     paths = [listing.images[number] for name in class_names for number in listing.splits[0].classes[name]]
     copies, assumed = find_copies(paths, manifest)
     groups = [group_name(path, copies) for path in paths] if copies > 1 else paths

@@ -4,10 +4,11 @@ The program is what `jax.export` serializes (https://docs.jax.dev/en/latest/expo
 constants. A later JAX reads it for at least six months.
 """
 
+import contextlib
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -47,7 +48,8 @@ def write_stablehlo(
     params = jax.tree.map_with_path(lambda name, value: _store(name, value, shape.dtype), params)
     size = sum(array.nbytes for array in jax.tree.leaves(params))
     if size > LARGEST_WEIGHTS:
-        advice = "give --dtype bfloat16, or " if shape.dtype == "float32" else ""
+        fits_in_half = shape.dtype == "float32" and size / 2 < LARGEST_WEIGHTS
+        advice = "give --dtype bfloat16, or " if fits_in_half else ""
         raise UserError(
             f"the weights have {size / 1e9:.1f} GB, but a StableHLO file takes at most "
             f"{LARGEST_WEIGHTS / 1e9:.1f} GB: {advice}give --output a name that ends with .onnx"
@@ -55,8 +57,9 @@ def write_stablehlo(
     program = export_program(shape, params, statistics, metadata).serialize()
     description = {**describe(shape, metadata), "platforms": list(PLATFORMS)}
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(DESCRIPTION, json.dumps(description, indent=2) + "\n")
-        archive.writestr(PROGRAM, program)
+        # Without the time, the same model gives the same file.
+        archive.writestr(zipfile.ZipInfo(DESCRIPTION), json.dumps(description, indent=2) + "\n")
+        archive.writestr(zipfile.ZipInfo(PROGRAM), program)
 
 
 def export_program(
@@ -77,7 +80,8 @@ def export_program(
     (batch,) = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *models.input_shape(shape)), jnp.uint8)
     compiled = jax.jit(fix_precision(compute_logits, shape.dtype))
-    return jax_export.export(compiled, platforms=PLATFORMS)(images)
+    with _without_source_paths():
+        return jax_export.export(compiled, platforms=PLATFORMS)(images)
 
 
 def load_stablehlo(path: str | os.PathLike) -> tuple[Callable[[jax.Array | np.ndarray], jax.Array], Description]:
@@ -107,7 +111,19 @@ def load_stablehlo(path: str | os.PathLike) -> tuple[Callable[[jax.Array | np.nd
     return jax.jit(exported.call), description
 
 
+@contextlib.contextmanager
+def _without_source_paths() -> Iterator[None]:
+    """Keeps paths of this machine, such as that of a home folder, out of the programs that are lowered inside."""
+    name = "jax_traceback_in_locations_limit"
+    limit = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, limit)
+
+
 def _store(name: tuple, value: np.ndarray | jax.Array, dtype: str) -> np.ndarray:
     """Returns a parameter in the dtype of the file: kernels in the compute dtype, and all others in float32."""
     is_kernel = getattr(name[-1], "key", "") == "kernel"
-    return np.asarray(value).astype(jnp.dtype(dtype) if is_kernel else np.float32)
+    return np.asarray(value).astype(jnp.dtype(dtype) if is_kernel else np.float32, copy=False)

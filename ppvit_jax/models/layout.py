@@ -1,4 +1,4 @@
-"""Differences between the transformers of several families, as one description that the encoder follows."""
+"""Differences between the transformers of several families: the description that encoder and ONNX graph follow."""
 
 import dataclasses
 

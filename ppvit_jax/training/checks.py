@@ -63,18 +63,19 @@ def find_doubts(
       epochs: the epoch lines of metrics.jsonl.
     """
     last, doubts = epochs[-1], []
+    has_one_label = dataset.test.labels.ndim == 1
     test_classes = np.unique(dataset.test.labels)
-    if len(test_classes) == 1:
+    if has_one_label and len(test_classes) == 1:
         doubts.append(
             f"all {last['test_examples']:,} test images are of the class {dataset.class_names[test_classes[0]]!r}, so "
             f"a test accuracy of {last['test_accuracy']:.2%} tells nothing: test on images of every class"
         )
-    elif last.get("predicted_classes") == 1:
+    elif has_one_label and last.get("predicted_classes") == 1:
         doubts.append(
             f"the model predicts the same class for all {last['test_examples']:,} test images: try another "
             "config.optimizer.learning_rate, or train for more epochs"
         )
-    losses = {"for a model that guesses": math.log(max(model_config.num_classes, 1))}
+    losses = {"for a model that guesses": math.log(max(model_config.num_classes, 1) if has_one_label else 2)}
     if len(epochs) > 1:
         losses["in the first epoch"] = epochs[0]["train_loss"]
     same = [case for case, loss in losses.items() if _are_equal(loss, last["train_loss"])]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ppvit_jax.cloud_augmentation import next_examples
+from ppvit_jax.training.task import compute_losses
 
 
 class Examples(NamedTuple):
@@ -14,7 +15,7 @@ class Examples(NamedTuple):
 
     Attributes:
       images: [batch, height, width, 3], uint8, or floating-point input of the model.
-      labels: int [batch]; those with the larger share if images are mixed.
+      labels: int [batch], or [batch, classes] of 0 and 1; those with the larger share if images are mixed.
       weights: floating point [batch], the weight of each loss; None for 1.
       targets: floating point [batch, classes] for mixed images, smoothed and weighted; None for those of the labels.
       kept: int32 [batch, tokens], the patches that the model keeps; None for all.
@@ -26,12 +27,11 @@ class Examples(NamedTuple):
     targets: jax.Array | None = None
     kept: jax.Array | None = None
 
-    def losses(self, logits: jax.Array, label_smoothing: float) -> jax.Array:
-        """Returns the cross-entropy of each example, weighted: [batch]."""
+    def losses(self, logits: jax.Array, label_smoothing: float, task: str = "single_label") -> jax.Array:
+        """Returns the loss of each example, weighted: [batch]; see `ppvit_jax.training.task.compute_losses`."""
         if self.targets is not None:
-            return optax.softmax_cross_entropy(logits, self.targets)
-        targets = optax.smooth_labels(jax.nn.one_hot(self.labels, logits.shape[-1]), label_smoothing)
-        losses = optax.softmax_cross_entropy(logits, targets)
+            return compute_losses(logits, self.targets, task)
+        losses = compute_losses(logits, self.labels, task, label_smoothing)
         return losses if self.weights is None else losses * self.weights
 
     def mix_labels(self, shares: jax.Array | None, classes: int, label_smoothing: float) -> "Examples":
@@ -46,10 +46,14 @@ class Examples(NamedTuple):
         """
         if shares is None:
             return self
-        targets = optax.smooth_labels(jax.nn.one_hot(self.labels, classes), label_smoothing)
+        if self.labels.ndim == 2:
+            targets = self.labels.astype(shares.dtype)
+        else:
+            targets = optax.smooth_labels(jax.nn.one_hot(self.labels, classes), label_smoothing)
         if self.weights is not None:
             targets *= self.weights[:, None]
         own = shares.astype(targets.dtype)[:, None]
         targets = own * targets + (1 - own) * next_examples(targets)
-        labels = jnp.where(shares >= 0.5, self.labels, next_examples(self.labels))
+        is_larger = (shares >= 0.5).reshape(-1, *[1] * (self.labels.ndim - 1))
+        labels = jnp.where(is_larger, self.labels, next_examples(self.labels))
         return self._replace(labels=labels, weights=None, targets=targets)

@@ -12,10 +12,11 @@ from jax.experimental import multihost_utils
 from ppvit_jax import adaptation, checkpoint, cloud_augmentation, data, models
 from ppvit_jax.config import Config, check_normalization, make_encryption, make_model
 from ppvit_jax.data.manifest import Header
+from ppvit_jax.data.validation import add_validation
 from ppvit_jax.encryption import Encryption, Permutations, Secret, parse
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
-from ppvit_jax.training import pretrained
+from ppvit_jax.training import pretrained, tuning, writers
 from ppvit_jax.training.loop import Messages, Run, train
 from ppvit_jax.training.matching import PLAIN, LoadedImages, LoadedModel, check_match
 from ppvit_jax.training.results import Result
@@ -46,6 +47,8 @@ def run(
       UserError: the user can fix the problem; the message says how.
     """
     workdir = local_path(workdir)
+    # A missing library is told before the data are loaded.
+    writers.named(config)
     with owned(workdir), compute_precision(config):
         return train(_prepare_run(config, dataset, Path(key_folder or workdir)), workdir)
 
@@ -57,7 +60,10 @@ def compute_precision(config: Config) -> contextlib.AbstractContextManager:
 
 def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path) -> Run:
     """Loads data, model and key, and checks that they match."""
-    dataset = dataset or data.load(config.data, config.image_size, config.seed)
+    if dataset is None:
+        dataset = data.load(config.data, config.image_size, config.seed)
+    elif dataset.validation is None:
+        dataset = add_validation(dataset, config.data.validation, config.seed)
     model_config = make_model(config, len(dataset.class_names))
     method = make_encryption(config, model_config)
     folder = str(dataset.manifest.folder) if dataset.manifest else dataset.name
@@ -91,6 +97,7 @@ def _prepare_run(config: Config, dataset: data.Dataset | None, key_folder: Path)
     )
     images = header or PLAIN
     metadata = _record(config, dataset, model_config, metadata, method, images)
+    metadata = dataclasses.replace(metadata, delta=tuning.describe_delta(config, model_config, params))
     messages = Messages(start.warnings, start.notes)
     return Run(config, dataset, model_config, params, start.statistics, secret, metadata, images, messages)
 

@@ -34,6 +34,8 @@ _CHANGEABLE_FIELDS = (
     "remat",
     "log_steps",
     "tensorboard",
+    "report",
+    "loggers",
     "eval_batch_size",
     "checkpoint_steps",
     "deterministic",
@@ -64,7 +66,7 @@ def describe_run(config: Config, dataset: Dataset, metadata: checkpoint.Metadata
 
     Args:
       config: configuration of the run.
-      dataset: training and test images.
+      dataset: its images.
       metadata: metadata for `checkpoint.npz`.
       images: encryption and key fingerprint of the training images.
     """
@@ -77,6 +79,7 @@ def describe_run(config: Config, dataset: Dataset, metadata: checkpoint.Metadata
             "name": dataset.name,
             "train_examples": len(dataset.train),
             "test_examples": len(dataset.test),
+            **({} if dataset.validation is None else {"validation_examples": len(dataset.validation)}),
             "class_names": list(dataset.class_names),
             "digest": dataset.digest or _digest_arrays(dataset),
             "train_digest": dataset.train_digest,
@@ -181,7 +184,7 @@ def complete_record(recorded: Record, current: Record) -> Record:
 def _digest_arrays(dataset: Dataset) -> str:
     """Returns the SHA-256 of images and labels that are in memory, or "" if they are decoded on access."""
     digest = hashlib.sha256()
-    for source in (dataset.train, dataset.test):
+    for source in (dataset.train, dataset.test, *filter(None, (dataset.validation,))):
         if not isinstance(source, ArraySource):
             return ""
         digest.update(f"{source.images.shape}".encode())
@@ -224,7 +227,7 @@ def _differences(recorded: Record, current: Record) -> dict[str, tuple[str, str]
         ignored |= {"metadata.class_names"}
     if before.get("checkpoint_sha256") and before["checkpoint_sha256"] == now["checkpoint_sha256"]:
         # The same file under another name.
-        ignored |= {"config.checkpoint", "config.checkpoint_sha256"}
+        ignored |= {"config.checkpoint", "config.checkpoint_sha256", "metadata.delta.base"}
     # Earlier versions did not record the origin of a model.
     ignored |= {f"metadata.{name}" for name in _NEW_METADATA if f"metadata.{name}" not in before}
     for name in ("dataset.digest", "dataset.train_digest", "checkpoint_sha256"):

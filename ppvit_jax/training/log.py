@@ -3,6 +3,8 @@
 import math
 import sys
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -11,7 +13,7 @@ import numpy as np
 import optax
 
 from ppvit_jax.training.checks import check_finite
-from ppvit_jax.training.step import Metrics, State
+from ppvit_jax.training.state import Metrics, State
 from ppvit_jax.training.workdir import Workdir
 
 
@@ -24,17 +26,21 @@ class _PendingStep(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Evaluation on all test images.
+    """Evaluation on all test images, or on all validation images.
 
     loss, accuracy: means over the images.
     examples: number of images.
     predicted_classes: number of classes that are predicted for an image at least.
+    part: "test" or "validation".
+    others: further measures, by their names in metrics.jsonl.
     """
 
     loss: float
     accuracy: float
     examples: int
     predicted_classes: int
+    part: str = "test"
+    others: Mapping[str, float] = MappingProxyType({})
 
 
 class Log:
@@ -124,9 +130,16 @@ class Log:
         """Logs the evaluation at the end of an epoch; the last step of the epoch must be logged already.
 
         Raises:
-          UserError: the test loss is not finite.
+          UserError: the loss is not finite.
         """
-        check_finite("test loss", evaluation.loss, step)
+        part, prefix = evaluation.part, "test" if evaluation.part == "test" else "val"
+        check_finite(f"{part} loss", evaluation.loss, step)
+        values = {
+            f"{prefix}_loss": evaluation.loss,
+            f"{prefix}_accuracy": evaluation.accuracy,
+            f"{prefix}_examples": evaluation.examples,
+            **evaluation.others,
+        }
         epoch = step * self._epochs // self._total_steps
         self._files.log(
             "epoch",
@@ -134,14 +147,12 @@ class Log:
             epoch=epoch,
             train_loss=self.loss,
             train_accuracy=self.accuracy,
-            test_loss=evaluation.loss,
-            test_accuracy=evaluation.accuracy,
-            test_examples=evaluation.examples,
+            **values,
             predicted_classes=evaluation.predicted_classes,
             images_per_second=self.rate,
         )
         self._print(
-            f"epoch {epoch}/{self._epochs} test loss {evaluation.loss:.4f} test accuracy {evaluation.accuracy:.2%} "
+            f"epoch {epoch}/{self._epochs} {part} loss {evaluation.loss:.4f} {part} accuracy {evaluation.accuracy:.2%} "
             f"({evaluation.examples} images)",
             now=True,
         )

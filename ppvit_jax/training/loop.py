@@ -4,7 +4,7 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -17,16 +17,20 @@ from ppvit_jax.data.loader import steps_per_epoch
 from ppvit_jax.data.manifest import Header
 from ppvit_jax.encryption import Secret
 from ppvit_jax.errors import COUNT, UserError, print_note, print_warning
-from ppvit_jax.training import identity
+from ppvit_jax.training import identity, report
 from ppvit_jax.training.averaging import select_weights
 from ppvit_jax.training.checks import check_state, find_doubts
 from ppvit_jax.training.devices import gather_to_host, replicate_images, shard_batches, shardings, state_shardings
+from ppvit_jax.training.evaluation.run_evaluation import RunEvaluation
 from ppvit_jax.training.log import Evaluation, Log
 from ppvit_jax.training.optimizer import make_schedule
 from ppvit_jax.training.results import MetricsLine, Result
-from ppvit_jax.training.step import State, compile_steps, zero_metrics
+from ppvit_jax.training.state import State, zero_metrics
+from ppvit_jax.training.step import compile_steps
 from ppvit_jax.training.tuning import FROZEN
+from ppvit_jax.training.usage import Usage
 from ppvit_jax.training.workdir import Workdir, agree
+from ppvit_jax.training.writers import Writers, named
 
 
 class Messages(NamedTuple):
@@ -88,8 +92,8 @@ def train(run: Run, workdir: str | Path) -> Result:
 
     Args:
       run: the inputs of the run.
-      workdir: folder for `config.json`, `metrics.jsonl`, `result.json`, `checkpoint.npz`, `checkpoints/` and
-        TensorBoard events.
+      workdir: folder for `config.json`, `metrics.jsonl`, `result.json`, `checkpoint.npz`, `checkpoints/`,
+        `report.html` and the files of the writers.
 
     Returns:
       The content of `result.json`.
@@ -99,18 +103,27 @@ def train(run: Run, workdir: str | Path) -> Result:
     """
     _check_sizes(run)
     record = identity.describe_run(run.config, run.dataset, run.metadata, run.images)
-    with Workdir(workdir, record, run.metadata, events=run.config.tensorboard) as files:
+    writers, usage = Writers(named(run.config)), Usage() if run.config.report else None
+    with Workdir(workdir, record, run.metadata, writers=writers, usage=usage) as files:
         result = files.result
         if result:
             print(f"the run in {files.path} is already complete: nothing to do", file=sys.stderr)
         else:
-            state = _train_all_steps(run, files)
+            evaluation = RunEvaluation(run.model_config, run.config, run.dataset, run.secret)
+            state = _train_all_steps(run, files, evaluation)
             # Process 0 has written its lines before the others read them.
             if not agree(bool(files.history("epoch"))):
                 raise UserError(f"{files.path} has lost its metrics.jsonl: put it back, or use another workdir")
-            result = _summarize(run, files.history("epoch"))
-            weights = gather_to_host(select_weights(state))
+            weights, epochs, measures = evaluation.finish(files, state, files.history("epoch"), run.images)
+            result = cast(Result, {**_summarize(run, epochs), **measures})
+            if usage is not None:
+                usage.add_to(result, files.history())
+            weights = gather_to_host(weights)
             files.finish(result, checkpoint.join(weights["params"], weights["statistics"]))
+            evaluation.clean_up(files)
+        if files.writes and run.config.report:
+            report.write_once(files.path)
+        files.finish_writers(result)
     if files.writes:
         for warning in result.get("warnings", ()):
             print_warning(warning)
@@ -150,7 +163,7 @@ def _print_messages(run: Run) -> None:
         )
 
 
-def _train_all_steps(run: Run, files: Workdir) -> State:
+def _train_all_steps(run: Run, files: Workdir, evaluation: RunEvaluation) -> State:
     """Trains to the last step, from the latest state in the workdir if there is one; returns the final state."""
     config, dataset = run.config, run.dataset
     replicated, _ = shardings()
@@ -170,7 +183,8 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
     rng = jax.jit(jax.random.key, static_argnums=0, out_shardings=replicated)(config.seed)
 
     processes: dict[str, Any] = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    train_images, test_images = (replicate_images(s, config.data.on_device) for s in (dataset.train, dataset.test))
+    train_images = replicate_images(dataset.train, config.data.on_device)
+    test_images = None if evaluation.measures_epochs else replicate_images(dataset.test, config.data.on_device)
     train_options = BatchOptions(
         config.batch_size,
         **processes,
@@ -181,6 +195,8 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
     test_options = BatchOptions(config.eval_batch_size, **processes, index_only=test_images is not None)
 
     def evaluate(state: State) -> Evaluation:
+        if evaluation.measures_epochs:
+            return evaluation.evaluate(files, step, state)
         batches = shard_batches(test_batches(dataset.test, test_options), test_images)
         weights, frozen = select_weights(state), state.get(FROZEN)
         sums = [eval_step(weights["params"], weights["statistics"], batch, secret, frozen) for batch in batches]
@@ -199,13 +215,13 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
 
     def end_epoch(state: State, *, is_saved: bool) -> None:
         try:
-            evaluation = evaluate(state)
+            evaluated = evaluate(state)
         except Exception:
             # Processes can only save together, and the others have not failed.
             if not is_saved and jax.process_count() == 1:
                 files.save(step, state)
             raise
-        log.epoch(step, evaluation)
+        log.epoch(step, evaluated)
         state["metrics"] = jax.device_put(zero_metrics(), replicated)
 
     if step and step % run.steps_per_epoch == 0 and float(state["metrics"]["count"]):
@@ -215,6 +231,8 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
             state["metrics"] = jax.device_put(zero_metrics(), replicated)
         else:
             end_epoch(state, is_saved=True)
+    if evaluation.is_over(files):
+        return state
     # This loop waits for the devices only at the end of an epoch and before saving.
     for batch in shard_batches(batches, train_images):
         state = train_step(state, batch, rng, secret)
@@ -233,6 +251,8 @@ def _train_all_steps(run: Run, files: Workdir) -> State:
             files.save(step, state)
         if ends_epoch:
             end_epoch(state, is_saved=saves)
+            if evaluation.is_over(files):
+                break
         log.resume()
     return state
 
@@ -248,15 +268,15 @@ def _summarize(run: Run, epochs: list[MetricsLine]) -> Result:
         "encryption": run.images.encryption,
         "adapt": run.metadata.encryption != "none",
         "seed": config.seed,
-        "steps": run.total_steps,
-        "epochs": config.epochs,
+        "steps": last["step"],
+        "epochs": last["step"] // run.steps_per_epoch,
         "train_examples": len(run.dataset.train),
         "train_loss": last["train_loss"],
         "train_accuracy": last["train_accuracy"],
         "test_loss": last["test_loss"],
         "test_accuracy": last["test_accuracy"],
         "test_examples": last["test_examples"],
-        "best_test_accuracy": max(epoch["test_accuracy"] for epoch in epochs),
+        "best_test_accuracy": max(epoch.get("test_accuracy", 0.0) for epoch in epochs),
         "images_per_second": last["images_per_second"],
         "key_fingerprint": run.images.key_fingerprint,
         "device": f"{len(devices)} x {devices[0].device_kind}",

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import null_if_not_finite
@@ -15,7 +15,7 @@ class MetricsLine(TypedDict):
     """A line of metrics.jsonl, with means over the current epoch; accuracies are from 0 to 1.
 
     Lines of kind "step" have neither `test_...` fields nor `predicted_classes`, and lines of kind "epoch" have no
-    `learning_rate`.
+    `learning_rate`. With validation images, lines of kind "epoch" have `val_...` fields and no `test_...` fields.
     """
 
     kind: str
@@ -29,10 +29,20 @@ class MetricsLine(TypedDict):
     test_accuracy: float
     test_examples: int
     predicted_classes: int
+    val_loss: NotRequired[float]
+    val_accuracy: NotRequired[float]
+    val_examples: NotRequired[int]
 
 
 class Result(TypedDict):
-    """Content of result.json: losses and accuracies (from 0 to 1) of the last epoch, and settings of the run."""
+    """Content of result.json: losses and accuracies (from 0 to 1) of the last epoch, and settings of the run.
+
+    With validation images, the test images are evaluated once, with the weights that are handed over.
+
+    Only a run with config.report has time and memory. `seconds` is the time of training, evaluation, saving and
+    compilation, in all processes that continued the run. `peak_memory_bytes` is the most memory in use at once:
+    `peak_memory_of` is "device" for the fullest accelerator, and "process" for this program on a CPU.
+    """
 
     dataset: str
     model: str
@@ -55,6 +65,17 @@ class Result(TypedDict):
     device: str
     versions: dict[str, str]
     warnings: list[str]
+    # All measures by part, "validation" and "test"; only with validation images or several labels per image.
+    measures: NotRequired[dict[str, dict[str, float]]]
+    # With `config.best_by`: its value, and the epoch whose weights are in checkpoint.npz.
+    best_by: NotRequired[str]
+    best_value: NotRequired[float]
+    best_epoch: NotRequired[int]
+    # With `config.patience`.
+    stopped_early: NotRequired[bool]
+    seconds: NotRequired[float]
+    peak_memory_bytes: NotRequired[int]
+    peak_memory_of: NotRequired[str]
 
 
 def json_line(values: dict[str, Any]) -> str:

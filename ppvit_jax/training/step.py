@@ -2,13 +2,12 @@
 
 import functools
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NotRequired, TypeAlias, TypedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -17,44 +16,15 @@ from ppvit_jax import cloud_augmentation, models
 from ppvit_jax.config import Config, make_encryption
 from ppvit_jax.data.preprocess import normalize_images, preprocess
 from ppvit_jax.encryption import Encryption, Secret
-from ppvit_jax.training.averaging import Weights, start_average, update_average
+from ppvit_jax.training.averaging import start_average, update_average
 from ppvit_jax.training.compiler import compiler_options, fix_precision
-from ppvit_jax.training.devices import Tree, make_mesh, state_shardings
+from ppvit_jax.training.devices import Tree, make_mesh, shardings, state_shardings
 from ppvit_jax.training.examples import Examples
 from ppvit_jax.training.layer_decay import scale_by_layer
 from ppvit_jax.training.optimizer import make_optimizer
+from ppvit_jax.training.state import Batch, Metrics, State, zero_metrics
+from ppvit_jax.training.task import count_correct
 from ppvit_jax.training.tuning import FROZEN, Tuning
-
-# "image": uint8 [batch, height, width, 3]. "label": int [batch]. "number": uint32 [batch], unique for each image, for
-# encryptions with a key per image. "weight": float [batch], of each example in the loss, in training only; without it
-# all have 1. "mask": float [batch], 0 for padding, in evaluation only.
-Batch: TypeAlias = Mapping[str, jax.Array | np.ndarray]
-# Sums over examples, float []: "loss", "correct", "count".
-Metrics: TypeAlias = Mapping[str, jax.Array | np.ndarray]
-
-
-class State(TypedDict):
-    """Training state: everything that a step changes, and the length of the run.
-
-    Attributes:
-      params: parameters; see `ppvit_jax.models.Model`.
-      statistics: running statistics; see `ppvit_jax.models.Model`.
-      opt_state: optimizer state.
-      step: int32 [], number of steps that are done.
-      total_steps: int32 [], number of steps in the run.
-      metrics: sums since the start of the epoch.
-      average: average of the weights; only with `config.ema_decay`.
-      frozen: the rest of the model, if `params` are not all of it; see `ppvit_jax.training.tuning`.
-    """
-
-    params: models.Params
-    statistics: models.Statistics
-    opt_state: optax.OptState
-    step: jax.Array
-    total_steps: jax.Array
-    metrics: Metrics
-    average: NotRequired[Weights]
-    frozen: NotRequired[models.Params]
 
 
 class Steps(NamedTuple):
@@ -89,7 +59,7 @@ def compile_steps(
       config: the configuration; see `ppvit_jax.config.default_config`. Only `optimizer`, `freeze`, `tuning`, `seed`,
         `encryption`, `block_size`, `augmentation`, `cloud_augmentation`, `mean`, `std`, `label_smoothing`,
         `accumulation`, `sharding`, `reduce_dtype`, `dtype`, `matmul_precision`, `deterministic`, `ema_decay`,
-        `drop_path` and `remat` are used.
+        `drop_path`, `remat` and `task` are used.
       total_steps: number of steps in the run, where its schedule ends.
       mesh: the devices for which the functions will be compiled; they may be those of another machine. None for all
         devices of this run.
@@ -100,7 +70,24 @@ def compile_steps(
     Raises:
       UserError: the encryption is unknown, or an expression in `config.freeze` is invalid or matches nothing.
     """
+    init_state, train_step, eval_step, _ = _compile(model_config, config, mesh)
+    init_state = functools.partial(init_state, total_steps=total_steps, seed=config.seed)
+    return Steps(init_state, train_step, eval_step)
+
+
+def compile_logits(
+    model_config: models.ModelConfig, config: Config, mesh: Mesh | None = None
+) -> Callable[..., jax.Array]:
+    """Builds the compiled function (params, statistics, batch, secret, frozen) -> logits [batch, classes] of a run.
+
+    Every device and process gets the logits of the whole batch. For the arguments, see `compile_steps`.
+    """
+    return _compile(model_config, config, mesh)[3]
+
+
+def _compile(model_config: models.ModelConfig, config: Config, mesh: Mesh | None) -> tuple[Callable[..., Any], ...]:
     names = (
+        "task",
         "optimizer",
         "freeze",
         "tuning",
@@ -123,20 +110,13 @@ def compile_steps(
     method = make_encryption(config, model_config)
     mesh = mesh or make_mesh()
     program = method and method.program_in_blocks(model_config.patch_size, mesh.devices.flat[0].platform)
-    init_state, train_step, eval_step = _compiled(model_config, program, settings, mesh)
-    init_state = functools.partial(init_state, total_steps=total_steps, seed=config.seed)
-    return Steps(init_state, train_step, eval_step)
-
-
-def zero_metrics() -> dict[str, np.ndarray]:
-    """Returns the sums of metrics at the start of an epoch."""
-    return {name: np.zeros((), np.float32) for name in ("loss", "correct", "count")}
+    return _compiled(model_config, program, settings, mesh)
 
 
 @functools.lru_cache(maxsize=32)
 def _compiled(
     model_config: models.ModelConfig, method: Encryption | None, settings: str, mesh: Mesh
-) -> tuple[Callable[..., State], Callable[..., State], Callable[..., Metrics]]:
+) -> tuple[Callable[..., State], Callable[..., State], Callable[..., Metrics], Callable[..., jax.Array]]:
     config: Any = ConfigDict(json.loads(settings))
     divided = mesh if config.sharding == "fully_sharded" and mesh.size > 1 else None
     target = models.Target(mesh.devices.flat[0].platform, mesh.size, divided, config.reduce_dtype)
@@ -180,7 +160,7 @@ def _compiled(
         chex.assert_rank(batch["image"], 4)
         chex.assert_type(batch["image"], jnp.uint8)
         chex.assert_type(batch["label"], int)
-        chex.assert_shape(batch["label"], batch["image"].shape[:1])
+        chex.assert_equal_shape_prefix([batch["label"], batch["image"]], 1)
         augmentation = config.augmentation if rng is not None else "none"
         images = preprocess(batch["image"], model_config.image_size, augmentation, rng)
         if method is None or secret is None:
@@ -206,8 +186,8 @@ def _compiled(
     ) -> tuple[jax.Array, tuple[models.Statistics, jax.Array, jax.Array]]:
         images = to_model_input(examples.images)
         logits, statistics, penalty = model.train(params, statistics, images, rng, examples.kept)
-        loss = examples.losses(logits, config.label_smoothing).mean()
-        return loss + penalty, (statistics, loss, (jnp.argmax(logits, -1) == examples.labels).sum())
+        loss = examples.losses(logits, config.label_smoothing, config.task).mean()
+        return loss + penalty, (statistics, loss, count_correct(logits, examples.labels, config.task))
 
     @functools.partial(jax.jit, donate_argnums=0, compiler_options=options)
     @precisely
@@ -285,4 +265,16 @@ def _compiled(
             "predicted": (jax.nn.one_hot(predicted, logits.shape[-1], dtype=mask.dtype) * mask[:, None]).sum(0),
         }
 
-    return init_state, train_step, eval_step
+    @functools.partial(jax.jit, compiler_options=options, out_shardings=shardings(mesh)[0])
+    @precisely
+    def logits_step(
+        params: models.Params,
+        statistics: models.Statistics,
+        batch: dict[str, jax.Array],
+        secret: Secret | None,
+        frozen: models.Params | None = None,
+    ) -> jax.Array:
+        params = tuning.complete(params, frozen or {})
+        return model.apply(params, to_model_input(augment_and_encrypt(batch, None, secret)), statistics)
+
+    return init_state, train_step, eval_step, logits_step

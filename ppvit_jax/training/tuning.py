@@ -7,12 +7,13 @@ linear probe keep only the trained tensors there, and the rest of the model in "
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ppvit_jax import models
+from ppvit_jax import checkpoint, models
 from ppvit_jax.config import Config
 from ppvit_jax.models import low_rank
 from ppvit_jax.training.optimizer import find_frozen
@@ -89,7 +90,8 @@ class Tuning:
         whole = _join(params, *others)
         if not self._layers:
             return whole
-        return merge(whole, self._settings.alpha)
+        factors, base = _divide(whole, low_rank.is_factor)
+        return low_rank.merge_factors(base, factors, self._settings.alpha)
 
     def fill(self, gradients: models.Params, params: models.Params) -> models.Params:
         """Returns gradients with zeros for frozen parameters, which the optimizer ignores."""
@@ -99,10 +101,28 @@ class Tuning:
         return unflatten_dict({name: jnp.zeros_like(leaf) for name, leaf in flat.items()} | flatten_dict(gradients))
 
 
-def merge(params: models.Params, alpha: float) -> models.Params:
-    """Merges the factors among a tree's leaves into their kernels; see `ppvit_jax.models.low_rank.merge_factors`."""
-    factors, whole = _divide(params, low_rank.is_factor)
-    return low_rank.merge_factors(whole, factors, alpha)
+def describe_delta(config: Config, model_config: models.ModelConfig, params: models.Params) -> checkpoint.Delta | None:
+    """Returns the record of the delta that a run hands over, or None if it hands over a whole model.
+
+    Args:
+      config: the configuration.
+      model_config: the model's shape.
+      params: all parameters with which the run begins, numpy arrays.
+    """
+    settings, name = config.tuning, config.checkpoint
+    if settings.method == "full":
+        return None
+    lora = settings.method == "lora"
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
+    return checkpoint.Delta(
+        method=settings.method,
+        base=name if checkpoint.is_remote(name) else Path(name).name,
+        digest=checkpoint.digest_base(flat, models.family_of(model_config)),
+        rank=settings.rank if lora else 0,
+        alpha=float(settings.alpha) if lora else 0.0,
+        layers=tuple(settings.layers) if lora else (),
+        representation_size=getattr(model_config, "representation_size", None) or 0,
+    )
 
 
 def to_save(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -20,9 +20,8 @@ from ppvit_jax.files import write_json, write_text
 from ppvit_jax.training import identity
 from ppvit_jax.training.results import MetricsLine, Result, json_line, read_history, read_result
 from ppvit_jax.training.tuning import to_save
-
-if TYPE_CHECKING:
-    from tensorboardX import SummaryWriter
+from ppvit_jax.training.usage import Usage
+from ppvit_jax.training.writers import Writers
 
 StateT = TypeVar("StateT", bound=Mapping[str, Any])
 # The file that the one process holds that writes to a workdir.
@@ -111,14 +110,23 @@ def agree(choice: bool) -> bool:
 class Workdir:
     """Folder of one run. Only process 0 writes to it, apart from Orbax, which needs every process."""
 
-    def __init__(self, path: str | Path, record: identity.Record, metadata: checkpoint.Metadata, *, events: bool):
+    def __init__(
+        self,
+        path: str | Path,
+        record: identity.Record,
+        metadata: checkpoint.Metadata,
+        *,
+        writers: Writers,
+        usage: Usage | None = None,
+    ):
         """Opens the folder, or creates it.
 
         Args:
           path: the folder.
           record: see `ppvit_jax.training.identity.describe_run`.
           metadata: metadata for `checkpoint.npz`.
-          events: write TensorBoard events.
+          writers: writers of the run's progress; they are started unless the run is complete.
+          usage: adds time and memory to each line of metrics.jsonl; None for no such fields.
 
         Raises:
           UserError: the folder holds another run, or cannot be written.
@@ -134,7 +142,8 @@ class Workdir:
             evaluated = bool(self.history("epoch"))
             self._tell(identity.compare(recorded, record, self.path, evaluated=evaluated))
         self.result = read_result(self.path)
-        self._events: SummaryWriter | None = None
+        self._writers = Writers()
+        self._usage = usage
         self._manager: Any = None
         if self.result is not None:
             return
@@ -144,7 +153,9 @@ class Workdir:
             record = identity.complete_record(recorded, record)
         if self.writes and record != recorded:
             write_json(file, record)
-        self._events = _open_events(self.path) if self.writes and events else None
+        if self.writes:
+            self._writers = writers
+            writers.start(self.path, record["config"])
         import orbax.checkpoint as ocp  # Takes 0.3 s to import, which readers of a workdir need not pay.
 
         self._manager = ocp.CheckpointManager(
@@ -155,6 +166,7 @@ class Workdir:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._writers.close()
         if self._manager is not None:
             # Waits until the latest state is written.
             self._manager.close()
@@ -177,6 +189,8 @@ class Workdir:
         if self.writes:
             lines = [line for line in self.history() if line["step"] <= (step or 0)]
             write_text(file, "".join(json_line({**line}) for line in lines))
+        if self._usage is not None:
+            self._usage.resume(self.history())
         return state
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
@@ -198,15 +212,21 @@ class Workdir:
         self._manager.save(step, args=ocp.args.StandardSave(state))
 
     def log(self, kind: str, step: int, **values: float | None) -> None:
-        """Appends a line to metrics.jsonl and to TensorBoard; `kind` is "step" or "epoch"."""
+        """Appends a line to metrics.jsonl and passes it to the writers; `kind` is "step" or "epoch"."""
         if not self.writes:
             return
+        if self._usage is not None:
+            values |= self._usage.measure()
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json_line({"kind": kind, "step": step, **values}))
-        if self._events is not None:
-            for name, value in values.items():
-                if name != "epoch" and value is not None:
-                    self._events.add_scalar(f"{kind}/{name}", value, step)
+        self._writers.scalars(kind, step, values)
+
+    @property
+    def saved_step(self) -> int:
+        """Step of the latest state that is complete on the disk; 0 without any."""
+        # A state that is being written has another name.
+        names = [folder.name for folder in (self.path / "checkpoints").iterdir()]
+        return max((int(name) for name in names if name.isdecimal()), default=0)
 
     def history(self, kind: str | None = None) -> list[MetricsLine]:
         """Returns the lines of metrics.jsonl; see `read_history`."""
@@ -225,17 +245,12 @@ class Workdir:
         self._manager.wait_until_finished()
         if not self.writes:
             return
-        if self._events is not None:
-            self._events.close()
         checkpoint.write(self.path / "checkpoint.npz", params, self._metadata)
         write_json(self.path / "result.json", result)
 
-
-def _open_events(path: Path) -> "SummaryWriter":
-    # tensorboardX imports PyTorch wherever it is installed, which takes a second that only a run should take.
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(path))
+    def finish_writers(self, result: Result) -> None:
+        """Passes the result and the files about it to the writers; call it when the files are written."""
+        self._writers.finish(result)
 
 
 @contextlib.contextmanager

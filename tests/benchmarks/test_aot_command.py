@@ -53,6 +53,7 @@ def test_help_names_the_commands_and_a_wrong_one_ends_with_status_2(capsys):
         (["--batch-size", "few"], "--batch-size is few: give whole numbers, such as 32,256"),
         (["--batch-size", "32,0"], "--batch-size is 0: give at least 1"),
         (["--sharding", "by_hand"], "--sharding is by_hand: use data_parallel or fully_sharded"),
+        (["--tuning", "full,qlora"], "--tuning is qlora: use full, lora, probe"),
         (["--image-size", "0"], "--image-size is 0: give at least 1"),
         (["--target", ","], "there is nothing to compile: give --target, --batch-size and --sharding a value each"),
         (["--devices", "4"], "unknown arguments --devices 4: see python -m benchmarks aot --help"),
@@ -91,6 +92,10 @@ def test_each_target_batch_size_and_sharding_is_a_plan():
     )
     found = [(one.machine.name, one.batch_size, one.sharding) for one in plans]
     assert found == list(itertools.product(["h200-4", "v5e"], [32, 64], ["data_parallel", "fully_sharded"]))
+    assert [one.config().tuning.method for one in command.make_plans(parsed("--tuning=full,probe"))] == [
+        "full",
+        "probe",
+    ]
     config = plans[0].config()
     assert (config.batch_size, config.dtype, config.encryption) == (4 * 32, "bfloat16", "none")
     model_config = plans[0].model_config()

@@ -17,6 +17,7 @@ from helpers.tiny import random_params, tiny_model
 from ppvit_jax import checkpoint
 from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.data import image_folder
+from ppvit_jax.data.labeled.loading import loader
 
 SIZES = ["--image-size=16", "--block-size=4"]
 FORMATS = ("csv", "parquet", "webdataset")
@@ -128,7 +129,6 @@ REFUSED = {
     "a folder of data sets": (["--data-dir=x"], "--data-dir and --splits need --tfds"),
     "a split": (["--splits=val"], "has no split 'val': choose among "),
     "a column": (["--label-column=kind"], "has no column 'kind'"),
-    "a class": (["--label-column=path"], "cannot be the name of a folder: rename the class"),
 }
 
 
@@ -155,12 +155,43 @@ def test_encrypted_images_are_not_encrypted_again(tmp_path, key, capsys):
     assert f"the images in {tmp_path / 'out'} are already encrypted with the key" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("class_name", [".ant", "train"])
-def test_a_class_that_a_folder_would_hide_or_take_for_a_split_is_refused(tmp_path, key, class_name, capsys):
-    write_images(tmp_path, ["a.png", "b.png"])
-    file = write_csv(tmp_path / "list.csv", [("a.png", class_name), ("b.png", "bee")])
-    assert _run("encrypt", "--key", key, "--csv", file, "--output", tmp_path / "out", *SIZES) == 1
-    assert f"the class name {class_name!r} would be" in capsys.readouterr().err
+@pytest.mark.parametrize("class_name", [".ant", "train", "n/a", ".."])
+def test_a_list_tells_the_classes_that_folders_cannot(tmp_path, key, class_name, capsys):
+    write_images(tmp_path, [f"{number}.png" for number in range(4)])
+    lines = [(f"{number}.png", (class_name, "bee")[number % 2]) for number in range(4)]
+    arguments = ["--key", key, "--csv", write_csv(tmp_path / "list.csv", lines), "--output", tmp_path / "out", *SIZES]
+    assert _run("encrypt", *arguments) == 0
+    assert "labels.csv lists the labels, which class folders cannot tell: train on it with" in capsys.readouterr().err
+    text = (tmp_path / "out" / "labels.csv").read_text()
+    assert text == "path,label\n" + "".join(f"{n:08d}.png,{(class_name, 'bee')[n % 2]}\n" for n in range(4))
+    (tmp_path / "out" / "labels.csv").unlink()
+    assert _run("encrypt", *arguments) == 0
+    assert (tmp_path / "out" / "labels.csv").read_text() == text
+    loaded = loader("csv")(settings(tmp_path / "out" / "labels.csv", image_size=16))
+    assert loaded.class_names == tuple(sorted((class_name, "bee"))) and loaded.manifest
+    assert loaded.manifest.header.encryption == "bs+ps"
+
+
+def test_a_list_tells_several_labels_of_each_copy(tmp_path, key):
+    write_images(tmp_path, [f"{number}.png" for number in range(5)])
+    labels = ["sea;sky", "sea", "", "sky", ";"]
+    splits = ["train", "train", "train", "test", "test"]
+    lines = [(f"{n}.png", label, split) for n, (label, split) in enumerate(zip(labels, splits, strict=True))]
+    file = write_csv(tmp_path / "list.csv", lines, ("path", "label", "split"))
+    arguments = ["--key", key, "--csv", file, "--output", tmp_path / "out", *SIZES, "--augmentations=2"]
+    assert _run("encrypt", *arguments) == 0
+    loaded = loader("csv")(settings(tmp_path / "out" / "labels.csv", image_size=16))
+    assert loaded.class_names == ("sea", "sky") and loaded.test.labels.tolist() == [[0, 1], [0, 0]]
+    assert loaded.train.labels.tolist() == [[1, 1]] * 2 + [[1, 0]] * 2 + [[0, 0]] * 2
+    assert loaded.train_digest and loaded.manifest and loaded.manifest.header.copies == 2
+
+
+def test_a_class_with_a_semicolon_is_refused_where_a_list_is_needed(tmp_path, key, capsys):
+    path = tmp_path / "train.parquet"
+    write_images(tmp_path, ["a.png"])
+    write_parquet(path, [(tmp_path / "a.png").read_bytes()] * 2, [["a;b"], ["c"]])
+    assert _run("encrypt", "--key", key, "--parquet", path, "--output", tmp_path / "out", *SIZES) == 1
+    assert "the class name 'a;b' has a ';' or a space at its end: rename the class" in capsys.readouterr().err
 
 
 @pytest.mark.slow

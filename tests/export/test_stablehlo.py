@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.command import ROOT
+from helpers.pages import blocks
 from helpers.tiny import random_images, random_params, tiny_model
 from helpers.tiny_families import CASES, IMAGENET, tiny_family
 
@@ -19,7 +21,7 @@ from ppvit_jax.export import stablehlo
 
 # The others have the same operations in another order.
 FAST = ("DINOv3 with SwiGLU",)
-METADATA = Metadata(mean=IMAGENET[0], std=IMAGENET[1])
+METADATA = Metadata(mean=IMAGENET[0], std=IMAGENET[1], class_names=("cat", "dog", "owl"))
 
 
 def _expected(config, params, images, statistics=None):
@@ -47,6 +49,22 @@ def test_the_program_computes_the_models_logits_for_batches_of_any_size(case, tm
     _compare(config, random_params(config), {}, tmp_path)
 
 
+def test_the_lines_in_the_docs_run_both_kinds_of_files(tmp_path, monkeypatch):
+    config, images = tiny_model(), random_images(2, 16)
+    params = random_params(config)
+    export.write_stablehlo(tmp_path / "tuned.stablehlo", config, params, {}, METADATA)
+    export.write_onnx(tmp_path / "tuned.onnx", config, params, METADATA)
+    monkeypatch.chdir(tmp_path)
+    programs = [block.text for block in blocks(ROOT / "docs" / "export.md") if block.language == "python"]
+    assert len(programs) == 3 and len(list(filter(None, programs[0].splitlines()))) == 5
+    for program in programs:
+        variables: dict = {"images": images}
+        exec(program, variables)
+        np.testing.assert_allclose(variables["logits"], _expected(config, params, images), rtol=0, atol=1e-4)
+        if "names" in variables:
+            assert variables["names"] == ["cat", "dog", "owl"]
+
+
 @pytest.mark.slow
 def test_a_convmixer_has_a_program_with_its_statistics(tmp_path):
     config = models.parse_name("ConvMixer-16/2", image_size=16, num_classes=3)
@@ -64,6 +82,16 @@ def test_one_module_is_for_all_three_platforms_and_calls_no_library_of_one():
         # The assertion checks the shape of the input before it is compiled.
         assert set(re.findall(r"custom_call @(\w+)", exported.mlir_module())) == {"shape_assertion"}
         assert "cudnn" not in exported.mlir_module()
+
+
+def test_a_model_gives_the_same_file_each_time_without_paths_of_this_machine(tmp_path):
+    config = tiny_model()
+    for name in ("one", "other"):
+        export.write_stablehlo(tmp_path / name, config, random_params(config), {}, METADATA)
+    content = (tmp_path / "one").read_bytes()
+    assert content == (tmp_path / "other").read_bytes()
+    assert b"encoderblock_0" in content and not re.search(rb"\w+\.py", content)
+    assert jax.config.jax_traceback_in_locations_limit > 0  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_each_platform_alone_can_be_lowered():
@@ -95,10 +123,13 @@ def test_bfloat16_halves_the_file_and_stays_close(tmp_path):
 
 
 def test_weights_that_no_file_takes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(stablehlo, "LARGEST_WEIGHTS", 10_000)
     config = tiny_model()
-    with pytest.raises(UserError, match=r"at most 0.0 GB: give --dtype bfloat16, or give --output .* \.onnx"):
-        export.write_stablehlo(tmp_path / "m.stablehlo", config, random_params(config), {}, METADATA)
+    params = random_params(config)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    for largest, advice in ((size - 1, "give --dtype bfloat16, or give --output"), (size // 2 - 1, "give --output")):
+        monkeypatch.setattr(stablehlo, "LARGEST_WEIGHTS", largest)
+        with pytest.raises(UserError, match=rf"at most 0.0 GB: {advice} .* \.onnx"):
+            export.write_stablehlo(tmp_path / "m.stablehlo", config, params, {}, METADATA)
     assert not list(tmp_path.iterdir())
 
 

@@ -17,6 +17,8 @@ BLOCKED = (
     "timm",
     "apache_beam",
     "huggingface_hub",
+    "mlflow",
+    "wandb",
     "onnx",
     "pyarrow",
 )

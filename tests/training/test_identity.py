@@ -152,3 +152,21 @@ def test_test_images_may_change_before_they_are_used(tmp_path):
     for other in (dataclasses.replace(healed, train_digest="cd35"), dataclasses.replace(healed, train_digest="")):
         with pytest.raises(UserError, match=r"digest was 'ab12' and is 'ef56'"):
             compare(before, _record(other), tmp_path, evaluated=False)
+
+
+def test_a_recipe_belongs_to_a_run_and_values_that_are_computed_again_do_not(tmp_path):
+    recipe = {"ema_decay": 0.9, "drop_path": 0.1, "class_weights": "balanced"}
+    nested = {"optimizer": {"layer_decay": 0.75}, "data": {"sampling": "balanced"}}
+    begun = _record(remat="none")
+    assert compare(begun, _record(remat="blocks"), tmp_path, evaluated=True) == ""
+    # Runs of earlier versions had none of it.
+    of_before = copy.deepcopy(begun)
+    for name in (*recipe, "remat"):
+        del of_before["config"][name]
+    del of_before["config"]["optimizer"]["layer_decay"], of_before["config"]["data"]["sampling"]
+    assert compare(of_before, begun, tmp_path, evaluated=True) == ""
+    for fields in (*({name: value} for name, value in recipe.items()), *({k: v} for k, v in nested.items())):
+        name = next(iter(fields))
+        for record in (begun, of_before):
+            with pytest.raises(UserError, match=rf"another configuration \(config\.{name}[a-z._]* was "):
+                compare(record, _record(**fields), tmp_path, evaluated=True)

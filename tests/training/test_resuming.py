@@ -78,6 +78,23 @@ def test_a_killed_process_is_resumed_bit_for_bit(tmp_path, key_file, reference):
     _assert_same_run(tmp_path, reference, 0)
 
 
+def test_a_killed_run_of_lora_is_resumed_bit_for_bit(tmp_path, key_file):
+    tuning = ["--config.tuning.method=lora", f"--config.key_file={key_file}"]
+    complete, killed = ([*SMALL_RUN, *tuning, f"--workdir={tmp_path / name}"] for name in ("complete", "killed"))
+    ((status, _, errors),) = finish(start(complete))
+    assert status == 0, errors
+    _kill_after_a_saved_step(killed, tmp_path / "killed")
+    ((status, _, errors),) = finish(start(killed))
+    assert status == 0, errors
+    assert "step 1/16 " not in errors
+    deltas = [checkpoint.read(tmp_path / name / "checkpoint.npz", delta=True) for name in ("killed", "complete")]
+    assert_same_tree(deltas[0][0], deltas[1][0])
+    assert deltas[0][1] == deltas[1][1]
+    # The rest of the model is not in the saved state.
+    saved = sum(file.stat().st_size for file in (tmp_path / "complete" / "checkpoints").rglob("*") if file.is_file())
+    assert saved < checkpoint.resolve("embedded").stat().st_size
+
+
 def test_a_run_goes_on_with_other_devices(tmp_path, key_file, reference):
     """Trains fully sharded on four devices, then data parallel on two, with accumulation."""
     arguments = [*SMALL_RUN, f"--workdir={tmp_path}", f"--config.key_file={key_file}"]

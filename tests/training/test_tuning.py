@@ -1,15 +1,22 @@
 """Training steps of LoRA, of the linear probe and of frozen parameters."""
 
+import dataclasses
 import functools
+import os
+import subprocess
+import sys
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 import pytest
 from flax.traverse_util import unflatten_dict
+from helpers.command import ROOT
 from helpers.tiny import assert_close_tree, assert_same_tree, flatten, random_images, random_params, tiny_model
+from helpers.tiny_families import CASES, tiny_family
 
-from ppvit_jax import models
+from ppvit_jax import checkpoint, models
 from ppvit_jax.adaptation import adapt, restore
 from ppvit_jax.config import default_config
 from ppvit_jax.data.preprocess import normalize_images
@@ -17,6 +24,7 @@ from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 from ppvit_jax.models.low_rank import FACTORS, find_layers, init_factors, merge_factors
+from ppvit_jax.training.devices import shard_batch, shardings, state_shardings
 from ppvit_jax.training.step import compile_steps
 from ppvit_jax.training.tuning import FROZEN, Tuning, to_save
 
@@ -66,7 +74,7 @@ def test_the_state_of_lora_and_probe_has_only_what_they_train():
             assert {name.rpartition("/")[2] for name in trained.keys() - heads} == (
                 set(FACTORS) if tuning is ALL else set()
             )
-            assert trained.keys() | flatten(state[FROZEN]).keys() >= flatten(params).keys()
+            assert trained.keys() | flatten(state.get(FROZEN)).keys() >= flatten(params).keys()
             moments = sum(leaf.size for leaf in jax.tree.leaves(state["opt_state"]) if leaf.ndim)
             assert moments == sum(leaf.size for leaf in trained.values())
             assert FROZEN not in to_save(state)
@@ -83,7 +91,7 @@ def test_frozen_parameters_have_neither_gradient_nor_moments():
         assert set(frozen) == {"Transformer"} and "Transformer" not in trained
         # The sums of gradients over the parts of a batch are the carry of the only loop.
         batch = {"image": _batches()[0][0], "label": _batches()[1][0]}
-        step = compile_steps(MODEL, config, 4).train_step
+        step: Any = compile_steps(MODEL, config, 4).train_step
         text = str(jax.make_jaxpr(lambda *args: step(*args, None))(state, batch, jax.random.key(1)))
         (loop,) = [line for line in text.splitlines() if " = scan[" in line]
         carried = loop.partition(" = scan[")[0].split()
@@ -186,6 +194,29 @@ def test_new_factors_leave_the_model_as_it_is_and_depend_on_the_seed_alone():
     assert all((leaf != flatten(other)[name]).any() for name, leaf in flatten(first).items() if name.endswith("_a"))
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_every_family_has_the_layers_and_a_digest_that_no_key_changes(case):
+    model = tiny_family(case)
+    params, family = random_params(model), models.family_of(model)
+    for method in ("lora", "probe"):
+        tuning = Tuning(_config({**ALL, "method": method}), model)
+        trained, frozen = tuning.init(params, seed=0)
+        # B is zero at first.
+        assert_same_tree(tuning.complete(trained, frozen), params)
+        heads = {name for name in flatten(params) if name.startswith(family.heads)}
+        factors = flatten(trained).keys() - heads
+        assert len(factors) == (2 * (6 * 2 + 6 * (model.layout.pool == "map")) if method == "lora" else 0)
+        assert set(family.fixed) <= flatten(frozen).keys()
+    permutations = SecretKey(bytes(32)).permutations("bs+ps", image_size=16, patch_size=4)
+    adapted = flatten(adapt(params, permutations))
+    one, two = (checkpoint.digest_base(arrays, family) for arrays in (flatten(params), adapted))
+    assert one.sha256 == two.sha256 and one.image_sha256 != two.image_sha256 and one.has_norms_of(two)
+    changed = flatten(params) | {family.patch_kernel: flatten(params)[family.patch_kernel] * 1.001}
+    assert not one.has_norms_of(checkpoint.digest_base(changed, family))
+    new_head = flatten(params) | {name: array + 1 for name, array in flatten(params).items() if name in heads}
+    assert checkpoint.digest_base(new_head, family) == one
+
+
 def test_layers_are_chosen_by_name_or_by_path():
     shapes = models.parameter_shapes(tiny_model())
     assert len(find_layers(shapes, (".*",))) == 12
@@ -204,3 +235,49 @@ def test_layers_are_chosen_by_name_or_by_path():
 def test_layers_that_do_not_exist_are_named(layers, message):
     with pytest.raises(UserError, match=message):
         find_layers(models.parameter_shapes(tiny_model()), layers)
+
+
+def _wide_model():
+    # Factors of a kernel of 16 x 2048 have enough elements to be split among devices.
+    return dataclasses.replace(MODEL, mlp_size=2048)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "probe"])
+def test_four_devices_fully_sharded_train_what_one_does(method, tmp_path):
+    """Runs in processes of their own, whose number of devices differs."""
+    program = (
+        "import sys, jax, numpy as np; sys.path.insert(0, 'tests')\n"
+        "jax.config.update('jax_enable_x64', True)\n"
+        "from training import test_tuning as t\n"
+        f"t.train_sharded({method!r}, sys.argv[1], sys.argv[2])"
+    )
+    results = []
+    for devices, sharding in ((1, "data_parallel"), (4, "fully_sharded")):
+        output = tmp_path / f"{devices}.npz"
+        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+        subprocess.run(
+            [sys.executable, "-c", program, sharding, output],
+            cwd=ROOT,
+            env=os.environ | flags | {"PYTHONPATH": str(ROOT)},
+            check=True,
+            timeout=280,
+        )
+        results.append(dict(np.load(output)))
+    assert_close_tree(results[1], results[0], 1e-9)
+
+
+def train_sharded(method, sharding, output):
+    """Trains two steps on the devices of this process, and writes what was trained."""
+    model, config = _wide_model(), _config({**ALL, "method": method}, sharding=sharding, accumulation=2)
+    functions = compile_steps(model, config, total_steps=2)
+    state = functions.init_state(random_params(model, dtype=np.float64), {})
+    layout = state_shardings(state, sharding)
+    state = jax.device_put(state, layout)
+    for image, label in zip(*_batches(2), strict=True):
+        batch = shard_batch({"image": image, "label": label}, shardings()[1])
+        state = functions.train_step(state, batch, jax.random.key(1), None)
+    jax.tree.map(lambda leaf, expected: leaf.sharding.is_equivalent_to(expected, leaf.ndim) or 1 / 0, state, layout)
+    if sharding == "fully_sharded":
+        assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.get(FROZEN)))
+    np.savez(output, **flatten(jax.device_get(state["params"])))

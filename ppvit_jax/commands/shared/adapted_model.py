@@ -215,11 +215,8 @@ def open_adapted(arguments: argparse.Namespace, key: "SecretKey") -> SavedModel:
         )
     if recorded != "none" and requested not in (None, recorded):
         raise UserError(f"{path} is adapted to {recorded!r}, but --encryption is {requested}: leave --encryption out")
-    if recorded != "none" and model.metadata.key_fingerprint != key.fingerprint:
-        raise UserError(
-            f"{path} is adapted with the key of fingerprint {model.metadata.key_fingerprint}, but --key has "
-            f"fingerprint {key.fingerprint}: use the model's key"
-        )
+    if recorded != "none":
+        check_key(path, model.metadata, key)
     model = model.with_encryption(requested or recorded)
     mean, std = model.metadata.normalization
     inverts = model.permutations(key).negative is not None
@@ -227,6 +224,19 @@ def open_adapted(arguments: argparse.Namespace, key: "SecretKey") -> SavedModel:
         # A permutation of values commutes with a normalization that all channels share, and an inversion with 0.5.
         return model.with_standard_normalization("because the key moves values between channels or inverts them")
     return model
+
+
+def check_key(path: Path, metadata: checkpoint.Metadata, key: "SecretKey") -> None:
+    """Checks that a key is that of an adapted model.
+
+    Raises:
+      UserError: the model is adapted with another key; the message shows both fingerprints.
+    """
+    if metadata.key_fingerprint != key.fingerprint:
+        raise UserError(
+            f"{path} is adapted with the key of fingerprint {metadata.key_fingerprint}, but --key has "
+            f"fingerprint {key.fingerprint}: use the model's key"
+        )
 
 
 def write_model(arguments: argparse.Namespace, model: SavedModel, key: "SecretKey | None") -> None:

@@ -15,7 +15,8 @@ from ppvit_jax.commands.shared.origin import add_origin
 from ppvit_jax.data import tfds_source
 from ppvit_jax.data.class_depth import printable
 from ppvit_jax.data.images import ImageReader
-from ppvit_jax.data.labeled.opening import check_class_folders, number_images
+from ppvit_jax.data.labeled.label_list import write_label_list
+from ppvit_jax.data.labeled.opening import number_images
 from ppvit_jax.data.listing import Images, open_files, open_tfds
 from ppvit_jax.data.manifest import Header, Manifest
 from ppvit_jax.encryption import Encryption
@@ -117,6 +118,7 @@ class Conversion:
         header = add_origin(self.header, self.key, images, self.options, folder, augmentations)
         with Journal(folder, header, self.key.authenticate) as journal:
             if journal.complete:
+                self._write_labels()
                 print(f"{folder} is already complete: there is nothing to do")
                 return
             images.print_summary()
@@ -125,6 +127,7 @@ class Conversion:
                 self.pipeline.run(journal)
             write = write_files if images.tfds is None else write_tfds
             written = write(images, self.recipe, journal, activity=self.activity)
+        self._write_labels()
         for message in written.left_out:
             print(f"left out: {message}", file=sys.stderr)
         for name in written.lost_classes:
@@ -139,6 +142,10 @@ class Conversion:
         fingerprint = header.key_fingerprint
         result = f"encryption {header.encryption}, key fingerprint {fingerprint}" if fingerprint else "plain"
         print(f"{result}, {header.image_size}x{header.image_size} pixels")
+
+    def _write_labels(self) -> None:
+        if self.images.labels is not None:
+            write_label_list(self.folder, self.images.labels())
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, labeled: bool = False) -> None:
@@ -211,15 +218,14 @@ def _check_labeled(named: LabeledInput, arguments: argparse.Namespace) -> None:
 
 
 def _open_labeled(named: LabeledInput, reader: ImageReader) -> Images:
-    """Opens labeled images that become class folders.
+    """Opens labeled images to encrypt.
 
     Raises:
-      UserError: they cannot be read, are encrypted already, or have classes that cannot be folders.
+      UserError: they cannot be read, are encrypted already, or have labels that cannot be written.
     """
     collection = named.open(labeled=False)
-    check_class_folders(collection)
     check_plain(collection.manifest)
-    return number_images(collection, named.splits, reader)
+    return number_images(collection, named.splits, reader, for_folders=True)
 
 
 def check_plain(manifest: Manifest | None) -> None:

@@ -12,8 +12,8 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
 
 _HELP = {
-    "parquet": "Parquet files of Hugging Face's layout: their folder, one file, or a pattern",
-    "webdataset": "WebDataset's tar files: their folder, one file, or a pattern such as train-{000000..000009}.tar",
+    "parquet": "Parquet files of Hugging Face's layout: their folder, one file, or a pattern in quotes",
+    "webdataset": "WebDataset's tar files: their folder, one file, or a pattern in quotes, '{000..009}.tar'",
     "csv": "CSV list of paths and labels, with a header; or a folder of such lists",
 }
 # Names of the options, for help and messages.
@@ -71,7 +71,7 @@ def parse_format(arguments: argparse.Namespace) -> LabeledInput | None:
     columns = Columns(arguments.image_column, arguments.label_column)
     for name in FORMATS:
         if path := getattr(arguments, name):
-            splits = tuple(split for split in arguments.splits.split(",") if split)
+            splits = tuple(split for split in getattr(arguments, "splits", "").split(",") if split)
             return LabeledInput(name, local_path(path), columns, splits)
     if columns != Columns() or ("tfds" not in arguments and arguments.splits):
         raise UserError(f"--splits, --image-column and --label-column need one of {OPTIONS}: leave them out")

@@ -1,8 +1,8 @@
 """CSV lists of images: a path, a label and possibly a split in each line.
 
-The first line names the columns. A path is relative to the folder of the CSV, or absolute. It may lead outside that
-folder: a CSV is the user's own file, and its images are read as those behind links in a folder are. An image that a
-manifest in one of its folders lists is compared with it.
+The first line names the columns. Several labels in a line are separated by ";". A path is relative to the folder of the
+CSV, or absolute. It may lead outside that folder: a CSV is the user's own file, and its images are read as those behind
+links in a folder are. An image that a manifest in one of its folders lists is compared with it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from ppvit_jax.errors import UserError
 
 # Usual names of columns, in lower case.
 _PATHS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
-_LABELS = ("label", "class", "class_name", "target", "category")
+_LABELS = ("label", "labels", "class", "class_name", "target", "category")
 _SPLIT = "split"
+# One in any line says that every image may have any number of labels; "cat;" is a single one.
+SEPARATOR = ";"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +38,13 @@ class _Row:
     Attributes:
       title: the file and the number of the line, for messages.
       path: the image's path, as the line has it.
-      label: the label; "" without one.
+      label: the label; a list if it is several; None without one.
       split: the split; "" without one.
     """
 
     title: str
     path: str
-    label: str
+    label: str | list[str] | None
     split: str
 
 
@@ -68,7 +70,7 @@ def open_list(path: Path, columns: Columns, *, labeled: bool) -> Collection:
                 _check_image(root / name, row, titles)
                 split = row.split or file_split
                 paths.setdefault(split, []).append(name)
-                labels.add(split, row.label or None, f"{row.title}, {printable(row.path)}")
+                labels.add(split, row.label, f"{row.title}, {printable(row.path)}")
     class_names, by_split, declared = labels.finish()
     manifest = _find_manifest(root, [name for names in paths.values() for name in names])
     splits = tuple(_make_examples(root, split, names, by_split[split], manifest) for split, names in paths.items())
@@ -119,7 +121,8 @@ def _read_rows(file: Path, columns: Columns, labeled: bool) -> Iterator[_Row]:
                         f"{title}, has {len(values)} values, but the first line names {len(header)} columns: put "
                         "quotes around a value that has a comma"
                     )
-                row = _Row(title, *(values[place].strip() if place >= 0 else "" for place in (image, label, split)))
+                path, text, part = (values[place].strip() if place >= 0 else "" for place in (image, label, split))
+                row = _Row(title, path, _split_labels(text), part)
                 for place, value in ((image, row.path), (split, row.split)):
                     if place >= 0 and not value:
                         raise UserError(f"{title}, has no {header[place]!r}: add it, or remove the line")
@@ -133,6 +136,12 @@ def _read_rows(file: Path, columns: Columns, labeled: bool) -> Iterator[_Row]:
         raise UserError(f"cannot read {file} ({error.strerror}): replace it") from None
     if not count:
         raise UserError(f"{file} lists no images: write a line for each image")
+
+
+def _split_labels(text: str) -> str | list[str] | None:
+    if SEPARATOR in text:
+        return [name for part in text.split(SEPARATOR) if (name := part.strip())]
+    return text or None
 
 
 def _find_column(

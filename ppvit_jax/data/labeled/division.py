@@ -24,7 +24,7 @@ class Chosen:
     Attributes:
       examples: the split.
       indices: the images' places in it, in ascending order, int64 [n].
-      labels: the class of each, int32 [n].
+      labels: the class of each, int32 [n]; or uint8 [n, classes] of 0 and 1.
     """
 
     examples: Examples
@@ -45,11 +45,14 @@ def divide(collection: Collection, settings: DataSettings) -> tuple[Chosen, Chos
     test = _find(collection, settings.test_split, "test_split")
     if train and not test and settings.test_split == TEST:
         test = _find(collection, VALIDATION, "test_split")
-    if test is None and len(collection.splits) == 1:
-        train, test = _draw(collection, collection.splits[0], settings)
+    only = collection.splits[0] if len(collection.splits) == 1 else None
+    usual = all(split_role(name) or not name for name in (settings.train_split, settings.test_split))
+    draws = only is not None and test is None and usual and (train is only or not only.split)
+    if only is not None and draws:
+        train, test = _draw(collection, only, settings)
         validation = _find_validation(collection, settings, train, test)
     elif train is None or test is None:
-        names = ", ".join(printable(examples.split) for examples in collection.splits)
+        names = ", ".join(printable(examples.split) for examples in collection.splits) or "none, for it has no splits"
         field, missing = ("test", settings.test_split) if train else ("train", settings.train_split)
         raise UserError(f"{path} has no split {missing!r}: choose among {names} in data.{field}_split")
     else:
@@ -62,10 +65,12 @@ def divide(collection: Collection, settings: DataSettings) -> tuple[Chosen, Chos
             print_note(f"not used: {', '.join(f'{printable(part.split)} ({part.count:,} images)' for part in others)}")
         if train.examples is test.examples:
             print_warning("the test images are the training images, so the test accuracy says nothing")
-    if not collection.declared:
+    # A draw leaves training images of every class, unless images have several labels.
+    if not collection.declared and not draws:
         parts, class_names = _keep_classes_of_training(collection, train, test, validation)
         train, test, validation = parts
-    if absent := [name for label, name in enumerate(class_names) if not (test.labels == label).any()]:
+    seen = _count_classes(test.labels, len(class_names))
+    if absent := [name for name, count in zip(class_names, seen, strict=True) if not count]:
         others = f" and {len(absent) - 1:,} other classes" if len(absent) > 1 else ""
         print_warning(f"no test image shows {printable(absent[0])}{others}")
     if len(class_names) == 1:
@@ -115,9 +120,11 @@ def _draw(collection: Collection, examples: Examples, settings: DataSettings) ->
         copies, assumed = find_copies([examples.name(index) for index in range(examples.count)], collection.manifest)
     groups = [group_name(examples.name(index), copies) for index in range(examples.count)] if copies > 1 else None
     labels = _labels(examples)
-    in_test = draw_test(labels, collection.class_names, groups, settings.test_fraction, settings.seed)
+    strata, names = (labels, collection.class_names) if labels.ndim == 1 else (np.zeros(len(labels)), ("all",))
+    in_test = draw_test(strata, names, groups, settings.test_fraction, settings.seed)
     whole = Chosen(examples, np.arange(examples.count), labels)
-    share = f"a random share of {settings.test_fraction:g} of each class (data.test_fraction)"
+    whose = "each class" if labels.ndim == 1 else "the images"
+    share = f"a random share of {settings.test_fraction:g} of {whose} (data.test_fraction)"
     print(f"test images: {np.count_nonzero(in_test):,}, {share}", file=sys.stderr)
     if copies > 1:
         print_note(f"the {copies} copies of an image stay together, in training or in testing")
@@ -134,24 +141,34 @@ def _keep_classes_of_training(
     Raises:
       UserError: a test or validation image shows such a class.
     """
-    shown = np.unique(train.labels)
+    total = len(collection.class_names)
+    is_shown = _count_classes(train.labels, total) > 0
     for title, part in (("test", test), ("validation", validation)):
         if part is None:
             continue
-        unknown = np.flatnonzero(~np.isin(part.labels, shown))
+        unknown = np.flatnonzero((_count_classes(part.labels, total) > 0) & ~is_shown)
         if len(unknown):
-            name = collection.class_names[part.labels[unknown[0]]]
-            image = collection.title(part.examples, int(part.indices[unknown[0]]))
+            label = int(unknown[0])
+            has = part.labels == label if part.labels.ndim == 1 else part.labels[:, label] > 0
+            image = collection.title(part.examples, int(part.indices[np.argmax(has)]))
             raise UserError(
-                f"the {title} image {printable(image)} has the class {name!r}, which no training image has: add one, "
-                f"or remove the {title} image"
+                f"the {title} image {printable(image)} has the class {collection.class_names[label]!r}, which no "
+                f"training image has: add one, or remove the {title} image"
             )
-    place = np.zeros(len(collection.class_names), np.int32)
-    place[shown] = np.arange(len(shown), dtype=np.int32)
-    train, test = (dataclasses.replace(part, labels=place[part.labels]) for part in (train, test))
-    if validation is not None:
-        validation = dataclasses.replace(validation, labels=place[validation.labels])
-    return (train, test, validation), tuple(collection.class_names[label] for label in shown)
+    kept = np.flatnonzero(is_shown)
+    place = np.cumsum(is_shown, dtype=np.int32) - 1
+
+    def renumber(part: Chosen) -> Chosen:
+        labels = place[part.labels] if part.labels.ndim == 1 else part.labels[:, kept]
+        return dataclasses.replace(part, labels=labels.astype(part.labels.dtype))
+
+    parts = renumber(train), renumber(test), None if validation is None else renumber(validation)
+    return parts, tuple(collection.class_names[label] for label in kept)
+
+
+def _count_classes(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Returns the number of images of each class, int [classes], for labels of either form."""
+    return np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(axis=0, dtype=np.int64)
 
 
 def _labels(examples: Examples) -> np.ndarray:

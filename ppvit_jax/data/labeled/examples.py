@@ -28,7 +28,8 @@ class Examples:
     Attributes:
       split: name of the split; "" if the input has no splits.
       count: number of images.
-      labels: class of each image, int32 [n]; None if the images have no labels.
+      labels: class of each image, int32 [n]; or uint8 [n, classes] of 0 and 1, for any number of labels per image;
+        None if the images have no labels.
       name: index -> the image's name in the input, such as "train-00000.tar/cat.jpg".
       read: index -> the encoded image. Several threads call it at once.
       scan: ascending indices, int [n] -> the encoded images, in order. Each part of a file is read once.
@@ -55,7 +56,8 @@ class Collection:
       class_names: the name of class i at index i; empty if the images have no labels.
       declared: True if the input lists its classes, so that a class without images is one, too.
       manifest: the manifest that describes the images; None if there is none.
-      slow: reason why it takes long to read images in another order than that of the files; "" if it does not.
+      in_groups: True if reading an image means to read many, so that images are better decoded once for all.
+      slow: reason why it takes very long to read images in another order than that of the files; "" if it does not.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Collection:
     class_names: tuple[str, ...]
     declared: bool
     manifest: Manifest | None = None
+    in_groups: bool = False
     slow: str = ""
 
     def title(self, examples: Examples, index: int) -> str:

@@ -49,7 +49,7 @@ def _load(name: str, settings: DataSettings) -> Dataset:
     parts = [part for part in (train, test, validation) if part is not None]
     digest, train_digest = _digest(collection, parts, class_names)
     in_memory = settings.in_memory is True
-    if collection.slow and settings.in_memory == "auto":
+    if collection.in_groups and settings.in_memory == "auto":
         in_memory = sum(len(part.indices) for part in parts) * 3 * settings.image_size**2 < IN_MEMORY_BYTES
     if collection.slow and not in_memory:
         print_warning(collection.slow)

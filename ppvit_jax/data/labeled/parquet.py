@@ -1,7 +1,8 @@
 """Parquet in the layout of Hugging Face's `datasets`: a column of encoded images and a column of labels.
 
 Files are named as on the hub, data/train-00000-of-00002.parquet. An image is a struct of `bytes` and `path`, or plain
-bytes. A label is a number, whose class names stand in the schema's metadata under "huggingface", or a name.
+bytes. A label is a number, whose class names stand in the schema's metadata under "huggingface", or a name, or a list
+of either.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def open_files(path: Path, columns: Columns, *, labeled: bool) -> Collection:
             f"{path} has row groups of up to {largest / 2**20:,.0f} MiB, which are read anew for single images: write "
             "it with row groups of 100 rows, or set config.data.in_memory=True"
         )
-    return Collection(path, root, examples, class_names, declared, slow=slow)
+    return Collection(path, root, examples, class_names, declared, in_groups=True, slow=slow)
 
 
 def _make_examples(root: Path, split: str, column: ImageColumn, labels: np.ndarray | None) -> Examples:
@@ -89,10 +90,9 @@ def _make_examples(root: Path, split: str, column: ImageColumn, labels: np.ndarr
 
 def _find_columns(file: Path, schema: Any, columns: Columns, labeled: bool) -> tuple[str, str]:
     """Returns the names of the columns of images and labels; "" for labels that are missing and not needed."""
-    features = _features(schema)
     images = [field.name for field in schema if _is_struct(field.type) or _is_binary(field.type)]
     labels = [field.name for field in schema if _label_type(field.type)]
-    classes = [name for name in labels if _feature_type(features.get(name)) == "ClassLabel"]
+    classes = [name for name in labels if _class_names(schema, name)]
     usual = [name for name in labels if name.lower() in _LABELS]
     image = _choose(file, schema, columns.image, (images, [n for n in images if n.lower() in _IMAGES]), "image")
     if columns.label or labeled or classes or usual:
@@ -179,6 +179,11 @@ def _feature_type(feature: object) -> object:
 
 def _class_names(schema: Any, column: str) -> tuple[str, ...]:
     feature = _features(schema).get(column)
+    # A list of labels: the feature of its items, or in former versions a list of one feature.
+    if isinstance(feature, dict) and "feature" in feature:
+        feature = feature["feature"]
+    elif isinstance(feature, list) and len(feature) == 1:
+        feature = feature[0]
     names = feature.get("names") if isinstance(feature, dict) and _feature_type(feature) == "ClassLabel" else None
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
@@ -199,10 +204,12 @@ def _is_struct(kind: Any) -> bool:
 
 
 def _label_type(kind: Any) -> str:
-    """Returns "number" or "name" for the type of a column that may have labels; "" for other types."""
+    """Returns "number", "name" or "list" for the type of a column that may have labels; "" for other types."""
     import pyarrow
 
     types = pyarrow.types
+    if types.is_list(kind) or types.is_large_list(kind):
+        return "list" if _label_type(kind.value_type) in ("number", "name") else ""
     if types.is_dictionary(kind):
         return "name" if _label_type(kind.value_type) == "name" else ""
     if types.is_integer(kind):

@@ -1,8 +1,8 @@
 """WebDataset: tar files of samples, whose files share a name up to its first dot.
 
 A sample is an image and a label: cat/0001.jpg, and cat/0001.cls with a number or a name, or cat/0001.json with a
-"label". The files of a sample stand one after another. One pass over the headers of a tar file finds the place of each
-image, and images are read from there when they are needed. Nothing is extracted.
+"label", which may be a list. The files of a sample stand one after another. One pass over the headers of a tar file
+finds the place of each image, and images are read from there when they are needed. Nothing is extracted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ppvit_jax.data.class_depth import printable
 from ppvit_jax.data.formats import OTHER_ENDINGS, usual_endings
 from ppvit_jax.data.labeled.class_list import read_class_names
 from ppvit_jax.data.labeled.examples import Collection, Columns, Examples
-from ppvit_jax.data.labeled.labels import Labels
+from ppvit_jax.data.labeled.labels import Label, Labels
 from ppvit_jax.data.labeled.names import Names
 from ppvit_jax.data.labeled.shards import list_shards
 from ppvit_jax.data.progress import Progress
@@ -208,8 +208,11 @@ def _add_file(path: Path, sample: _Sample, member: tarfile.TarInfo, ending: str,
         sample.others.append(ending)
 
 
-def _read_label(title: str, sample: _Sample, field: str) -> int | str | None:
-    """Returns the label of a sample: of .cls, or else of the field in .json; None if it has neither."""
+def _read_label(title: str, sample: _Sample, field: str) -> Label | list[Label] | None:
+    """Returns the label of a sample: of .cls, or else of the field in .json; None if it has neither.
+
+    A list in .json has any number of labels.
+    """
     try:
         if "cls" in sample.labels:
             label: object = sample.labels["cls"].decode().strip()
@@ -222,9 +225,12 @@ def _read_label(title: str, sample: _Sample, field: str) -> int | str | None:
             return None
     except (ValueError, RecursionError):
         raise UserError(f"{title} has a label that cannot be read: write a number or a name") from None
-    if label is not None and (isinstance(label, bool) or not isinstance(label, int | str)):
-        raise UserError(f"{title} has the label {str(label)[:40]!r}: write a number or a name")
-    return None if label == "" else label
+    if label in (None, ""):
+        return None
+    several = label if isinstance(label, list) else [label]
+    if wrong := [item for item in several if isinstance(item, bool) or not isinstance(item, int | str)]:
+        raise UserError(f"{title} has the label {str(wrong[0])[:40]!r}: write a number or a name")
+    return label  # pyright: ignore[reportReturnType]
 
 
 def _check_end(path: Path, file: BinaryIO, offset: int) -> None:

@@ -50,6 +50,24 @@ def test_a_list_without_splits_is_split_as_its_folder(tmp_path, capsys):
     assert "test images: 4, a random share of 0.25 of each class (data.test_fraction)\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("split", "changes", "message"),
+    [
+        ("", {"train_split": "fold0"}, r"has no split 'fold0': choose among none, for it has no splits"),
+        ("train", {"train_split": "fold0"}, r"has no split 'fold0': choose among train in data\.train_split"),
+        ("train", {"test_split": "fold1"}, r"has no split 'fold1': choose among train in data\.test_split"),
+        ("test", {}, r"has no split 'train': choose among test in data\.train_split"),
+    ],
+)
+def test_a_split_that_is_named_is_not_drawn(tmp_path, split, changes, message):
+    rows = write_folder(tmp_path, [""])
+    file = write_csv(tmp_path / "list.csv", [(path, name, split) for _, name, path in rows], ("path", "label", "split"))
+    if not split:
+        file = write_csv(tmp_path / "list.csv", [(path, name) for _, name, path in rows])
+    with pytest.raises(UserError, match=message):
+        load(settings(file, **changes))
+
+
 def test_a_folder_of_lists_has_a_split_for_each(tmp_path):
     rows = write_folder(tmp_path)
     for split in ("train", "test"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ppvit_jax import errors
 from ppvit_jax.data import image_folder
-from ppvit_jax.data.labeled import parquet, row_groups
+from ppvit_jax.data.labeled import loading, parquet, row_groups
 from ppvit_jax.data.labeled.examples import Collection, Columns
 from ppvit_jax.data.labeled.loading import loader
 from ppvit_jax.errors import UserError
@@ -114,8 +114,13 @@ def test_every_image_is_read_in_any_order(tmp_path, images, monkeypatch, rows, g
     assert part.name(7) == f"{names[1]}, row 1"
 
 
-def test_large_row_groups_are_kept_in_memory_or_warned_of(tmp_path, images, monkeypatch, capsys):
+def test_decoded_images_are_kept_if_there_is_room_and_large_row_groups_warned_of(tmp_path, images, monkeypatch, capsys):
     write_parquet(tmp_path / "a.parquet", images, [0, 1] * 6)
+    assert hasattr(load(settings(tmp_path)).train, "images")
+    monkeypatch.setattr(loading, "IN_MEMORY_BYTES", 12 * 4 * 4 * 3)
+    assert not hasattr(load(settings(tmp_path)).train, "images")
+    monkeypatch.undo()
+    assert "warning" not in capsys.readouterr().err
     monkeypatch.setattr(row_groups, "GROUP_BYTES", 1000)
     monkeypatch.setattr(parquet, "GROUP_BYTES", 1000)
     assert not hasattr(load(settings(tmp_path, in_memory=False)).train, "images")

@@ -229,7 +229,7 @@ def test_labels_are_optional_for_images_to_encrypt(tmp_path, png):
     collection = open_shards(file, labeled=False)
     assert collection.splits[0].labels is None and collection.splits[0].count == 2
     write_tar(file, [("1.jpg", png), ("2.jpg", png), ("2.cls", b"1")])
-    with pytest.raises(UserError, match=r"the sample 1 has no label, but .* the sample 2 has"):
+    with pytest.raises(UserError, match="the sample 1 has no label: add it"):
         open_shards(file, labeled=False)
 
 
