@@ -23,6 +23,7 @@ _OPTIONAL = (
     "own_std",
     "origin",
     "delta",
+    "task",
 )
 
 
@@ -50,6 +51,8 @@ class Metadata:
       origin: program and architecture that the model came from, such as "timm:vit_small_patch14_dinov2" or
         "transformers:dinov2"; "" for Google's layout.
       delta: record of the base, if the file holds the trained tensors alone; None for a whole model.
+      task: "multi_label" for a model that was trained on any number of labels per image, each with a sigmoid; "" for
+        one label per image.
     """
 
     model: str = ""
@@ -68,6 +71,7 @@ class Metadata:
     own_std: tuple[float, ...] = ()
     origin: str = ""
     delta: Delta | None = None
+    task: str = ""
 
     @property
     def images(self) -> tuple[str, str | None]:
@@ -135,7 +139,7 @@ class Metadata:
 
 
 def _is_valid(name: str, value: Any) -> bool:
-    if name in ("model", "encryption", "resize", "images_encryption", "origin"):
+    if name in ("model", "encryption", "resize", "images_encryption", "origin", "task"):
         return isinstance(value, str)
     if name in ("key_fingerprint", "images_key_fingerprint"):
         return value is None or isinstance(value, str)

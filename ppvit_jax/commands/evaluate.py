@@ -141,6 +141,11 @@ def _match_classes(model: SavedModel, images: LabeledSplit) -> tuple[np.ndarray,
     """
     outputs, present = model.metadata.class_names, images.class_names
     count, labels = model.shape.num_classes, images.source.labels
+    if model.metadata.task == "multi_label" and labels.ndim == 1:
+        raise UserError(
+            f"{model.path} was trained on any number of labels per image, but the images have one label each: give "
+            "images with several labels, such as a CSV list with labels separated by ;"
+        )
     if not outputs:
         if len(present) != count:
             raise UserError(

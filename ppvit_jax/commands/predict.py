@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
     files = [split.original(index) for split in images.splits for index in range(split.count)]
     logits = _predict(model, images, arguments.batch_size)
     seconds = time.monotonic() - started
-    predictions = Predictions(files, logits, model.metadata.class_names)
+    predictions = Predictions(files, logits, model.metadata.class_names, model.metadata.task)
     predictions.check_finite(str(model.path))
     csv = output.suffix == ".csv"
     write_bytes(output, predictions.to_csv(probabilities=arguments.probabilities) if csv else predictions.to_npz())

@@ -125,6 +125,7 @@ def _record(
         model_options=models.recorded_options(model_config),
         mean=() if encodes else tuple(map(float, config.mean)),
         std=() if encodes else tuple(map(float, config.std)),
+        task="" if config.task == "single_label" else config.task,
         own_mean=own[0],
         own_std=own[1],
         # Images that the owner has encrypted are resized already, as the model's record may say.

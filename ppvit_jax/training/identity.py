@@ -43,7 +43,7 @@ _CHANGEABLE_FIELDS = (
 # Fields that another test set changes.
 _TEST_FIELDS = ("dataset.digest", "dataset.test_examples")
 # Fields of the metadata that earlier versions did not have.
-_NEW_METADATA = ("own_mean", "own_std", "origin")
+_NEW_METADATA = ("own_mean", "own_std", "origin", "task")
 _SHOWN_CHARACTERS = 80
 
 Record = dict[str, Any]

@@ -13,13 +13,15 @@ from ppvit_jax import checkpoint, models
 from ppvit_jax.data.preprocess import normalize_images
 from ppvit_jax.errors import UserError
 from ppvit_jax.training.compiler import fix_precision
+from ppvit_jax.training.merging import merge
 
 
-def load_checkpoint(path: str | os.PathLike) -> tuple[models.Params, checkpoint.Metadata]:
+def load_checkpoint(path: str | os.PathLike, base: str | os.PathLike = "") -> tuple[models.Params, checkpoint.Metadata]:
     """Reads a checkpoint in Google's `.npz` layout, or as timm, Hugging Face or big_vision publishes it.
 
     Args:
       path: the file or folder; "embedded" is the small model in the package.
+      base: for a delta, the checkpoint that it was made from; "" for a whole model.
 
     Returns:
       The parameters, a nested dict of numpy arrays, with the statistics of a model that has any under "statistics";
@@ -27,9 +29,14 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[models.Params, checkpoint.
       adapted.
 
     Raises:
-      UserError: the file is missing, truncated, damaged, or of another kind of model.
+      UserError: the file is missing, truncated, damaged, of another kind of model, or no delta of the base.
     """
     file = checkpoint.resolve(os.fspath(path))
+    if base:
+        merged = merge(file, checkpoint.resolve(os.fspath(base)))
+        if merged.is_plain:
+            raise UserError(f"{file} is a delta of an adapted model, and {base} is plain: give the adapted model")
+        return merged.params, merged.metadata
     arrays, metadata = checkpoint.open_checkpoint(file)
     return unflatten_dict(arrays, sep="/"), checkpoint.complete_record(file, metadata)
 

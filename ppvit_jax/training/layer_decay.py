@@ -4,6 +4,7 @@ References: `param_groups_lrd` of facebookresearch/mae, util/lr_decay.py, and `p
 counts the last normalization to the last block; MAE and this module count it to the layers after it.
 """
 
+import functools
 from typing import Any
 
 import optax
@@ -23,10 +24,14 @@ def layer_scale(config: models.ModelConfig, decay: float, name: str) -> float:
       decay: the factor between neighboring blocks.
       name: the parameter's name.
     """
+    depth = models.family_of(config).depth(name)
+    return 1.0 if depth is None else decay ** (_count_blocks(config) + 1 - depth)
+
+
+@functools.lru_cache(maxsize=32)
+def _count_blocks(config: models.ModelConfig) -> int:
     family = models.family_of(config)
-    blocks = max(family.depth(known) or 0 for known in models.parameter_shapes(config))
-    depth = family.depth(name)
-    return 1.0 if depth is None else decay ** (blocks + 1 - depth)
+    return max(family.depth(name) or 0 for name in models.parameter_shapes(config))
 
 
 def scale_by_layer(config: models.ModelConfig, decay: float) -> optax.GradientTransformation:

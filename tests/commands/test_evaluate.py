@@ -160,6 +160,30 @@ def test_a_csv_has_the_measures_of_its_folder(folder, tmp_path):
     assert _content(tmp_path / "csv")["metrics"] == _content(tmp_path / "folder")["metrics"]
 
 
+def test_a_csv_with_several_labels_has_their_measures(folder, tmp_path, capsys):
+    labels = [("cat", "dog"), ("owl",), ("dog",), ("cat",), (), ("cat", "dog", "owl")]
+    rows = [(folder / "images" / path, ";".join(names) + ";") for path, names in zip(FILES, labels, strict=False)]
+    file = write_csv(tmp_path / "list.csv", rows)
+    checkpoint.write(tmp_path / "several.npz", PARAMS, Metadata("", 32, class_names=OUTPUTS, task="multi_label"))
+    model = ["--checkpoint", tmp_path / "several.npz"]
+    assert _run("evaluate", *model, "--csv", file, "--output", tmp_path / "out") == 0
+    assert _run("predict", *model, "--csv", file, "--output", tmp_path / "out.npz") == 0
+    with np.load(tmp_path / "out.npz") as arrays:
+        logits = arrays["logits"]
+    truth = np.array([[name in names for name in OUTPUTS] for names in labels])
+    content = _content(tmp_path / "out")
+    assert content["task"] == "multi_label" and not (tmp_path / "out" / "confusion.csv").exists()
+    expected = metrics.average_precision_score(truth, logits, average="macro")
+    assert content["metrics"]["mean_average_precision"] == pytest.approx(expected, rel=1e-6)
+    assert _run("predict", *model, "--csv", file, "--output", tmp_path / "out.csv", "--probabilities") == 0
+    with (tmp_path / "out.csv").open(newline="") as text:
+        written = [[float(row[name]) for name in OUTPUTS] for row in csv.DictReader(text)]
+    np.testing.assert_allclose(written, 1 / (1 + np.exp(-logits.astype(np.float64))), atol=1e-6)
+    capsys.readouterr()
+    assert _run("evaluate", *model, "--input", folder / "images", "--output", tmp_path / "one") == 1
+    assert "was trained on any number of labels per image, but the images have one label" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--tfds", "--input"])
 def test_a_tfds_data_set_has_splits(tmp_path, option):
     path = build(tmp_path / "data", fixed=True)

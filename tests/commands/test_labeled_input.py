@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import shutil
 from pathlib import Path
@@ -16,8 +17,11 @@ from helpers.tiny import random_params, tiny_model
 
 from ppvit_jax import checkpoint
 from ppvit_jax.checkpoint import Metadata
+from ppvit_jax.commands import encrypt
+from ppvit_jax.commands.shared import conversion
 from ppvit_jax.data import image_folder
 from ppvit_jax.data.labeled.loading import loader
+from ppvit_jax.errors import UserError
 
 SIZES = ["--image-size=16", "--block-size=4"]
 FORMATS = ("csv", "parquet", "webdataset")
@@ -138,6 +142,20 @@ def test_options_that_are_refused(tmp_path, key, case, capsys):
     file = write_input(tmp_path, "csv")
     assert _run("encrypt", "--key", key, "--csv", file, "--output", tmp_path / "out", *SIZES, *options) == 1
     assert message in (text := capsys.readouterr().err) and len(text.strip().splitlines()) == 1
+
+
+def test_a_runner_reads_image_files_and_tfds_alone(tmp_path):
+    parser = argparse.ArgumentParser()
+    encrypt.add_arguments(parser)
+    words = ["--key=k", f"--csv={tmp_path}/a.csv", f"--output={tmp_path}/out", "--runner=DirectRunner"]
+    with pytest.raises(UserError, match="--runner is for image files and tfds: leave it out for --csv"):
+        conversion.parse_input(parser.parse_args(words))
+
+
+def test_the_output_lies_outside_the_input(tmp_path, key, capsys):
+    path = write_input(tmp_path, "parquet")
+    assert _run("encrypt", "--key", key, "--parquet", path, "--output", path / "out", *SIZES) == 1
+    assert "lies in the input" in capsys.readouterr().err
 
 
 def test_a_column_needs_a_format(tmp_path, key, capsys):

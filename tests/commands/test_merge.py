@@ -125,6 +125,11 @@ def test_predict_takes_the_base_of_a_delta(runs, tmp_path):
     for name, arguments in both.items():
         output = tmp_path / f"{name}.npz"
         assert run_ppvit("predict", "--checkpoint", *arguments, "--input", images, "--output", output) == 0
+    params, metadata = load_checkpoint(delta, base="embedded")
+    assert_same_tree(params, checkpoint.read(merged)[0])
+    assert metadata == checkpoint.read(merged)[1]
+    with pytest.raises(UserError, match="embedded is plain"):
+        load_checkpoint(runs / "adapted" / "checkpoint.npz", base="embedded")
     one, two = (np.load(tmp_path / f"{name}.npz") for name in both)
     np.testing.assert_array_equal(one["logits"], two["logits"])
 

@@ -157,8 +157,8 @@ def test_a_damaged_file_is_one_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_vit_b_16_at_full_size(tmp_path):
-    config = models.parse_name("ViT-B/16", image_size=224, num_classes=1000)
+def test_vit_s_16_at_full_size(tmp_path):
+    config = models.parse_name("ViT-S/16", image_size=224, num_classes=1000)
     params, images = random_params(config), random_images(2, 224)
     export.write_stablehlo(tmp_path / "model.stablehlo", config, params, {}, METADATA)
     function, _ = export.load_stablehlo(tmp_path / "model.stablehlo")

@@ -13,7 +13,7 @@ from PIL import Image
 from ppvit_jax import config as configuration
 from ppvit_jax.config import default_config
 from ppvit_jax.errors import UserError
-from ppvit_jax.training import report, usage
+from ppvit_jax.training import report, results, usage
 from ppvit_jax.training.public_settings import public_settings
 from ppvit_jax.training.report import charts, facts, run_files
 from ppvit_jax.training.report.markup import element, escape, table
@@ -96,9 +96,9 @@ def test_a_run_with_validation_images_shows_them_and_the_choice_of_weights(tmp_p
     chosen = {"best_by": "val_accuracy", "best_value": 0.5, "best_epoch": 2, "stopped_early": True}
     page = _page(write_run(tmp_path, NAMES, part="val", **chosen))
     assert "validation from 0.75 to 0.25" in next(text for text in page.texts["title"] if text.startswith("Loss"))
-    assert page.texts["dt"][:2] == ["Test accuracy", "Chosen by"] and page.texts["dd"][1] == "0.5000"
+    assert page.texts["dt"][:2] == ["Test accuracy", "Best val_accuracy"] and page.texts["dd"][1] == "0.5000"
     notes = page.texts["small"][:2]
-    assert notes == ["120 images, weights of epoch 2", "val_accuracy of epoch 2, stopped early"]
+    assert notes == ["120 images, weights of epoch 2", "epoch 2, stopped early"]
     assert {"Validation loss", "Validation accuracy"} <= {*page.texts["th"]}
 
 
@@ -166,6 +166,18 @@ def test_worst_classes_come_first_with_what_they_are_mistaken_for(folder):
     assert f"<bdi>{first}</bdi> ({wrong[first]})" in part
 
 
+def test_many_classes_have_a_chart_of_their_accuracies(folder, tmp_path):
+    many = write_run(tmp_path / "many", tuple(f"class {i}" for i in range(30)))
+    text, counts = report.write(many).read_text(), run_files.read(many).confusion
+    assert counts is not None
+    accuracies = np.sort(np.diagonal(counts) / counts.sum(axis=1))[::-1]
+    assert f"Accuracy of all classes (median {np.median(accuracies):.1%})" in text
+    part = text.partition("Accuracy of all classes")[2].partition("</figure>")[0]
+    heights = [float(height) for height in re.findall(r'<rect [^>]*height="([\d.]+)"', part)]
+    np.testing.assert_allclose(heights, accuracies * 204, atol=0.11)
+    assert "of all classes" not in report.write(folder).read_text()
+
+
 def test_the_page_repeats_the_run_but_names_no_key(folder, tmp_path):
     text = report.write(folder).read_text()
     assert "owners_folder" not in text and "00ff" in text
@@ -206,6 +218,18 @@ def test_a_run_that_is_not_complete_or_is_damaged_is_refused(tmp_path):
     (tmp_path / "kept").rename(tmp_path / "result.json")
     (tmp_path / "confusion.csv").write_text("a,b\n")
     with pytest.raises(UserError, match=r"cannot read .*confusion\.csv"):
+        report.write(tmp_path)
+
+
+def test_results_of_earlier_versions_are_shown_as_far_as_they_go(tmp_path):
+    result = json.loads((write_run(tmp_path, NAMES) / "result.json").read_text())
+    (tmp_path / "result.json").write_text(json.dumps({name: result[name] for name in results._REQUIRED}))
+    record = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({name: record[name] for name in ("config", "metadata")}))
+    page = _page(tmp_path)
+    assert page.texts["dt"] == ["Test accuracy", "Best test accuracy", "Test loss"]
+    (tmp_path / "result.json").write_text(json.dumps({**result, "test_accuracy": "high"}))
+    with pytest.raises(UserError, match=r"cannot describe the run in .*: one of its files is damaged$"):
         report.write(tmp_path)
 
 

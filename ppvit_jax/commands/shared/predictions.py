@@ -20,11 +20,13 @@ class Predictions:
       files: names of the images.
       logits: float32 [images, classes].
       class_names: name of each output; empty if the checkpoint records none.
+      task: see `ppvit_jax.checkpoint.Metadata`.
     """
 
     files: list[str]
     logits: np.ndarray
     class_names: tuple[str, ...]
+    task: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,11 +80,17 @@ class Predictions:
     def to_csv(self, *, probabilities: bool) -> bytes:
         """Returns a row with the best class and its probability for each image.
 
+        The probability is the softmax, or for several labels per image the sigmoid of each class.
+
         Args:
           probabilities: True adds a column for each class, named by the class, with its probability.
         """
-        exponentials = np.exp(self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True))
+        logits = self.logits.astype(np.float64)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares = exponentials / exponentials.sum(axis=1, keepdims=True)
+        if self.task == "multi_label":
+            # The sigmoid, without overflow.
+            shares = np.exp(-np.logaddexp(0, -logits))
         content = io.BytesIO()
         text = io.TextIOWrapper(content, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
         rows, names = csv.writer(text), self.names

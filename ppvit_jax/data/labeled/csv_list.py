@@ -36,7 +36,7 @@ class _Row:
     """A line of a CSV.
 
     Attributes:
-      title: the file and the number of the line, for messages.
+      title: the number of the line and the file, for messages.
       path: the image's path, as the line has it.
       label: the label; a list if it is several; None without one.
       split: the split; "" without one.
@@ -70,7 +70,7 @@ def open_list(path: Path, columns: Columns, *, labeled: bool) -> Collection:
                 _check_image(root / name, row, titles)
                 split = row.split or file_split
                 paths.setdefault(split, []).append(name)
-                labels.add(split, row.label, f"{row.title}, {printable(row.path)}")
+                labels.add(split, row.label, f"{printable(row.path)} in {row.title}")
     class_names, by_split, declared = labels.finish()
     manifest = _find_manifest(root, [name for names in paths.values() for name in names])
     splits = tuple(_make_examples(root, split, names, by_split[split], manifest) for split, names in paths.items())
@@ -113,19 +113,19 @@ def _read_rows(file: Path, columns: Columns, labeled: bool) -> Iterator[_Row]:
             split = _find_column(file, header, "", (_SPLIT,), _SPLIT, needed=False)
             for values in lines:
                 number = lines.line_num
-                title = f"{file}, line {number}"
+                title = f"line {number} of {file}"
                 if not values:
                     continue
                 if len(values) != len(header):
                     raise UserError(
-                        f"{title}, has {len(values)} values, but the first line names {len(header)} columns: put "
+                        f"{title} has {len(values)} values, but the first line names {len(header)} columns: put "
                         "quotes around a value that has a comma"
                     )
                 path, text, part = (values[place].strip() if place >= 0 else "" for place in (image, label, split))
                 row = _Row(title, path, _split_labels(text), part)
                 for place, value in ((image, row.path), (split, row.split)):
                     if place >= 0 and not value:
-                        raise UserError(f"{title}, has no {header[place]!r}: add it, or remove the line")
+                        raise UserError(f"{title} has no {header[place]!r}: add it, or remove the line")
                 yield row
                 count += 1
     except csv.Error as error:
@@ -178,12 +178,12 @@ def _check_image(path: Path, row: _Row, titles: dict[str, str]) -> None:
         present = False
     if not present:
         raise UserError(
-            f"{row.title}, names {printable(row.path)}, but there is no file {printable(str(path))}: "
+            f"{row.title} names {printable(row.path)}, but there is no file {printable(str(path))}: "
             "correct the path, or remove the line"
         )
     first = titles.setdefault(os.path.normpath(path), row.title)
     if first is not row.title:
-        raise UserError(f"{row.title}, names {printable(row.path)}, as {first} does: list an image once, in one split")
+        raise UserError(f"{row.title} names {printable(row.path)}, as {first} does: list an image once, in one split")
 
 
 def _find_manifest(root: Path, names: Iterable[str]) -> Manifest | None:

@@ -43,21 +43,14 @@ class ImageColumn:
         """
         self._files, self._metadata, self._column, self._is_struct = files, metadata, column, is_struct
         groups, rows, batches, sizes = [], [], [], []
-        for number, content in enumerate(metadata):
-            for group in range(content.num_row_groups):
-                part = content.row_group(group)
-                columns = [part.column(place) for place in range(part.num_columns)]
-                size = sum(
-                    chunk.total_uncompressed_size
-                    for chunk in columns
-                    if chunk.path_in_schema.split(".")[0] == column or chunk.path_in_schema == column
-                )
-                if part.num_rows:
+        for number, (file, content) in enumerate(zip(files, metadata, strict=True)):
+            for group, (count, size) in enumerate(_measure_groups(file, content)):
+                if count:
                     groups.append((number, group))
-                    rows.append(part.num_rows)
+                    rows.append(count)
                     sizes.append(size)
                     # A small group is one batch.
-                    batches.append(max(1, part.num_rows * GROUP_BYTES // max(size, GROUP_BYTES)))
+                    batches.append(max(1, count * GROUP_BYTES // max(size, GROUP_BYTES)))
         self._groups, self._batch_rows = groups, batches
         self._starts = np.cumsum([0, *rows])
         self._file_starts = np.cumsum([0, *(content.num_rows for content in metadata)])
@@ -165,6 +158,25 @@ class ImageColumn:
             path, place = self.place(index)
             raise UserError(f"{path}, row {place} has no bytes of an image: write the images into the file")
         return content
+
+
+def _measure_groups(file: Path, metadata: Any) -> list[tuple[int, int]]:
+    """Returns the rows and the bytes of each row group.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        measured = []
+        for group in range(metadata.num_row_groups):
+            part = metadata.row_group(group)
+            # Those of the column alone would come from its metadata, and pyarrow aborts if these are damaged.
+            measured.append((part.num_rows, part.total_byte_size))
+        if any(count < 0 for count, _ in measured) or sum(count for count, _ in measured) != metadata.num_rows:
+            raise ValueError("its row groups do not have the rows of the file")
+    except Exception as error:  # pyarrow documents no exception types for a damaged file
+        raise damaged(file, error) from error
+    return measured
 
 
 def damaged(path: Path, error: Exception) -> UserError:

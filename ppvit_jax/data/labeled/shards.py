@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def list_shards(path: Path, ending: str) -> tuple[Path, dict[str, list[Path]]]:
         _check_series(files)
     else:
         files = [Path(text) for text in expand_braces(str(path))]
-        root = path.parent if "{" not in str(path.parent) else Path(files[0].anchor or ".")
+        root = Path(os.path.commonpath([file.parent for file in files]))
     for file in files:
         if not file.is_file():
             raise UserError(f"there is no {file}: give a folder, a {ending} file, or a pattern with {{000..009}}")
@@ -55,7 +56,8 @@ def list_shards(path: Path, ending: str) -> tuple[Path, dict[str, list[Path]]]:
         )
     if len(splits) == 1 and not split_role(next(iter(splits))):
         splits = {"": files}
-    _check_one_set(root, names, ending)
+    if path.is_dir():
+        _check_one_set(root, names, ending)
     return root, splits
 
 

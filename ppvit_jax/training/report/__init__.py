@@ -3,7 +3,7 @@
 from importlib import resources
 from pathlib import Path
 
-from ppvit_jax.errors import print_warning
+from ppvit_jax.errors import UserError, print_warning
 from ppvit_jax.files import write_text
 from ppvit_jax.training.public_settings import public_settings
 from ppvit_jax.training.report import calibration, classes, curves, facts, run_files
@@ -26,8 +26,13 @@ def write(workdir: Path, output: Path | None = None) -> Path:
     Raises:
       UserError: the folder holds no complete run, or one of its files is damaged.
     """
-    output = output or workdir / NAME
-    write_text(output, page(run_files.read(workdir)))
+    output, run = output or workdir / NAME, run_files.read(workdir)
+    try:
+        text = page(run)
+    # A field that is missing, or has a value of another type.
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"cannot describe the run in {workdir} ({error!r}): one of its files is damaged") from None
+    write_text(output, text)
     return output
 
 
@@ -86,15 +91,16 @@ def _top(run: RunFiles) -> Html:
         f"seed {result['seed']}."
     )
     accuracy, tested = result["test_accuracy"], "the last epoch"
+    training = "" if result["train_loss"] is None else f"training {result['train_loss']:.4f}"
     best = ("Best test accuracy", f"{result['best_test_accuracy']:.2%}", "of all epochs")
     if "best_epoch" in result:
         tested = f"epoch {result['best_epoch']}"
         stopped = ", stopped early" if result.get("stopped_early") else ""
-        best = ("Chosen by", f"{result.get('best_value', 0):.4f}", f"{result.get('best_by')} of {tested}{stopped}")
+        best = (f"Best {result.get('best_by')}", f"{result.get('best_value', 0):.4f}", f"{tested}{stopped}")
     tiles = [
         ("Test accuracy", f"{accuracy:.2%}", f"{result['test_examples']:,} images, weights of {tested}"),
         best,
-        ("Test loss", f"{result['test_loss']:.4f}", f"training {result['train_loss']:.4f}"),
+        ("Test loss", f"{result['test_loss']:.4f}", training),
     ]
     if result["images_per_second"]:
         tiles.append(("Speed", f"{result['images_per_second']:,.1f}", "training images per second"))

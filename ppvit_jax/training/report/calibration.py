@@ -24,7 +24,14 @@ def draw(run: RunFiles) -> Html:
         for index, part in enumerate(bins)
         if part["examples"]
     ]
-    chart = column_chart("Accuracy by confidence", columns, x_title="confidence", y_title="accuracy", diagonal=True)
+    chart = column_chart(
+        "Accuracy by confidence",
+        columns,
+        x_title="confidence",
+        y_title="accuracy",
+        description="; ".join(column[3] for column in columns),
+        diagonal=True,
+    )
     return section(
         "Calibration",
         element("p", text),

@@ -11,6 +11,8 @@ _WIDTH, _HEIGHT = 460, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 22, 10, 36
 # A line has at most this many points; more cannot be told apart.
 _MOST_POINTS = 600
+# Narrower columns touch each other.
+_NARROW = 4
 # More dots than this would hide the line.
 _MOST_DOTS = 40
 # The labels of an axis are one of these times a power of ten apart.
@@ -122,13 +124,16 @@ def line_chart(title: str, series: Sequence[Series], *, x_title: str, format_y: 
 Column = tuple[float, float, float, str]
 
 
-def column_chart(title: str, columns: Sequence[Column], *, x_title: str, y_title: str, diagonal: bool = False) -> Html:
+def column_chart(
+    title: str, columns: Sequence[Column], *, x_title: str, y_title: str, description: str, diagonal: bool = False
+) -> Html:
     """Returns a figure with columns of shares.
 
     Args:
       title: title of the figure.
       columns: for each column its left and right edge and its height, from 0 to 1, and a hint in words.
       x_title, y_title: titles of the axes.
+      description: the figure in words, for readers who cannot see it.
       diagonal: draws the line on which both axes have the same value.
     """
     ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
@@ -136,12 +141,13 @@ def column_chart(title: str, columns: Sequence[Column], *, x_title: str, y_title
     parts = axes.draw()
     for left, right, height, hint in columns:
         (x1, y1), (x2, y2) = axes.place(left, height), axes.place(right, 0)
-        box = {"x": x1 + 0.5, "y": y1, "width": round(x2 - x1 - 1, 1), "height": round(y2 - y1, 1)}
+        gap = 1 if x2 - x1 > _NARROW else 0
+        box = {"x": x1 + gap / 2, "y": y1, "width": round(x2 - x1 - gap, 1), "height": round(y2 - y1, 1)}
         parts.append(element("rect", element("title", hint), class_="column", **box))
     if diagonal:
         (x1, y1), (x2, y2) = axes.place(0, 0), axes.place(1, 1)
         parts.append(element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="ideal"))
-    return figure(title, _svg(f"{title}: {'; '.join(column[3] for column in columns)}", parts))
+    return figure(title, _svg(f"{title}: {description}", parts))
 
 
 def _svg(description: str, parts: Sequence[Html]) -> Html:

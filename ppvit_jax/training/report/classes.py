@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ppvit_jax.training.evaluation.files import Evaluation
-from ppvit_jax.training.report.charts import figure
+from ppvit_jax.training.report.charts import column_chart, figure
 from ppvit_jax.training.report.markup import Html, element, escape, section, table
 from ppvit_jax.training.report.run_files import RunFiles
 
@@ -48,6 +48,8 @@ def draw(run: RunFiles) -> Html:
     if counts is not None:
         matrix = _table if len(names) <= _MOST_CELLS else _picture
         parts = [matrix(names, counts), *parts, _frequent_mistakes(names, counts)]
+    if len(rows) > _WORST:
+        parts.append(element("div", _distribution(rows), class_="figures"))
     return section("Evaluation", _measures(run.evaluation), *parts, id_="evaluation")
 
 
@@ -118,7 +120,7 @@ def _picture(names: Sequence[str], counts: np.ndarray) -> Html:
 
 def _worst(rows: Sequence[dict[str, Any]], counts: np.ndarray | None) -> Html:
     """Returns the table of the classes with the lowest accuracy, or average precision for several labels per image."""
-    measure, title = next(pair for pair in _MEASURES.items() if pair[0] in rows[0])
+    measure, title = _measure(rows)
     tested = [index for index, row in enumerate(rows) if row[measure] is not None]
     worst = sorted(tested, key=lambda index: (rows[index][measure], -rows[index]["examples"], index))[:_WORST]
     lines = [
@@ -128,6 +130,31 @@ def _worst(rows: Sequence[dict[str, Any]], counts: np.ndarray | None) -> Html:
     ]
     head = ["Class", "Images", title, *([] if counts is None else ["Mistaken for"])]
     return table(f"Classes with the lowest {title.lower()} ({len(worst)} of {len(rows)})", head, lines)
+
+
+def _measure(rows: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """Returns the field that the classes have, and its title."""
+    return next(pair for pair in _MEASURES.items() if pair[0] in rows[0])
+
+
+def _distribution(rows: Sequence[dict[str, Any]]) -> Html:
+    """Returns a chart with a column for each class, from the highest accuracy to the lowest."""
+    measure, title = _measure(rows)
+    tested = sorted(((row[measure], row["name"]) for row in rows if row[measure] is not None), reverse=True)
+    count = len(tested)
+    columns = [
+        (index / count, (index + 1) / count, share, f"{name}: {share:.1%}")
+        for index, (share, name) in enumerate(tested)
+    ]
+    median = float(np.median([share for share, _ in tested])) if tested else 0.0
+    description = f"{count} classes; the median is {median:.1%}"
+    return column_chart(
+        f"{title} of all classes (median {median:.1%})",
+        columns,
+        x_title="share of the classes",
+        y_title=title.lower(),
+        description=description,
+    )
 
 
 def _bar(share: float) -> Html:

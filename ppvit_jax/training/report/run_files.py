@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,6 +11,19 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.training import identity
 from ppvit_jax.training.evaluation.files import Evaluation, read_evaluation
 from ppvit_jax.training.results import MetricsLine, Result, read_history, read_result
+
+# Fields that a result.json of an earlier version may lack.
+_UNKNOWN = {
+    "model": "a model",
+    "checkpoint": "",
+    "encryption": "none",
+    "seed": "not recorded",
+    "train_loss": None,
+    "images_per_second": None,
+    "key_fingerprint": None,
+    "device": "not recorded",
+    "versions": {},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,4 +67,5 @@ def read(workdir: Path) -> RunFiles:
     if not identity.is_record(record):
         raise UserError(f"{workdir / 'config.json'} is damaged: get it again")
     evaluation, confusion = read_evaluation(workdir) or (None, None)
-    return RunFiles(workdir, record, read_history(workdir), result, evaluation, confusion)
+    completed = cast(Result, {**_UNKNOWN, **result})
+    return RunFiles(workdir, record, read_history(workdir), completed, evaluation, confusion)

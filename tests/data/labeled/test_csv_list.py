@@ -93,7 +93,9 @@ def test_paths_may_be_absolute_or_lead_outside(tmp_path):
     lines = [("../images/a.png", 0), (tmp_path / "images" / "b.png", 0), ("../images/c.png", 1), ("../images/d.png", 1)]
     loaded = load(settings(write_csv(tmp_path / "lists" / "list.csv", lines)))
     assert loaded.class_names == ("0", "1") and len(loaded.train) == len(loaded.test) == 2
-    with pytest.raises(UserError, match=r"line 3, names .*/b\.png, as .*line 2 does: list an image once, in one split"):
+    with pytest.raises(
+        UserError, match=r"line 3 of .* names .*/b\.png, as line 2 of .* does: list an image once, in one split"
+    ):
         load(settings(write_csv(tmp_path / "lists" / "list.csv", [lines[1], ("../lists/../images/b.png", 1)])))
 
 
@@ -102,14 +104,20 @@ REFUSED = {
     "header alone": ("path,label\n", "lists no images"),
     "without a header": ("a.png,cat\n", "has no column of the name path or .* among 'a.png', 'cat'"),
     "no label column": ("path\na.png\n", "has no column of the name label or .* among 'path'"),
-    "missing file": ("path,label\na.png,x\n\nc.png,y\n", r"list\.csv, line 4, names c\.png, but there is no file .*/c"),
-    "a folder": ("path,label\n.,x\n", r"line 2, names \., but there is no file"),
+    "missing file": (
+        "path,label\na.png,x\n\nc.png,y\n",
+        r"line 4 of .*list\.csv names c\.png, but there is no file .*/c\.png: correct",
+    ),
+    "a folder": ("path,label\n.,x\n", r"line 2 of .* names \., but there is no file"),
     "a NUL": ("path,label\na\0.png,x\n", r"line 2"),
-    "no label": ("path,label\na.png,x\nb.png, \n", r"list\.csv, line 3, b\.png has no label: add it"),
-    "no path": ("path,label\n,x\n", "line 2, has no 'path'"),
-    "no split": ("path,label,split\na.png,x,train\nb.png,y,\n", "line 3, has no 'split'"),
-    "twice": ("path,label,split\na.png,x,train\n./a.png,x,test\n", r"line 3, names \./a\.png, as .*line 2 does"),
-    "a comma": ("path,label\na.png,x,y\n", "line 2, has 3 values, but the first line names 2 columns"),
+    "no label": ("path,label\na.png,x\nb.png, \n", r"b\.png in line 3 of .*list\.csv has no label: add it"),
+    "no path": ("path,label\n,x\n", r"line 2 of .* has no 'path'"),
+    "no split": ("path,label,split\na.png,x,train\nb.png,y,\n", r"line 3 of .* has no 'split'"),
+    "twice": (
+        "path,label,split\na.png,x,train\n./a.png,x,test\n",
+        r"line 3 of .* names \./a\.png, as line 2 of ",
+    ),
+    "a comma": ("path,label\na.png,x,y\n", r"line 2 of .* has 3 values, but the first line names 2 columns"),
     "an open quote": ('path,label\na.png,"x\n', r"cannot read .*list\.csv after line .*: correct it"),
     "Latin-1": ("path,label\na.png,\u00e9\n".encode("latin-1"), "is not text in UTF-8"),
     "one class": ("path,label\na.png,x\nb.png,x\n", "has a single class, x: give images of two"),
@@ -143,7 +151,7 @@ def test_labels_are_optional_for_images_to_encrypt(tmp_path):
     for header, lines in ((["path"], [["a.png"], ["b.png"]]), (["path", "label"], [["a.png", ""], ["b.png", ""]])):
         collection = open_list(write_csv(tmp_path / "list.csv", lines, header), labeled=False)
         assert collection.splits[0].labels is None and collection.class_names == () and collection.splits[0].count == 2
-    with pytest.raises(UserError, match=r"line 3, b\.png has no label"):
+    with pytest.raises(UserError, match=r"b\.png in line 3 of .* has no label"):
         open_list(write_csv(tmp_path / "list.csv", [("a.png", "x"), ("b.png", "")]), labeled=False)
 
 

@@ -4,16 +4,21 @@ import dataclasses
 import json
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
-from helpers.tiny import assert_same_tree, random_dataset, random_params, tiny_model
+from flax.traverse_util import unflatten_dict
+from helpers.tiny import assert_close_tree, assert_same_tree, random_dataset, random_params, tiny_model
 
 from ppvit_jax import checkpoint
+from ppvit_jax.adaptation import adapt, restore
 from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.config import default_config
 from ppvit_jax.data.source import ArraySource, Dataset
 from ppvit_jax.data.validation import add_validation
+from ppvit_jax.encryption.blockwise import make_secret
 from ppvit_jax.errors import UserError
+from ppvit_jax.keys import SecretKey
 from ppvit_jax.training.evaluation.best import BestWeights
 from ppvit_jax.training.evaluation.files import read_evaluation
 from ppvit_jax.training.inference import compute_logits
@@ -237,3 +242,35 @@ def test_wrong_label_columns_are_refused(tmp_path):
     dataset = dataclasses.replace(_several_labels(), class_names=("upper", "lower"))
     with pytest.raises(UserError, match=r"shape \(64, 3\), but there are 2 class names"):
         _train(tmp_path, _config(task="multi_label"), dataset)
+
+
+def _encrypted_run(workdir, task, key):
+    """Trains in float64 with validation images and the best weights, plain for key=None, else adapted and encrypted."""
+    model = tiny_model(dtype="float64")
+    config = _config(task=task, epochs=8, best_by="val_loss", patience=2, dtype="float64", encryption="bs+ps")
+    params, secret, encryption = random_params(model, dtype=np.float64), None, "none"
+    if key is not None:
+        permutations = key.permutations("bs+ps", image_size=16, patch_size=4)
+        params, secret, encryption = adapt(params, permutations), make_secret(permutations, 16, 16, 4), "bs+ps"
+    dataset = _several_labels("0.25") if task == "multi_label" else _dataset()
+    images = dataclasses.replace(PLAIN, encryption=encryption)
+    train(Run(config, dataset, model, params, {}, secret, Metadata(config.model, 16, encryption), images), workdir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_adapted_on_encrypted_images_chooses_the_weights_of_the_plain_run(tmp_path, task):
+    key = SecretKey(bytes(range(32)))
+    with jax.enable_x64(True):
+        _encrypted_run(tmp_path / "plain", task, None)
+        _encrypted_run(tmp_path / "cloud", task, key)
+    permutations = key.permutations("bs+ps", image_size=16, patch_size=4)
+    plain_tuned, tuned = (unflatten_dict(_tuned(tmp_path / side), sep="/") for side in ("plain", "cloud"))
+    assert_close_tree(restore(tuned, permutations), plain_tuned, 1e-9)
+    plain, cloud = (_without_times(tmp_path / side) for side in ("plain", "cloud"))
+    assert plain[1]["best_epoch"] == cloud[1]["best_epoch"] and plain[1]["epochs"] == cloud[1]["epochs"]
+    for one, other in zip(plain[0], cloud[0], strict=True):
+        values = {name: value for name, value in one.items() if name.startswith("val_")}
+        assert values == pytest.approx({name: other[name] for name in values}, abs=1e-9)
+    contents = [_read(tmp_path / side)[0] for side in ("plain", "cloud")]
+    assert contents[0]["metrics"] == pytest.approx(contents[1]["metrics"], abs=1e-9, nan_ok=True)

@@ -1,11 +1,16 @@
 """Recipes together: exact under encryption, resumable, and equal to loops that are written out."""
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from helpers.command import ROOT
 from helpers.pytorch import torch
 from helpers.tiny import (
     assert_close_tree,
@@ -112,6 +117,21 @@ def test_training_with_all_recipes_is_the_same_on_encrypted_images(float64):
 
 
 @pytest.mark.slow
+def test_low_rank_factors_on_mixed_images_follow_the_recipe_too(float64):
+    config = _config(dtype="float64", cloud_augmentation="mixup:alpha=0.4")
+    config.tuning.method = "lora"
+    params, images = random_params(float64, dtype=np.float64), random_images(len(LABELS), 16)
+    key, method = SecretKey(bytes(32)), parse("bs+ps", 4)
+    encrypted = np.asarray(method.encrypt(images, method.derive(key, height=16, width=16)))
+    adapted = adapt(params, key.permutations("bs+ps", image_size=16, patch_size=4))
+    plain, other = (_follow(p, i, config, float64, stop=6)[-1] for p, i in ((params, images), (adapted, encrypted)))
+    for name in ("params", "average"):
+        assert_close_tree(other[name], plain[name], 1e-9)
+    factors = [array for name, array in flatten(plain["average"]["params"]).items() if name.endswith("lora_b")]
+    assert len(factors) == 4 and min(abs(array).max() for array in factors) > 1e-4
+
+
+@pytest.mark.slow
 def test_dropped_branches_change_the_training(float64):
     params, images = random_params(float64, dtype=np.float64), random_images(len(LABELS), 16)
     ends = [
@@ -200,3 +220,50 @@ def test_an_average_over_more_steps_than_the_run_has_is_told(tmp_path, capsys):
     config = _config(ema_decay=0.999, epochs=1, drop_path=0.0, remat="none", accumulation=1)
     _train(tmp_path, config, random_dataset())
     assert "config.ema_decay is 0.999, but the run has 3 steps" in capsys.readouterr().err
+
+
+# Trains three steps on four devices with each sharding; prints the bytes of the average on one device, and differences.
+_SCRIPT = """
+import dataclasses, json
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+from ppvit_jax import models
+from ppvit_jax.config import SHARDINGS, default_config
+from ppvit_jax.training.devices import gather_to_host, shard_batch, shardings, state_shardings
+from ppvit_jax.training.step import compile_steps
+
+model = models.parse_name("ViT-Micro/8", image_size=16, num_classes=10, dtype="float64")
+model = dataclasses.replace(model, layers=2)
+replicated, batch_sharded = shardings()
+random = np.random.default_rng(0)
+batch = {"image": random.integers(0, 256, (8, 16, 16, 3), np.uint8), "label": random.integers(0, 10, 8),
+         "weight": random.uniform(0.5, 2, 8).astype(np.float32)}
+params = jax.device_get(jax.jit(models.build(model).init)(jax.random.key(0)))
+results = []
+for sharding in SHARDINGS:
+    config = default_config()
+    config.sharding, config.dtype, config.ema_decay, config.remat = sharding, "float64", 0.5, "blocks"
+    config.drop_path, config.optimizer.layer_decay = 0.5, 0.7
+    steps = compile_steps(model, config, 3)
+    state = steps.init_state(params, {})
+    state = jax.device_put(state, state_shardings(state, sharding))
+    rng = jax.device_put(jax.random.key(0), replicated)
+    for _ in range(3):
+        state = steps.train_step(state, shard_batch(batch, batch_sharded), rng, None)
+    on_one = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state["average"]))
+    results.append((on_one, gather_to_host((state["params"], state["average"]))))
+(whole, one), (parts, other) = results
+apart = max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), one, other)))
+moved = max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), one[0], params)))
+print(json.dumps({"whole": whole, "parts": parts, "apart": apart, "moved": moved}))
+"""
+
+
+@pytest.mark.slow
+def test_devices_share_the_average_and_drop_the_same_branches_with_every_sharding():
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    done = subprocess.run([sys.executable, "-c", _SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["apart"] < 1e-12 < 1e-4 < found["moved"]
+    assert found["parts"] < 0.35 * found["whole"]
