@@ -354,3 +354,32 @@ def test_a_method_of_tuning_that_does_not_fit_is_one_line(overrides, message):
     with pytest.raises(UserError) as caught:
         configuration.load(DEMO, [f"--config.{override}" for override in overrides])
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task=both"], "config.task is 'both': use one of 'single_label', 'multi_label'"),
+        (
+            ["best_by=test_accuracy", "data.validation=0.1"],
+            "weights that the test images choose make the test",
+        ),
+        (["best_by=val_accuracy"], "but there are no validation images: set config.data.validation to a split"),
+        (
+            ["best_by=accuracy", "data.validation=0.1"],
+            "config.best_by is 'accuracy': use one of val_loss, ",
+        ),
+        (
+            ["best_by=val_roc_auc", "data.validation=0.1", "task=multi_label"],
+            "use one of .*val_label_accuracy",
+        ),
+        (["patience=3", "data.validation=0.1"], "config.patience is 3, but config.best_by is empty: name the measure"),
+        (["patience=-1"], "config.patience is -1: give at least 0"),
+        (["data.validation=1.5"], "config.data.validation is 1.5: give a fraction between 0 and 1"),
+        (["task=multi_label", "class_weights=balanced"], "config.class_weights is 'balanced', which needs one label"),
+        (["task=multi_label", "label_smoothing=0.1"], "config.label_smoothing is 0.1, which needs one label per image"),
+    ],
+)
+def test_fields_of_the_evaluation_are_checked_together(overrides, message):
+    with pytest.raises(UserError, match=message):
+        configuration.load(DEMO, [f"--config.{override}" for override in overrides])

@@ -76,9 +76,11 @@ class Delta:
         try:
             digest = BaseDigest(**{**fields["digest"], "image_norms": tuple(fields["digest"]["image_norms"])})
             delta = cls(**{**fields, "digest": digest, "layers": tuple(fields["layers"])})
-            texts = (delta.method, delta.base, digest.sha256, digest.image_sha256, *delta.layers)
+            texts = (delta.base, digest.sha256, digest.image_sha256, *delta.layers)
             numbers = (delta.rank, delta.alpha, delta.representation_size, *digest.image_norms)
-            if all(isinstance(text, str) for text in texts) and all(0 <= number < math.inf for number in numbers):
+            whole = isinstance(delta.rank, int) and isinstance(delta.representation_size, int)
+            valid = whole and delta.method in ("lora", "probe") and all(0 <= number < math.inf for number in numbers)
+            if valid and all(isinstance(text, str) and text.isprintable() for text in texts):
                 return delta
         except (KeyError, TypeError):
             pass

@@ -197,6 +197,8 @@ def _workdir(path: Path) -> Facts:
             "normalization": checkpoint.describe_normalization(*metadata.normalization),
             "images": f"{content['encryption']}, key fingerprint {content['key_fingerprint'] or 'none'}",
         }
+        if metadata.delta is not None:
+            facts["trains"] = f"a delta of {metadata.delta.base}: {metadata.delta.title}"
         if not (path / "result.json").exists():
             return facts | {"result": "not complete"}
         result = json.loads((path / "result.json").read_text())

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from ppvit_jax.data import embedded, image_folder, tfds_source
 from ppvit_jax.data.labeled import loading
+from ppvit_jax.data.labeled.formats import FORMATS
 from ppvit_jax.data.settings import DataSettings, check_choice
 from ppvit_jax.data.source import Dataset
 from ppvit_jax.data.validation import add_validation, check_split_names
@@ -18,9 +19,7 @@ SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
     "tfds": tfds_source.load,
     "image_folder": image_folder.load,
     "embedded": embedded.load,
-    "parquet": loading.loader("parquet"),
-    "webdataset": loading.loader("webdataset"),
-    "csv": loading.loader("csv"),
+    **{name: loading.loader(name) for name in FORMATS},
 }
 
 

@@ -82,7 +82,10 @@ def merge(path: Path, base: Path, dtype: str = "") -> Merged:
     if record.mean and metadata.mean:
         params = adaptation.fold_normalization(params, record.normalization, metadata.normalization)
     is_plain = _check_base(path, base, params, metadata, record)
+    _check_trained(path, params, arrays, models.family_of(shape).heads)
     whole = replace_trained(params, arrays, delta)
+    flat: dict[str, Any] = flatten_dict(whole, sep="/")
+    checkpoint.check_record(path, metadata, flat)
     return Merged(whole, dataclasses.replace(metadata, delta=None), shape, is_plain, delta.digest.image_sha256)
 
 
@@ -126,6 +129,26 @@ def _infer_shape(
     return dataclasses.replace(
         shape, image_size=metadata.image_size, num_classes=len(head), representation_size=width or None
     )
+
+
+def _check_trained(path: Path, params: models.Params, arrays: dict[str, np.ndarray], heads: tuple[str, ...]) -> None:
+    """Checks that a delta has a whole head and pairs of factors, and nothing else.
+
+    Raises:
+      UserError: it has more or less; the message names one such tensor.
+    """
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
+    wanted = {name for name in flat if name.startswith(heads)}
+    for name in filter(low_rank.is_factor, arrays):
+        wanted |= {f"{name.rpartition('/')[0]}/{factor}" for factor in low_rank.FACTORS}
+    wrong = wanted ^ arrays.keys()
+    wrong |= {name for name in arrays.keys() & flat.keys() if arrays[name].shape != flat[name].shape}
+    wrong |= {name for name in arrays if low_rank.is_factor(name) and arrays[name].ndim != 2}
+    if wrong:
+        raise UserError(
+            f"the delta {path} lacks {min(wrong)}, or has it in another shape or without need: it is damaged, so get "
+            "it again"
+        )
 
 
 def _check_base(

@@ -146,6 +146,18 @@ def test_a_delta_for_another_base_is_refused(runs, tmp_path, capsys):
         assert run_ppvit(*merge) == 1
         (line,) = _lines(capsys)
         assert "is a delta for another base than" in line and detail in line and "give embedded" in line
+    tensors, record = checkpoint.read(delta, delta=True)
+    damaged = tmp_path / "damaged.npz"
+    lost = [{name: array for name, array in tensors.items() if name != "head/bias"}]
+    lost.append(tensors | {"embedding/bias": arrays["embedding/bias"]})
+    lost.append(tensors | {"head/kernel": tensors["head/kernel"][:-1]})
+    lost.append(tensors | {"Transformer/encoderblock_0/MlpBlock_3/Dense_0/lora_b": np.zeros((2, 2))})
+    for content in lost:
+        checkpoint.write(damaged, unflatten_dict(content, sep="/"), record)
+        command = ["merge", "--base", "embedded", "--delta", damaged, "--output", tmp_path / "out.npz"]
+        assert run_ppvit(*command) == 1
+        (line,) = _lines(capsys)
+        assert "it is damaged" in line or "do not fit the model" in line
     base.unlink()
     assert run_ppvit(*merge) == 1
     assert "base.npz" in _lines(capsys)[0]

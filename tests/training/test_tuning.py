@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -281,3 +282,28 @@ def train_sharded(method, sharding, output):
     if sharding == "fully_sharded":
         assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.get(FROZEN)))
     np.savez(output, **flatten(jax.device_get(state["params"])))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "qlora"},
+        {"rank": -1},
+        {"rank": 1.5},
+        {"alpha": float("nan")},
+        {"base": "a\nb"},
+        {"digest": None},
+        {"layers": [1]},
+        {"surprise": 1},
+    ],
+)
+def test_a_record_of_a_delta_is_read_again_and_checked(change):
+    digest = checkpoint.BaseDigest("0" * 64, "1" * 64, (1.0, 2.5))
+    delta = checkpoint.Delta("lora", "base.npz", digest, rank=2, alpha=4.0, layers=("query",), representation_size=3)
+    metadata = checkpoint.Metadata("ViT-B/16", delta=delta)
+    assert checkpoint.Metadata.from_json(metadata.to_json()) == metadata
+    assert "delta" not in checkpoint.Metadata("ViT-B/16").to_json()
+    fields = json.loads(metadata.to_json())
+    fields["delta"] |= change
+    with pytest.raises(ValueError, match="the field delta"):
+        checkpoint.Metadata.from_json(json.dumps(fields))

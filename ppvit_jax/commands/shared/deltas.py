@@ -75,14 +75,14 @@ def describe_delta(path: Path) -> dict[str, str]:
     arrays, metadata = checkpoint.read(path, delta=True)
     if (delta := metadata.delta) is None:
         raise UserError(f"{path} is a whole model, and no delta")
-    millions = sum(array.size for array in arrays.values()) / 1e6
+    count = sum(array.size for array in arrays.values())
     types = ", ".join(sorted({str(array.dtype) for array in arrays.values()}))
     listed = f" ({', '.join(metadata.class_names)})" if metadata.class_names else ""
     commands = [f"ppvit merge --base {delta.base} --delta {path} --output whole.npz"]
     if metadata.encryption != "none":
         commands.append(f"ppvit restore --key KEY --base {delta.base} --checkpoint {path} --output tuned.npz")
     return {
-        "checkpoint": f"delta of {metadata.model}, {delta.title}, {millions:.2f} million trained parameters, {types}",
+        "checkpoint": f"delta of {metadata.model}, {delta.title}, {count:,} trained parameters, {types}",
         "base": f"{delta.base}, SHA-256 {delta.digest.sha256[:12]}... of its tensors",
         "image size": f"{metadata.image_size}x{metadata.image_size}",
         "classes": f"{len(metadata.class_names)}{listed}",

@@ -11,11 +11,6 @@ from ppvit_jax.data.labeled.formats import FORMATS
 from ppvit_jax.errors import UserError
 from ppvit_jax.files import local_path
 
-_HELP = {
-    "parquet": "Parquet files of Hugging Face's layout: their folder, one file, or a pattern in quotes",
-    "webdataset": "WebDataset's tar files: their folder, one file, or a pattern in quotes, '{000..009}.tar'",
-    "csv": "CSV list of paths and labels, with a header; or a folder of such lists",
-}
 # Names of the options, for help and messages.
 OPTIONS = ", ".join(f"--{name}" for name in FORMATS)
 
@@ -42,13 +37,13 @@ class LabeledInput:
         Raises:
           UserError: it is missing, damaged or wrong.
         """
-        return FORMATS[self.format](self.path, self.columns, labeled=labeled)
+        return FORMATS[self.format].open(self.path, self.columns, labeled=labeled)
 
 
 def add_formats(group: argparse._MutuallyExclusiveGroup) -> None:
     """Adds an option for each format beside --input."""
-    for name in FORMATS:
-        group.add_argument(f"--{name}", metavar="PATH", help=_HELP[name])
+    for name, form in FORMATS.items():
+        group.add_argument(f"--{name}", metavar="PATH", help=form.help)
 
 
 def add_columns(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,8 @@
-"""Table of the formats of labeled images, and the opening of an input by its format."""
+"""Table of the formats of labeled images."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Protocol
 
@@ -21,9 +22,29 @@ class Open(Protocol):
         ...
 
 
-# A format is a module with such a function. Its name is that of the data source and of the commands' option.
-FORMATS: dict[str, Open] = {
-    "parquet": parquet.open_files,
-    "webdataset": webdataset.open_shards,
-    "csv": csv_list.open_list,
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A format of labeled images.
+
+    Attributes:
+      open: opens an input.
+      help: description of the input, for the help of commands.
+    """
+
+    open: Open
+    help: str
+
+
+# A format is a module with a function that opens an input. Its name is that of the data source and of the option.
+FORMATS: dict[str, Format] = {
+    "parquet": Format(
+        parquet.open_files, "Parquet files of Hugging Face's layout: their folder, one file, or a pattern in quotes"
+    ),
+    "webdataset": Format(
+        webdataset.open_shards,
+        "WebDataset's tar files: their folder, one file, or a pattern in quotes, '{000..009}.tar'",
+    ),
+    "csv": Format(
+        csv_list.open_list, "CSV list of paths and labels, with a header; or a folder with a list for each split"
+    ),
 }

@@ -42,7 +42,7 @@ def _load(name: str, settings: DataSettings) -> Dataset:
     if not settings.dir:
         raise UserError(f"data.dir is empty: give the {name} file, or the folder of its files")
     columns = Columns(settings.image_column, settings.label_column)
-    collection = FORMATS[name](local_path(settings.dir), columns, labeled=True)
+    collection = FORMATS[name].open(local_path(settings.dir), columns, labeled=True)
     train, test, validation, class_names = divide(collection, settings)
     train = train.take(settings.choose_train(len(train.indices)))
     test = test.take(settings.choose_test(len(test.indices)))
