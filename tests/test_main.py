@@ -248,7 +248,8 @@ def test_ppvit_lists_its_commands_in_english(capsys, monkeypatch):
     lines = [line.split(maxsplit=1) for line in shown.splitlines() if line.startswith("    ")]
     # One line each, that begins with a verb.
     assert dict(lines) == COMMANDS
-    assert list(COMMANDS)[:6] == ["keygen", "encrypt", "adapt", "train", "predict", "restore"]
+    story = ["keygen", "encrypt", "adapt", "train", "predict", "restore"]
+    assert [name for name in COMMANDS if name in story] == story == list(COMMANDS)[:5] + story[5:]
     with pytest.raises(SystemExit) as ended:
         commands.main(["--version"])
     assert ended.value.code == 0 and capsys.readouterr().out == f"ppvit {ppvit_jax.__version__}\n"

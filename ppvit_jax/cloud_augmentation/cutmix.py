@@ -10,6 +10,7 @@ from ppvit_jax.cloud_augmentation.method import (
     Augmented,
     CloudAugmentation,
     draw_set,
+    draw_share,
     need_one_key,
     need_whole_patches,
     next_examples,
@@ -24,7 +25,7 @@ class CutMix(CloudAugmentation):
     The published method replaces a rectangle. Scrambled blocks have no rectangles: a set of patches that is a rectangle
     in the encrypted image is scattered in the plain one. The set here is uniformly random among all sets of its size,
     so its distribution is the same under every permutation of the blocks. The share of replaced patches is 1 - w with w
-    from Beta(alpha, alpha), rounded to whole patches.
+    from Beta(alpha, alpha), rounded to whole patches, and the same for all images of a step.
 
     Attributes:
       alpha: parameter of the beta distribution; 1 makes all shares equally likely.
@@ -41,7 +42,7 @@ class CutMix(CloudAugmentation):
         count, height, width, _ = batch.images.shape
         blocks = (height // patch_size) * (width // patch_size)
         share_rng, set_rng = jax.random.split(rng)
-        shares = jax.random.beta(share_rng, self.alpha, self.alpha, (count,), jnp.float32)
+        shares = draw_share(share_rng, self.alpha, count)
         taken = draw_set(set_rng, jnp.round((1 - shares) * blocks), blocks)
         images = exchange(batch.images, next_examples(batch.images), taken, patch_size)
         return batch._replace(images=images, shares=1 - taken.mean(1, dtype=jnp.float32))

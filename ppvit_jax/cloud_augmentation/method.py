@@ -87,6 +87,14 @@ def need_whole_patches(encryption: Encryption, patch_size: int) -> str:
     return f"its blocks of {size}x{size} tear the model's patches of {patch_size}x{patch_size} apart"
 
 
+def draw_share(rng: jax.Array, alpha: float, count: int) -> jax.Array:
+    """Draws from Beta(alpha, alpha) the share of each image in its mixture: float32 [count], one number for all.
+
+    One number needs no communication between devices. The authors of mixup and CutMix draw one for each step, too.
+    """
+    return jnp.full(count, jax.random.beta(rng, alpha, alpha, dtype=jnp.float32))
+
+
 def next_examples(array: jax.Array) -> jax.Array:
     """Returns for each example of [batch, ...] the next one, with which it is mixed; a batch is in random order."""
     return jnp.roll(array, -1, axis=0)

@@ -4,11 +4,11 @@ import dataclasses
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 
 from ppvit_jax.cloud_augmentation.method import (
     Augmented,
     CloudAugmentation,
+    draw_share,
     need_one_key,
     need_whole_values,
     next_examples,
@@ -19,7 +19,9 @@ from ppvit_jax.errors import Range
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mixup(CloudAugmentation):
-    """Mixes each image x with the next one, y: w x + (1 - w) y with w from Beta(alpha, alpha), and their labels alike.
+    """Mixes each image x with the next one, y: w x + (1 - w) y, and their labels alike.
+
+    The share w is drawn from Beta(alpha, alpha), one for each step.
 
     It is linear, so it commutes exactly with every encryption that moves whole values with one key, inverted or not:
     w (255 - x) + (1 - w) (255 - y) = 255 - (w x + (1 - w) y).
@@ -36,7 +38,7 @@ class Mixup(CloudAugmentation):
     mixes = True
 
     def apply(self, batch: Augmented, rng: jax.Array, patch_size: int) -> Augmented:
-        shares = jax.random.beta(rng, self.alpha, self.alpha, (len(batch.images),), jnp.float32)
+        shares = draw_share(rng, self.alpha, len(batch.images))
         return batch._replace(images=mix(batch.images, next_examples(batch.images), shares), shares=shares)
 
 

@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.allow_abbrev = False
     parser.epilog = (
         "You can set any field of the configuration: --config.epochs=3 --config.data.dir=DIR\n"
+        "To augment images that are encrypted already: --config.cloud_augmentation=mixup+token_drop:rate=0.1\n"
         "To start from weights on the Hugging Face hub: --config.checkpoint=hf:OWNER/NAME[@REVISION][:FILE]\n"
         "To read a CSV list, parquet or webdataset: --config.data.source=csv --config.data.dir=images.csv\n"
         "To keep the best weights: --config.data.validation=0.1 --config.best_by=val_accuracy --config.patience=5\n"
