@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from helpers.command import make_key, run_ppvit
 from helpers.images import write_images
+from helpers.tiny import assert_same_tree
 
+from ppvit_jax import checkpoint
 from ppvit_jax.config import check, default_config
 from ppvit_jax.errors import UserError
 from ppvit_jax.training import experiment
+from ppvit_jax.training.workdir import Workdir
 
 FILES = [f"{split}/{label}/{i}.png" for split in ("train", "test") for label in "ab" for i in range(4)]
 
@@ -44,21 +47,45 @@ def test_the_manifests_encryption_decides(folder, tmp_path):
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
+def _stop_after_its_first_step(config, workdir, monkeypatch):
+    save = Workdir.save
+
+    def save_and_stop(self, step, state):
+        save(self, step, state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Workdir, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            experiment.run(config, workdir)
+
+
 @pytest.mark.slow
-def test_a_run_augments_continues_and_keeps_its_augmentation(folder, tmp_path):
+def test_a_stopped_run_continues_with_the_same_augmentation_and_no_other(folder, tmp_path, monkeypatch):
     config = _config(folder, "mixup+cutmix+token_drop+contrast")
-    config.tuning.method = "probe"
-    result = experiment.run(config, tmp_path / "run")
+    config.checkpoint_steps = 1
+    result = experiment.run(config, tmp_path / "whole")
     assert result["encryption"] == "np" and result["steps"] == 2
+    _stop_after_its_first_step(config, tmp_path / "run", monkeypatch)
     with pytest.raises(UserError, match=r"cloud_augmentation was 'mixup.cutmix.token_drop.contrast' and is 'none'"):
         experiment.run(_config(folder, "none"), tmp_path / "run")
-    # A run that was recorded before the field existed had no augmentation.
+    experiment.run(config, tmp_path / "run")
+    whole, continued = (checkpoint.read(tmp_path / name / "checkpoint.npz")[0] for name in ("whole", "run"))
+    assert_same_tree(continued, whole)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_recorded_before_the_field_existed_had_no_augmentation(folder, tmp_path, monkeypatch):
+    config = _config(folder, "none")
+    config.checkpoint_steps = 1
+    _stop_after_its_first_step(config, tmp_path / "run", monkeypatch)
     record = tmp_path / "run" / "config.json"
     content = json.loads(record.read_text())
     del content["config"]["cloud_augmentation"]
     record.write_text(json.dumps(content))
     with pytest.raises(UserError, match="cloud_augmentation was 'none' and is 'mixup"):
-        experiment.run(config, tmp_path / "run")
+        experiment.run(_config(folder, "mixup"), tmp_path / "run")
+    assert experiment.run(config, tmp_path / "run")["steps"] == 2
 
 
 def test_the_encryption_of_a_run_that_encrypts_itself_is_checked_with_the_configuration():
