@@ -160,6 +160,7 @@ def _compiled(
         chex.assert_rank(batch["image"], 4)
         chex.assert_type(batch["image"], jnp.uint8)
         chex.assert_type(batch["label"], int)
+        chex.assert_rank(batch["label"], 2 if config.task == "multi_label" else 1)
         chex.assert_equal_shape_prefix([batch["label"], batch["image"]], 1)
         augmentation = config.augmentation if rng is not None else "none"
         images = preprocess(batch["image"], model_config.image_size, augmentation, rng)

@@ -10,8 +10,9 @@ import pytest
 from helpers.tiny import random_images, random_params, tiny_model
 
 from ppvit_jax import models
-from ppvit_jax.commands import predict
+from ppvit_jax.commands.shared import model_outputs
 from ppvit_jax.config import check, default_config
+from ppvit_jax.data.source import ArraySource
 from ppvit_jax.errors import UserError
 from ppvit_jax.training import inference
 from ppvit_jax.training.compiler import compiler_options, fix_precision
@@ -60,25 +61,19 @@ def test_logits_from_python_are_computed_in_float32():
 
 def test_predictions_are_computed_in_float32(monkeypatch):
     seen = []
-    monkeypatch.setattr(predict, "fix_precision", lambda *a: seen.append(a) or fix_precision(*a))
-
-    class Stop(Exception):
-        pass
+    monkeypatch.setattr(model_outputs, "fix_precision", lambda *a: seen.append(a) or fix_precision(*a))
 
     class Model:
         shape, metadata = tiny_model(), type("Metadata", (), {"normalization": ((0.5,) * 3, (0.5,) * 3)})
+        params, statistics = random_params(tiny_model()), {}
 
-    def locate(_):
-        raise Stop
-
-    images: Any = type("Images", (), {"locate": staticmethod(locate), "count": 1})
     untyped: Any = Model
-    with pytest.raises(Stop):
-        predict._predict(untyped, images, 1)
+    source = ArraySource(np.zeros((1, 16, 16, 3), np.uint8), np.zeros(1, np.int32))
+    (logits,) = model_outputs.compute_logits(untyped, source, 1, "predicting")
     apply, dtype = seen[0]
     pixels = jax.ShapeDtypeStruct((1, Model.shape.image_size, Model.shape.image_size, 3), jnp.float32)
-    lowered = jax.jit(fix_precision(apply, dtype)).lower(random_params(Model.shape), pixels, {})
-    assert precisions(lowered) == {"HIGHEST"}
+    lowered = jax.jit(fix_precision(apply, dtype)).lower(Model.params, pixels, {})
+    assert precisions(lowered) == {"HIGHEST"} and logits.dtype == np.float32
 
 
 def test_gradients_written_by_hand_have_the_precision_too():
@@ -123,7 +118,7 @@ def test_only_programs_for_a_gpu_get_options():
     }
 
 
-def test_the_options_reach_both_steps(monkeypatch):
+def test_the_options_reach_all_steps(monkeypatch):
     asked, jit = [], jax.jit
 
     def record(function, **options):
@@ -135,5 +130,5 @@ def test_the_options_reach_both_steps(monkeypatch):
     monkeypatch.setattr(jax, "jit", record)
     monkeypatch.setattr("ppvit_jax.training.step.compiler_options", lambda platform, **flags: {platform: flags})
     compile_steps(model, config, 1)
-    assert asked == [(name, {"cpu": {"deterministic": True}}) for name in ("train_step", "eval_step")]
+    assert asked == [(name, {"cpu": {"deterministic": True}}) for name in ("train_step", "eval_step", "logits_step")]
     assert models.build(model).config == model
