@@ -47,7 +47,7 @@ class RunEvaluation:
         check_task(config, dataset)
         self.measures_epochs = dataset.validation is not None or config.task == "multi_label"
         # A report shows the measures of the test images.
-        self._measures_test = self.measures_epochs or bool(getattr(config, "report", False))
+        self._measures_test = self.measures_epochs or bool(config.report)
         self._config, self._dataset = config, dataset
         self._part = "test" if dataset.validation is None else "validation"
         self._evaluator = Evaluator(model_config, config, dataset, secret) if self._measures_test else None
