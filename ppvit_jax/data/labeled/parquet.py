@@ -122,7 +122,8 @@ def _choose(
     else:
         fault = f"no column of {field}s"
     listed = ", ".join(f"{printable(column.name)}: {column.type}" for column in schema)
-    raise UserError(f"{file} has {fault} among its columns ({listed}): name it in data.{field}_column")
+    option = f"data.{field}_column (--{field}-column)"
+    raise UserError(f"{file} has {fault} among its columns ({listed}): name it in {option}")
 
 
 def _check_schema(file: Path, present: Any, first: Path, schema: Any, names: Sequence[str]) -> None:
