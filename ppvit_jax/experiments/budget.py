@@ -14,6 +14,7 @@ from ppvit_jax.data.progress import Progress
 from ppvit_jax.errors import UserError
 from ppvit_jax.training.devices import shard_batch, shardings
 from ppvit_jax.training.step import compile_steps
+from ppvit_jax.training.tuning import frozen_part
 
 _BATCH = 32
 _EPOCHS = 2
@@ -154,7 +155,8 @@ def _time(config: Config, dataset: data.Dataset) -> tuple[float, float]:
         start = time.perf_counter()
         state = jax.block_until_ready(train_step(state, shard_batch(batch, batch_sharded), rng, secret))
         middle = time.perf_counter()
-        sums = eval_step(state["params"], state["statistics"], shard_batch(batch | mask, batch_sharded), secret)
+        examples = shard_batch(batch | mask, batch_sharded)
+        sums = eval_step(state["params"], state["statistics"], examples, secret, *frozen_part(state))
         jax.block_until_ready(sums)
         training.append(middle - start)
         evaluation.append(time.perf_counter() - middle)

@@ -27,7 +27,7 @@ from ppvit_jax.training.optimizer import make_schedule
 from ppvit_jax.training.results import MetricsLine, Result
 from ppvit_jax.training.state import State, zero_metrics
 from ppvit_jax.training.step import compile_steps
-from ppvit_jax.training.tuning import FROZEN
+from ppvit_jax.training.tuning import frozen_part
 from ppvit_jax.training.usage import Usage
 from ppvit_jax.training.workdir import Workdir, agree
 from ppvit_jax.training.writers import Writers, named
@@ -198,8 +198,8 @@ def _train_all_steps(run: Run, files: Workdir, evaluation: RunEvaluation) -> Sta
         if evaluation.measures_epochs:
             return evaluation.evaluate(files, step, state)
         batches = shard_batches(test_batches(dataset.test, test_options), test_images)
-        weights, frozen = select_weights(state), state.get(FROZEN)
-        sums = [eval_step(weights["params"], weights["statistics"], batch, secret, frozen) for batch in batches]
+        weights, frozen = select_weights(state), frozen_part(state)
+        sums = [eval_step(weights["params"], weights["statistics"], batch, secret, *frozen) for batch in batches]
         loss, correct, count = (math.fsum(float(s[name]) for s in sums) for name in ("loss", "correct", "count"))
         predicted_classes = np.count_nonzero(np.sum([np.asarray(s["predicted"]) for s in sums], axis=0))
         return Evaluation(loss / count, correct / count, round(count), int(predicted_classes))

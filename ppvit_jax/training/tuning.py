@@ -130,6 +130,14 @@ def to_save(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name != FROZEN}
 
 
+def frozen_part(state: Mapping[str, Any]) -> tuple[models.Params, ...]:
+    """Returns the last argument of an evaluation step: the rest of the model, or none if the state has all of it.
+
+    An argument that is left out and one that is None would be two programs.
+    """
+    return (state[FROZEN],) if FROZEN in state else ()
+
+
 def _divide(tree: models.Params, is_first: Any) -> tuple[models.Params, models.Params]:
     flat: dict[str, Any] = flatten_dict(tree, sep="/")
     first = {name: leaf for name, leaf in flat.items() if is_first(name)}
