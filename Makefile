@@ -1,6 +1,6 @@
 # make demo: installs, then reproduces Table I on an embedded data set.
 # make check: installs, then checks format and types and runs the fast tests, in about three minutes.
-# make test: installs, then checks format and types and runs every test, in about 18 minutes.
+# make test: installs, then checks format and types and runs every test, in about half an hour.
 
 PYTHON ?= python3
 VENV ?= .venv
