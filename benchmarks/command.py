@@ -11,6 +11,7 @@ import jax
 from benchmarks import report
 from benchmarks.settings import DEVICES, Settings, describe_machine, parse_batch_sizes, select_device, split_names
 from ppvit_jax.command_line import Number
+from ppvit_jax.commands.shared.arguments import add_data_dir
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
 from ppvit_jax.errors import COUNT, SIDE, UserError, require
@@ -95,12 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="prepared data set, such as cifar10, to measure in the section input too (default: none)",
     )
-    parser.add_argument(
-        "--data-dir",
-        default="",
-        metavar="DIR",
-        help="folder of the data sets for --tfds (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
-    )
+    add_data_dir(parser)
     parser.add_argument(
         "--output",
         default="runs/benchmark",

@@ -48,12 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--tfds", metavar="NAME", help="data set that tfds has prepared, such as cifar10")
     labeled_input.add_formats(source)
     labeled_input.add_columns(parser)
-    parser.add_argument(
-        "--data-dir",
-        default="",
-        metavar="DIR",
-        help="folder of the data sets for --tfds (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
-    )
+    shared.add_data_dir(parser)
     parser.add_argument(
         "--split",
         default="",

@@ -137,3 +137,15 @@ def compare(
         assert logits.std() > 0.1
         for values in expected:
             np.testing.assert_allclose(logits, values, rtol=0, atol=1e-4)
+
+
+def transformers_shape(config):
+    """Returns the sizes of a transformer as fields of Hugging Face's configurations."""
+    return {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.mlp_size,
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+    }

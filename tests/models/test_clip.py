@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.oracles import compare, draw, file_tensors, of_timm
+from helpers.oracles import compare, draw, file_tensors, of_timm, transformers_shape
 from helpers.pytorch import transformers
 
 from checkpoints_convert.names import select
@@ -27,15 +27,7 @@ def _tiny(**options) -> Any:
 
 
 def _vision(config):
-    return {
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "intermediate_size": config.mlp_size,
-        "image_size": config.image_size,
-        "patch_size": config.patch_size,
-        "hidden_act": config.activation,
-    }
+    return transformers_shape(config) | {"hidden_act": config.activation}
 
 
 def _encoder(config):

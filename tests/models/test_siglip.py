@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.oracles import compare, draw, file_tensors, of_timm
+from helpers.oracles import compare, draw, file_tensors, of_timm, transformers_shape
 from helpers.pytorch import transformers
 
 from checkpoints_convert.names import select
@@ -28,15 +28,7 @@ def _tiny(**options) -> Any:
 
 def _vision(config):
     """Returns the fields of the image encoder's configuration; SigLIP 2 of fixed size has the same."""
-    return {
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "intermediate_size": config.mlp_size,
-        "image_size": config.image_size,
-        "patch_size": config.patch_size,
-        "hidden_act": "gelu_pytorch_tanh",
-    }
+    return transformers_shape(config) | {"hidden_act": "gelu_pytorch_tanh"}
 
 
 def _encoder(config):

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from helpers.oracles import apply, compare, draw, file_tensors, of_timm, read_tensors
+from helpers.oracles import apply, compare, draw, file_tensors, of_timm, read_tensors, transformers_shape
 from helpers.pytorch import torch, transformers
 
 from checkpoints_convert.names import select
@@ -23,15 +23,7 @@ def _config(name="ViT-S/16", size=SIZES[0], num_classes=0, fields=None, **option
 
 
 def _shape(config):
-    return {
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "intermediate_size": config.mlp_size,
-        "image_size": config.image_size,
-        "patch_size": config.patch_size,
-        "num_labels": config.num_classes,
-    }
+    return transformers_shape(config) | {"num_labels": config.num_classes}
 
 
 def test_features_of_dino_are_those_of_timm():

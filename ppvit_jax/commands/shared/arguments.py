@@ -124,6 +124,16 @@ def choose_resize(requested: Resize | None, recorded: str) -> Resize:
     return requested or by_text.get(recorded, RESIZES[0])
 
 
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Adds --data-dir."""
+    parser.add_argument(
+        "--data-dir",
+        default="",
+        metavar="DIR",
+        help="folder of the data sets for --tfds (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
+    )
+
+
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     """Adds --max-pixels."""
     parser.add_argument(

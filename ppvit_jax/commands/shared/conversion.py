@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ppvit_jax.commands.shared import labeled_input
-from ppvit_jax.commands.shared.arguments import add_max_pixels, open_encryption
+from ppvit_jax.commands.shared.arguments import add_data_dir, add_max_pixels, open_encryption
 from ppvit_jax.commands.shared.labeled_input import LabeledInput
 from ppvit_jax.commands.shared.origin import add_origin
 from ppvit_jax.data import tfds_source
@@ -156,12 +156,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, labeled: bool = False) -> 
     if labeled:
         labeled_input.add_formats(source)
         labeled_input.add_columns(parser)
-    parser.add_argument(
-        "--data-dir",
-        default="",
-        metavar="DIR",
-        help="folder of the data sets for --tfds (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
-    )
+    add_data_dir(parser)
     parser.add_argument(
         "--splits",
         default="",
