@@ -1,6 +1,6 @@
 # make demo: installs, then reproduces Table I on an embedded data set.
-# make check: installs, then checks format and types and runs the fast tests, in about three minutes.
-# make test: installs, then checks format and types and runs every test, in about half an hour.
+# make check: installs, then checks format and types and runs the fast tests, in about six minutes.
+# make test: installs, then checks format and types and runs every test, in about 20 minutes.
 
 PYTHON ?= python3
 VENV ?= .venv
