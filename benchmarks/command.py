@@ -14,7 +14,8 @@ from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.arguments import add_data_dir
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
-from ppvit_jax.errors import COUNT, SIDE, UserError, require
+from ppvit_jax.commands.shared.step_arguments import add_image_size
+from ppvit_jax.errors import COUNT, UserError, require
 
 _DTYPES = ("float32", "bfloat16")
 # Modules of the sections, by name.
@@ -74,14 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help=f"precisions, separated by commas, among {', '.join(_DTYPES)} (default: those of each section)",
     )
-    parser.add_argument(
-        "--image-size",
-        action=Number,
-        range=SIDE,
-        default=224,
-        metavar="PIXELS",
-        help="side of an image in pixels (default: %(default)s)",
-    )
+    add_image_size(parser)
     parser.add_argument(
         "--repeats",
         action=Number,

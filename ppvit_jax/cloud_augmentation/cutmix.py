@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ppvit_jax.cloud_augmentation.method import (
     Augmented,
     CloudAugmentation,
+    count_blocks,
     draw_set,
     draw_share,
     need_one_key,
@@ -39,8 +40,7 @@ class CutMix(CloudAugmentation):
     draws_blocks = True
 
     def apply(self, batch: Augmented, rng: jax.Array, patch_size: int) -> Augmented:
-        count, height, width, _ = batch.images.shape
-        blocks = (height // patch_size) * (width // patch_size)
+        count, blocks = len(batch.images), count_blocks(batch.images, patch_size)
         share_rng, set_rng = jax.random.split(rng)
         shares = draw_share(share_rng, self.alpha, count)
         taken = draw_set(set_rng, jnp.round((1 - shares) * blocks), blocks)

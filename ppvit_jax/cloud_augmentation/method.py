@@ -100,6 +100,11 @@ def next_examples(array: jax.Array) -> jax.Array:
     return jnp.roll(array, -1, axis=0)
 
 
+def count_blocks(images: jax.Array, patch_size: int) -> int:
+    """Returns the number of patches in each image of [batch, height, width, 3]."""
+    return (images.shape[1] // patch_size) * (images.shape[2] // patch_size)
+
+
 def draw_set(rng: jax.Array, count: jax.Array, blocks: int) -> jax.Array:
     """Draws a uniformly random set of blocks for each image.
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from ppvit_jax.cloud_augmentation.method import Augmented, CloudAugmentation, draw_set, need_whole_patches
+from ppvit_jax.cloud_augmentation.method import Augmented, CloudAugmentation, count_blocks, draw_set, need_whole_patches
 from ppvit_jax.errors import Range
 
 
@@ -30,8 +30,7 @@ class TokenDrop(CloudAugmentation):
     draws_blocks = True
 
     def apply(self, batch: Augmented, rng: jax.Array, patch_size: int) -> Augmented:
-        count, height, width, _ = batch.images.shape
-        blocks = (height // patch_size) * (width // patch_size)
+        count, blocks = len(batch.images), count_blocks(batch.images, patch_size)
         size = max(1, int((1 - self.rate) * blocks))
         kept = draw_set(rng, jnp.full(count, size), blocks)
         return batch._replace(kept=to_indices(kept, size))

@@ -244,6 +244,16 @@ def _compiled(
             new[FROZEN] = constrain_sharding(state[FROZEN])
         return new
 
+    def logits_step(
+        params: models.Params,
+        statistics: models.Statistics,
+        batch: dict[str, jax.Array],
+        secret: Secret | None,
+        frozen: models.Params | None = None,
+    ) -> jax.Array:
+        params = tuning.complete(params, frozen or {})
+        return model.apply(params, to_model_input(augment_and_encrypt(batch, None, secret)), statistics)
+
     @functools.partial(jax.jit, compiler_options=options)
     @precisely
     def eval_step(
@@ -255,8 +265,7 @@ def _compiled(
     ) -> Metrics:
         chex.assert_type(batch["mask"], float)
         chex.assert_equal_shape([batch["mask"], batch["label"]])
-        params = tuning.complete(params, frozen or {})
-        logits = model.apply(params, to_model_input(augment_and_encrypt(batch, None, secret)), statistics)
+        logits = logits_step(params, statistics, batch, secret, frozen)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         predicted, mask = jnp.argmax(logits, -1), batch["mask"]
         return {
@@ -266,16 +275,5 @@ def _compiled(
             "predicted": (jax.nn.one_hot(predicted, logits.shape[-1], dtype=mask.dtype) * mask[:, None]).sum(0),
         }
 
-    @functools.partial(jax.jit, compiler_options=options, out_shardings=shardings(mesh)[0])
-    @precisely
-    def logits_step(
-        params: models.Params,
-        statistics: models.Statistics,
-        batch: dict[str, jax.Array],
-        secret: Secret | None,
-        frozen: models.Params | None = None,
-    ) -> jax.Array:
-        params = tuning.complete(params, frozen or {})
-        return model.apply(params, to_model_input(augment_and_encrypt(batch, None, secret)), statistics)
-
-    return init_state, train_step, eval_step, logits_step
+    compiled_logits = jax.jit(precisely(logits_step), compiler_options=options, out_shardings=shardings(mesh)[0])
+    return init_state, train_step, eval_step, compiled_logits

@@ -1,4 +1,4 @@
-"""Arguments of the commands that plan a training step: sizes, and its division among devices."""
+"""Arguments of the commands that plan or measure a training step: sizes, and its division among devices."""
 
 import argparse
 
@@ -7,8 +7,8 @@ from ppvit_jax.config import REDUCE_DTYPES
 from ppvit_jax.errors import COUNT, SIDE
 
 
-def add_sizes(parser: argparse.ArgumentParser, *, classes: int) -> None:
-    """Adds --image-size, and --classes with this default."""
+def add_image_size(parser: argparse.ArgumentParser) -> None:
+    """Adds --image-size."""
     parser.add_argument(
         "--image-size",
         action=Number,
@@ -17,6 +17,11 @@ def add_sizes(parser: argparse.ArgumentParser, *, classes: int) -> None:
         metavar="PIXELS",
         help="side of an image in pixels (default: %(default)s)",
     )
+
+
+def add_sizes(parser: argparse.ArgumentParser, *, classes: int) -> None:
+    """Adds --image-size, and --classes with this default."""
+    add_image_size(parser)
     parser.add_argument(
         "--classes",
         action=Number,

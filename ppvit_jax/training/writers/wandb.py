@@ -46,7 +46,7 @@ class WeightsAndBiases:
             dir=run.folder,
             id=run.recorded_id or None,
             resume="allow",
-            # Of a program that calls this one, its own run stays what it is.
+            # A program that calls this one keeps its own run.
             reinit="create_new",
             config=dict(run.settings),
             # Settings such as log_steps may change when a run is resumed.
