@@ -21,8 +21,7 @@ def luma_correlation(images, guessed):
     return abs(np.corrcoef(images.mean(-1).ravel(), guessed.mean(-1).ravel())[0, 1])
 
 
-@pytest.mark.parametrize("np_key", ["shared", "independent"])
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize(("np_key", "number"), [("shared", 0), ("shared", 1), ("independent", 2)])
 def test_the_picture_is_found(np_key, number):
     method, images = LearnableEncryption(block_size=4, np_key=np_key), crops()
     encrypted = method.encrypt(images, method.derive(SecretKey(bytes([number] * 32)), height=SIDE, width=SIDE))

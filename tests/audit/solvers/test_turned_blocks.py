@@ -40,7 +40,7 @@ def attack(number, images, **options):
     return method.decrypt(encrypted, secret)
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(2))
 def test_blocks_return_to_their_places_upright(number):
     images = crops()
     assert alike(images, attack(number, images)) == 1
