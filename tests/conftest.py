@@ -12,8 +12,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Many tests, and the processes that they start, compile the same programs: the first one to do so serves the others.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-# Programs of tests run once, on little: LLVM's optimizations take longer than they save. XLA's own, such as fusion, stay.
-# Tests that ask for the fixture `as_released` have LLVM's, too.
+# Programs of tests run once, on small arrays: LLVM's optimizations take longer than they save. XLA's own, such as
+# fusion, stay. The fixture `as_released` brings LLVM's back.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores. Threads of theirs that wait for each other would keep them busy.

@@ -161,6 +161,7 @@ def test_whole_training_trajectories_stay_equal(optimizer, encryption):
     np.testing.assert_allclose(encrypted["metrics"]["loss"], plain["metrics"]["loss"], rtol=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(key=keys, other=keys, before=st.sampled_from(("none", *ABSORBED)), after=st.sampled_from(("none", *ABSORBED)))
 def test_restore_undoes_adapt_and_rekey_is_both(key, other, before, after):

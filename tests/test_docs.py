@@ -158,6 +158,7 @@ def test_a_page_runs_after_the_readme(page, story):
     run_blocks(page, story)
 
 
+@pytest.mark.slow
 def test_no_docstring_hides_its_subject_and_spelling_is_american():
     folders = ("ppvit_jax", "configs", "checkpoints_convert", "benchmarks", "tests")
     british = re.compile(

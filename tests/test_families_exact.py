@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from helpers.marks import mark_slow
 from helpers.tiny import assert_close_tree, assert_same_tree, random_images, random_params
 
 from ppvit_jax import models
@@ -66,7 +67,10 @@ def _encrypt(config, encryption, images):
 
 @pytest.mark.parametrize(
     ("case", "dtype", "tolerance"),
-    [(case, "float64", 1e-12) for case in CASES] + [(case, "float32", 1e-5) for case in PARTS],
+    mark_slow(
+        [(case, "float64", 1e-12) for case in CASES] + [(case, "float32", 1e-5) for case in PARTS],
+        but=[("MAE", "float64", 1e-12), ("CLIP", "float32", 1e-5)],
+    ),
 )
 def test_the_adapted_model_on_encrypted_images_computes_what_the_plain_one_does(case, dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):

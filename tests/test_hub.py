@@ -150,6 +150,7 @@ def test_one_file_is_named_by_its_path(state, capsys):
         hub.fetch(f"{NAME}:other.npz")
 
 
+@pytest.mark.slow
 def test_training_takes_names_and_checks_the_sha256_of_a_file(tmp_path, capsys):
     demo, name = ROOT / "configs" / "demo.py", f"{NAME}:weights/vit.npz"
     arguments = [f"--config={demo}", f"--workdir={tmp_path / 'run'}", f"--config.checkpoint={name}"]
@@ -181,6 +182,7 @@ def test_the_paper_s_configuration_names_its_weights_unless_they_lie_here(tmp_pa
     assert configuration.load(str(file)).checkpoint == "ViT-B_16.npz"
 
 
+@pytest.mark.slow
 def test_the_environment_names_the_hub(server, tmp_path):
     address = f"http://127.0.0.1:{server.server_address[1]}"
     environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "JAX_PLATFORMS": "cpu"}

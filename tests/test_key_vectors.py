@@ -212,6 +212,7 @@ def test_permutations_are_bijections_and_those_of_a_second_implementation(master
     assert permutation.tolist() == _reference_permutation(master, name, length)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(
     master=st.binary(min_size=32, max_size=32),

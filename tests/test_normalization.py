@@ -30,6 +30,7 @@ def _convmixer():
     return models.parse_name("ConvMixer-16/1", image_size=16, num_classes=3, dtype="float64", options=options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [tiny_model(dtype="float64"), _convmixer()], ids=["ViT", "ConvMixer"])
 def test_the_model_computes_the_same_function_of_the_pixels(config):
     with jax.enable_x64(True):
@@ -66,6 +67,7 @@ def test_a_model_for_imagenets_constants_is_adapted_exactly_after_it_is_rewritte
             np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_equal_values_change_nothing_and_dtypes_stay():
     params = random_params(tiny_model())
     assert fold_normalization(params, HALF, ([0.5] * 3, [0.5] * 3)) is params

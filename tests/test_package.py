@@ -14,6 +14,7 @@ import ppvit_jax
 from ppvit_jax import Permutations
 
 
+@pytest.mark.slow
 def test_the_example_in_the_docstring_runs():
     assert doctest.testmod(ppvit_jax) == (0, 10)
 
@@ -31,6 +32,7 @@ def test_every_name_is_the_functions_or_classes_own_and_the_type_checker_sees_it
         _ = ppvit_jax.nothing  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_nothing_else():
     code = (
         "import sys; before = set(sys.modules); import ppvit_jax; "

@@ -48,6 +48,7 @@ def _calls_of_require() -> list[tuple[str, list[str]]]:
     return calls
 
 
+@pytest.mark.slow
 def test_a_refusal_names_an_extra_that_installs_what_is_missing():
     calls = _calls_of_require()
     assert len(calls) > 6

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from helpers.marks import mark_slow
 from helpers.photographs import crops
 from helpers.tiny import random_params, tiny_model
 
@@ -28,7 +29,9 @@ def _timeless(finding):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in finding.rows]
 
 
-@pytest.mark.parametrize("spec", ["bs+ps", "np", "pe", "color-neuracrypt", "neuracrypt:width=96"])
+@pytest.mark.parametrize(
+    "spec", mark_slow(["bs+ps", "np", "pe", "color-neuracrypt", "neuracrypt:width=96"], but=["np", "pe"])
+)
 def test_a_method_meets_every_attack(spec, images, tmp_path):
     base = random_params(tiny_model(image_size=32))
     material = Material(images, None, COUNTS, models=Models(base, base, 4, 32))
@@ -52,6 +55,7 @@ def test_a_method_meets_every_attack(spec, images, tmp_path):
         assert reason in text
 
 
+@pytest.mark.slow
 def test_only_attacks_that_the_material_allows_are_tried(images):
     methods = [parse(spec, BLOCK) for spec in ("bs", "np")]
     on_images = compare(methods, Material(images, None, COUNTS), attacks.ATTACKS, keys=2, seed=0)

@@ -130,6 +130,7 @@ def test_encrypt_warns_by_the_argument_alone(tmp_path, capsys, extra, expected):
     assert _warnings(capsys.readouterr().err) == expected
 
 
+@pytest.mark.slow
 def test_encrypt_warns_without_slow_imports(tmp_path):
     write_images(tmp_path / "in", ["a/1.png"])
     options = ["encrypt", "--key", make_key(tmp_path), "--input", tmp_path / "in", "--output", tmp_path / "out"]

@@ -12,6 +12,7 @@ def test_the_exponent_is_that_of_the_larger_half():
     assert growth.exponent(sizes, [10.0, 10.0, 10.0, 20.0, 40.0, 80.0]) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_draws_a_picture(tmp_path):
     steps = [
         {"line": line, "batch_size": size, "seconds": 0.1 * size, "program_mebibytes": 100.0 + size}

@@ -12,6 +12,7 @@ from ppvit_jax.errors import UserError
 SETTINGS = Settings((), (), (), 16, 2, False, "cpu", "", "", Path())
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_says_why_and_does_no_harm():
     found = one_step.measure(SETTINGS, "jax", "ViT-Micro/7", "float32", 2)
     assert found.keys() == {"failed"} and "not a multiple of the patch size 7" in found["failed"]

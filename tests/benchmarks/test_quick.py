@@ -205,6 +205,7 @@ def test_a_wrong_encryption_is_an_error(tmp_path, monkeypatch, place):
         command.check([row])
 
 
+@pytest.mark.slow
 def test_a_wrong_encryption_inside_of_steps_is_an_error(tmp_path):
     state = session(tmp_path)
     state.program_secret = {name: np.roll(array, 1, -1) for name, array in state.program_secret.items()}
@@ -214,6 +215,7 @@ def test_a_wrong_encryption_inside_of_steps_is_an_error(tmp_path):
     assert exact["verdict"] == "MISSED" and exact["broken"]
 
 
+@pytest.mark.slow
 def test_a_wrong_adaptation_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(adaptation, "adapt", lambda params, permutations: params)
     rows = list(promises.exactness(session(tmp_path)).run())

@@ -99,6 +99,7 @@ BOTH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", BOTH)
 def test_the_average_is_taken_unless_another_choice_is_made(tmp_path, capsys, program):
     torch.save(BOTH[program](), tmp_path / "both.pth")
@@ -269,6 +270,7 @@ def test_images_of_one_channel_and_oblong_patches_are_named(tmp_path, capsys):
         assert f"{message}, but only square patches of RGB images" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_positions_of_the_patches_alone_give_the_class_token_the_position_zero(tmp_path):
     """As timm computes a model with no_embed_class."""
     options = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 3}

@@ -62,6 +62,7 @@ def test_an_adapted_model_on_encrypted_files_gives_our_logits(tmp_path, name, si
     assert model.config.ppvit["key_fingerprint"] == metadata.key_fingerprint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapted", [False, True])
 def test_there_and_back_is_the_same_checkpoint(tmp_path, adapted):
     _, metadata = write_model(tmp_path / "model.npz", CONFIG, adapted=adapted)
@@ -154,6 +155,7 @@ def test_labels_without_names_stay_so(tmp_path):
     assert arrays(tmp_path / "back.npz")[1] == expected
 
 
+@pytest.mark.slow
 def test_without_head_it_is_the_bare_model(tmp_path):
     write_model(tmp_path / "model.npz", tiny_vit(representation_size=24))
     assert convert("npz_to_hf", tmp_path / "model.npz", tmp_path / "hf", "--without-head") == 0
@@ -204,6 +206,7 @@ def test_a_mistake_gives_one_line_and_writes_nothing(folder, capsys, mistake):
     assert not [path for path in folder.iterdir() if path.name not in ("hf", "model.npz")]
 
 
+@pytest.mark.slow
 def test_what_it_cannot_be_is_refused(folder, capsys):
     assert convert("npz_to_hf", folder / "model.npz", folder / "hf") == 1
     assert "exists: choose another name" in capsys.readouterr().err

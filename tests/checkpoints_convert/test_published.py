@@ -12,6 +12,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 from helpers.command import make_key, run_ppvit
 from helpers.convert import convert
+from helpers.marks import mark_slow
 from helpers.published import HALF, NAMES, has_head, load, normalization, outputs, publish
 from helpers.pytorch import torch
 from helpers.tiny import assert_same_tree, flatten, random_images, random_params, tiny_model
@@ -42,6 +43,7 @@ def compute(arrays, metadata, images=IMAGES):
     return np.asarray(jax.jit(models.build(config).apply)(params, pixels))
 
 
+@pytest.mark.slow
 def test_a_dinov3_is_restored_into_our_format_alone(tmp_path, capsys):
     model, key = publish(tmp_path / "folder", "Hugging Face: DINOv3"), make_key(tmp_path)
     expected = outputs(model, "Hugging Face: DINOv3", IMAGES)
@@ -57,7 +59,9 @@ def test_a_dinov3_is_restored_into_our_format_alone(tmp_path, capsys):
     np.testing.assert_allclose(compute(*checkpoint.read(restored)), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "DINOv3" not in name])
+@pytest.mark.parametrize(
+    "name", mark_slow([name for name in NAMES if "DINOv3" not in name], but=["timm: DINOv2", "Hugging Face: ViT"])
+)
 def test_a_published_model_is_read_adapted_restored_and_loaded_by_its_program(tmp_path, capsys, name):
     model, key = publish(tmp_path / "folder", name), make_key(tmp_path)
     own, theirs = normalization(name), outputs(model, name, IMAGES)
@@ -163,6 +167,7 @@ def test_a_head_that_hugging_face_has_no_class_for_is_named(tmp_path, capsys):
     assert run_ppvit("restore", *options, "--output", tmp_path / "out.npz") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["token", "token_mean"])
 def test_a_new_head_on_dinov2_is_written_to_hugging_faces_classifier(tmp_path, pool):
     publish(tmp_path / "folder", "Hugging Face: DINOv2")
@@ -177,6 +182,7 @@ def test_a_new_head_on_dinov2_is_written_to_hugging_faces_classifier(tmp_path, p
     np.testing.assert_allclose(compute(arrays, metadata), theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_head_on_the_class_token_of_a_distilled_deit_is_written_to_both_heads_of_timm(tmp_path):
     name = "timm: DeiT distilled"
     publish(tmp_path / "folder", name)
@@ -195,6 +201,7 @@ def test_names_of_hugging_face_without_config_need_it(tmp_path, capsys):
         published.read(tmp_path / "folder")
 
 
+@pytest.mark.slow
 def test_restore_into_a_folder_needs_the_program_that_the_model_came_from(tmp_path, capsys):
     key = make_key(tmp_path)
     plain, adapted = tmp_path / "plain.npz", tmp_path / "adapted.npz"
@@ -209,6 +216,7 @@ def test_restore_into_a_folder_needs_the_program_that_the_model_came_from(tmp_pa
     assert_same_tree(checkpoint.read(tmp_path / "out")[0], flatten(random_params(tiny_model())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["DINOv2 with registers", "DeiT distilled", "SigLIP by the mean"])
 def test_the_scripts_convert_the_families_there_and_back(tmp_path, name):
     """timm's class token with registers contains its position, and Hugging Face's does not."""
@@ -231,6 +239,7 @@ def test_the_scripts_convert_the_families_there_and_back(tmp_path, name):
             assert_same_tree(checkpoint.read(tmp_path / "back.npz")[0], arrays)
 
 
+@pytest.mark.slow
 def test_info_and_predict_take_a_folder(tmp_path, capsys):
     name = "Hugging Face: DINOv2"
     model = publish(tmp_path / "folder", name)

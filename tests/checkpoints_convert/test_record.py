@@ -219,6 +219,7 @@ def test_weights_in_several_files_and_parts_that_a_classifier_ignores_are_named(
     assert_same_tree(arrays(folder / "shards.npz")[0], flatten(random_params(CONFIG)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
 def test_logits_are_those_of_hugging_face_and_timm(tmp_path, activation):
     options = {"activation": activation, "epsilon": 1e-2}

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.marks import mark_slow
 from helpers.tiny import assert_same_tree, flatten, random_params
 
 from checkpoints_convert.names import Entry, from_google, select, to_google, with_prefix
@@ -33,7 +34,11 @@ def _config(name, **options) -> Any:
 # Hugging Face has no DeiT III.
 @pytest.mark.parametrize(
     ("name", "options", "program"),
-    [(*model, "timm") for model in MODELS] + [(*model, "hugging_face") for model in MODELS if "III" not in model[0]],
+    mark_slow(
+        [(*model, "timm") for model in MODELS]
+        + [(*model, "hugging_face") for model in MODELS if "III" not in model[0]],
+        but=[(*MODELS[6], "timm"), (*MODELS[0], "hugging_face")],
+    ),
 )
 def test_every_array_has_a_tensor_and_comes_back(name, options, program):
     config = _config(name, **options)

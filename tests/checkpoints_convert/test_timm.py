@@ -79,6 +79,7 @@ def test_what_timm_saves_is_read(tmp_path, ending):
     np.testing.assert_allclose(logits(params, CONFIG, images), theirs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
 @pytest.mark.parametrize("adapted", [False, True])
 def test_there_and_back_is_the_same_file(tmp_path, ending, adapted):
@@ -129,6 +130,7 @@ def test_a_file_without_head_gives_a_checkpoint_for_fine_tuning(tmp_path):
     assert params["head"]["kernel"].shape == (192, len(CLASSES)) and not params["head"]["kernel"].any()
 
 
+@pytest.mark.slow
 def test_the_pre_logits_of_older_files_are_read(tmp_path):
     config = tiny_vit(representation_size=24)
     source, target = tmp_path / "old.safetensors", tmp_path / "model.npz"

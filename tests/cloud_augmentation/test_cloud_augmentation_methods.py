@@ -28,6 +28,7 @@ def test_mixup_is_a_sum_of_each_image_and_the_next():
         np.testing.assert_allclose(mixed[i], w * images[i] + (1 - w) * images[(i + 1) % 5], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_mixup_and_its_labels_agree_with_timm():
     images, labels = _images(4), np.array([2, 0, 1, 1])
     theirs = timm.data.Mixup(mixup_alpha=0.4, label_smoothing=0.1, num_classes=3)
@@ -45,6 +46,7 @@ def test_mixup_and_its_labels_agree_with_timm():
     np.testing.assert_allclose(examples.targets, targets[order], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_shares_of_mixup_and_cutmix_have_the_beta_distribution():
     keys = jax.random.split(jax.random.key(0), 4000)
     shares = np.asarray(jax.jit(jax.vmap(lambda key: draw_share(key, 0.4, 2)))(keys))
@@ -66,6 +68,7 @@ def test_cutmix_takes_whole_blocks_of_the_next_image():
         np.testing.assert_array_equal(mixed[i], expected)
 
 
+@pytest.mark.slow
 def test_cutmix_shares_are_areas_and_bytes_stay_bytes():
     images = jnp.tile(jnp.arange(8, dtype=jnp.uint8).reshape(-1, 1, 1, 1), (1, 12, 12, 3))
     apply = jax.jit(lambda key: cutmix.CutMix().apply(Augmented(images), key, BLOCK))
@@ -137,6 +140,7 @@ def test_strengths_bound_the_changes(spec, bounds):
     assert values.max() - values.min() > 0.98 * span
 
 
+@pytest.mark.slow
 def test_where_several_methods_mix_each_image_draws_one():
     augmentations = cloud_augmentation.parse("mixup:alpha=100+cutmix:alpha=100")
     images = jnp.tile(jnp.arange(200, dtype=jnp.uint8).reshape(-1, 1, 1, 1), (1, 8, 8, 3))
@@ -151,6 +155,7 @@ def test_where_several_methods_mix_each_image_draws_one():
     np.testing.assert_allclose(flat.mean(1), expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_draws_depend_on_the_random_key_alone_and_the_order_of_the_spec_does_not_matter():
     def augment(spec, seed):
         return cloud_augmentation.parse(spec).apply(
@@ -164,6 +169,7 @@ def test_draws_depend_on_the_random_key_alone_and_the_order_of_the_spec_does_not
     np.testing.assert_array_equal(np.asarray(augment("token_drop", 0).kept), np.asarray(one.kept))
 
 
+@pytest.mark.slow
 def test_without_methods_nothing_changes():
     images = jnp.asarray(random_images(2, 8))
     augmented = cloud_augmentation.parse("none").apply(images, jax.random.key(0), BLOCK, "float32")

@@ -76,6 +76,7 @@ def test_the_images_may_have_another_size_than_the_checkpoint(tmp_path, plain, k
     assert_same_tree(params, adaptation.adapt(resized, _permutations(key, image_size=224)))
 
 
+@pytest.mark.slow
 def test_the_checkpoint_in_the_package_gets_its_name_and_keeps_its_size(tmp_path, key, capsys):
     options = ["--key", key, "--checkpoint=embedded"]
     assert _run("adapt", *options, "--output", tmp_path / "adapted.npz") == 0
@@ -125,6 +126,7 @@ def test_a_model_of_any_family_is_adapted_and_restored(tmp_path, key, title, has
     assert_close_tree(back[0], flatten(expected), 1e-6)
 
 
+@pytest.mark.slow
 def test_double_precision_and_pre_logits_are_kept(tmp_path, key):
     model = tiny_model(representation_size=8)
     params = random_params(model, dtype=np.float64)
@@ -207,6 +209,7 @@ def test_a_mistake_gives_one_line_and_writes_nothing(tmp_path, plain, key, capsy
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_model_that_shows_the_permutation_of_blocks_is_adapted_with_a_warning(tmp_path, key, capsys):
     named: Any = models.parse_name("DINOv3-S/16", image_size=32, num_classes=3)
     config = dataclasses.replace(named, layers=1, hidden_size=16, heads=2, mlp_size=16)

@@ -90,6 +90,7 @@ def test_everything_in_one_report(folder, tmp_path, capsys):
     assert text in printed
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said(folder, tmp_path, capsys):
     arguments = [*_arguments(folder, "base", "model"), f"--output={tmp_path / 'report'}", "--methods"]
     assert run_ppvit("audit", "all", *arguments) == 0
@@ -100,6 +101,7 @@ def test_what_is_missing_is_said(folder, tmp_path, capsys):
     assert content["not_run"]["dictionary"] == "it needs --plain and --encrypted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack", "names"),
     [
@@ -228,6 +230,7 @@ def test_a_new_attack_is_in_the_report_and_the_matrix(brightness, folder, tmp_pa
     ]
 
 
+@pytest.mark.slow
 def test_an_orthogonal_matrix_is_recovered(folder, tmp_path, capsys):
     arguments = ["--plain=photographs", "--image-size=64", "--patch-size=4", "--keys=2", "--pairs=1,2"]
     arguments.append(f"--base={folder / 'base.npz'}")

@@ -212,6 +212,7 @@ def test_what_cannot_be_read_can_be_left_out(tmp_path, key, capsys):
     assert manifest is not None and len(manifest.files) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take text alone")
 def test_names_need_not_be_text(tmp_path, key):
     """The command runs in a process of its own, whose output is a pipe."""
@@ -231,6 +232,7 @@ def test_names_need_not_be_text(tmp_path, key):
     assert b"a\xff.png" in (tmp_path / "names.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_images_of_the_right_size_are_encrypted_without_jax(tmp_path, key):
     write_images(tmp_path / "in", ["a/1.png"], size=32)
     command = ["encrypt", "--key", key, "--input", tmp_path / "in", "--output", tmp_path / "out", *SIZES]

@@ -82,6 +82,7 @@ def test_killed_and_continued_it_is_the_same_file_for_file(tmp_path, key, capsys
     assert contents(killed) == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_tfds_data_set_killed_and_continued_is_the_same(tmp_path, key, monkeypatch):
     from ppvit_jax.offline import outputs
     from ppvit_jax.offline.journal import Journal
@@ -136,6 +137,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, key):
     assert peaks[1] - peaks[0] < 30, peaks
 
 
+@pytest.mark.slow
 def test_a_full_disk_gives_one_line_and_the_command_continues(tmp_path, key, monkeypatch, capsys):
     import array_record.python.array_record_module as array_record
 

@@ -52,6 +52,7 @@ def _content(output):
     return json.loads((output / "evaluation.json").read_text())
 
 
+@pytest.mark.slow
 def test_measures_are_those_of_the_predictions(folder, tmp_path, capsys):
     output = tmp_path / "out"
     assert _evaluate(folder, output, "plain.npz", "--input", folder / "images", "--batch-size=5") == 0
@@ -83,6 +84,7 @@ def test_measures_are_those_of_the_predictions(folder, tmp_path, capsys):
     assert lines[-1].startswith(f"{output / 'evaluation.json'}, {output / 'confusion.csv'}, ")
 
 
+@pytest.mark.slow
 def test_the_adapted_model_on_encrypted_images_has_the_plain_measures(folder, tmp_path):
     assert _evaluate(folder, tmp_path / "plain", "plain.npz", "--input", folder / "images") == 0
     assert _evaluate(folder, tmp_path / "cloud", "adapted.npz", "--input", folder / "encrypted1") == 0
@@ -129,6 +131,7 @@ def test_a_mismatch_may_be_allowed(folder, tmp_path):
     assert _evaluate(folder, tmp_path / "out", "adapted.npz", *arguments) == 0
 
 
+@pytest.mark.slow
 def test_classes_are_matched_by_name(folder, tmp_path, capsys):
     write_images(tmp_path / "fish", ["cat/0.png", "fish/0.png", "trout/0.png"], size=32)
     assert _evaluate(folder, tmp_path / "out", "plain.npz", "--input", tmp_path / "fish") == 1
@@ -152,6 +155,7 @@ def test_results_are_not_overwritten(folder, tmp_path, capsys):
     assert "evaluation.json exists: choose another folder for --output" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_csv_has_the_measures_of_its_folder(folder, tmp_path):
     rows = [(folder / "images" / path, path.split("/")[1], path.split("/")[0]) for path in FILES]
     file = write_csv(tmp_path / "list.csv", rows, ("path", "label", "split"))
@@ -160,6 +164,7 @@ def test_a_csv_has_the_measures_of_its_folder(folder, tmp_path):
     assert _content(tmp_path / "csv")["metrics"] == _content(tmp_path / "folder")["metrics"]
 
 
+@pytest.mark.slow
 def test_a_csv_with_several_labels_has_their_measures(folder, tmp_path, capsys):
     labels = [("cat", "dog"), ("owl",), ("dog",), ("cat",), (), ("cat", "dog", "owl")]
     rows = [(folder / "images" / path, ";".join(names) + ";") for path, names in zip(FILES, labels, strict=False)]
@@ -184,6 +189,7 @@ def test_a_csv_with_several_labels_has_their_measures(folder, tmp_path, capsys):
     assert "was trained on any number of labels per image, but the images have one label" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--tfds", "--input"])
 def test_a_tfds_data_set_has_splits(tmp_path, option):
     path = build(tmp_path / "data", fixed=True)

@@ -44,6 +44,7 @@ def _run_program(path, images):
     return np.asarray(logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_program_of_an_adapted_model_takes_encrypted_images_without_the_key(folder, capsys, form):
     key = keys.load(folder / "1.key")
@@ -89,6 +90,7 @@ def test_both_files_carry_the_same_description(folder):
     assert (description["encryption"], description["adapted_to"], description["classes"]) == ("bs+ps", "bs+ps", 3)
 
 
+@pytest.mark.slow
 def test_the_recorded_normalization_is_inside(folder):
     config = tiny_family("MAE")
     params, metadata = random_params(config), Metadata("", 16, mean=IMAGENET[0], std=IMAGENET[1])

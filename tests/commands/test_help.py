@@ -144,6 +144,7 @@ def test_the_help_of_the_commands_on_models_lists_these_alone(command):
     assert listed and re.split(", | or ", listed[1]) == adaptable_encryptions()
 
 
+@pytest.mark.slow
 def test_adapt_takes_what_its_help_lists_and_refuses_the_rest(tmp_path, capsys):
     checkpoint.write(tmp_path / "plain.npz", random_params(tiny_model()), Metadata(image_size=16))
     options = ["--key", make_key(tmp_path, 1), "--checkpoint", tmp_path / "plain.npz", "--image-size=16"]

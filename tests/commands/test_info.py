@@ -38,6 +38,7 @@ def test_a_key_tells_its_fingerprint_and_nothing_secret(tmp_path, capsys, passph
     assert not any(secret in str(facts) for secret in secrets)
 
 
+@pytest.mark.slow
 def test_checkpoints_and_encrypted_images(tmp_path, capsys):
     key = make_key(tmp_path, 1)
     fingerprint = keys.load(key).fingerprint

@@ -65,6 +65,7 @@ def test_the_adapted_model_on_encrypted_images_gives_the_plain_logits(folder):
     assert other["files"].tolist()[0] == "cat/00000000.png"
 
 
+@pytest.mark.slow
 def test_a_folder_inside_and_one_image_have_the_manifest_above(folder):
     assert _predict(folder, "adapted.npz", "encrypted") == 0
     assert _predict(folder, "adapted.npz", "encrypted/dog", output="dog.npz") == 0
@@ -74,6 +75,7 @@ def test_a_folder_inside_and_one_image_have_the_manifest_above(folder):
     np.testing.assert_allclose(np.load(folder / "one.npz")["logits"], logits[2:3], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_classes_and_probabilities_as_a_table(folder):
     assert _predict(folder, "plain.npz", "images") == 0
     assert _predict(folder, "plain.npz", "images", output="out.csv") == 0
@@ -92,6 +94,7 @@ def test_classes_without_names_are_numbers(folder):
     assert {line.split(",")[1] for line in (folder / "out.csv").read_text().splitlines()[1:]} <= {"0", "1", "2"}
 
 
+@pytest.mark.slow
 def test_a_tfds_data_set(folder):
     build(folder / "data", fixed=False)
     options = ["--key", folder / "1.key", "--tfds=toy", "--data-dir", folder / "data", "--splits=test"]
@@ -104,6 +107,7 @@ def test_a_tfds_data_set(folder):
     np.testing.assert_allclose(encrypted["logits"], plain["logits"][chosen], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_another_key_is_refused_with_both_fingerprints_unless_asked_for(folder, capsys):
     options = ["--image-size=32", "--patch-size=8", "--input", folder / "images"]
     assert _run("encrypt", "--key", folder / "2.key", "--output", folder / "other", *options) == 0

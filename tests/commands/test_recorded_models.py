@@ -99,6 +99,7 @@ def _images_of(folder, number, **fields):
     )
 
 
+@pytest.mark.slow
 def test_predict_normalizes_and_resizes_as_recorded(folder, capsys):
     _write(folder, dataclasses.replace(IMAGENET, resize="squash"))
     assert _predict(folder) == 0
@@ -115,6 +116,7 @@ def test_predict_normalizes_and_resizes_as_recorded(folder, capsys):
     np.testing.assert_allclose(np.load(folder / "out.npz")["logits"], expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_csv_can_hold_all_probabilities(folder):
     _write(folder, IMAGENET)
     assert _predict(folder, "--probabilities", output="all.csv") == 0
@@ -130,6 +132,7 @@ def test_the_csv_can_hold_all_probabilities(folder):
         assert [row["class"] for row in csv.DictReader(file)] == [row["class"] for row in rows]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_former_version_works_with_one_note(folder, capsys):
     _write(folder, Metadata())
     assert _predict(folder) == 0
@@ -145,6 +148,7 @@ def test_a_checkpoint_of_a_former_version_works_with_one_note(folder, capsys):
     assert checkpoint.read(folder / "adapted.npz")[1].image_size == 16
 
 
+@pytest.mark.slow
 def test_adapt_and_restore_keep_the_function_and_the_record(folder, capsys):
     _write(folder, dataclasses.replace(IMAGENET, resize="squash"))
     plain = _logits(_pixels(folder, "squash"), MEAN, STD)
@@ -204,6 +208,7 @@ def test_a_normalization_that_channels_share_stays_in_the_record(folder):
     assert (metadata.mean, metadata.std, metadata.encryption) == (record.mean, record.std, "none")
 
 
+@pytest.mark.slow
 def test_a_model_that_was_trained_on_encrypted_images_takes_these_alone(folder, capsys):
     _write(folder, _images_of(folder, 1))
     assert _encrypt(folder) == 0 and _encrypt(folder, 2, "other") == 0
@@ -266,6 +271,7 @@ def _refusals(folder):
     yield RECORD, PARAMS, [*predict, "--probabilities"], ["--probabilities is for a .csv", "new.npz"]
 
 
+@pytest.mark.slow
 def test_a_contradiction_is_one_line_with_both_values_and_writes_nothing(folder, capsys):
     for metadata, params, command, values in _refusals(folder):
         _write(folder, metadata, params=params)

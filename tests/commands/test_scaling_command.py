@@ -25,6 +25,7 @@ def _table(capsys, *arguments):
     return [dict(zip(head, row, strict=True)) for row in rows]
 
 
+@pytest.mark.slow
 def test_a_row_for_each_model_sharding_and_number_of_devices(capsys):
     rows = _table(capsys, "--model=ViT-Ti/16,ViT-B/16", "--devices=1,8", "--compute-rate=100", "--bandwidth=50")
     assert len(rows) == 2 * 2 * 2

@@ -107,6 +107,7 @@ def test_checksums_are_those_that_tfds_publishes():
         assert cifar._LAYOUTS[name].sha256 == published
 
 
+@pytest.mark.slow
 def test_no_tensorflow(tmp_path, archives):
     """Neither preparing nor reading may import TensorFlow, even if it is installed."""
     fake = tmp_path / "modules/tensorflow/__init__.py"

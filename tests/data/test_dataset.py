@@ -103,6 +103,7 @@ def test_image_folder(tmp_path, in_memory):
             assert source.fetch(index)[2, 3, 1] == (8, 12)[source.labels[index]]
 
 
+@pytest.mark.slow
 def test_image_folder_subset_and_splits(tmp_path):
     make_folder(tmp_path / "train")
     make_folder(tmp_path / "val")

@@ -76,6 +76,7 @@ def test_training_and_test_crops_share_no_pixel(photograph):
         assert {(crop.mirrored, crop.gray) for crop in drawn} == {(a, b) for a in (True, False) for b in (True, False)}
 
 
+@pytest.mark.slow
 def test_pixels_outside_a_region_do_not_matter(monkeypatch):
     sources = load_photographs()[:2]
     original = photographs._read
@@ -107,6 +108,7 @@ def test_every_class_has_as_many_images_and_all_are_different():
     assert len(set(images)) == len(images)
 
 
+@pytest.mark.slow
 def test_colors_alone_do_not_decide():
     train, test, _ = load_photographs()
 

@@ -70,6 +70,7 @@ def test_crop_is_a_window_of_the_zero_padded_image_and_every_window_occurs():
     assert len(seen) == 25
 
 
+@pytest.mark.slow
 def test_random_resized_crop_takes_windows_of_the_stated_area():
     # On a ramp, the slope of the result shows the window's width.
     ramp = np.broadcast_to((np.arange(64) * 4)[None, None, :, None], (200, 64, 64, 3)).astype(np.uint8)
@@ -83,6 +84,7 @@ def test_random_resized_crop_takes_windows_of_the_stated_area():
         assert sides.max() - sides.min() > 0.3
 
 
+@pytest.mark.slow
 def test_a_flat_image_stays_flat_under_random_resized_crop():
     images = jnp.full((32, 20, 20, 3), 77, jnp.uint8)
     result = _compute(images, 16, "random_resized_crop", jax.random.key(0))

@@ -123,6 +123,7 @@ def _ramps():
     return np.repeat(ramps.astype(np.uint8).reshape(-1, 16, 16, 1), 3, 3)[lowest <= highest]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [_images(*SIZES[0]), _images(*SIZES[1]), _ramps()], ids=[*map(str, SIZES), "ramps"])
 def test_autocontrast_is_torchvisions_but_for_its_rounding_of_whole_results(images):
     low, high = (extreme(images, (1, 2), keepdims=True).astype(np.int32) for extreme in (np.min, np.max))

@@ -164,6 +164,7 @@ def linear_models(monkeypatch):
     step._compiled.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-Micro/8", "ViT-Micro/4", "ResNet-18"])
 def test_a_compiled_step_takes_the_secret_in_both_orders(linear_models, name):
     model_config, config = models.parse_name(name, image_size=16, num_classes=3), default_config()

@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from helpers.marks import mark_slow
 from helpers.tiny import random_images, random_params, tiny_model
 from helpers.tiny_families import CASES, HALF, IMAGENET, tiny_family
 
@@ -13,16 +14,6 @@ from ppvit_jax.checkpoint import Metadata
 from ppvit_jax.data.preprocess import normalize_images
 from ppvit_jax.errors import UserError
 from ppvit_jax.export import onnx_file
-
-# These have every operator between them.
-FAST = (
-    "ViT with pre_logits",
-    "DeiT distilled",
-    "DINOv2 giant with registers",
-    "DINOv3",
-    "SigLIP",
-    "CLIP with the mean",
-)
 
 
 def _run(path, images):
@@ -36,7 +27,7 @@ def _expected(config, params, images, metadata):
     return np.asarray(models.build(config).apply(params, normalize_images(images, mean, std, "float32")))
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=() if case in FAST else pytest.mark.slow) for case in CASES])
+@pytest.mark.parametrize("case", mark_slow(CASES, but=["DeiT distilled"]))
 def test_onnxruntime_computes_the_models_logits_for_batches_of_any_size(case, tmp_path):
     config, path = tiny_family(case), tmp_path / "model.onnx"
     params, images = random_params(config), random_images(5, 16)
@@ -63,6 +54,7 @@ def test_onnxruntime_computes_the_models_logits_for_batches_of_any_size(case, tm
         np.testing.assert_allclose(logits, expected[:count], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_weights_of_a_large_model_are_in_a_second_file(tmp_path, monkeypatch):
     config = tiny_model(image_size=32)
     monkeypatch.setattr(onnx_file, "_ALIGNMENT", 512)
@@ -94,6 +86,7 @@ def test_neither_file_is_left_if_one_cannot_be_written(tmp_path, monkeypatch):
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_other_families_and_dtypes_are_refused_before_anything_is_written(tmp_path):
     convmixer = models.parse_name("ConvMixer-16/2", image_size=16, num_classes=3)
     with pytest.raises(UserError, match=r"ONNX is for Vision Transformers, .* ConvMixer: .* \.stablehlo"):

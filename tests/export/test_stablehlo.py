@@ -19,8 +19,6 @@ from ppvit_jax.data.preprocess import normalize_images
 from ppvit_jax.errors import UserError
 from ppvit_jax.export import stablehlo
 
-# The others have the same operations in another order.
-FAST = ("DINOv3 with SwiGLU",)
 METADATA = Metadata(mean=IMAGENET[0], std=IMAGENET[1], class_names=("cat", "dog", "owl"))
 
 
@@ -43,12 +41,14 @@ def _compare(config, params, statistics, folder):
         np.testing.assert_allclose(logits, expected[:count], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=() if case in FAST else pytest.mark.slow) for case in CASES])
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_the_program_computes_the_models_logits_for_batches_of_any_size(case, tmp_path):
     config = tiny_family(case)
     _compare(config, random_params(config), {}, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_lines_in_the_docs_run_both_kinds_of_files(tmp_path, monkeypatch):
     config, images = tiny_model(), random_images(2, 16)
     params = random_params(config)
@@ -84,6 +84,7 @@ def test_one_module_is_for_all_three_platforms_and_calls_no_library_of_one():
         assert "cudnn" not in exported.mlir_module()
 
 
+@pytest.mark.slow
 def test_a_model_gives_the_same_file_each_time_without_paths_of_this_machine(tmp_path):
     config = tiny_model()
     for name in ("one", "other"):
@@ -94,6 +95,7 @@ def test_a_model_gives_the_same_file_each_time_without_paths_of_this_machine(tmp
     assert jax.config.jax_traceback_in_locations_limit > 0  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.slow
 def test_each_platform_alone_can_be_lowered():
     config = tiny_model()
     params = random_params(config)

@@ -244,6 +244,7 @@ def test_three_steps_of_training_are_those_of_pytorch(network):
         np.testing.assert_allclose(model.apply(params, images, statistics), theirs, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_mixings_penalty_is_zero_for_a_permutation_and_has_a_finite_gradient_at_zero():
     permutation = jnp.eye(6)[np.random.default_rng(0).permutation(6)]
     assert abs(permutation_penalty(permutation)) < 1e-6
@@ -289,6 +290,7 @@ def _from(kernel, distribution):
     return compare(np.ravel(kernel), distribution).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_madonos_kernels_start_as_the_loop_of_the_original_code_sets_them():
     torch.manual_seed(0)
     convolutions = [nn.Conv2d(3, 256, 4, 4, bias=False), nn.utils.spectral_norm(nn.Conv2d(3, 256, 4, 4, bias=False))]
@@ -308,6 +310,7 @@ def test_madonos_kernels_start_as_the_loop_of_the_original_code_sets_them():
     assert not np.allclose(ours[1][0], ours[1][1])
 
 
+@pytest.mark.slow
 def test_tanakas_layers_start_as_keras_layers_do():
     variables = _variables(TanakaAdaptNet(), 64)
     for name, inputs in (("dense_0", 48), ("dense_1", 48), ("dense_2", 48)):
@@ -320,6 +323,7 @@ def test_tanakas_layers_start_as_keras_layers_do():
         assert not layer["bias"].any()
 
 
+@pytest.mark.slow
 def test_tanakas_running_statistics_and_epsilon_are_keras():
     network, variables = TanakaAdaptNet(), _variables(TanakaAdaptNet(), 4)
     images = jnp.asarray(_images(5, 4), jnp.float32)

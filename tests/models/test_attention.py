@@ -37,6 +37,7 @@ def test_attention_is_the_equation_with_its_gradients(dtype, tolerance, shape):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * (1 + abs(theirs).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [CPU, TPU])
 def test_padding_changes_neither_the_result_nor_the_gradients(target):
     """Padding that counted would show, because it is large here; JAX's masked softmax is always in float32."""
@@ -54,6 +55,7 @@ def test_padding_changes_neither_the_result_nor_the_gradients(target):
         assert not ours[:, 5:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [GPU, TPU])
 def test_accelerators_compute_the_same_attention(target):
     _, (query, key, value) = random_operands("float32", *[(4, 6, 2, 8)] * 3)

@@ -55,6 +55,7 @@ def test_the_base_model_of_openclip_is_that_of_timm():
     compare(config, SIZES, theirs=of_timm("vit_base_patch16_clip_224.laion2b", depth=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", _GELUS)
 def test_small_models_are_those_of_timm_and_transformers(activation):
     quick = "quickgelu_" if activation == "quick_gelu" else ""
@@ -64,6 +65,7 @@ def test_small_models_are_those_of_timm_and_transformers(activation):
     compare(config, TINY_SIZES, theirs=theirs, transformers=lambda: _encoder(config), interpolate_pos_encoding=True)
 
 
+@pytest.mark.slow
 def test_the_classifier_of_transformers_takes_the_mean_before_the_last_normalization():
     config = _tiny(num_classes=5, pool="raw_mean")
     compare(config, TINY_SIZES[:1], transformers=lambda: _whole("CLIPForImageClassification", config))

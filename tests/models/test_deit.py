@@ -45,6 +45,7 @@ def test_the_small_distilled_model_is_that_of_timm_and_transformers():
     )
 
 
+@pytest.mark.slow
 def test_the_small_model_of_deit_iii_is_that_of_timm():
     config = _config("DeiT-S/16-III", fields={"layers": 2})
     compare(config, SIZES, theirs=of_timm("deit3_small_patch16_224", depth=2))
@@ -55,6 +56,7 @@ def test_the_small_model_without_distillation_is_that_of_timm():
     compare(config, SIZES, theirs=of_timm("deit_small_patch16_224", depth=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "pool"), [("DeiTForImageClassificationWithTeacher", ""), ("DeiTForImageClassification", "token")]
 )

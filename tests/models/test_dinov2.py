@@ -62,6 +62,7 @@ def test_features_with_registers_are_those_of_transformers():
     compare(config, (252, 224), transformers=lambda: _of_transformers("Model", config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "model", "rows"),
     [("DINOv2-g/14", "", 1), ("DINOv2-g/14-registers", "_reg4", 0)],
@@ -74,6 +75,7 @@ def test_swiglu_is_that_of_timm(name, model, rows):
     compare(config, TINY_SIZES, theirs=theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "suffix"),
     [
@@ -89,6 +91,7 @@ def test_small_models_are_those_of_transformers(name, suffix):
     compare(config, TINY_SIZES, transformers=lambda: _of_transformers(suffix, config))
 
 
+@pytest.mark.slow
 def test_timm_interpolates_the_positions_of_models_with_registers_in_the_same_way():
     config = _tiny("DINOv2-S/14-registers", prefix_rows=0)
     model = timm.create_model(

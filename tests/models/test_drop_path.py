@@ -2,12 +2,14 @@
 
 import dataclasses
 import importlib
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.marks import mark_slow
 from helpers.oracles import draw, file_tensors, read_tensors
 from helpers.pytorch import timm, torch
 from helpers.small_networks import small_config
@@ -51,9 +53,12 @@ def test_factors_are_zero_or_make_up_for_the_zeros():
         assert abs(np.mean((factors[block] == 0).all(0)) - rate**2) < 0.02
 
 
-@pytest.mark.parametrize("case", ["ViT", "DINOv2"])
-@pytest.mark.parametrize("platform", ["cpu", "tpu"])
-@pytest.mark.parametrize("remat", ["none", "blocks"])
+@pytest.mark.parametrize(
+    ("case", "platform", "remat"),
+    mark_slow(
+        itertools.product(["ViT", "DINOv2"], ["cpu", "tpu"], ["none", "blocks"]), but=[("DINOv2", "cpu", "blocks")]
+    ),
+)
 def test_the_branches_are_dropped_where_timm_drops_them(case, platform, remat, monkeypatch):
     """On a TPU the residual stream has another shape; only the code path is that of a TPU here."""
     if (platform, remat) == ("tpu", "blocks"):
@@ -94,6 +99,7 @@ def _names(params):
     return unflatten_dict({name: name for name in params}, sep="/")
 
 
+@pytest.mark.slow
 def test_training_drops_at_random_and_evaluation_never():
     plain = tiny_model()
     dropping: Any = models.set_training_mode(plain, drop_path=0.6, remat="none")
@@ -105,6 +111,7 @@ def test_training_drops_at_random_and_evaluation_never():
     np.testing.assert_array_equal(evaluated[0], evaluated[1])
 
 
+@pytest.mark.slow
 def test_without_drop_path_nothing_is_drawn_and_nothing_computed_again():
     params, images = random_params(tiny_model()), _images(2)
 

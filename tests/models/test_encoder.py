@@ -24,6 +24,7 @@ def _loss_and_gradients(config, params, images):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("representation_size", [None, 8])
 def test_rows_of_padding_change_neither_the_loss_nor_any_gradient(monkeypatch, representation_size):
     """JAX's masked softmax is in float32 even in float64."""

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
+from helpers.marks import mark_slow
 from helpers.tiny import flatten, random_params
 
 from ppvit_jax import checkpoint, keys, models
@@ -158,13 +159,16 @@ def test_options_and_sizes_that_no_model_has_give_one_line(name, options, fields
 
 @pytest.mark.parametrize(
     ("name", "patch_size", "input_shape", "has_statistics"),
-    [
-        ("ViT-Micro/8", 8, (16, 16, 3), False),
-        ("ConvMixer-16/1", 4, (16, 16, 3), True),
-        ("ResNet-18", 0, (16, 16, 3), True),
-        ("PyramidNet-8/12", 0, (16, 16, 3), True),
-        ("NeuraCrypt-32/8", 8, (4, 32), False),
-    ],
+    mark_slow(
+        [
+            ("ViT-Micro/8", 8, (16, 16, 3), False),
+            ("ConvMixer-16/1", 4, (16, 16, 3), True),
+            ("ResNet-18", 0, (16, 16, 3), True),
+            ("PyramidNet-8/12", 0, (16, 16, 3), True),
+            ("NeuraCrypt-32/8", 8, (4, 32), False),
+        ],
+        but=[("ConvMixer-16/1", 4, (16, 16, 3), True), ("NeuraCrypt-32/8", 8, (4, 32), False)],
+    ),
 )
 def test_every_family_initialises_trains_and_applies(name, patch_size, input_shape, has_statistics):
     options = {"patch_size": 4, "adaptive_matrix": "free", "adaptation_network": "ele"}
@@ -243,6 +247,7 @@ def test_shapes_that_a_family_cannot_have_are_named_before_the_run(overrides, me
         configuration.load(str(ROOT / "configs" / "table2.py") + ":plain_convmixer", overrides)
 
 
+@pytest.mark.slow
 def test_a_class_token_without_a_position_gets_one_of_zeros():
     """timm's DINOv2 with registers has none; a model by its name has one."""
     named: Any = models.parse_name("DINOv2-S/14-registers", image_size=28, num_classes=3)

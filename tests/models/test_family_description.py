@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
+from helpers.marks import mark_slow
 from helpers.tiny import assert_same_tree, flatten, random_images, random_params
 from helpers.transformers import tiny_transformers
 from hypothesis import given, settings
@@ -200,7 +201,7 @@ def _family(prefix):
     )
 
 
-@pytest.mark.parametrize("prefix", [0, 2, 5])
+@pytest.mark.parametrize("prefix", mark_slow([0, 2, 5], but=[2]))
 def test_a_new_family_is_adapted_exactly_by_its_description_alone(monkeypatch, prefix):
     monkeypatch.setattr(families, "FAMILIES", (*families.FAMILIES, _family(prefix)))
     config = _Config(prefix)

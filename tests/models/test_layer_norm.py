@@ -35,6 +35,7 @@ def test_its_gradient_is_that_of_the_formula(shape, scale, epsilon):
         np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9 * (1 + abs(theirs).max()))
 
 
+@pytest.mark.slow
 def test_scale_and_bias_make_it_flaxs_layer_normalization():
     random = np.random.default_rng(1)
     x = random.standard_normal((5, 12), np.float32) * 7 + 2

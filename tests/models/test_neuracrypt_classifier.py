@@ -128,6 +128,7 @@ def test_logits_and_gradients_are_those_of_pytorch(config, dtype, tolerance):
         np.testing.assert_allclose(value, theirs[name], rtol=0, atol=10 * tolerance * max(scale, 1e-2), err_msg=name)
 
 
+@pytest.mark.slow
 def test_logits_do_not_depend_on_the_order_of_patches():
     model, reference, encodings = _model_and_reference(SMALL)
     params = _our_names(reference)
@@ -170,6 +171,7 @@ def test_size_at_the_published_shape():
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == attention + mlp + rest
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_roughly_the_same_and_returns_float32():
     model, reference, encodings = _model_and_reference(SMALL)
     params = _our_names(reference)

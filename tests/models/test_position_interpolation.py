@@ -51,6 +51,7 @@ def test_other_dtypes_stay_and_the_same_grid_is_unchanged(interpolation):
         np.testing.assert_array_equal(same, embedding)
 
 
+@pytest.mark.slow
 def test_each_family_interpolates_as_its_own_code_does():
     expected = {
         "ViT-B/16": "linear",

@@ -47,6 +47,7 @@ def test_layers_of_one_input_are_products_with_their_gradients(dtype, tolerance)
             np.testing.assert_allclose(np.float64(ours), theirs, rtol=0, atol=tolerance * (1 + abs(theirs).max()))
 
 
+@pytest.mark.slow
 def test_an_accelerator_rounds_values_and_sums_the_gradients_of_parameters_in_float32():
     _, arrays = random_operands("bfloat16", (5, 6), (6, 4), (4,))
 

@@ -152,6 +152,7 @@ def test_bfloat16_computes_roughly_the_same_and_keeps_statistics_in_float32():
     assert dtypes == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.slow
 def test_an_unknown_stem_is_named():
     with pytest.raises(UserError, match="stem 'CIFAR' of the ResNet: use one of cifar, imagenet"):
         build(ResNetConfig("CIFAR", 32, 10))

@@ -56,6 +56,7 @@ def test_features_of_so400m_are_those_of_timm():
     compare(config, SIZES[:1], theirs=of_timm("vit_so400m_patch14_siglip_224", depth=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -79,6 +80,7 @@ def test_the_mean_that_the_classifier_of_transformers_takes_needs_no_attention_p
     compare(config, TINY_SIZES, transformers=whole, interpolate_pos_encoding=True)
 
 
+@pytest.mark.slow
 def test_the_image_encoder_is_taken_from_a_model_with_a_text_encoder():
     config = _tiny()
     whole = draw(_whole("SiglipModel", config))

@@ -158,6 +158,7 @@ def test_parameter_counts_are_the_published_ones(name, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
 
+@pytest.mark.slow
 def test_parameter_names_and_shapes_are_those_of_the_published_files():
     config = models.parse_name("ViT-B_16", image_size=224, num_classes=21843, representation_size=768)
     tree = jax.eval_shape(models.build(config).init, jax.random.key(0))

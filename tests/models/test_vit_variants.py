@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import pytest
 from helpers.oracles import apply, compare, draw, file_tensors, of_timm, read_tensors, transformers_shape
 from helpers.pytorch import torch, transformers
 
@@ -26,10 +27,12 @@ def _shape(config):
     return transformers_shape(config) | {"num_labels": config.num_classes}
 
 
+@pytest.mark.slow
 def test_features_of_dino_are_those_of_timm():
     compare(_config(fields={"layers": 2}), SIZES, theirs=of_timm("vit_small_patch16_224.dino", depth=2))
 
 
+@pytest.mark.slow
 def test_dino_is_the_model_of_transformers():
     config = _config(size=TINY_SIZES[0], num_classes=5, fields=_TINY, epsilon=1e-12)
     compare(
@@ -39,6 +42,7 @@ def test_dino_is_the_model_of_transformers():
     )
 
 
+@pytest.mark.slow
 def test_features_of_mae_are_those_of_timm():
     config = _config("ViT-B/16", fields={"layers": 2})
     compare(config, SIZES, theirs=of_timm("vit_base_patch16_224.mae", depth=2))
@@ -50,6 +54,7 @@ def test_a_fine_tuned_mae_normalizes_the_mean_of_its_patches_as_timm():
     compare(config, TINY_SIZES[:1], theirs=of_timm("vit_base_patch16_224.mae", global_pool="avg", **shape))
 
 
+@pytest.mark.slow
 def test_the_encoder_is_taken_from_the_mae_of_transformers():
     config = _config(size=TINY_SIZES[0], num_classes=48, fields=_TINY, epsilon=1e-12)
     decoder = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

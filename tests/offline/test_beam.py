@@ -85,6 +85,7 @@ def test_a_tfds_data_set_comes_out_the_same(tmp_path, key, monkeypatch):
     assert len([name for name in contents(tmp_path / "one") if "array_record" in name]) == 4
 
 
+@pytest.mark.slow
 def test_a_plain_folder_with_a_manifest_is_compared_with_it(tmp_path, key, capsys):
     write_images(tmp_path / "first", FILES, size=32)
     options = ["--key", key, *SIZES]
@@ -127,6 +128,7 @@ def _told(pipeline):
     return parts
 
 
+@pytest.mark.slow
 def test_no_secret_and_no_name_of_an_image_is_in_what_a_runner_is_given(tmp_path, key, monkeypatch):
     write_images(tmp_path / "in", FILES)
     built = []
@@ -215,6 +217,7 @@ def test_it_continues_what_was_begun_without_a_runner(tmp_path, key, monkeypatch
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_interrupted_it_says_how_to_go_on_and_does(tmp_path, key, monkeypatch, capsys):
     write_images(tmp_path / "in", FILES)
     options = ["encrypt", "--key", key, "--input", tmp_path / "in", *SIZES]

@@ -49,6 +49,7 @@ def test_files_carry_pixels_and_nothing_else():
     assert {content[8 + 4 : 8 + 8], content[-8:-4]} == {b"IHDR", b"IEND"}
 
 
+@pytest.mark.slow
 def test_augmented_copies_depend_on_seed_image_and_copy_alone():
     image = random_images(1, 64)[0]
     recipe = Recipe(64, _keep, augmentation=Augmentation("flip+crop", copies=3, seed=5))

@@ -39,6 +39,7 @@ def lower_steps(precision="highest", dtype="float32"):
     return train, evaluation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "expected"), [("highest", "HIGHEST"), ("high", "HIGH"), ("default", "DEFAULT")])
 def test_every_product_of_a_float32_step_has_the_precision_of_the_configuration(precision, expected):
     # A setting of the process changes nothing: the programs may be compiled for another device, outside a run.
@@ -47,6 +48,7 @@ def test_every_product_of_a_float32_step_has_the_precision_of_the_configuration(
             assert precisions(lowered) == {expected}
 
 
+@pytest.mark.slow
 def test_bfloat16_products_are_left_as_they_are():
     for lowered in lower_steps(dtype="bfloat16"):
         assert precisions(lowered) == {"DEFAULT"}
@@ -59,6 +61,7 @@ def test_logits_from_python_are_computed_in_float32():
     assert precisions(compiled.lower(random_params(model), images, {})) == {"HIGHEST"}
 
 
+@pytest.mark.slow
 def test_predictions_are_computed_in_float32(monkeypatch):
     seen = []
     monkeypatch.setattr(model_outputs, "fix_precision", lambda *a: seen.append(a) or fix_precision(*a))

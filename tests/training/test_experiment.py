@@ -156,6 +156,7 @@ def test_a_sealed_key_is_opened_by_a_passphrase_file(tmp_path):
             experiment.open_key(config, tmp_path / "folder")
 
 
+@pytest.mark.slow
 def test_a_run_in_float64_leaves_the_precision_of_the_process_as_it_was(tmp_path, monkeypatch):
     inside = []
 

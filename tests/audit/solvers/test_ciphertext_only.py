@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers.marks import mark_slow
 from helpers.photographs import crops, encrypt
 
 from ppvit_jax.audit import scoring
@@ -29,17 +30,20 @@ def _attack(spec, images, key, block_size=BLOCK, **options):
 
 @pytest.mark.parametrize(
     "spec",
-    [
-        "bs",
-        "ps",
-        "bs+ps",
-        "restricted",
-        "np",
-        "bs+ps+np",
-        "bs+pps",
-        "etc:shared=True",
-        "etc:shared=True,sub_block_size=4",
-    ],
+    mark_slow(
+        [
+            "bs",
+            "ps",
+            "bs+ps",
+            "restricted",
+            "np",
+            "bs+ps+np",
+            "bs+pps",
+            "etc:shared=True",
+            "etc:shared=True,sub_block_size=4",
+        ],
+        but=["bs", "np", "etc:shared=True"],
+    ),
 )
 def test_methods_that_treat_all_blocks_alike_are_recovered(spec, images):
     estimate, truth, picture = _attack(spec, images, key=3)
@@ -49,6 +53,7 @@ def test_methods_that_treat_all_blocks_alike_are_recovered(spec, images):
     assert picture.ssim > 0.85 > picture.encrypted_ssim + 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "block_size"), [("etc", BLOCK), ("pe", BLOCK), ("le", 4)])
 def test_methods_with_separate_solvers_are_recovered(spec, block_size, images):
     *_, picture = _attack(spec, images, key=4, block_size=block_size)
@@ -72,6 +77,7 @@ def test_noise_reveals_nothing():
     assert places.values < 0.1 and places.blocks < 0.1 and picture.ssim < 0.2
 
 
+@pytest.mark.slow
 def test_a_reference_determines_the_channels(images):
     """Without a reference, the order of the three channels is unknown."""
     values = split_blocks(images, BLOCK).reshape(-1, BLOCK**2 * 3)
@@ -81,6 +87,7 @@ def test_a_reference_determines_the_channels(images):
     assert np.mean(found.pixel % 3 == order % 3) > 0.95
 
 
+@pytest.mark.slow
 def test_the_first_eigenvector_shows_inverted_values(images):
     values = split_blocks(images, BLOCK).reshape(-1, BLOCK**2 * 3)
     for seed in range(5):

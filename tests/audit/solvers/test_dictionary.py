@@ -63,6 +63,7 @@ def test_lossy_channels_still_reveal_the_image(spec):
     np.testing.assert_array_equal(found.index, np.arange(5, 25))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ENCODING)
 def test_encodings_are_recognized_by_similar_patches(spec):
     method, candidates = parse(spec, 8), crops(60, size=96)

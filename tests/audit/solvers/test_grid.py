@@ -22,6 +22,7 @@ def _symmetric(order, rows, columns):
     return max(np.mean(view.ravel() == order) for view in views if view.shape == (rows, columns))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "columns"), [(8, 8), (6, 9), (14, 14)])
 def test_a_smooth_field_is_arranged(rows, columns):
     correlation = _field(rows, columns)

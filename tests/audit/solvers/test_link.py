@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from helpers.blocks import KEYS
+from helpers.marks import mark_slow
 from helpers.tiny import assert_same_tree, random_params, tiny_model
 from helpers.transformers import tiny_transformers
 from hypothesis import given, settings
@@ -75,6 +76,7 @@ def _statistics(link):
     return found
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(keys=st.tuples(KEYS, KEYS), specs=st.tuples(st.sampled_from(SPECS), st.sampled_from(SPECS)))
 def test_two_keys_of_one_base_are_linked_and_one_key_reveals_the_other(keys, specs):
@@ -87,7 +89,7 @@ def test_two_keys_of_one_base_are_linked_and_one_key_reveals_the_other(keys, spe
     assert_same_tree(adapt(first, link.relative), second)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", mark_slow(range(8), but=[0]))
 def test_a_model_of_the_same_structure_and_another_base_is_not_linked(seed):
     """Both models have smooth position embeddings and smooth filters."""
     random = np.random.default_rng(seed)
@@ -119,6 +121,7 @@ def test_a_position_embedding_of_few_dimensions_is_not_linked():
     assert position.value > 0.3 and position.chance > 0.3
 
 
+@pytest.mark.slow
 def test_the_exact_null_is_that_of_permuted_hidden_units():
     statistic = _statistics(compare(BASE, BASE, draws=2))[0]
     assert statistic.value == pytest.approx(1, abs=1e-6)
@@ -147,12 +150,14 @@ def test_models_of_different_sizes_are_compared_where_possible():
         compare(one, {"Transformer": one["Transformer"]})
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_answer():
     _, second = _keyed("bs+ps", SecretKey(bytes(32)))
     answers = [compare(BASE, second, seed=seed, draws=5) for seed in (0, 0, 1)]
     assert answers[0].patch == answers[1].patch != answers[2].patch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", ["DeiT-S/8-distilled", "DINOv2-g/7-registers as in timm", "SigLIP-B/8", "CLIP-B/8"])
 def test_models_of_any_family_are_linked_by_their_base_alone(title):
     config = tiny_transformers(image_sizes=4, hidden_size=64)[title]

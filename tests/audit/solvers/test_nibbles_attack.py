@@ -21,6 +21,7 @@ def luma_correlation(images, guessed):
     return abs(np.corrcoef(images.mean(-1).ravel(), guessed.mean(-1).ravel())[0, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("np_key", "number"), [("shared", 0), ("shared", 1), ("independent", 2)])
 def test_the_picture_is_found(np_key, number):
     method, images = LearnableEncryption(block_size=4, np_key=np_key), crops()
@@ -33,6 +34,7 @@ def test_the_picture_is_found(np_key, number):
     np.testing.assert_array_equal(method.encrypt(decrypted, secret), encrypted)
 
 
+@pytest.mark.slow
 def test_high_nibbles_are_where_the_key_put_them():
     method, images = LearnableEncryption(block_size=4), crops()
     truth = method.derive(SecretKey(bytes([8] * 32)), height=SIDE, width=SIDE)

@@ -19,6 +19,7 @@ def _embedding(side, hidden=64, noise=0.3, seed=0):
     return (clean + noise * clean.std() * random.standard_normal(clean.shape))[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", range(2))
 def test_the_grid_is_read_off_a_smooth_embedding(key):
     side = 14
@@ -31,6 +32,7 @@ def test_the_grid_is_read_off_a_smooth_embedding(key):
     assert places.blocks > 0.9 and places.neighbors > 0.9
 
 
+@pytest.mark.slow
 def test_an_embedding_without_structure_tells_nothing():
     side = 8
     embedding = np.random.default_rng(0).standard_normal((64, 256))

@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+from helpers.marks import mark_slow
 from sklearn.datasets import load_sample_image
 
 from ppvit_jax.audit.solvers.turned_blocks import solve
@@ -40,6 +41,7 @@ def attack(number, images, **options):
     return method.decrypt(encrypted, secret)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(2))
 def test_blocks_return_to_their_places_upright(number):
     images = crops()
@@ -48,19 +50,23 @@ def test_blocks_return_to_their_places_upright(number):
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"rotation": False},
-        {"negative_positive": False, "channels": "none"},
-        {"rotation": False, "negative_positive": False, "channels": "none"},
-        {"shared": True},
-        {"sub_block_size": 8, "rotation": False, "channels": "none"},
-    ],
+    mark_slow(
+        [
+            {"rotation": False},
+            {"negative_positive": False, "channels": "none"},
+            {"rotation": False, "negative_positive": False, "channels": "none"},
+            {"shared": True},
+            {"sub_block_size": 8, "rotation": False, "channels": "none"},
+        ],
+        but=[{"rotation": False, "negative_positive": False, "channels": "none"}],
+    ),
 )
 def test_blocks_return_under_other_options(options):
     images = crops()
     assert alike(images, attack(5, images, **options)) > 0.99
 
 
+@pytest.mark.slow
 def test_square_frame_and_the_same_secret_again():
     images = crops(128, 128)[::2]
     method = EncryptionThenCompression(block_size=16)

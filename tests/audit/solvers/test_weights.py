@@ -67,6 +67,7 @@ def _whole(permutations, blocks, values):
     return [identity if part is None else part for part, identity in zip(parts, identities, strict=True)]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(key=KEYS, spec=st.sampled_from(ABSORBED), strength=st.sampled_from([0, 0.1, 0.5, 1]))
 def test_the_key_of_any_adapted_method_is_recovered_without_its_name(base, key, spec, strength):

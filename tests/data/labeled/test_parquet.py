@@ -241,6 +241,7 @@ def test_without_pyarrow_the_message_names_the_extra(tmp_path, monkeypatch):
         open_files(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [256, 2**14])
 def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch, rows):
     """A file of 64 MB is read within 20 MB, in row groups of 1 MB and in a single one, whose pages have 4 MB."""

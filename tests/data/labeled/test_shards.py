@@ -99,6 +99,7 @@ def test_ranges_that_are_refused(pattern):
         expand_braces(pattern)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(codec="utf-8")) | st.just("\udcff")))
 def test_names_are_kept(texts):
     names = Names()

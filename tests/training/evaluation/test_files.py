@@ -30,6 +30,7 @@ def _read(folder):
     return evaluation
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_read_as_it_was_written(tmp_path):
     measured = _measured()
     assert write_evaluation(tmp_path, measured, NAMES, ORIGIN) == ["evaluation.json", "confusion.csv", "confusion.png"]

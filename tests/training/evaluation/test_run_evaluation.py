@@ -107,6 +107,7 @@ def test_epochs_are_evaluated_on_the_validation_images_and_the_end_on_the_test_i
     assert content["origin"]["split"] == "test"
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_handed_over_and_the_run_ends_early(best, capsys):
     lines, result = _epochs(best), json.loads((best / "result.json").read_text())
     losses = [line["val_loss"] for line in lines]
@@ -231,6 +232,7 @@ def test_a_model_learns_several_labels_per_image(tmp_path):
         _train(tmp_path / "other", _config(), _several_labels())
 
 
+@pytest.mark.slow
 def test_several_labels_are_evaluated_on_the_test_images_without_validation(tmp_path):
     result = _train(tmp_path, _config(task="multi_label", epochs=2), _several_labels())
     line = _epochs(tmp_path)[-1]
@@ -238,6 +240,7 @@ def test_several_labels_are_evaluated_on_the_test_images_without_validation(tmp_
     assert result["measures"].keys() == {"test"}
 
 
+@pytest.mark.slow
 def test_wrong_label_columns_are_refused(tmp_path):
     dataset = dataclasses.replace(_several_labels(), class_names=("upper", "lower"))
     with pytest.raises(UserError, match=r"shape \(64, 3\), but there are 2 class names"):
