@@ -178,6 +178,7 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in arrays.items()}
 
 
+@functools.lru_cache(maxsize=32)
 def abstract_statistics(config: ModelConfig) -> Statistics:
     """Returns the shapes and dtypes of a model's statistics, in a tree of the same structure.
 

@@ -105,6 +105,8 @@ def _compile_once(function: Any, config: Config) -> Any:
 
 
 def _init_statistics(config: Config, model_config: models.ModelConfig) -> models.Statistics:
+    if not models.abstract_statistics(model_config):
+        return {}
     model = models.build(model_config)
     statistics = jax.device_get(_compile_once(model.init_statistics, config)(jax.random.key(config.seed)))
     if config.dtype == "float64":

@@ -1,6 +1,7 @@
 """A tiny model with random weights, random images, and comparisons of parameter trees."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import chex
@@ -33,15 +34,18 @@ def compiled(model: models.Model) -> models.Model:
     return dataclasses.replace(model, **functions)
 
 
+# Many tests make parameters of few models. The package itself remembers the last ones alone.
+_parameter_shapes = functools.cache(models.parameter_shapes)
+
+
 def random_params(config: models.ModelConfig, seed: int = 0, dtype: Any = np.float32) -> dict[str, Any]:
     """Returns parameters that are all random, even those that start at zero (head, biases, class token)."""
     random = np.random.default_rng(seed)
-    shapes = flatten(jax.eval_shape(models.build(config).init, jax.random.key(0)))
     arrays = {}
-    for name, leaf in shapes.items():
-        fan_in = np.prod(leaf.shape[:-1]) if name.endswith("kernel") else 1
+    for name, shape in _parameter_shapes(config).items():
+        fan_in = np.prod(shape[:-1]) if name.endswith("kernel") else 1
         scale = fan_in**-0.5 if name.endswith("kernel") else 0.2
-        arrays[name] = (random.standard_normal(leaf.shape) * scale + name.endswith("scale")).astype(dtype)
+        arrays[name] = (random.standard_normal(shape) * scale + name.endswith("scale")).astype(dtype)
     return unflatten_dict(arrays, sep="/")
 
 
