@@ -13,7 +13,7 @@ from ppvit_jax.training.devices import replicate_images, shard_batches, sharding
 
 # Trains three steps on eight devices with each sharding; prints bytes on one device and differences of parameters.
 _SCRIPT = """
-import json, sys
+import dataclasses, json, sys
 import jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 from ppvit_jax import models
@@ -22,6 +22,7 @@ from ppvit_jax.training.devices import gather_to_host, shard_batch, shardings, s
 from ppvit_jax.training.step import compile_steps
 
 model = models.parse_name("ViT-Micro/8", image_size=16, num_classes=10, dtype="float64")
+model = dataclasses.replace(model, layers=3)
 replicated, batch_sharded = shardings()
 random = np.random.default_rng(0)
 batch = {"image": random.integers(0, 256, (16, 16, 16, 3), np.uint8), "label": random.integers(0, 10, 16)}

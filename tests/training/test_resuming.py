@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from helpers.command import SMALL_RUN, finish, make_key, start
+from helpers.command import SMALL_RUN, finish, make_key, run_ppvit, start
 from helpers.tiny import assert_close_tree, assert_same_tree
 
 from ppvit_jax import checkpoint
@@ -32,19 +32,18 @@ def key_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, key_file):
-    """Trains the small run in one process on one device; returns its workdir."""
+    """Trains the small run in this process on one device; returns its workdir."""
     return _train(SMALL_RUN, tmp_path_factory.mktemp("reference"), key_file)
 
 
 @pytest.fixture(scope="module")
 def short_reference(tmp_path_factory, key_file):
-    """Trains the short run in one process on one device; returns its workdir."""
+    """Trains the short run in this process on one device; returns its workdir."""
     return _train(SHORT_RUN, tmp_path_factory.mktemp("short_reference"), key_file)
 
 
 def _train(arguments, workdir, key_file):
-    ((status, _, errors),) = finish(start([*arguments, f"--workdir={workdir}", f"--config.key_file={key_file}"]))
-    assert status == 0, errors
+    assert run_ppvit("train", *arguments, f"--workdir={workdir}", f"--config.key_file={key_file}") == 0
     return workdir
 
 
@@ -81,8 +80,7 @@ def test_a_killed_process_is_resumed_bit_for_bit(tmp_path, key_file, reference):
 def test_a_killed_run_of_lora_is_resumed_bit_for_bit(tmp_path, key_file):
     tuning = ["--config.tuning.method=lora", f"--config.key_file={key_file}"]
     complete, killed = ([*SMALL_RUN, *tuning, f"--workdir={tmp_path / name}"] for name in ("complete", "killed"))
-    ((status, _, errors),) = finish(start(complete))
-    assert status == 0, errors
+    assert run_ppvit("train", *complete) == 0
     _kill_after_a_saved_step(killed, tmp_path / "killed")
     ((status, _, errors),) = finish(start(killed))
     assert status == 0, errors
