@@ -98,6 +98,7 @@ def test_geometry_is_torchvisions(name, size):
         assert ties.mean() < 0.06, value  # at most one row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", BLENDS)
 def test_blends_are_torchvisions_within_a_gray_level(name, size):

@@ -5,6 +5,7 @@ import pytest
 from fuzz import harness, seeds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fast", "count"), [(True, 130), pytest.param(False, 120, marks=pytest.mark.slow)])
 def test_damaged_files_give_one_line_each(fast, count, tmp_path):
     made = seeds.make(tmp_path / "seeds", fast=fast)

@@ -51,6 +51,7 @@ def test_the_encoder_for_accelerators_computes_the_same(platform):
     assert_close_tree(there[1], here[1], 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["Micro", "Ti", "S", "B", "L", "H"])
 @pytest.mark.parametrize(("image_size", "representation_size"), [(224, None), (384, 32)])
 def test_every_size_lowers_for_a_gpu_with_cudnns_attention(size, image_size, representation_size):

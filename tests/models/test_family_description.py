@@ -65,7 +65,7 @@ def test_every_family_is_in_the_list_once_and_shares_no_name_or_class():
         assert models.family_of(config).title == title and models.model_name(config) == name
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=models.model_name)
+@pytest.mark.parametrize("config", mark_slow(CONFIGS, but=[CONFIGS[0], CONFIGS[-4]]), ids=models.model_name)
 def test_described_parameters_are_those_of_the_model(config):
     family, shapes = models.family_of(config), models.parameter_shapes(config)
     blocks = (config.image_size // config.patch_size) ** 2 if config.patch_size else 0

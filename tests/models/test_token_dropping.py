@@ -32,6 +32,7 @@ def _select_positions(params, family, kept):
     return models.replace_leaf(params, family.positions, positions[:, rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "title", [pytest.param(title, marks=[] if title in FAST else pytest.mark.slow) for title in SHAPES]
 )
