@@ -49,6 +49,7 @@ def test_the_model_computes_the_same_function_of_the_pixels(config):
             assert names == {"embedding/kernel", "embedding/bias"}
 
 
+@pytest.mark.slow
 def test_a_model_for_imagenets_constants_is_adapted_exactly_after_it_is_rewritten_for_one_half():
     with jax.enable_x64(True):
         config = tiny_model(dtype="float64")

@@ -39,6 +39,7 @@ def _config(folder, augmentation):
     return check(config)
 
 
+@pytest.mark.slow
 def test_the_manifests_encryption_decides(folder, tmp_path):
     with pytest.raises(
         UserError, match="has brightness, which does not commute with encryption np, because it"

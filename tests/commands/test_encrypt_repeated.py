@@ -105,6 +105,7 @@ def test_a_folder_of_a_former_version_is_recognized_with_a_note(tmp_path, key, c
     assert "already holds other files, or the output of another command" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_a_former_version_began_is_continued(tmp_path, key, capsys):
     write_images(tmp_path / "in", ["train/a/1.png", "train/b/2.png", "test/a/3.png"], size=32)
     options = [*_options(tmp_path, key), "--augmentations=2"]

@@ -126,6 +126,7 @@ def test_bad_input_gives_one_line(folder, tmp_path, capsys, monkeypatch, model, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_mismatch_may_be_allowed(folder, tmp_path):
     arguments = ["--input", folder / "encrypted2", "--allow-mismatch"]
     assert _evaluate(folder, tmp_path / "out", "adapted.npz", *arguments) == 0

@@ -120,6 +120,7 @@ def test_a_published_folder_and_its_file_are_described_like_any_checkpoint(tmp_p
     assert facts["came from"].startswith(f"{program}, ") and facts["image size"].startswith("32x32, patches of 8x8")
 
 
+@pytest.mark.slow
 def test_an_adapted_model_tells_the_normalization_that_it_was_published_with(tmp_path, capsys):
     record = checkpoint.Metadata(image_size=16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     checkpoint.write(tmp_path / "plain.npz", random_params(TRANSFORMERS["ViT-B/8"]), record)

@@ -190,6 +190,7 @@ def test_a_list_tells_the_classes_that_folders_cannot(tmp_path, key, class_name,
     assert loaded.manifest.header.encryption == "bs+ps"
 
 
+@pytest.mark.slow
 def test_a_list_tells_several_labels_of_each_copy(tmp_path, key):
     write_images(tmp_path, [f"{number}.png" for number in range(5)])
     labels = ["sea;sky", "sea", "", "sky", ";"]

@@ -222,6 +222,7 @@ def test_a_model_that_was_trained_on_encrypted_images_takes_these_alone(folder, 
     assert _predict(folder, "--allow-mismatch") == 0
 
 
+@pytest.mark.slow
 def test_blocks_of_another_side_than_the_patches_are_recorded(folder, capsys):
     _write(folder, _images_of(folder, 1, images_block_size=8))
     for side, status in ((8, 0), (4, 1)):
@@ -320,6 +321,7 @@ def test_many_equal_predictions_get_a_warning(folder, capsys):
     assert mixed.list_warnings() == []
 
 
+@pytest.mark.slow
 def test_the_python_interface_normalizes_as_recorded(folder):
     path = _write(folder, IMAGENET)
     params, metadata = ppvit_jax.load_checkpoint(path)

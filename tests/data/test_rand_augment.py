@@ -136,6 +136,7 @@ def test_autocontrast_is_torchvisions_but_for_its_rounding_of_whole_results(imag
     assert (ours.max((1, 2)) == np.where(high > low, 255, high)[:, 0, 0]).all()
 
 
+@pytest.mark.slow
 def test_every_operation_does_something():
     photograph = _images(32, 32)[-1:]
     for index, name in enumerate(OPERATIONS):

@@ -75,6 +75,7 @@ def test_encodings_are_those_of_pytorch(statistics, height, width, depth):
     np.testing.assert_allclose(encoded, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_real_size():
     method = NeuraCrypt(block_size=16, statistics="batch")
     secret = method.derive(KEY, height=224, width=224)
@@ -256,6 +257,7 @@ def test_what_is_impossible_is_named(method):
         method.encrypt(images[:, :16], _secret(method), numbers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", [None, np.arange(1, dtype=np.uint32), np.uint32(0)])
 def test_reordering_needs_a_number_for_each_image(numbers):
     with pytest.raises(UserError, match="give the images' numbers"):

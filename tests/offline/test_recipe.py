@@ -63,6 +63,7 @@ def test_augmented_copies_depend_on_seed_image_and_copy_alone():
     np.testing.assert_array_equal(_decode(plain), image)
 
 
+@pytest.mark.slow
 def test_augmentation_comes_before_encryption():
     image = random_images(1, 64)[0]
     augmentation = Augmentation("flip+crop", copies=4)

@@ -43,6 +43,7 @@ def test_the_loss_of_a_mixture_of_several_labels_is_that_of_both_sets():
     np.testing.assert_array_equal(mixed.labels, labels[[0, 1, 2, 0]])
 
 
+@pytest.mark.slow
 def test_without_shares_nothing_is_mixed():
     examples = Examples(jnp.zeros((4, 1)), jnp.asarray(LABELS), None)
     assert examples.mix_labels(None, 3, 0.1) is examples

@@ -179,6 +179,7 @@ def test_a_run_in_float64_leaves_the_precision_of_the_process_as_it_was(tmp_path
     assert set(inside) == {np.dtype("float64")} and len(inside) == 3
 
 
+@pytest.mark.slow
 def test_the_secret_is_not_in_the_text_of_a_run(tmp_path, monkeypatch):
     runs = []
     monkeypatch.setattr(experiment, "train", lambda run, workdir: runs.append(run))

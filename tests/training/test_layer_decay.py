@@ -97,6 +97,7 @@ def test_a_convmixer_has_numbered_blocks_too():
     assert (first, layer_scale(config, 0.5, "block_0/pointwise/bias"), last) == (0.25, 0.5, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_trajectory_is_that_of_pytorch_with_a_learning_rate_for_each_tensor(name):
     config, settings = tiny_model(), default_config().optimizer

@@ -101,6 +101,7 @@ def test_adamw_is_that_of_pytorch_with_decay_on_kernels_only():
         np.testing.assert_allclose(ours[name], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 def test_adam_is_that_of_pytorch_whose_weight_decay_is_a_term_of_the_loss(clip):
     gradients = _gradients(20)

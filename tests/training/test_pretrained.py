@@ -63,6 +63,7 @@ def _tokens(params, images, mean, std):
     return np.einsum("nahbwc,hwcd->nabd", patches, kernel.astype(np.float64)) + bias
 
 
+@pytest.mark.slow
 def test_a_record_of_the_same_values_changes_nothing_and_says_nothing(prepare, capsys):
     run = prepare(RECORD)
     assert_same_tree(run.params, PARAMS)
@@ -94,6 +95,7 @@ def test_an_unrecorded_normalization_is_taken_to_be_that_of_the_run(prepare, cap
     assert capsys.readouterr().err.endswith(expected)
 
 
+@pytest.mark.slow
 def test_a_model_without_a_patch_embedding_is_refused_with_both_normalizations(prepare, tmp_path):
     config = models.parse_name("ResNet-18", image_size=16, num_classes=3)
     shapes = models.parameter_shapes(config)
@@ -129,6 +131,7 @@ def test_a_head_without_names_gets_a_note(prepare, capsys):
     assert "does not name the outputs of its head: they are taken for class 0, class 1," in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_size_resizes_the_positions_with_a_note(prepare, capsys):
     run = prepare(RECORD, image_size=24)
     assert run.params["Transformer"]["posembed_input"]["pos_embedding"].shape == (1, 10, 128)
@@ -170,6 +173,7 @@ def test_a_recorded_option_is_used_unless_the_configuration_has_another(prepare,
     assert "does not record the model option adaptive_matrix: 'free'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_new_head_may_take_another_pooling_and_a_kept_one_may_not(prepare, capsys):
     run = prepare(RECORD, head="new", model_options={"pool": "mean"})
     assert run.model_config.pool == "mean" and run.metadata.model_options == {"pool": "mean"}
@@ -179,6 +183,7 @@ def test_a_new_head_may_take_another_pooling_and_a_kept_one_may_not(prepare, cap
     assert prepare(dataclasses.replace(RECORD, model_options={"pool": "mean"})).model_config.pool == "mean"
 
 
+@pytest.mark.slow
 def test_the_layer_before_a_kept_head_is_kept(prepare, capsys):
     config = dataclasses.replace(MODEL, representation_size=16)
     params = random_params(config)
@@ -272,6 +277,7 @@ def test_an_adapted_model_on_other_images_keeps_both_in_its_record(prepare, tmp_
         prepare(mixed, encryption="bs+ps")
 
 
+@pytest.mark.slow
 def test_a_model_for_imagenets_constants_is_adapted_by_a_run(prepare, tmp_path):
     run = prepare(dataclasses.replace(RECORD, mean=MEAN, std=STD), encryption="bs+ps+np")
     key, images = keys.load(tmp_path / "1.key"), random_images(3, 16)
@@ -281,6 +287,7 @@ def test_a_model_for_imagenets_constants_is_adapted_by_a_run(prepare, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_images_that_the_owner_encrypted_keep_the_records_way_of_resizing(prepare):
     header = Header("bs+ps", "cc" * 16, 16, 8, "")
     data = dataclasses.replace(random_dataset(), manifest=Manifest(Path("e"), header, {}, "", None))

@@ -49,6 +49,7 @@ def prepare(folder, monkeypatch):
     return prepare
 
 
+@pytest.mark.slow
 def test_the_checkpoint_decides_name_options_and_normalization(prepare):
     run = prepare()
     assert run.config.model == "ViT-Micro/8" and run.model_config.activation == "gelu"
@@ -66,6 +67,7 @@ def test_a_run_in_the_published_normalization_needs_no_other(prepare):
     np.testing.assert_array_equal(run.params["embedding"]["kernel"], PARAMS["embedding"]["kernel"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -120,6 +120,7 @@ def test_names_of_classes_and_folders_are_text(tmp_path):
     assert "<b>run" in page.texts["h1"]
 
 
+@pytest.mark.slow
 def test_tables_and_pictures_can_be_read_aloud(folder, tmp_path):
     many = write_run(tmp_path / "many", tuple(f"class {i}" for i in range(50)))
     for page in (_page(folder), _page(many)):
@@ -136,6 +137,7 @@ def test_tables_and_pictures_can_be_read_aloud(folder, tmp_path):
     assert loss == "Loss: training from 2 to 0.1667; test from 0.75 to 0.25"
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_matrix_as_numbers_or_as_a_picture(folder, tmp_path):
     text = report.write(folder).read_text()
     counts = run_files.read(folder).confusion
@@ -166,6 +168,7 @@ def test_worst_classes_come_first_with_what_they_are_mistaken_for(folder):
     assert f"<bdi>{first}</bdi> ({wrong[first]})" in part
 
 
+@pytest.mark.slow
 def test_many_classes_have_a_chart_of_their_accuracies(folder, tmp_path):
     many = write_run(tmp_path / "many", tuple(f"class {i}" for i in range(30)))
     text, counts = report.write(many).read_text(), run_files.read(many).confusion

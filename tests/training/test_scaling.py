@@ -36,6 +36,7 @@ def _training(config, **optimizer):
     return steps, jax.eval_shape(lambda params: steps.init_state(params, {}), params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -79,6 +80,7 @@ def test_activations_are_within_a_fifth_of_what_xla_reserves(image_size, heads, 
     assert 0.9 < compiled.memory_analysis().temp_size_in_bytes / cost.activations < 1.2
 
 
+@pytest.mark.slow
 def test_devices_share_what_their_number_divides():
     config = _vit("ViT-B/16")
     setups = (scaling.Setup(batch_size=64, devices=n, sharding="fully_sharded") for n in (1, 8))
@@ -144,6 +146,7 @@ def test_fully_sharded_devices_keep_parts_and_exchange_parameters_and_gradients_
     assert elements == {"all-reduce": parameters - (4 * layers + 1) * hidden + layers * (3 + 2) * hidden}
 
 
+@pytest.mark.slow
 def test_what_saves_memory():
     config = models.retarget(_vit("ViT-B/16", dtype="bfloat16", attention="xla"), models.Target("gpu"))
     whole = scaling.step_cost(config, scaling.Setup(batch_size=64))
@@ -162,6 +165,7 @@ def test_what_saves_memory():
     assert tpu.attention_weights * 3 == whole.attention_weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["data_parallel", "fully_sharded"])
 def test_gradients_in_bfloat16_send_half_as_much(sharding):
     config = _vit("ViT-B/16", dtype="bfloat16")

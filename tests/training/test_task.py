@@ -11,6 +11,7 @@ from ppvit_jax.training.task import compute_losses, count_correct
 LOGITS = np.random.default_rng(0).normal(0, 2, (6, 4)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_the_loss_of_several_labels_is_the_mean_sigmoid_cross_entropy():
     labels = np.random.default_rng(1).integers(0, 2, (6, 4)).astype(np.uint8)
     probabilities = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))

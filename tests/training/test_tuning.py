@@ -64,6 +64,7 @@ def _loss(config, params):
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
+@pytest.mark.slow
 def test_the_state_of_lora_and_probe_has_only_what_they_train():
     with jax.enable_x64(True):
         params = random_params(MODEL, dtype=np.float64)
@@ -81,6 +82,7 @@ def test_the_state_of_lora_and_probe_has_only_what_they_train():
             assert FROZEN not in to_save(state)
 
 
+@pytest.mark.slow
 def test_frozen_parameters_have_neither_gradient_nor_moments():
     with jax.enable_x64(True):
         config = _config(freeze=("Transformer/.*",), accumulation=2)
@@ -218,6 +220,7 @@ def test_every_family_has_the_layers_and_a_digest_that_no_key_changes(case):
     assert checkpoint.digest_base(new_head, family) == one
 
 
+@pytest.mark.slow
 def test_layers_are_chosen_by_name_or_by_path():
     shapes = models.parameter_shapes(tiny_model())
     assert len(find_layers(shapes, (".*",))) == 12

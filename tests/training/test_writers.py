@@ -69,6 +69,7 @@ def _begin(folder, name):
     return started
 
 
+@pytest.mark.slow
 def test_wandb_offline_writes_a_run_that_wandb_reads_and_that_is_continued(tmp_path, offline):
     (folder := tmp_path / "run").mkdir()
     (folder / "report.html").write_text("<p>report</p>")
@@ -129,6 +130,7 @@ def test_mlflow_writes_a_run_that_its_client_reads_and_that_is_continued(tmp_pat
     assert [file.path for file in client.list_artifacts(run_id)] == ["report.html"]
 
 
+@pytest.mark.slow
 def test_a_run_that_the_store_has_lost_begins_again_there(tmp_path, offline, capsys):
     (tmp_path / "loggers.json").write_text(json.dumps({"mlflow": "0" * 32, "other": 5}))
     _begin(tmp_path, "mlflow").close()

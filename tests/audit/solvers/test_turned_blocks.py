@@ -77,6 +77,7 @@ def test_square_frame_and_the_same_secret_again():
     np.testing.assert_array_equal(secret["mask"], again["mask"])
 
 
+@pytest.mark.slow
 def test_noise_is_not_recovered():
     images = np.random.default_rng(0).integers(0, 256, (2, HEIGHT, WIDTH, 3), np.uint8)
     assert alike(images, attack(1, images)) < 0.3

@@ -57,6 +57,7 @@ def test_without_matplotlib_there_is_no_picture(tmp_path, monkeypatch):
     assert not (tmp_path / "confusion.png").exists()
 
 
+@pytest.mark.slow
 def test_damaged_files_are_named(tmp_path):
     assert read_evaluation(tmp_path) is None
     write_evaluation(tmp_path, _measured(), NAMES, ORIGIN)
