@@ -12,6 +12,7 @@ from ppvit_jax.files import cell, markdown_table
 from ppvit_jax.models.attention import IMPLEMENTATIONS
 from ppvit_jax.models.vit import parse_name
 from ppvit_jax.training import scaling
+from ppvit_jax.training.parts import count_parts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,19 +111,20 @@ def run(arguments: argparse.Namespace) -> None:
         config = models.retarget(config, models.Target(arguments.platform))
         for sharding in shardings:
             for count in devices:
+                images = arguments.batch_size // count
+                parts = count_parts(arguments.accumulation, config, arguments.platform, max(images, 1))
                 setup = scaling.Setup(
                     batch_size=arguments.batch_size,
                     devices=count,
                     sharding=sharding,
                     reduce_dtype=arguments.reduce_dtype,
                     optimizer=arguments.optimizer,
-                    accumulation=arguments.accumulation,
+                    accumulation=parts,
                 )
                 cost = scaling.step_cost(config, setup)
                 stored = [cost.parameters, cost.gradients + cost.accumulated, cost.optimizer, cost.working_copy]
                 numbers = [*stored, cost.activations, cost.attention_weights, cost.memory, cost.sent]
-                images = arguments.batch_size // count // arguments.accumulation
-                row = [name, sharding, count, images, *(number / 1e9 for number in numbers), cost.flops / 1e12]
+                row = [name, sharding, count, images // parts, *(number / 1e9 for number in numbers), cost.flops / 1e12]
                 row += [cost.flops / arguments.compute_rate / 1e9] if arguments.compute_rate else []
                 row += [cost.sent / arguments.bandwidth / 1e6] if arguments.bandwidth else []
                 rows.append([cell(value) for value in row])

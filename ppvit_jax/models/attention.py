@@ -93,7 +93,9 @@ def attention(
     target = target or default_target()
     operands = [array.astype(dtype) for array in (query, key, value)]
     is_padded = tokens is not None and tokens < query.shape[1]
-    if not target.is_cpu or is_padded:
+    # JAX's function computes the softmax of float64 in float32.
+    is_ours = target.is_cpu or jnp.dtype(dtype) == jnp.float64
+    if is_padded or not is_ours:
         # cuDNN's gradients are wrong for some numbers of tokens unless it has their lengths
         # (github.com/NVIDIA/cudnn-frontend/issues/160).
         lengths: Any = None
@@ -106,7 +108,8 @@ def attention(
         return result.astype(activation_dtype(dtype, target))
     by_head = [array.swapaxes(1, 2) for array in operands]
     # Splitting a batch that is sharded over several devices would move data between them.
-    count = math.gcd(len(query), min(_MAX_PARTS, 2 * (os.cpu_count() or 1))) if target.devices == 1 else 1
+    is_split = target.is_cpu and target.devices == 1
+    count = math.gcd(len(query), min(_MAX_PARTS, 2 * (os.cpu_count() or 1))) if is_split else 1
     pieces = [_attention(*piece) for piece in zip(*(jnp.split(array, count) for array in by_head), strict=True)]
     return jnp.concatenate(pieces).swapaxes(1, 2)
 

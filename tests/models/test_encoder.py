@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.tiny import assert_close_tree, random_images, random_params, tiny_model
+from helpers.tiny_families import tiny_family
 
 from benchmarks.aot.targets import assuming_cudnn
 from ppvit_jax import models
@@ -49,6 +50,20 @@ def test_the_encoder_for_accelerators_computes_the_same(platform):
     there = _loss_and_gradients(models.retarget(config, models.Target(platform)), params, images)
     np.testing.assert_allclose(there[0], here[0], rtol=1e-5)
     assert_close_tree(there[1], here[1], 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case", ["ViT with pre_logits", "DeiT distilled", "DINOv2 giant with registers", "DINOv3", "SigLIP", "CLIP"]
+)
+def test_accelerators_compute_float64_in_float64(case):
+    """One value in float32 would give differences of 1e-8 or more."""
+    with jax.enable_x64(True):
+        config = tiny_family(case, dtype="float64")
+        params, images = random_params(config, dtype=np.float64), random_images(3, 16) / 127.5 - 1
+        there = [models.build(models.retarget(config, models.Target(platform))) for platform in ("cpu", "gpu", "tpu")]
+        cpu, gpu, tpu = jax.jit(lambda params: [model.apply(params, images) for model in there])(params)
+    np.testing.assert_allclose([gpu, tpu], [cpu, cpu], rtol=0, atol=1e-13)
 
 
 @pytest.mark.slow
