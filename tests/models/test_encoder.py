@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.marks import mark_slow
 from helpers.tiny import assert_close_tree, random_images, random_params, tiny_model
 from helpers.tiny_families import tiny_family
 
@@ -66,8 +67,7 @@ def test_accelerators_compute_float64_in_float64(case):
     np.testing.assert_allclose([gpu, tpu], [cpu, cpu], rtol=0, atol=1e-13)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("size", ["Micro", "Ti", "S", "B", "L", "H"])
+@pytest.mark.parametrize("size", mark_slow(["Micro", "Ti", "S", "B", "L", "H"], but=["Micro"]))
 @pytest.mark.parametrize(("image_size", "representation_size"), [(224, None), (384, 32)])
 def test_every_size_lowers_for_a_gpu_with_cudnns_attention(size, image_size, representation_size):
     """The whole program is traced, and lowered for CUDA without a GPU."""
