@@ -23,7 +23,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import jax
 import pytest
 
-SLOW_SECONDS = 5
+SLOW_SECONDS = 4
 LARGE_BYTES = 4e9
 # A process that holds more than this at the end of a file of tests drops its compiled programs.
 _KEPT_BYTES = 1.5e9

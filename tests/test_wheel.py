@@ -11,7 +11,7 @@ from helpers.command import ROOT
 from helpers.wheel import BLOCKED, block_optional_libraries, build_wheel, install
 from PIL import Image
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_released")]
+pytestmark = pytest.mark.slow
 
 TINY = (
     "--config.data.source=image_folder --config.data.dir=images --config.epochs=1 --config.batch_size=8 "
