@@ -165,10 +165,14 @@ def test_what_saves_memory():
 @pytest.mark.parametrize("sharding", ["data_parallel", "fully_sharded"])
 def test_gradients_in_bfloat16_send_half_as_much(sharding):
     config = _vit("ViT-B/16", dtype="bfloat16")
-    wide, narrow = (scaling.sent_bytes(config, 4, sharding, dtype) for dtype in ("float32", "bfloat16"))
+    setups = [
+        scaling.Setup(batch_size=4, devices=4, sharding=sharding, reduce_dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+    ]
+    wide, narrow = (scaling.sent_bytes(config, setup) for setup in setups)
     kernels = sum(math.prod(s) for name, s in models.parameter_shapes(config).items() if name.endswith("kernel"))
     assert wide - narrow == (2 if sharding == "data_parallel" else 1) * 2 * 3 * kernels // 4
-    float32 = scaling.sent_bytes(dataclasses.replace(config, dtype="float32"), 4, sharding)
+    float32 = scaling.sent_bytes(dataclasses.replace(config, dtype="float32"), setups[0])
     # Kernels are gathered in the compute dtype, twice.
     assert float32 - wide == (0 if sharding == "data_parallel" else 2 * 2 * 3 * kernels // 4)
 
