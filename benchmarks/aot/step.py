@@ -16,6 +16,7 @@ from ppvit_jax.config import Config, default_config, make_encryption
 from ppvit_jax.config.tuning import METHODS
 from ppvit_jax.errors import UserError
 from ppvit_jax.training.devices import make_mesh, shardings, state_shardings
+from ppvit_jax.training.parts import count_parts
 from ppvit_jax.training.step import compile_steps
 
 # XLA's message: "Used 26.33G of 15.75G hbm".
@@ -49,13 +50,18 @@ class Plan:
     encryption: str = "none"
     sharding: str = "data_parallel"
     reduce_dtype: str = "float32"
-    accumulation: int = 1
+    accumulation: int = 0
     optimizer: str = "sgd"
     remat: str = "none"
     attention: str = ""
     classes: int = 10
     layers: int = 0
     tuning: str = METHODS[0]
+
+    @property
+    def parts(self) -> int:
+        """Number of parts in which the step computes its batch."""
+        return count_parts(self.accumulation, self.model_config(), self.machine.chip.platform, self.batch_size)
 
     def config(self) -> Config:
         """Returns the configuration of the run."""
@@ -134,7 +140,7 @@ def compile_step(plan: Plan) -> Compiled:
       OutOfMemoryError: the compiler says that the chip's memory is too small.
       UserError: the plan is impossible, or the compiler is missing.
     """
-    if plan.batch_size % plan.accumulation:
+    if plan.batch_size % plan.parts:
         raise UserError(
             f"--batch-size {plan.batch_size} is not a multiple of --accumulation {plan.accumulation}: choose another"
         )

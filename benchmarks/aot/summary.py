@@ -21,6 +21,7 @@ _STEPS = {
     "batch_size": "Images a chip",
     "sharding": "Sharding",
     "tuning": "Tuning",
+    "parts": "Parts",
     "kernels": "Kernels",
     "gigabytes": "GB moved",
     "teraflops": "TFLOP",
@@ -126,14 +127,13 @@ def tables(planned: Sequence[Planned]) -> list[Table]:
     The plans differ in target, batch size, sharding and tuning alone.
     """
     first = planned[0].plan
-    parts = f", in {first.accumulation} parts" if first.accumulation > 1 else ""
-    parts += f", {first.remat} computed again" if first.remat != "none" else ""
+    remat = f", {first.remat} computed again" if first.remat != "none" else ""
     attention = f", attention {first.attention}" if first.attention else ""
     sums = ", gradients added up in bfloat16" if first.reduce_dtype == "bfloat16" and first.machine.count > 1 else ""
     products = f" with products of precision {first.matmul_precision}" if first.dtype == "float32" else ""
     title = (
         f"Training step of {first.model}, {first.image_size}x{first.image_size}, {first.dtype}{products}, "
-        f"{first.optimizer}, encryption {first.encryption}{attention}{sums}{parts}"
+        f"{first.optimizer}, encryption {first.encryption}{attention}{sums}{remat}"
     )
     is_full = all(one.plan.tuning == METHODS[0] for one in planned)
 
@@ -163,7 +163,8 @@ def _named(one: Planned) -> dict[str, Any]:
 
 def _step_row(one: Planned) -> dict[str, Any]:
     machine = one.plan.machine
-    row = _named(one) | {"peak": one.needed / 1e9, "memory": machine.chip.memory / 1e9, "fits": one.fits}
+    row = _named(one) | {"parts": one.plan.parts, "peak": one.needed / 1e9}
+    row |= {"memory": machine.chip.memory / 1e9, "fits": one.fits}
     if one.compiled is None or one.time is None:
         return row
     seconds = one.time.seconds

@@ -13,6 +13,7 @@ from ppvit_jax.errors import COUNT, Range, UserError
 from ppvit_jax.files import cell, markdown_table
 from ppvit_jax.models.attention import IMPLEMENTATIONS
 from ppvit_jax.training import scaling
+from ppvit_jax.training.parts import count_parts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,13 +140,15 @@ def run(arguments: argparse.Namespace) -> None:
         config = _parse_model(name, arguments)
         for sharding in shardings:
             for count in devices:
+                images = arguments.batch_size // count
+                parts = count_parts(arguments.accumulation, config, arguments.platform, max(images, 1))
                 setup = scaling.Setup(
                     batch_size=arguments.batch_size,
                     devices=count,
                     sharding=sharding,
                     reduce_dtype=arguments.reduce_dtype,
                     optimizer=arguments.optimizer,
-                    accumulation=arguments.accumulation,
+                    accumulation=parts,
                     remat=arguments.remat,
                     tuning=arguments.tuning,
                     rank=arguments.rank,

@@ -163,8 +163,9 @@ def default_config() -> Config:
             "epochs": 15,
             "batch_size": 32,
             "eval_batch_size": 256,
-            # Number of parts in which a batch is computed, one after another, to save memory.
-            "accumulation": 1,
+            # Number of parts in which a batch is computed, one after another, to save memory; 0 for the number that is
+            # fast on the device: 1, or more for large batches on a TPU.
+            "accumulation": 0,
             # Values that the backward pass computes again to save memory: "none", or those of the encoder's "blocks".
             "remat": models.REMATS[0],
             # Model and optimizer on several devices: "data_parallel" (complete on each) or "fully_sharded".
@@ -237,7 +238,7 @@ def check(config: Config) -> Config:
     augmentations.check_encryption(method, model_config.patch_size)
     choose("optimizer.name", config.optimizer.name, OPTIMIZERS)
     choose("optimizer.schedule", config.optimizer.schedule, SCHEDULES)
-    if config.batch_size % config.accumulation:
+    if config.batch_size % (config.accumulation or 1):
         raise UserError(
             f"config.batch_size {config.batch_size} is not a multiple of config.accumulation {config.accumulation}"
         )

@@ -39,7 +39,7 @@ RANGES = {
     "epochs": COUNT,
     "batch_size": COUNT,
     "eval_batch_size": COUNT,
-    "accumulation": COUNT,
+    "accumulation": COUNT_OR_NONE,
     "checkpoint_steps": COUNT_OR_NONE,
     "log_steps": COUNT,
 }

@@ -24,6 +24,7 @@ from ppvit_jax.training.devices import gather_to_host, replicate_images, shard_b
 from ppvit_jax.training.evaluation.run_evaluation import RunEvaluation
 from ppvit_jax.training.log import Evaluation, Log
 from ppvit_jax.training.optimizer import make_schedule
+from ppvit_jax.training.parts import count_parts
 from ppvit_jax.training.results import MetricsLine, Result
 from ppvit_jax.training.state import State, zero_metrics
 from ppvit_jax.training.step import compile_steps
@@ -134,7 +135,7 @@ def _check_sizes(run: Run) -> None:
     """Raises UserError unless the images fill a batch and the devices can share it equally."""
     steps_per_epoch(len(run.dataset.train), run.config.batch_size)
     count = len(jax.devices())
-    for name, parts in (("batch_size", run.config.accumulation), ("eval_batch_size", 1)):
+    for name, parts in (("batch_size", run.config.accumulation or 1), ("eval_batch_size", 1)):
         if (run.config[name] // parts) % count:
             raise UserError(
                 f"config.{name} {run.config[name]} cannot be shared by {count} devices: use a multiple of "
@@ -148,6 +149,10 @@ def _print_messages(run: Run) -> None:
         print_warning(warning)
     for note in run.messages.notes:
         print_note(note)
+    config, device = run.config, jax.default_backend()
+    parts = count_parts(config.accumulation, run.model_config, device, config.batch_size // jax.device_count())
+    if parts > 1 and not config.accumulation:
+        print_note(f"each batch is computed in {parts} parts for speed on a {device.upper()} (config.accumulation)")
     warmup_steps = run.config.optimizer.warmup_steps
     if warmup_steps >= run.total_steps:
         print_warning(

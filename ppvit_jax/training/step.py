@@ -22,6 +22,7 @@ from ppvit_jax.training.devices import Tree, make_mesh, shardings, state_shardin
 from ppvit_jax.training.examples import Examples
 from ppvit_jax.training.layer_decay import scale_by_layer
 from ppvit_jax.training.optimizer import make_optimizer
+from ppvit_jax.training.parts import count_parts
 from ppvit_jax.training.state import Batch, Metrics, State, zero_metrics
 from ppvit_jax.training.task import count_correct
 from ppvit_jax.training.tuning import FROZEN, Tuning
@@ -207,7 +208,7 @@ def _compiled(
             return loss_and_sums(tuning.complete(trained, constant, state.get(FROZEN, {})), *others)
 
         gradient = jax.grad(loss_of_trained, has_aux=True)
-        parts = config.accumulation
+        parts = count_parts(config.accumulation, model_config, target.platform, len(batch["label"]) // mesh.size)
         model_rngs = jax.random.split(jax.random.fold_in(rng, 1), parts)
         if parts == 1:
             grads, (statistics, loss, correct) = gradient(trained, state["statistics"], examples, model_rngs[0])

@@ -146,12 +146,13 @@ def test_the_tables_say_that_nothing_ran_and_leave_out_what_is_not_known():
     lost = summary.Planned(plan("h100", 4096), 1e12)
     tables = summary.tables([read(plan(accumulation=2, attention="xla"), 10**9), lost])
     assert [table.title for table in tables] == [
-        "Training step of ViT-B/16, 224x224, bfloat16, sgd, encryption none, attention xla, in 2 parts",
+        "Training step of ViT-B/16, 224x224, bfloat16, sgd, encryption none, attention xla",
         "Kernels",
     ]
     assert tables[0].note == estimate.GPU_NOTE and "nothing ran" in tables[0].note
     first, second = tables[0].rows
     assert (first["kernels"], first["fits"], second["fits"]) == (1, "yes", "no")
+    assert (first["parts"], second["parts"]) == (2, 1)
     assert first["seconds"] == pytest.approx(1.5e-6, rel=0.01) and "seconds" not in second
     assert first["images_per_second"] == pytest.approx(32 / first["seconds"])
     assert tables[1].rows[0]["kind"] == "copy" and len(tables[1].rows) == 1

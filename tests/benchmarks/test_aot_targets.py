@@ -64,6 +64,7 @@ def compiled(
     model: str = "ViT-B/16",
     tuning: str = "full",
     remat: str = "none",
+    accumulation: int = 1,
 ) -> Step:
     """Compiles a step that encrypts its images, once; skips the test if the compiler is not installed."""
     machine = targets.parse(target)
@@ -79,6 +80,7 @@ def compiled(
         model=model,
         tuning=tuning,
         remat=remat,
+        accumulation=accumulation,
     )
     step = compile_step(plan)
     return Step(summary.read(plan, step), hlo.parse(step.text))
@@ -177,6 +179,7 @@ def _assert_estimated(step: Step) -> None:
         batch_size=step.images * count,
         devices=count,
         sharding=plan.sharding,
+        accumulation=plan.parts,
         tuning=plan.tuning,
         remat=plan.remat,
     )

@@ -4,7 +4,7 @@ import argparse
 
 from ppvit_jax.command_line import Number
 from ppvit_jax.config import REDUCE_DTYPES
-from ppvit_jax.errors import COUNT, SIDE
+from ppvit_jax.errors import COUNT, COUNT_OR_NONE, SIDE
 
 
 def add_image_size(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_sizes(parser: argparse.ArgumentParser, *, classes: int) -> None:
 
 
 def add_division(parser: argparse.ArgumentParser, *, sharding: str) -> None:
-    """Adds --sharding with this default, --reduce-dtype and --accumulation."""
+    """Adds --sharding with this default, --reduce-dtype and --accumulation, which is 0 by default."""
     parser.add_argument(
         "--sharding",
         default=sharding,
@@ -50,8 +50,9 @@ def add_division(parser: argparse.ArgumentParser, *, sharding: str) -> None:
     parser.add_argument(
         "--accumulation",
         action=Number,
-        range=COUNT,
-        default=1,
+        range=COUNT_OR_NONE,
+        default=0,
         metavar="N",
-        help="number of parts in which a step computes its batch, as config.accumulation (default: %(default)s)",
+        help="number of parts in which a step computes its batch, as config.accumulation; 0 for the number that a run "
+        "chooses (default: %(default)s)",
     )
