@@ -124,6 +124,42 @@ def test_a_gpu_keeps_no_attention_weights(target, sharding):
     assert "cudnn" in {one.kind for one in step.planned.kernels}
 
 
+@pytest.mark.parametrize(
+    ("model", "tuning", "remat"),
+    [
+        ("DeiT-B/16-distilled", "full", "none"),
+        ("DINOv2-B/14", "full", "none"),
+        ("DINOv3-S+/16", "full", "none"),
+        ("SigLIP-B/16", "full", "none"),
+        ("CLIP-B/16", "full", "none"),
+        ("ViT-B/16", "lora", "none"),
+        ("ViT-B/16", "probe", "none"),
+        ("ViT-B/16", "full", "blocks"),
+    ],
+)
+def test_every_family_and_recipe_has_the_fast_step_of_a_gpu(model, tuning, remat):
+    step = compiled("h100", "data_parallel", model=model, tuning=tuning, remat=remat)
+    config = step.planned.plan.model_config()
+    assert isinstance(config, models.ViTConfig)
+    patches = config.grid_size**2
+    tokens = range(patches, patches + config.layout.prefix_tokens + 9)
+    assert not [array for array in step.program.arrays() if sum(size in tokens for size in array.shape) > 1]
+    assert "cudnn" in {one.kind for one in step.planned.kernels}
+    smallest = 2 * step.images * patches * config.hidden_size
+    working = [one for one in step.planned.kernels if not one.gathers]
+    # Attention pooling, once in a model, takes the tokens of each image.
+    allowed = 1 if config.layout.pool == "map" else 0
+    assert len([one for one in working if one.transposes and one.written >= smallest]) <= allowed
+
+
+def test_a_tpu_is_faster_in_the_parts_that_a_run_chooses():
+    whole, parts = (compiled("v5e", "data_parallel", batch_size=64, accumulation=number) for number in (1, 0))
+    assert parts.planned.plan.parts == 4 and parts.planned.loops == [3]
+    assert whole.planned.time is not None and parts.planned.time is not None
+    assert parts.planned.time.seconds < 0.9 * whole.planned.time.seconds
+    assert parts.planned.needed < whole.planned.needed
+
+
 @pytest.mark.parametrize(("target", "sharding"), ON_GPUS)
 def test_encryption_is_one_kernel_with_the_cut_into_patches_and_the_normalization(target, sharding):
     step = compiled(target, sharding)
