@@ -133,7 +133,10 @@ def _compiled(
     augmentations = cloud_augmentation.parse(config.cloud_augmentation)
     dtype = jnp.dtype(config.dtype)
     precisely = functools.partial(fix_precision, dtype=config.dtype, precision=config.matmul_precision)
-    options = compiler_options(mesh.devices.flat[0].platform, deterministic=config.deterministic)
+    keeps_order = config.remat != "none" and mesh.size > 1
+    options = compiler_options(
+        mesh.devices.flat[0].platform, deterministic=config.deterministic, keeps_order=keeps_order
+    )
 
     def constrain_sharding(tree: Tree) -> Tree:
         if config.sharding == "data_parallel":

@@ -56,7 +56,15 @@ class Step:
 
 @functools.cache
 def compiled(
-    target: str, sharding: str, batch_size: int = 0, layers: int = LAYERS, reduce_dtype: str = "float32"
+    target: str,
+    sharding: str,
+    batch_size: int = 0,
+    layers: int = LAYERS,
+    reduce_dtype: str = "float32",
+    model: str = "ViT-B/16",
+    tuning: str = "full",
+    remat: str = "none",
+    accumulation: int = 1,
 ) -> Step:
     """Compiles a step that encrypts its images, once; skips the test if the compiler is not installed."""
     machine = targets.parse(target)
@@ -69,6 +77,10 @@ def compiled(
         sharding=sharding,
         reduce_dtype=reduce_dtype,
         layers=layers,
+        model=model,
+        tuning=tuning,
+        remat=remat,
+        accumulation=accumulation,
     )
     step = compile_step(plan)
     return Step(summary.read(plan, step), hlo.parse(step.text))
@@ -110,6 +122,42 @@ def test_a_gpu_keeps_no_attention_weights(target, sharding):
     step = compiled(target, sharding)
     assert not [array for array in step.program.arrays() if sum(size in TOKENS for size in array.shape) > 1]
     assert "cudnn" in {one.kind for one in step.planned.kernels}
+
+
+@pytest.mark.parametrize(
+    ("model", "tuning", "remat"),
+    [
+        ("DeiT-B/16-distilled", "full", "none"),
+        ("DINOv2-B/14", "full", "none"),
+        ("DINOv3-S+/16", "full", "none"),
+        ("SigLIP-B/16", "full", "none"),
+        ("CLIP-B/16", "full", "none"),
+        ("ViT-B/16", "lora", "none"),
+        ("ViT-B/16", "probe", "none"),
+        ("ViT-B/16", "full", "blocks"),
+    ],
+)
+def test_every_family_and_recipe_has_the_fast_step_of_a_gpu(model, tuning, remat):
+    step = compiled("h100", "data_parallel", model=model, tuning=tuning, remat=remat)
+    config = step.planned.plan.model_config()
+    assert isinstance(config, models.ViTConfig)
+    patches = config.grid_size**2
+    tokens = range(patches, patches + config.layout.prefix_tokens + 9)
+    assert not [array for array in step.program.arrays() if sum(size in tokens for size in array.shape) > 1]
+    assert "cudnn" in {one.kind for one in step.planned.kernels}
+    smallest = 2 * step.images * patches * config.hidden_size
+    working = [one for one in step.planned.kernels if not one.gathers]
+    # Attention pooling, once in a model, takes the tokens of each image.
+    allowed = 1 if config.layout.pool == "map" else 0
+    assert len([one for one in working if one.transposes and one.written >= smallest]) <= allowed
+
+
+def test_a_tpu_is_faster_in_the_parts_that_a_run_chooses():
+    whole, parts = (compiled("v5e", "data_parallel", batch_size=64, accumulation=number) for number in (1, 0))
+    assert parts.planned.plan.parts == 4 and parts.planned.loops == [3]
+    assert whole.planned.time is not None and parts.planned.time is not None
+    assert parts.planned.time.seconds < 0.9 * whole.planned.time.seconds
+    assert parts.planned.needed < whole.planned.needed
 
 
 @pytest.mark.parametrize(("target", "sharding"), ON_GPUS)
@@ -154,17 +202,64 @@ def test_fully_sharded_devices_exchange_parameters_and_gradients_but_no_activati
 @pytest.mark.parametrize(("target", "sharding"), ALL)
 def test_the_arithmetic_of_ppvit_scaling_is_that_of_the_program(target, sharding):
     # What a TPU needs once, and not for each layer, is a large part of the memory of two layers.
-    step = compiled(target, sharding, layers=4 if target == "v5e" else LAYERS)
+    _assert_estimated(compiled(target, sharding, layers=4 if target == "v5e" else LAYERS))
+
+
+def _assert_estimated(step: Step) -> None:
+    """Asserts that `ppvit scaling` tells memory, traffic and products of a step as its program has them."""
     plan, program = step.planned.plan, step.planned.compiled
     assert program is not None
     count, config = plan.machine.count, plan.model_config()
     assert isinstance(config, models.ViTConfig)
-    setup = scaling.Setup(batch_size=step.images * count, devices=count, sharding=sharding)
+    setup = scaling.Setup(
+        batch_size=step.images * count,
+        devices=count,
+        sharding=plan.sharding,
+        accumulation=plan.parts,
+        tuning=plan.tuning,
+        remat=plan.remat,
+    )
     cost = scaling.step_cost(config, setup)
     assert cost.memory == pytest.approx(program.peak, rel=0.15)
     assert cost.sent == pytest.approx(sum(one.sent(count) for one in step.planned.exchanges), rel=0.15)
     flops = program.flops or sum(one.times * one.flops for one in step.planned.kernels)
     assert cost.flops == pytest.approx(flops, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("target", "model"),
+    [
+        ("h100", "DeiT-B/16-distilled"),
+        ("h100", "DeiT-B/16-III"),
+        ("h100", "DINOv2-B/14"),
+        ("h100", "DINOv2-g/14"),
+        ("h100", "DINOv3-S+/16"),
+        ("h100", "SigLIP-B/16"),
+        ("h100", "CLIP-B/16"),
+        ("v5e", "DINOv2-B/14"),
+    ],
+)
+def test_the_arithmetic_is_that_of_the_program_for_every_family(target, model):
+    _assert_estimated(compiled(target, "data_parallel", model=model))
+
+
+@pytest.mark.parametrize(
+    ("target", "sharding", "tuning", "remat"),
+    [
+        ("h100", "data_parallel", "lora", "none"),
+        ("h100", "data_parallel", "probe", "none"),
+        ("h100", "data_parallel", "full", "blocks"),
+        ("h100", "data_parallel", "lora", "blocks"),
+        ("h100-4", "data_parallel", "full", "blocks"),
+        ("h100-4", "data_parallel", "lora", "none"),
+        ("h100-4", "fully_sharded", "lora", "none"),
+        ("h100-4", "fully_sharded", "probe", "none"),
+        ("v5e", "data_parallel", "lora", "none"),
+    ],
+)
+def test_the_arithmetic_is_that_of_the_program_for_tuning_and_recomputation(target, sharding, tuning, remat):
+    layers = 4 if target == "v5e" else LAYERS
+    _assert_estimated(compiled(target, sharding, layers=layers, tuning=tuning, remat=remat))
 
 
 def test_the_whole_model_at_batch_256_moves_at_most_105_gigabytes_in_900_kernels():

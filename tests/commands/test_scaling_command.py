@@ -38,15 +38,30 @@ def test_a_row_for_each_model_sharding_and_number_of_devices(capsys):
     assert "sending ms" not in _table(capsys, "--model=ViT-Ti/16", "--devices=1")[0]
 
 
+def test_options_of_a_recipe(capsys):
+    arguments = ("--devices=1", "--sharding=data_parallel", "--dtype=bfloat16")
+    names = ["DeiT-B/16-III", "DINOv2-B/14", "DINOv3-B/16", "SigLIP-B/16", "CLIP-B/16"]
+    full = _table(capsys, f"--model={','.join(names)}", *arguments, "--ema-decay=0.9")
+    assert [row["model"] for row in full] == names
+    assert all(row["average GB"] == row["parameters GB"] for row in full)
+    (lora,) = _table(capsys, "--model=SigLIP-B/16", *arguments, "--tuning=lora", "--rank=4", "--remat=blocks")
+    assert "average GB" not in lora and float(lora["gradients GB"]) < 0.02 * float(full[3]["gradients GB"])
+    assert float(lora["peak GB"]) < 0.3 * float(full[3]["peak GB"])
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--model=ResNet-18", "unknown model"),
+        ("--model=ResNet-19", "unknown model"),
+        ("--model=ResNet-18", "ResNet, and only Vision Transformers are estimated: run python -m benchmarks aot"),
+        ("--model=ConvMixer-256/8", "is a ConvMixer"),
         ("--devices=8,many", "give whole numbers"),
         ("--devices=7", "cannot be shared by 7 devices"),
         ("--sharding=some", "use data_parallel or fully_sharded"),
         ("--bandwidth=0", "give a positive number"),
         ("--classes=0", "give at least 1"),
+        ("--rank=0", "give at least 1"),
+        ("--ema-decay=1", "give less than 1"),
         ("--attention=cudnn", "not gpu and float32"),
         ("--reduce-dtype=bfloat16", "needs --dtype bfloat16"),
     ],

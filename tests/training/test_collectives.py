@@ -42,7 +42,7 @@ def exchanged(sharding: str, **settings: Any) -> dict[str, tuple[int, float]]:
 
 def test_data_parallel_devices_add_up_each_gradient_and_the_loss_in_one_collective():
     assert exchanged("data_parallel") == {"all-reduce": (1, PARAMETERS - FOLLOW_FROM_OTHERS + 1)}
-    sent = scaling.sent_bytes(SHAPE, DEVICES, "data_parallel")
+    sent = scaling.sent_bytes(SHAPE, scaling.Setup(batch_size=DEVICES, devices=DEVICES))
     assert math.isclose(sent, 2 * 3 / 4 * 4 * (PARAMETERS - FOLLOW_FROM_OTHERS), rel_tol=1e-3)
 
 

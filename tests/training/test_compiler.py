@@ -113,11 +113,16 @@ def test_bfloat16_sums_of_gradients_need_a_bfloat16_run():
 
 
 def test_only_programs_for_a_gpu_get_options():
-    assert [compiler_options(platform, deterministic=True) for platform in ("cpu", "tpu")] == [None, None]
+    options = {"deterministic": True, "keeps_order": True}
+    assert [compiler_options(platform, **options) for platform in ("cpu", "tpu")] == [None, None]
     assert compiler_options("gpu") == {"xla_gpu_enable_triton_gemm": False}
     assert compiler_options("gpu", deterministic=True) == {
         "xla_gpu_enable_triton_gemm": False,
         "xla_gpu_deterministic_ops": True,
+    }
+    assert compiler_options("gpu", keeps_order=True) == {
+        "xla_gpu_enable_triton_gemm": False,
+        "xla_gpu_enable_latency_hiding_scheduler": False,
     }
 
 
@@ -133,5 +138,6 @@ def test_the_options_reach_all_steps(monkeypatch):
     monkeypatch.setattr(jax, "jit", record)
     monkeypatch.setattr("ppvit_jax.training.step.compiler_options", lambda platform, **flags: {platform: flags})
     compile_steps(model, config, 1)
-    assert asked == [(name, {"cpu": {"deterministic": True}}) for name in ("train_step", "eval_step", "logits_step")]
+    asked_for = {"cpu": {"deterministic": True, "keeps_order": False}}
+    assert asked == [(name, asked_for) for name in ("train_step", "eval_step", "logits_step")]
     assert models.build(model).config == model
