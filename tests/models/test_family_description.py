@@ -95,7 +95,7 @@ def test_described_parameters_are_those_of_the_model(config):
     assert (family.infer is None) == (not family.patch_kernel) == bool(family.limits)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=models.model_name)
+@pytest.mark.parametrize("config", mark_slow(CONFIGS, but=[CONFIGS[0], CONFIGS[-4]]), ids=models.model_name)
 def test_a_model_is_recognized_by_its_parameters(config):
     names, family = models.parameter_shapes(config), models.family_of(config)
     arrays = {name: np.zeros(1) for name in names}
