@@ -53,6 +53,7 @@ def test_models_with_statistics_of_a_batch_keep_it_whole():
 @given(images=st.integers(1, 5000), size=st.sampled_from(["Ti", "S", "B", "L"]), side=st.sampled_from([32, 224, 384]))
 def test_parts_are_equal_and_have_many_tokens_each(images, size, side):
     config = _model(f"ViT-{size}/16", side)
+    assert isinstance(config, models.ViTConfig)
     parts = count_parts(0, config, "tpu", images)
     assert images % parts == 0
     assert parts == 1 or images // parts * (config.grid_size**2 + 1) >= 1_500
