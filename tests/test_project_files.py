@@ -71,6 +71,16 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatc
     assert str(caught.value) == "everything needs Nothing: run pip install 'ppvit-jax[all]', or do without"
 
 
+def test_the_wheel_lists_every_package():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = [
+        path.parent.relative_to(ROOT)
+        for top in ("ppvit_jax", "checkpoints_convert")
+        for path in (ROOT / top).rglob("__init__.py")
+    ]
+    assert sorted(listed) == sorted({".".join(folder.parts) for folder in folders} | {"ppvit_jax.configs"})
+
+
 def test_nothing_is_pinned_twice():
     files = [(ROOT / name).read_text() for name in ("requirements.txt", "requirements-test.txt")]
     names = re.findall(r"^([\w-]+)[\w\[\]]*[<>=]", "\n".join(files), re.MULTILINE)

@@ -88,6 +88,7 @@ def best(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_epochs_are_evaluated_on_the_validation_images_and_the_end_on_the_test_images(last):
     lines, dataset = _epochs(last), _dataset()
     assert len(lines) == 4 and not [name for line in lines for name in line if name.startswith("test")]
