@@ -1,7 +1,7 @@
 # make demo: installs, then reproduces Table I on an embedded data set.
 # make check: installs, then checks format and types and runs the fast tests, in about two minutes.
-# make test: installs, then checks format and types and runs every test, in about 15 minutes.
-# Both times are for two cores and no compiled programs in .cache: estimates from the CPU time of each test.
+# make test: installs, then checks format and types and runs every test, in about 20 minutes.
+# We measured both times on two cores, without compiled programs in .cache.
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -12,9 +12,6 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Many tests, and the processes that they start, compile the same programs: the first one to do so serves the others.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-# Programs of tests run once, on small arrays: LLVM's optimizations take longer than they save. XLA's own, such as
-# fusion, stay. The fixture `as_released` brings LLVM's back.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores. Threads of theirs that wait for each other would keep them busy.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -46,18 +43,6 @@ def _resident_bytes() -> int:
     """Returns the memory that this process holds now, or its peak where the system has no /proc."""
     path = Path("/proc/self/statm")
     return int(path.read_text().split()[1]) * resource.getpagesize() if path.exists() else _peak_bytes()
-
-
-@pytest.fixture(scope="module")
-def as_released():
-    """Compiles programs with all optimizations, as users do, here and in the processes that the tests start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
-        before = jax.config.read("jax_disable_most_optimizations")
-        jax.config.update("jax_disable_most_optimizations", False)
-        jax.clear_caches()
-        yield
-        jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,7 +18,6 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 from ppvit_jax.training.step import compile_steps
 
-pytestmark = pytest.mark.usefixtures("as_released")
 ARMS = ("bs", "ps", "bs+ps")
 # Further encryptions that a model absorbs, beyond those of the paper.
 MORE = (

@@ -17,7 +17,7 @@ from PIL import Image
 from ppvit_jax import keys
 from ppvit_jax.data import embedded
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("as_released")]
+pytestmark = pytest.mark.slow
 
 SHARED = ROOT.parent / "shared" / "data" / "tfds" / "cifar10" / "3.0.2"
 COUNT = 500

@@ -15,9 +15,6 @@ from ppvit_jax.data.rand_augment import apply_operation, rand_augment
 from ppvit_jax.encryption import encrypt
 from ppvit_jax.keys import SecretKey
 
-# Pixels and encodings are those of the programs that users compile.
-pytestmark = pytest.mark.usefixtures("as_released")
-
 _compute: Any = jax.jit(preprocess, static_argnums=(1, 2))
 
 

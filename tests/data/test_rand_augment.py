@@ -12,9 +12,6 @@ from torchvision import transforms
 
 from ppvit_jax.data.rand_augment import BINS, OPERATIONS, apply_operation, magnitudes, rand_augment
 
-# Pixels and encodings are those of the programs that users compile.
-pytestmark = pytest.mark.usefixtures("as_released")
-
 SIZES = [(32, 32), (20, 28)]
 GEOMETRY, BLENDS = OPERATIONS[:6], OPERATIONS[6:10]
 WITHOUT_MAGNITUDE = ("Identity", "AutoContrast", "Equalize")

@@ -13,9 +13,6 @@ from ppvit_jax.encryption.neuracrypt import NeuraCrypt, reference_images
 from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 
-# Pixels and encodings are those of the programs that users compile.
-pytestmark = pytest.mark.usefixtures("as_released")
-
 KEY = SecretKey(bytes(32))
 
 

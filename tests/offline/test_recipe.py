@@ -13,9 +13,6 @@ from ppvit_jax.errors import UserError
 from ppvit_jax.keys import SecretKey
 from ppvit_jax.offline.recipe import Augmentation, Recipe, make_decryptor, make_encryptor
 
-# Pixels and encodings are those of the programs that users compile.
-pytestmark = pytest.mark.usefixtures("as_released")
-
 PERMUTATIONS = Permutations(
     block=np.random.default_rng(0).permutation(64).astype(np.int32),
     pixel=np.random.default_rng(1).permutation(192).astype(np.int32),
