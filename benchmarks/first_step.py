@@ -56,7 +56,7 @@ def main(started: float, arguments: list[str]) -> None:
     jax.monitoring.register_event_duration_secs_listener(compiled)
     for module, name, part in (
         (data, "load", "data"),
-        (checkpoint, "read", "checkpoint"),
+        (checkpoint, "open_checkpoint", "checkpoint"),
         (checkpoint, "to_params", "checkpoint"),
     ):
         setattr(module, name, clocked(part, getattr(module, name)))

@@ -124,7 +124,7 @@ def start(fields: Mapping[str, object], workdir: Path, cache: Path, device: str)
 
 def _reading(path: Path, config: models.ViTConfig) -> dict[str, Work]:
     def as_a_run() -> None:
-        arrays, _ = checkpoint.read(path, skip=models.unused_layers(config, keep_head=False))
+        arrays, _ = checkpoint.open_checkpoint(path, skip=models.unused_layers(config, keep_head=False))
         checkpoint.to_params(arrays, config, keep_head=False)
 
     def by_numpy() -> None:
