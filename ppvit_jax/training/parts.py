@@ -13,8 +13,8 @@ _FLOAT32 = 4
 def count_parts(accumulation: int, model_config: models.ModelConfig, platform: str, images: int) -> int:
     """Returns the number of parts in which a training step computes its batch.
 
-    On a TPU, a Vision Transformer computes a large batch in parts. XLA's estimates of the compiled step of ViT-B/16 for
-    128 images on a v5e are 129 ms in 8 parts and 212 ms in one; nothing was measured on a TPU. Elsewhere the batch stays
+    On a TPU, a Vision Transformer computes a large batch in parts. XLA estimates that the step of ViT-B/16 for 128
+    images takes 129 ms in 8 parts on a v5e, and 212 ms in one; nothing was measured on a TPU. Elsewhere the batch stays
     whole.
 
     Args:
