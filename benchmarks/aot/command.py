@@ -16,12 +16,11 @@ from benchmarks.report import Table, body
 from benchmarks.settings import parse_batch_sizes, split_names
 from ppvit_jax.commands.shared.help_text import describe
 from ppvit_jax.commands.shared.output import results_folder
-from ppvit_jax.commands.shared.step_arguments import add_division, add_sizes
+from ppvit_jax.commands.shared.step_arguments import add_division, add_remat, add_sizes
 from ppvit_jax.config import OPTIMIZERS, PRECISIONS, SHARDINGS
 from ppvit_jax.config.tuning import METHODS
 from ppvit_jax.errors import UserError, print_warning
 from ppvit_jax.files import write_json, write_text
-from ppvit_jax.models import REMATS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,12 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"methods of tuning, as config.tuning.method, separated by commas: {', '.join(METHODS)} "
         "(default: %(default)s)",
     )
-    parser.add_argument(
-        "--remat",
-        choices=REMATS,
-        default=REMATS[0],
-        help="values that the backward pass computes again, as config.remat (default: %(default)s)",
-    )
+    add_remat(parser)
     parser.add_argument(
         "--attention",
         default="",

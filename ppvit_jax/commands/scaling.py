@@ -5,7 +5,7 @@ import argparse
 from ppvit_jax import models
 from ppvit_jax.command_line import Number
 from ppvit_jax.commands.shared.help_text import describe
-from ppvit_jax.commands.shared.step_arguments import add_division, add_sizes
+from ppvit_jax.commands.shared.step_arguments import add_division, add_remat, add_sizes
 from ppvit_jax.config import DTYPES, SHARDINGS
 from ppvit_jax.config.fields import RANGES
 from ppvit_jax.config.tuning import METHODS
@@ -99,12 +99,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="rank of LoRA's factors, as config.tuning.rank (default: %(default)s)",
     )
-    parser.add_argument(
-        "--remat",
-        choices=models.REMATS,
-        default=models.REMATS[0],
-        help="values that the backward pass computes again, as config.remat (default: %(default)s)",
-    )
+    add_remat(parser)
     parser.add_argument(
         "--ema-decay",
         action=Number,

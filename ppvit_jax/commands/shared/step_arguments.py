@@ -5,6 +5,7 @@ import argparse
 from ppvit_jax.command_line import Number
 from ppvit_jax.config import REDUCE_DTYPES
 from ppvit_jax.errors import COUNT, COUNT_OR_NONE, SIDE
+from ppvit_jax.models import REMATS
 
 
 def add_image_size(parser: argparse.ArgumentParser) -> None:
@@ -55,4 +56,14 @@ def add_division(parser: argparse.ArgumentParser, *, sharding: str) -> None:
         metavar="N",
         help="number of parts in which a step computes its batch, as config.accumulation; 0 for the number that a run "
         "chooses (default: %(default)s)",
+    )
+
+
+def add_remat(parser: argparse.ArgumentParser) -> None:
+    """Adds --remat."""
+    parser.add_argument(
+        "--remat",
+        choices=REMATS,
+        default=REMATS[0],
+        help="values that the backward pass computes again, as config.remat (default: %(default)s)",
     )
