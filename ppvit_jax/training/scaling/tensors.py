@@ -131,13 +131,3 @@ def count(shapes: Shapes, devices: int = 1) -> int:
         return math.prod(shape) // (1 if split_axis(shape, devices) is None else devices)
 
     return sum(map(kept, shapes.values()))
-
-
-def parameter_count(config: ViTConfig) -> int:
-    """Returns the number of parameters."""
-    return count(parameter_shapes(config))
-
-
-def kept_parameters(config: ViTConfig, devices: int) -> int:
-    """Returns the number of parameters that each device keeps if every large tensor is split where it can be."""
-    return count(parameter_shapes(config), devices)
